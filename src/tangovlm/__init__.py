@@ -1,0 +1,36 @@
+"""Fast Video LLMs: keep the few visual tokens that matter, merge the rest into them, change nothing else."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .attach import attach
+from .errors import TangoError
+from .prune.methods.tango import Tango
+from .registry import method, methods
+from .tokens import Report, Selection, VideoTokens
+
+if TYPE_CHECKING:
+    from .pipeline import ask, load
+
+__version__ = "0.1.0"
+__all__ = [
+    "Report",
+    "Selection",
+    "Tango",
+    "TangoError",
+    "VideoTokens",
+    "__version__",
+    "ask",
+    "attach",
+    "load",
+    "method",
+    "methods",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The pipeline needs transformers, which takes seconds to import: it is resolved on first use. `attach` cannot be,
+    # since the import of its module by another one would bind the module to the name of the function.
+    if name in {"ask", "load"}:
+        return getattr(import_module("tangovlm.pipeline"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

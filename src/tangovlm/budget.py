@@ -1,0 +1,196 @@
+"""The only place where a ratio becomes a count, and what a count saves: equivalent retention and the FLOPs model."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from numbers import Real
+
+from .errors import InputError
+
+
+def validate_retention(retention: object) -> float:
+    """Return the kept fraction as a float.
+
+    Raises
+    ------
+    InputError: not a real number, NaN, or outside (0, 1].
+    """
+    if isinstance(retention, bool) or not isinstance(retention, Real) or not 0 < float(retention) <= 1:
+        raise InputError(f"retention must be a number in (0, 1], the fraction of tokens to keep, not {retention!r}")
+    return float(retention)
+
+
+def exact(ratio: float) -> Fraction:
+    """The decimal fraction that a float stands for: 0.1 is 1/10, not the nearest binary number."""
+    return Fraction(repr(float(ratio)))
+
+
+def round_half_up(value: Fraction) -> int:
+    """Round to the nearest integer, halves upwards."""
+    return math.floor(value + Fraction(1, 2))
+
+
+def count(retention: float, n: int) -> int:
+    """Tokens to keep of ``n``: ``max(1, round_half_up(retention * n))`` in exact arithmetic.
+
+    >>> count(0.1, 6272), count(0.29, 100), count(0.145, 100)
+    (627, 29, 15)
+
+    Raises
+    ------
+    InputError: retention outside (0, 1], or n < 1.
+    """
+    ratio = validate_retention(retention)
+    if n < 1:
+        raise InputError(f"cannot keep a fraction of {n} tokens: the grid must have at least one")
+    return max(1, round_half_up(exact(ratio) * n))
+
+
+def apportion(shares: Iterable[Fraction]) -> list[int]:
+    """Integers that follow exact ``shares`` so that every running total is the rounded running total of the shares.
+
+    No share is favoured by its place, and the sum is the rounded sum.
+
+    >>> apportion([Fraction(1, 3)] * 6)
+    [0, 1, 0, 0, 1, 0]
+    """
+    total = Fraction(0)
+    bounds = [0]
+    for share in shares:
+        total += share
+        bounds.append(round_half_up(total))
+    return [after - before for before, after in pairwise(bounds)]
+
+
+def equivalent_retention(per_layer: Sequence[float]) -> float:
+    """Mean kept fraction over the layers of the language model (Tango paper, Eq. 1).
+
+    Raises
+    ------
+    InputError: no layers, or a fraction outside [0, 1].
+    """
+    if not per_layer or not all(0 <= ratio <= 1 for ratio in per_layer):
+        raise InputError(f"per_layer must hold one kept fraction in [0, 1] a layer, not {list(per_layer)!r}")
+    return float(sum(exact(ratio) for ratio in per_layer) / len(per_layer))
+
+
+def pre_llm_retention(equivalent: float, *, after_layer: int, keep: float, layers: int) -> float:
+    """Fraction to keep before the LLM so that keeping ``keep`` of that after ``after_layer`` layers averages out.
+
+    >>> round(pre_llm_retention(0.1, after_layer=18, keep=0.5, layers=28), 5)
+    0.12174
+
+    Raises
+    ------
+    InputError: layers out of order, a fraction outside (0, 1], or an average that cannot be reached.
+    """
+    validate_retention(equivalent)
+    validate_retention(keep)
+    if not 0 <= after_layer <= layers or layers < 1:
+        raise InputError(f"after_layer must be in 0..{layers} and layers >= 1, not {after_layer} of {layers}")
+    ratio = exact(equivalent) * layers / (after_layer + (layers - after_layer) * exact(keep))
+    if ratio > 1:
+        raise InputError(
+            f"an average of {equivalent} is out of reach when {keep} is kept after layer {after_layer} of {layers}"
+        )
+    return float(ratio)
+
+
+def prefill_flops(tokens_per_layer: Sequence[int], *, hidden: int, intermediate: int, mlp_matrices: int = 3) -> int:
+    """Multiply-accumulates of a prefill, ``4nd^2 + 2n^2d + 3ndm`` a layer (FastV, arXiv 2403.06764).
+
+    The attention projections are counted as four full ``hidden x hidden`` matrices (grouped keys and values are not
+    discounted, as in the papers). ``mlp_matrices`` is 3 for a gated MLP and 2 for a plain one. The vision encoder,
+    embeddings and head are not counted.
+
+    Raises
+    ------
+    InputError: a negative length or a width below 1.
+    """
+    if min(hidden, intermediate, mlp_matrices) < 1 or any(n < 0 for n in tokens_per_layer):
+        raise InputError(
+            f"lengths must be >= 0 and widths >= 1, not lengths {list(tokens_per_layer)!r}, hidden {hidden}, "
+            f"intermediate {intermediate}, mlp_matrices {mlp_matrices}"
+        )
+    return sum(
+        4 * n * hidden**2 + 2 * n**2 * hidden + mlp_matrices * n * hidden * intermediate for n in tokens_per_layer
+    )
+
+
+@dataclass(frozen=True)
+class SegmentShape:
+    """Tokens of a temporal segment: ``static`` grid positions, counted once, and ``dynamic`` ones in each frame."""
+
+    frames: int
+    static: int
+    dynamic: int
+
+    @property
+    def rows(self) -> list[int]:
+        """Tokens of each row that has any: the static row, then one dynamic row a frame."""
+        return ([self.static] if self.static else []) + ([self.dynamic] * self.frames if self.dynamic else [])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens left when each static position is counted once."""
+        return self.static + self.frames * self.dynamic
+
+    @property
+    def all_tokens(self) -> int:
+        """Tokens of the segment before reduction."""
+        return self.frames * (self.static + self.dynamic)
+
+
+@dataclass(frozen=True)
+class RowCount:
+    """Of one row: ``kept`` tokens, of which ``salient`` keep their own value and the others anchor a cluster."""
+
+    kept: int
+    salient: int
+
+
+def exact_rows(total: int, segments: Sequence[SegmentShape], context_ratio: float) -> list[RowCount]:
+    """Spread exactly ``total`` tokens (at most what the rows hold) over the rows of all segments, in order.
+
+    Every segment gets tokens in proportion to its length, up to what it holds; inside a segment all rows have the same
+    ratio. Counts follow rounded running totals, so that no row is favoured by its place.
+    """
+    shares = _fill([segment.all_tokens for segment in segments], [segment.tokens for segment in segments], total)
+    kept = apportion(
+        share * size / segment.tokens for share, segment in zip(shares, segments, strict=True) for size in segment.rows
+    )
+    salient = apportion((1 - exact(context_ratio)) * k for k in kept)
+    return [RowCount(k, s) for k, s in zip(kept, salient, strict=True)]
+
+
+def _fill(weights: Sequence[int], caps: Sequence[int], total: int) -> list[Fraction]:
+    """``min(cap, level * weight)`` with the one level at which they sum to ``total`` (or to all caps)."""
+    shares = [Fraction(cap) for cap in caps]
+    left, weight = Fraction(min(total, sum(caps))), sum(weights)
+    for i in sorted(range(len(caps)), key=lambda i: Fraction(caps[i], weights[i])):
+        shares[i] = min(shares[i], left * weights[i] / weight)
+        left -= shares[i]
+        weight -= weights[i]
+    return shares
+
+
+def release_rows(retention: float, segments: Sequence[SegmentShape], context_ratio: float) -> list[RowCount]:
+    """The counts of the authors' release: ceilings a row, in its own order of float64 operations."""
+    rows = []
+    for segment in segments:
+        ratio = retention
+        if segment.frames > 1:
+            ratio = min(retention / (segment.tokens / segment.all_tokens), 1.0)
+        for row, size in enumerate(segment.rows):
+            kept = math.ceil(size * ratio)
+            if segment.frames == 1 or (segment.static and row == 0):
+                kept = max(1, kept)
+            rows.append(RowCount(kept, int(kept * (1 - context_ratio))))
+    return rows
+
+
+def candidates(keep: int, expansion: float, n: int) -> int:
+    """How many of ``n`` tokens compete for ``keep`` places: ``floor(expansion * keep)``, at least keep, at most n."""
+    return min(max(keep, math.floor(exact(expansion) * keep)), n)

@@ -1,0 +1,33 @@
+"""DPC-KNN as plain loops over float64: what every variant must agree with. Slow, for tests."""
+
+import math
+from collections.abc import Sequence
+
+Point = Sequence[float]
+
+
+def dpc_knn_reference(
+    points: Sequence[Point], centers: int, neighbors: int, *, include_self: bool = False
+) -> tuple[list[int], list[int], list[int]]:
+    """Cluster n points; returns (centres ascending, centres by descending score, label of every point).
+
+    See `tangovlm.kernels.dpc_knn.dpc_knn` for the definition.
+    """
+    n = len(points)
+    distance = [[math.dist(a, b) for b in points] for a in points]
+    density = []
+    for i in range(n):
+        others = sorted(distance[i][j] for j in range(n) if include_self or j != i)[:neighbors]
+        density.append(math.exp(-sum(d * d for d in others) / max(len(others), 1)))
+    score = []
+    for i in range(n):
+        denser = [j for j in range(n) if (density[j], -j) > (density[i], -i)]
+        delta = min((distance[i][j] for j in denser), default=max(map(max, distance)))
+        score.append(density[i] * delta)
+    order = sorted(range(n), key=lambda i: (-score[i], i))[:centers]
+    chosen = sorted(order)
+    labels = [
+        chosen.index(i) if i in chosen else min(range(centers), key=lambda c: (distance[i][chosen[c]], c))
+        for i in range(n)
+    ]
+    return chosen, order, labels

@@ -1,0 +1,1 @@
+"""One file a method. Each registers itself; `tangovlm.methods()` lists them."""

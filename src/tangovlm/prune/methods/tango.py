@@ -1,0 +1,249 @@
+"""Tango: tuned salient selection and spatio-temporal merging (arXiv 2604.09547)."""
+
+from dataclasses import dataclass, field, fields, replace
+from math import isfinite
+from numbers import Real
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
+
+from ...budget import count, exact_rows, release_rows, validate_retention
+from ...errors import InputError, MethodError
+from ...registry import register_method
+from ...signals.position import st_rope
+from ...signals.similarity import adjacent_similarity, compute_dtype, normalize
+from ...tokens import Selection, VideoTokens, check_sink_tokens
+from ..reduce import Reducer
+from ..rows import arrange, static_positions
+from ..segment import segment_by_frames, segment_by_gain
+
+_NO_TIMESTAMPS = "no timestamps given: frames are taken as one second apart"
+_NO_FRAME_FEATURES = "no frame features given: segmented by the mean of each frame's tokens"
+
+
+@register_method
+@dataclass(frozen=True)
+class Tango:
+    """Keep ``retention`` of the tokens of a video: the salient ones as they are, the others merged over space and time.
+
+    The video is cut into segments; positions that stay the same throughout a segment count once. In every frame the
+    most salient tokens are chosen, spread by density-peak clustering; what is left of a segment is clustered under
+    ST-RoPE and merged into anchors. The defaults are the paper's, with an exact token count and every value at its own
+    place; `Tango.release` gives what the authors' code gives.
+
+    Parameters
+    ----------
+    retention: fraction to keep, in (0, 1]; 1 is the identity.
+    exact: keep exactly ``budget.count(retention, T * H * W)`` tokens; off, the release's counts.
+    placement: "consistent" puts each merged value at its anchor, "release" permutes them as the authors' code does.
+    context_ratio: fraction of the kept tokens that are merged ones, in [0, 1].
+    expansion: candidates per salient token, >= 1.
+    neighbors: nearest neighbours in the density, the point itself not counted, >= 1.
+    anchor_weight: weight of an anchor beside its cluster's mean, in [0, 1]; 0 is plain averaging.
+    segmentation: "holitom" (most redundant tokens) or "fastvid" (unlike frames, by global frame features).
+    segment_threshold: cosine above which (holitom) a token stays, or below which (fastvid) a cut is made; None means
+        0.65 for retention up to 0.1, else 0.8.
+    static_threshold: cosine above which a position is static; None means as `segment_threshold`.
+    st_rope: rotate tokens by their position before distances are taken.
+    timestamps: rotate by seconds; off, by frame number.
+    base_time, base_space: frequency bases of ST-RoPE, > 0.
+    rope_sections: channels rotated by (time, row, column), which sum to D; None means about a third each.
+    diversity: spread salient tokens by clustering; off, plain top-k.
+    merge: merge into anchors; off, the other tokens are dropped.
+    sink_tokens: grid positions whose saliency is masked; None means those that the video tokens name.
+
+    Raises
+    ------
+    InputError: a retention outside (0, 1].
+    MethodError: another parameter out of its range.
+    """
+
+    name: ClassVar[str] = "tango"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2604.09547"
+    official_repo: ClassVar[str] = "https://github.com/xjtupanda/Tango@cc815b6"
+
+    retention: float = 0.1
+    exact: bool = True
+    placement: Literal["consistent", "release"] = "consistent"
+    context_ratio: float = 0.4
+    expansion: float = 1.5
+    neighbors: int = 7
+    anchor_weight: float = 0.6
+    segmentation: Literal["holitom", "fastvid"] = "holitom"
+    segment_threshold: float | None = None
+    static_threshold: float | None = None
+    st_rope: bool = True
+    timestamps: bool = True
+    base_time: float = 1e4
+    base_space: float = 1e3
+    rope_sections: tuple[int, int, int] | None = None
+    diversity: bool = True
+    merge: bool = True
+    sink_tokens: tuple[int, ...] | None = None
+    needs: frozenset[str] = field(default=frozenset({"saliency", "timestamps"}), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        validate_retention(self.retention)
+        for name in ("rope_sections", "sink_tokens"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        _check(self)
+        needs = {"saliency"}
+        if self.st_rope and self.timestamps:
+            needs.add("timestamps")
+        if self.segmentation == "fastvid":
+            needs.add("frame_features")
+        object.__setattr__(self, "needs", frozenset(needs))
+
+    @classmethod
+    def release(
+        cls,
+        *,
+        placement: Literal["consistent", "release"] = "release",
+        static_threshold: float = 0.8,
+        **params: Any,
+    ) -> Self:
+        """The method as the authors' code runs it: its counts, its static threshold, its misplaced merged values.
+
+        Where tokens are exact duplicates the authors' code may keep fewer; this keeps the count it aims at.
+
+        Raises
+        ------
+        MethodError: an unknown parameter, or one out of its range.
+        """
+        accepted = {f.name for f in fields(cls) if f.init} - {"exact"}
+        if unknown := sorted(set(params) - accepted):
+            raise MethodError(f"Tango.release has no parameter {unknown[0]!r}: it takes {', '.join(sorted(accepted))}")
+        return cls(exact=False, placement=placement, static_threshold=static_threshold, **params)
+
+    @torch.no_grad()
+    def __call__(self, tokens: VideoTokens) -> Selection:
+        """Reduce one video.
+
+        Raises
+        ------
+        InputError: no saliency, sinks outside the grid, or sections that do not sum to D.
+        """
+        unit = normalize(tokens.features)
+        segments, static = self._segment(tokens, unit)
+        if self.retention == 1:
+            return _identity(tokens, segments)
+        saliency = self._saliency(tokens)
+        rows = arrange(static, segments)
+        if self.exact:
+            total = count(self.retention, tokens.count)
+            counts = exact_rows(total, rows.shapes, self.context_ratio)
+            reopen = total - sum(row.kept for row in counts)
+        else:
+            counts, reopen = release_rows(self.retention, rows.shapes, self.context_ratio), 0
+        reducer = Reducer(
+            self.expansion, self.neighbors, self.anchor_weight, self.diversity, self.merge, self.placement == "release"
+        )
+        selection = reducer(tokens, self._points(tokens, unit), saliency, rows, counts, reopen)
+        return replace(selection, notes=self._notes(tokens))
+
+    @property
+    def _threshold(self) -> float:
+        if self.segment_threshold is not None:
+            return self.segment_threshold
+        return 0.65 if self.retention <= 0.1 else 0.8
+
+    def _segment(self, tokens: VideoTokens, unit: Tensor) -> tuple[tuple[int, ...], Tensor]:
+        """Frames of each segment, and its static positions ``(S, L)`` bool on the host."""
+        static_threshold = self._threshold if self.static_threshold is None else self.static_threshold
+        similarity = adjacent_similarity(unit.flatten(1, 2))
+        # One transfer for both tables.
+        alike, static = torch.stack([similarity > self._threshold, similarity > static_threshold]).cpu()
+        if self.segmentation == "holitom":
+            segments = segment_by_gain(alike)
+        else:
+            frames = tokens.features.flatten(1, 2).to(unit.dtype).mean(dim=1)
+            if tokens.frame_features is not None:
+                frames = tokens.frame_features
+            segments = segment_by_frames(adjacent_similarity(normalize(frames)).cpu(), self._threshold)
+        return segments, static_positions(static, segments)
+
+    def _saliency(self, tokens: VideoTokens) -> Tensor:
+        """``(N,)`` with the sinks masked, in a copy."""
+        if tokens.saliency is None:
+            raise InputError("Tango needs VideoTokens.saliency (T, H, W): pass it, or choose a method that needs none")
+        sinks = tokens.sink_tokens or ()
+        if self.sink_tokens is not None:
+            check_sink_tokens("Tango.sink_tokens", self.sink_tokens, tokens.height, tokens.width)
+            sinks = self.sink_tokens
+        saliency = tokens.saliency.to(compute_dtype(tokens.saliency.dtype), copy=True).flatten(1)
+        saliency[:, list(sinks)] = 0
+        return saliency.flatten()
+
+    def _points(self, tokens: VideoTokens, unit: Tensor) -> Tensor:
+        """``(N, D)``: where distances are taken."""
+        if self.st_rope:
+            times = torch.arange(tokens.frames)
+            if self.timestamps and tokens.timestamps is not None:
+                times = tokens.timestamps
+            unit = st_rope(
+                unit, times, sections=self.rope_sections, base_time=self.base_time, base_space=self.base_space
+            )
+        return unit.flatten(0, 2)
+
+    def _notes(self, tokens: VideoTokens) -> tuple[str, ...]:
+        notes = []
+        if "timestamps" in self.needs and tokens.timestamps is None:
+            notes.append(_NO_TIMESTAMPS)
+        if "frame_features" in self.needs and tokens.frame_features is None:
+            notes.append(_NO_FRAME_FEATURES)
+        return tuple(notes)
+
+
+def _identity(tokens: VideoTokens, segments: tuple[int, ...]) -> Selection:
+    indices = torch.arange(tokens.count, device=tokens.features.device)
+    grid = (tokens.frames, tokens.height, tokens.width)
+    return Selection(indices, tokens.features.flatten(0, 2).clone(), indices.view(grid).clone(), segments)
+
+
+def _check(tango: Tango) -> None:
+    """Raise `MethodError` for the first parameter out of its range."""
+    _check_choice("placement", tango.placement, ("consistent", "release"))
+    _check_choice("segmentation", tango.segmentation, ("holitom", "fastvid"))
+    _check_number("context_ratio", tango.context_ratio, 0, 1)
+    _check_number("anchor_weight", tango.anchor_weight, 0, 1)
+    _check_number("expansion", tango.expansion, 1)
+    for name in ("segment_threshold", "static_threshold"):
+        if getattr(tango, name) is not None:
+            _check_number(name, getattr(tango, name))
+    for name in ("base_time", "base_space"):
+        _check_number(name, getattr(tango, name), 0)
+        if getattr(tango, name) == 0:
+            raise MethodError(f"{name} must be above 0: it is a frequency base such as 1e4")
+    if not _is_integer(tango.neighbors) or tango.neighbors < 1:
+        raise MethodError(f"neighbors must be an integer >= 1, not {tango.neighbors!r}")
+    sections = tango.rope_sections
+    if sections is not None and (
+        not isinstance(sections, tuple) or len(sections) != 3 or not all(_is_integer(s) and s >= 0 for s in sections)
+    ):
+        raise MethodError(f"rope_sections must be three integers >= 0 (time, row, column), not {sections!r}")
+    sinks = tango.sink_tokens
+    if sinks is not None and (not isinstance(sinks, tuple) or not all(_is_integer(s) and s >= 0 for s in sinks)):
+        raise MethodError(f"sink_tokens must be a tuple of grid positions h * W + w, not {sinks!r}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise MethodError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _check_number(name: str, value: object, low: float | None = None, high: float | None = None) -> None:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Real)
+        or not isfinite(value)
+        or (low is not None and float(value) < low)
+        or (high is not None and float(value) > high)
+    ):
+        bounds = " ".join([*([f">= {low}"] if low is not None else []), *([f"<= {high}"] if high is not None else [])])
+        raise MethodError(f"{name} must be a finite number {bounds}, not {value!r}")

@@ -1,0 +1,78 @@
+"""Temporal video segmentation: where consecutive frames belong together."""
+
+import torch
+from torch import Tensor
+
+WINDOW_CAP = 1024
+
+
+def static_runs(static: Tensor) -> Tensor:
+    """Length of the run of True that ends at each pair of frames.
+
+    Parameters
+    ----------
+    static: ``(T - 1, L)`` bool; whether a grid position stays the same between a frame and the next.
+
+    Returns ``(T - 1, L)`` int64.
+    """
+    pair = torch.arange(static.shape[0], device=static.device)[:, None].expand(static.shape)
+    last_change = pair.masked_fill(static, -1).cummax(dim=0).values if static.shape[0] else pair
+    return pair - last_change
+
+
+def segment_by_gain(static: Tensor) -> tuple[int, ...]:
+    """Segments that make the most tokens redundant (HoliTom, arXiv 2505.21334; the Tango default).
+
+    An interval of frames [a, b] gains ``(b - a)`` tokens for every grid position that is static throughout it; a
+    dynamic programme over prefixes maximises the sum of gains. Ties favour a frame of its own, then the shortest
+    window. At most `WINDOW_CAP` frames a segment. O(T L + T min(T, cap)) time and memory.
+
+    Parameters
+    ----------
+    static: ``(T - 1, L)`` bool on the host.
+
+    Returns the frames of each segment; they sum to T.
+    """
+    frames = static.shape[0] + 1
+    gains = _gains(static)
+    best, width_at = [0, 0], [0, 1]
+    for last in range(1, frames):
+        row = gains[last - 1]
+        options = [best[last]]
+        options += [best[last + 1 - width] + row[width - 1] for width in range(2, min(last + 1, WINDOW_CAP) + 1)]
+        top = max(options)
+        best.append(top)
+        width_at.append(options.index(top) + 1)
+    sizes: list[int] = []
+    end = frames
+    while end:
+        sizes.append(width_at[end])
+        end -= width_at[end]
+    return tuple(reversed(sizes))
+
+
+def _gains(static: Tensor) -> list[list[int]]:
+    """For pair p and n: n times the number of positions that are static in the n pairs that end with p."""
+    pairs = static.shape[0]
+    longest = min(pairs, WINDOW_CAP - 1)
+    runs = static_runs(static).clamp_max(longest)
+    histogram = torch.zeros(pairs, longest + 1, dtype=torch.int64).scatter_add_(1, runs, torch.ones_like(runs))
+    at_least = histogram.flip(1).cumsum(1).flip(1)
+    gains: list[list[int]] = (at_least * torch.arange(longest + 1)).tolist()
+    return gains
+
+
+def segment_by_frames(similarity: Tensor, threshold: float, cuts: int = 7) -> tuple[int, ...]:
+    """Segments between unlike frames (FastVID, arXiv 2503.11187).
+
+    Cut after frame t if its similarity to the next is below ``threshold`` or among the ``cuts`` smallest; the earliest
+    of equals first.
+
+    Parameters
+    ----------
+    similarity: ``(T - 1,)`` cosines between global features of adjacent frames, on the host.
+    """
+    cut = similarity < threshold
+    cut[similarity.sort(stable=True).indices[:cuts]] = True
+    ends = [*(cut.nonzero().flatten() + 1).tolist(), similarity.shape[0] + 1]
+    return tuple(end - start for start, end in zip([0, *ends], ends, strict=False))

@@ -1,0 +1,120 @@
+"""Names to methods and architectures to families. Every list (CLI, README, tests) comes from here.
+
+Methods and families register themselves with a decorator. The packages that hold them are imported on the first
+look-up, so that adding one is adding its file, and importing this module imports none of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .errors import MethodError, ModelError
+
+if TYPE_CHECKING:
+    from .tokens import Pruner
+
+C = TypeVar("C", bound=type)
+
+_METHOD_PACKAGES = ("tangovlm.prune.methods", "tangovlm.inllm")
+_FAMILY_PACKAGES = ("tangovlm.families",)
+
+_methods: dict[str, type] = {}
+_families: dict[str, Any] = {}
+
+
+def register_method(cls: C) -> C:
+    """Class decorator: make a method available under its ``name``.
+
+    Raises
+    ------
+    MethodError: no name, or a name taken by another class.
+    """
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not name:
+        raise MethodError(f"method class {cls.__qualname__} needs a class attribute `name`")
+    if _methods.setdefault(name, cls).__qualname__ != cls.__qualname__:
+        raise MethodError(f"method name {name!r} is taken by {_methods[name].__qualname__}: choose another")
+    return cls
+
+
+def methods() -> dict[str, type]:
+    """All registered methods, name to class, sorted by name."""
+    _load(_METHOD_PACKAGES)
+    return dict(sorted(_methods.items()))
+
+
+def method(name: str, **params: Any) -> Pruner:
+    """Build a registered method.
+
+    Raises
+    ------
+    MethodError: an unknown name, an unknown hyper-parameter, or one out of its range.
+    """
+    known = methods()
+    if name not in known:
+        raise MethodError(f"unknown method {name!r}: choose one of {', '.join(known)}")
+    cls = known[name]
+    if is_dataclass(cls):
+        accepted = [field.name for field in fields(cls) if field.init]
+        for param in params:
+            if param not in accepted:
+                raise MethodError(f"method {name!r} has no parameter {param!r}: it takes {', '.join(accepted)}")
+    pruner: Pruner = cls(**params)
+    return pruner
+
+
+def register_family(*architectures: str) -> Callable[[C], C]:
+    """Class decorator: make a family responsible for model classes of these names (as in ``config.architectures``).
+
+    Raises
+    ------
+    ModelError: an architecture taken by another family.
+    """
+
+    def register(cls: C) -> C:
+        for architecture in architectures:
+            if _families.setdefault(architecture, cls).__qualname__ != cls.__qualname__:
+                raise ModelError(
+                    f"architecture {architecture!r} is taken by {_families[architecture].__qualname__}: "
+                    f"register {cls.__qualname__} under another name"
+                )
+        return cls
+
+    return register
+
+
+def families() -> dict[str, Any]:
+    """All supported architectures, name to family class, sorted by name."""
+    _load(_FAMILY_PACKAGES)
+    return dict(sorted(_families.items()))
+
+
+def family_for(model: object) -> Any:
+    """The family class for a loaded model (its class or a parent is registered) or for an architecture's name.
+
+    Raises
+    ------
+    ModelError: no family knows the architecture.
+    """
+    names = [model] if isinstance(model, str) else [cls.__name__ for cls in type(model).__mro__]
+    known = families()
+    for name in names:
+        if name in known:
+            return known[name]
+    raise ModelError(f"unsupported architecture {names[0]}: supported are {', '.join(known) or 'none'}")
+
+
+@cache
+def _load(packages: tuple[str, ...]) -> None:
+    """Import every module of the packages once, so that their decorators run."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            continue
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__, package + "."):
+            importlib.import_module(module.name)

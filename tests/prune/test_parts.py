@@ -1,0 +1,74 @@
+"""Rows, salient selection and merging, each by itself."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tangovlm.budget import SegmentShape
+from tangovlm.prune.merge import blend, mean_over_time
+from tangovlm.prune.rows import arrange
+from tangovlm.prune.select import select_salient, top_salient
+
+
+def test_rows_of_a_segment_with_static_positions() -> None:
+    rows = arrange(torch.tensor([[False, False, False], [True, False, True]]), (1, 2))
+    assert rows.shapes == (SegmentShape(1, 0, 3), SegmentShape(2, 2, 1))
+    assert rows.place.tolist() == [0, 1, 2, 3, 5, 4, 7]
+    assert rows.columns.tolist() == [3, 4]
+    assert rows.entry_of.tolist() == [0, 1, 2, 3, 5, 4, 3, 6, 4]
+    assert rows.sizes == [3, 2, 1, 1]
+    assert rows.starts == [0, 3, 5, 6]
+    assert rows.first_frames == [0, 1]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(1, 6), st.integers(0, 2**31))
+def test_every_token_belongs_to_an_entry_of_its_column(segments: list[int], length: int, seed: int) -> None:
+    static = torch.rand(len(segments), length, generator=torch.Generator().manual_seed(seed)) < 0.5
+    static[torch.tensor(segments) == 1] = False
+    rows = arrange(static, tuple(segments))
+    assert sum(rows.sizes) == len(rows.place) == sum(shape.tokens for shape in rows.shapes)
+    first, tokens = 0, 0
+    for mask, frames in zip(static, segments, strict=True):
+        for t in range(first, first + frames):
+            for p in range(length):
+                expected = (first if mask[p] else t) * length + p
+                assert int(rows.place[rows.entry_of[tokens]]) == expected
+                tokens += 1
+        first += frames
+    assert bool((rows.place[rows.columns] % length == torch.cat([mask.nonzero().flatten() for mask in static])).all())
+
+
+def test_top_salient_takes_the_first_of_equals() -> None:
+    assert top_salient(torch.tensor([[0.5, 0.9, 0.5, 0.1]]), 2).tolist() == [[1, 0]]
+
+
+def test_selection_spreads_over_what_tokens_show() -> None:
+    # Two looks: one seen by the three most salient tokens, another by the fourth.
+    looks = torch.tensor([[1.0, 0.0], [1.0, 0.01], [1.0, 0.02], [0.0, 1.0], [0.5, 0.5]])
+    saliency = torch.tensor([[0.7, 0.9, 0.8, 0.6, 0.1]])
+    assert sorted(select_salient(looks[None], saliency, 2, expansion=2.0, neighbors=2)[0].tolist()) == [1, 3]
+    assert sorted(select_salient(looks[None], saliency, 2, expansion=1.0, neighbors=2)[0].tolist()) == [1, 2]
+    assert sorted(select_salient(looks[None], saliency, 5, expansion=1.5, neighbors=2)[0].tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_blend() -> None:
+    values = torch.tensor([[[0.0], [2.0], [10.0], [4.0]]])
+    anchors, labels = torch.tensor([[1, 2]]), torch.tensor([[0, 0, 1, 0]])
+    assert blend(values, anchors, labels, 1.0).flatten().tolist() == [2.0, 10.0]
+    assert blend(values, anchors, labels, 0.0).flatten().tolist() == [2.0, 10.0]
+    values[0, 0] = 6.0
+    torch.testing.assert_close(blend(values, anchors, labels, 0.6).flatten(), torch.tensor([2.8, 10.0]))
+
+
+def test_equal_values_merge_into_the_same_bits() -> None:
+    value = torch.full((1, 7, 3), 0.1)
+    merged = blend(value, torch.tensor([[2]]), torch.zeros(1, 7, dtype=torch.int64), 0.6)
+    assert torch.equal(merged, value[:, :1])
+    assert torch.equal(mean_over_time(value[0, :, None], torch.ones(7, 1, dtype=torch.bool)), value[0, :1])
+
+
+def test_mean_over_time_leaves_out_what_is_not_used() -> None:
+    values = torch.tensor([1.0, 3.0, 100.0]).view(3, 1, 1).half()
+    assert mean_over_time(values, torch.tensor([[True], [True], [False]])).tolist() == [[2.0]]
+    assert mean_over_time(values, torch.tensor([[True], [False], [False]])).tolist() == [[1.0]]

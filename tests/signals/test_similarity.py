@@ -1,0 +1,34 @@
+"""Unit vectors and cosines over time; known sinks."""
+
+import pytest
+import torch
+
+from tangovlm.signals.similarity import adjacent_similarity, normalize
+from tangovlm.signals.sinks import sinks_for_grid
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_cosines(dtype: torch.dtype) -> None:
+    tokens = torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    wide = tokens.double()
+    expected = torch.nn.functional.cosine_similarity(wide[:-1], wide[1:], dim=-1)
+    found = adjacent_similarity(normalize(tokens))
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=0)
+
+
+def test_zero_vectors_stay_zero() -> None:
+    assert torch.equal(normalize(torch.zeros(2, 3)), torch.zeros(2, 3))
+
+
+def test_one_frame_has_no_neighbour() -> None:
+    assert adjacent_similarity(torch.ones(1, 5, 2)).shape == (0, 5)
+
+
+def test_sinks_are_known_for_the_measured_grids_only() -> None:
+    for side in (13, 14):
+        sinks = sinks_for_grid(side, side)
+        assert sinks is not None
+        assert all(0 <= sink < side * side for sink in sinks)
+    assert sinks_for_grid(8, 8) is None
+    assert sinks_for_grid(14, 13) is None
