@@ -1,0 +1,154 @@
+"""A video file into N frames, uniformly over the clip, with their times."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import torch
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from tangovlm.errors import VideoError
+
+from .pixels import Upright
+from .reader import Reader
+from .sample import Timeline, uniform
+from .source import MAX_MEGAPIXELS, MAX_PIXELS, local_file
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of one clip. Letters: T frames, H and W of a frame.
+
+    Parameters
+    ----------
+    pixels: `(T, 3, H, W)` uint8, RGB, upright; pixels that are not square in the file stay as they are stored.
+    timestamps_s: `(T,)` float64, strictly increasing: seconds on the stream's own clock, which need not start at 0.
+    fps: mean frames a second of the file, whatever was taken of it; None where it holds a single frame.
+    duration_s: seconds from the first frame of the file to the end of the last.
+    notes: what the user should know about the way they were taken.
+    """
+
+    pixels: Tensor
+    timestamps_s: Tensor
+    fps: float | None
+    duration_s: float
+    notes: tuple[str, ...] = ()
+
+
+def decode(
+    path: str | os.PathLike[str],
+    frames: int,
+    *,
+    size: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> Frames:
+    """Take `frames` frames uniformly over a whole clip by presentation time.
+
+    Both ends are included; see `sample.uniform` for the exact moments. The stream is read once without decoding to
+    learn the times of all frames, then only what the chosen frames hang on is decoded, from keyframe to frame. At
+    any time the pictures in memory are those chosen and the few that the decoder holds.
+
+    Parameters
+    ----------
+    path: a local file; URLs and playlists are refused, and no file but this one is opened.
+    frames: how many. Where the clip has fewer, all of them are taken, and a note says so.
+    size: `(H, W)` of the upright frames, scaled while decoding (bicubic) without keeping the aspect ratio; None =
+        that of the clip.
+    progress: called with (frames done, frames in all) before the first frame and after each.
+
+    Raises
+    ------
+    VideoError: not a readable, self-contained local video with at least one frame of at most 64 megapixels; or
+        `frames` or `size` out of range.
+    """
+    _check_size(size)
+    file = local_file(path)
+    with Reader(file) as reader:
+        timeline = reader.timeline()
+        times = [timeline.pts[place] for place in uniform(timeline.pts, frames)]
+        upright = Upright(size)
+        pictures, shown = _take(reader, times, timeline, upright, progress)
+        clock = _clock(reader.stream, timeline)
+        notes = _notes(reader, timeline, frames, len(shown), upright, clock)
+    return Frames(
+        pixels=pictures,
+        timestamps_s=torch.tensor([float(pts * clock.tick_s) for pts in shown], dtype=torch.float64),
+        fps=clock.fps,
+        duration_s=clock.duration_s,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """The stream's ticks in seconds, its mean rate, and how long its frames last."""
+
+    tick_s: Fraction
+    fps: float | None
+    duration_s: float
+
+
+def _clock(stream: VideoStream, timeline: Timeline) -> _Clock:
+    tick_s = stream.time_base
+    if tick_s is None:
+        raise VideoError(f"{stream.container.name}: the video stream has no time base")
+    span_s = float((timeline.pts[-1] - timeline.pts[0]) * tick_s)
+    fps = (len(timeline.pts) - 1) / span_s if span_s > 0 else None
+    last_s = 1 / fps if fps else float(1 / stream.average_rate) if stream.average_rate else 0.0
+    return _Clock(tick_s, fps, span_s + last_s)
+
+
+def _check_size(size: tuple[int, int] | None) -> None:
+    if size is None:
+        return
+    whole = len(size) == 2 and all(isinstance(side, int) and not isinstance(side, bool) for side in size)
+    if not whole or min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+        raise VideoError(
+            f"size={size!r}: give (height, width), whole numbers above 0 and at most {MAX_MEGAPIXELS} megapixels"
+        )
+
+
+def _take(
+    reader: Reader, times: list[int], timeline: Timeline, upright: Upright, progress: Progress | None
+) -> tuple[Tensor, list[int]]:
+    """`(T, 3, H, W)` pictures and the ticks of each; fewer than `times` where damage made a frame come twice."""
+    pictures = torch.empty(0, dtype=torch.uint8)
+    shown: list[int] = []
+    if progress is not None:
+        progress(0, len(times))
+    for done, frame in enumerate(reader.frames_at(times, timeline), start=1):
+        if frame.pts is not None and (not shown or frame.pts > shown[-1]):
+            picture = torch.from_numpy(upright(frame).copy())
+            if not shown:
+                pictures = torch.empty((len(times), 3, *picture.shape[:2]), dtype=torch.uint8)
+            pictures[len(shown)] = picture.permute(2, 0, 1)
+            shown.append(frame.pts)
+        if progress is not None:
+            progress(done, len(times))
+    return pictures[: len(shown)], shown
+
+
+def _notes(
+    reader: Reader, timeline: Timeline, asked: int, taken: int, upright: Upright, clock: _Clock
+) -> tuple[str, ...]:
+    notes = []
+    announced_s = (reader.container.duration or 0) / av.time_base
+    if announced_s > 1.1 * clock.duration_s + 1:
+        notes.append(f"the file announces {announced_s:.1f} s but shows {clock.duration_s:.1f} s: it may be cut short")
+    held = len(timeline.pts)
+    if asked > held:
+        notes.append(f"{asked} frames were asked for, the clip has {held}: all are used")
+    if taken < min(asked, held):
+        notes.append(f"{min(asked, held) - taken} of the chosen frames could not be decoded and are left out")
+    if reader.packets_damaged:
+        notes.append(f"{reader.packets_damaged} damaged packets of the video were skipped")
+    if upright.resized:
+        notes.append("the frame size changes within the clip: later frames are scaled to that of the first")
+    if timeline.counted:
+        notes.append("the file keeps no presentation times: frames were counted from its beginning")
+    return tuple(notes)

@@ -1,0 +1,126 @@
+"""Opening a video file that may have been made by somebody hostile: local, self-contained, of bearable size."""
+
+import os
+import re
+import stat
+import struct
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from tangovlm.errors import VideoError
+
+MAX_MEGAPIXELS = 64
+MAX_PIXELS = MAX_MEGAPIXELS * 10**6
+
+# Containers that hold their own data. Playlists (HLS, DASH, concat) and picture patterns make FFmpeg open further
+# files; a demuxer that is not named here is refused after probing, before it reads a header.
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,ivf,gif"
+# For the decoder: what hides its size from the header is stopped there, before memory is taken. Decoders count padding.
+_DECODER_LIMIT = {"max_pixels": str(MAX_PIXELS * 5 // 4)}
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, **_DECODER_LIMIT}
+
+_PLAYLISTS = {b"#EXTM3U": "HLS", b"ffconcat": "concat", b"<?xml": "XML (DASH)", b"<MPD": "DASH"}
+_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"mfra", b"free", b"skip", b"wide", b"uuid", b"meta"}
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def local_file(path: str | os.PathLike[str]) -> Path:
+    """The absolute path of a regular, non-empty file that is no playlist.
+
+    Raises
+    ------
+    VideoError: a URL, a missing file, a directory or device, an empty file, a playlist.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(name := os.fspath(path), str):
+        raise VideoError(f"{path!r}: a video is named by a path of text, not by {type(path).__name__}")
+    if _URL.match(name):
+        raise VideoError(f"{name}: URLs are not opened; download the video and give the path of the file")
+    try:
+        status = os.stat(name)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise VideoError(f"{name}: {kind}; give the path of a video file")
+        with open(name, "rb") as file:
+            head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except (OSError, ValueError) as error:
+        if isinstance(error, VideoError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise VideoError(f"{name}: cannot be read ({reason}); check the path") from error
+    if status.st_size == 0:
+        raise VideoError(f"{name}: the file is empty")
+    for mark, kind in _PLAYLISTS.items():
+        if head.startswith(mark):
+            raise VideoError(f"{name}: a playlist ({kind}) that points at other files; give the video file itself")
+    return Path(os.path.abspath(name))
+
+
+def open_video(file: Path) -> tuple[InputContainer, VideoStream]:
+    """Open a checked local file and choose its first moving-picture stream; the caller closes the container.
+
+    Raises
+    ------
+    VideoError: a file cut short, not a video, a container that is not accepted, no video stream, no decoder, or frames
+    of more than `MAX_PIXELS` pixels.
+    """
+    if _cut_short(file):
+        raise VideoError(f"{file}: the file ends before its video does; it was cut short, copy it again")
+    try:
+        container = av.open(str(file), "r", options=_OPTIONS, metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(_why_not_opened(file)) from error
+    try:
+        stream = _moving_picture(container, file)
+    except BaseException:
+        container.close()
+        raise
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+    stream.codec_context.options = dict(_DECODER_LIMIT)
+    stream.thread_type = "AUTO"
+    return container, stream
+
+
+def _cut_short(file: Path) -> bool:
+    """Whether an mp4 or mov ends within one of the boxes that hold its index and its samples."""
+    length = file.stat().st_size
+    place = 0
+    with file.open("rb") as opened:
+        while place + 16 <= length:
+            opened.seek(place)
+            size, kind, long_size = struct.unpack(">I4sQ", opened.read(16))
+            size = long_size if size == 1 else size
+            if kind not in _BOXES or size < 8:
+                return False
+            place += size
+    return place > length
+
+
+def _why_not_opened(file: Path) -> str:
+    with file.open("rb") as opened:
+        is_mov = opened.read(8)[4:] in _BOXES
+    if is_mov:
+        return f"{file}: an mp4 or mov file without an index that can be read; it is damaged, copy it again"
+    return f"{file}: not a video of a known container (mp4, mov, mkv, webm, avi, ts, mpg, flv, ogv, wmv, mxf, gif)"
+
+
+def _moving_picture(container: InputContainer, file: Path) -> VideoStream:
+    """The first video stream that is not the cover picture of a song."""
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        found = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise VideoError(f"{file}: holds no video stream (found: {found}); give a file with moving pictures")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise VideoError(f"{file}: no decoder for its video codec; convert it to H.264")
+    if stream.width * stream.height > MAX_PIXELS:
+        size = f"{stream.width} x {stream.height} pixels"
+        raise VideoError(
+            f"{file}: frames of {size}; up to {MAX_MEGAPIXELS} megapixels are accepted, scale the video down"
+        )
+    return stream
