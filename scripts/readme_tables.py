@@ -1,0 +1,96 @@
+"""Write the generated parts of README.md and docs/ from the registry and the source tree.
+
+python scripts/readme_tables.py          write them
+python scripts/readme_tables.py --check  exit with 1 if they are out of date
+"""
+
+import sys
+from pathlib import Path
+
+from tangovlm import registry
+from tangovlm.cli.methods import MethodCard, cards
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+
+
+def methods_table() -> str:
+    """Every registered method: name, needs, paper, where its official code is."""
+    lines = ["| method | needs | paper | official code |", "|---|---|---|---|"]
+    return "\n".join(lines + [_method_row(card) for card in cards()])
+
+
+def models_table() -> str:
+    """Every supported architecture and the module that knows it."""
+    lines = ["| architecture | family |", "|---|---|"]
+    rows = [f"| `{name}` | `{family.__module__}` |" for name, family in registry.families().items()]
+    return "\n".join(lines + rows)
+
+
+def settings_table(name: str) -> str:
+    """The fields of one method with their defaults."""
+    card = next(card for card in cards() if card.name == name)
+    lines = ["| field | default |", "|---|---|"]
+    return "\n".join(lines + [f"| `{field}` | `{default!r}` |" for field, default in card.parameters.items()])
+
+
+def tree() -> str:
+    """The packages and modules at the top of the library, each with the first line of its docstring."""
+    lines = ["```", "src/tangovlm/"]
+    for path in sorted((ROOT / "src" / "tangovlm").iterdir(), key=lambda path: (path.is_dir(), path.name)):
+        source = path / "__init__.py" if path.is_dir() else path
+        if path.name.startswith("__") or source.suffix != ".py" or not source.exists():
+            continue
+        name = f"{path.name}/" if path.is_dir() else path.name
+        lines.append(f"  {name:<14}{_summary(source)}".rstrip())
+    return "\n".join([*lines, "```"])
+
+
+def generated() -> dict[Path, dict[str, str]]:
+    """File to the name of each marked part to its text."""
+    pages = {README: {"methods": methods_table(), "models": models_table(), "tree": tree()}}
+    for card in cards():
+        page = ROOT / "docs" / "methods" / f"{card.name}.md"
+        pages[page] = {"settings": settings_table(card.name)}
+    return pages
+
+
+def filled(text: str, parts: dict[str, str]) -> str:
+    """The text with each part between `<!-- begin NAME -->` and `<!-- end NAME -->` replaced."""
+    for name, part in parts.items():
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise SystemExit(f"needs exactly one pair of markers {begin} ... {end}")
+        text = f"{text[: text.index(begin)]}{begin}\n{part}\n{text[text.index(end) :]}"
+    return text
+
+
+def _method_row(card: MethodCard) -> str:
+    needs = ", ".join(card.needs) or "features only"
+    url, _, commit = card.official_repo.partition("@")
+    code = f"[{'/'.join(url.split('/')[-2:])} @ {commit}]({url}/tree/{commit})"
+    paper = f"[{card.paper.removeprefix('https://').removeprefix('arxiv.org/abs/')}]({card.paper})"
+    return f"| [`{card.name}`](docs/methods/{card.name}.md) | {needs} | {paper} | {code} |"
+
+
+def _summary(source: Path) -> str:
+    first = source.read_text(encoding="utf-8").lstrip().split("\n", 1)[0]
+    return first.strip('"').rstrip(".") if first.startswith('"""') else ""
+
+
+def main(arguments: list[str]) -> int:
+    """Write the parts, or only compare them."""
+    stale = []
+    for page, parts in generated().items():
+        text = page.read_text(encoding="utf-8")
+        if (new := filled(text, parts)) != text:
+            stale.append(page)
+            if "--check" not in arguments:
+                page.write_text(new, encoding="utf-8")
+    for page in stale:
+        print(f"{'out of date' if '--check' in arguments else 'written'}: {page.relative_to(ROOT)}")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

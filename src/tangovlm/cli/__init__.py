@@ -1,0 +1,5 @@
+"""The command line: `tangovlm ask`, `tangovlm demo`, `tangovlm methods`."""
+
+from .app import app, main
+
+__all__ = ["app", "main"]

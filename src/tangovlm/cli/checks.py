@@ -1,0 +1,44 @@
+"""What can be refused at once, before a model is loaded or a frame decoded."""
+
+import torch
+
+from tangovlm.errors import InputError
+from tangovlm.video.source import local_file, open_video
+
+
+def check_question(question: str) -> None:
+    """Raise `InputError` for a question without words."""
+    if not question.strip():
+        raise InputError("the question is empty: ask something about the video")
+
+
+def check_at_least_one(option: str, value: int | None) -> None:
+    """Raise `InputError` for a count below one."""
+    if value is not None and value < 1:
+        raise InputError(f"{option} is {value}: it must be at least 1")
+
+
+def check_video(video: str) -> None:
+    """Open a video and close it again.
+
+    Raises
+    ------
+    VideoError: not a local video file; damage further in is found when it is decoded.
+    """
+    container, _ = open_video(local_file(video))
+    container.close()
+
+
+def device(name: str | None) -> str | None:
+    """The device, once tried.
+
+    Raises
+    ------
+    InputError: no such device here.
+    """
+    if name is not None:
+        try:
+            torch.zeros(1, device=name).item()
+        except (RuntimeError, AssertionError, ImportError) as error:
+            raise InputError(f"--device {name} cannot be used here: try cpu, or leave it out") from error
+    return name

@@ -1,0 +1,28 @@
+"""The figures of answers as rows and lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from tangovlm.report import STAGES, heading, stage_ms
+
+if TYPE_CHECKING:
+    from tangovlm.pipeline import Answer
+
+
+def figures_rows(columns: Iterable[Sequence[Answer]]) -> Iterator[tuple[str, ...]]:
+    """Tokens, then mean milliseconds of each stage and of all; one column for each sequence of answers."""
+    groups = [list(column) for column in columns]
+    times = [stage_ms(group) for group in groups]
+    yield ("visual tokens", *(f"{group[0].tokens_after} of {group[0].tokens_before}" for group in groups))
+    for stage, words in STAGES.items():
+        if any(stage in column for column in times):
+            yield (f"{words} (ms)", *(f"{column.get(stage, 0.0):.1f}" for column in times))
+    yield ("sum (ms)", *(f"{sum(column.values()):.1f}" for column in times))
+
+
+def figures_line(answer: Answer) -> str:
+    """The same for one answer, in one line."""
+    times = ", ".join(f"{STAGES[stage]} {ms:.0f} ms" for stage, ms in stage_ms([answer]).items())
+    return f"{heading(answer)}: {answer.tokens_after} of {answer.tokens_before} visual tokens; {times}"

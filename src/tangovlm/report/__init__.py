@@ -1,0 +1,24 @@
+"""Pictures and pages that show what a method kept of a video."""
+
+from .exchange import STAGES, Exchange, heading, is_right, percent, stage_ms
+from .files import check_writable, whole_file, write_whole
+from .html import html_page
+from .picture import draw_picture, png
+from .scene import Scene, scene
+
+__all__ = [
+    "STAGES",
+    "Exchange",
+    "Scene",
+    "check_writable",
+    "draw_picture",
+    "heading",
+    "html_page",
+    "is_right",
+    "percent",
+    "png",
+    "scene",
+    "stage_ms",
+    "whole_file",
+    "write_whole",
+]

@@ -1,0 +1,61 @@
+"""Files appear whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tangovlm.errors import InputError
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Raise `InputError` if a file could not be written at `path`; `option` is how the user named it."""
+    if path.is_dir():
+        raise InputError(f"{option} {path} is a folder: give the name of a file")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{option} {path} is not an ordinary file: give the name of one")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: there is no folder {path.parent}: make it first")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise InputError(f"{option} {path} cannot be written: choose a place where you may write")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file; see `whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, moved there at the end, so that a failure leaves what was there untouched.
+
+    It has the suffix of `path`.
+
+    Raises
+    ------
+    InputError: the disk is full, the folder is gone or not writable.
+    """
+    temporary = None
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:64]}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        os.chmod(temporary, _mode(path))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _mode(path: Path) -> int:
+    """The permissions an ordinary `open` would give; `mkstemp` makes its files private."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask

@@ -1,0 +1,45 @@
+"""Colours of the pictures: clusters, saliency, segments. Every colour is an 8-bit RGB triple."""
+
+import colorsys
+
+import numpy as np
+import numpy.typing as npt
+
+RGB = tuple[int, int, int]
+Pixels = npt.NDArray[np.uint8]
+
+GOLDEN_RATIO = 0.618033988749895
+HEAT_STOPS: tuple[tuple[float, RGB], ...] = (
+    (0.00, (10, 8, 34)),
+    (0.25, (76, 28, 120)),
+    (0.50, (184, 52, 96)),
+    (0.75, (244, 124, 48)),
+    (1.00, (254, 244, 164)),
+)
+SEGMENT_COLOURS: tuple[RGB, ...] = ((92, 140, 255), (255, 158, 74), (84, 196, 140), (206, 122, 232))
+
+
+def cluster_colours(count: int) -> Pixels:
+    """One colour a slot, `(count, 3)` uint8; slots that follow each other get hues far apart."""
+    colours = [
+        colorsys.hsv_to_rgb((0.55 + slot * GOLDEN_RATIO) % 1.0, (0.85, 0.55, 0.7)[slot % 3], (1.0, 1.0, 0.85)[slot % 3])
+        for slot in range(count)
+    ]
+    return np.round(np.array(colours, dtype=np.float64).reshape(count, 3) * 255).astype(np.uint8)
+
+
+def segment_colour(segment: int) -> RGB:
+    """The colour of a temporal segment's band; it repeats, but never between neighbours."""
+    return SEGMENT_COLOURS[segment % len(SEGMENT_COLOURS)]
+
+
+def heat_colours(values: npt.NDArray[np.floating]) -> Pixels:
+    """Maps values in [0, 1] of any shape `(...)` to colours `(..., 3)` uint8, dark for 0 and bright for 1."""
+    positions = [position for position, _ in HEAT_STOPS]
+    channels = [np.interp(values, positions, [colour[c] for _, colour in HEAT_STOPS]) for c in range(3)]
+    return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def css(colour: RGB) -> str:
+    """`#rrggbb`."""
+    return "#{:02x}{:02x}{:02x}".format(*(int(c) for c in colour))

@@ -1,0 +1,103 @@
+"""What a picture is drawn from: the frames of a video, and what a method did to the tokens of each.
+
+Letters: T token steps, H and W of the token grid, Y and X pixels. A family may join several frames into one token
+step; a step is then drawn on the frame in its middle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from tangovlm.tokens import Selection
+
+from .palette import Pixels
+
+if TYPE_CHECKING:
+    from tangovlm.video import Frames
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+class RecordedVideo(Protocol):
+    """What `attach(record=True)` keeps of a video."""
+
+    @property
+    def selection(self) -> Selection | None: ...
+
+    @property
+    def saliency(self) -> Tensor | None: ...
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One video ready to be drawn.
+
+    Parameters
+    ----------
+    images: one `(Y, X, 3)` uint8 picture a token step.
+    times_s: seconds from the start of the video, one a step.
+    sources: `(T, H, W)` the slot of each token, -1 = dropped; None where nothing was recorded.
+    kept: `(T, H, W)` True at the tokens that hold a slot; None with `sources`.
+    saliency: `(T, H, W)` scaled to [0, 1]; None where the method needs none.
+    segments: token steps per temporal segment.
+    """
+
+    images: tuple[Pixels, ...]
+    times_s: tuple[float, ...]
+    sources: Ints | None
+    kept: npt.NDArray[np.bool_] | None
+    saliency: Floats | None
+    segments: tuple[int, ...]
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.images)
+
+    @property
+    def slots(self) -> int:
+        """How many tokens were kept."""
+        return 0 if self.kept is None else int(self.kept.sum())
+
+    def segment_of(self, step: int) -> int:
+        """The segment, from 0, that a step belongs to."""
+        return int(np.searchsorted(np.cumsum(self.segments), step, side="right"))
+
+
+def scene(frames: Frames, video: RecordedVideo | None) -> Scene:
+    """Bring frames and a recorded video together; without a recording only the frames are drawn."""
+    selection = None if video is None else video.selection
+    sources = None if selection is None else selection.sources.cpu().numpy().astype(np.int64)
+    count = len(frames.pixels)
+    steps = count if sources is None else sources.shape[0]
+    shown = [min(count - 1, (2 * step + 1) * count // (2 * steps)) for step in range(steps)]
+    saliency = None if video is None or video.saliency is None else _unit(video.saliency)
+    return Scene(
+        images=tuple(frames.pixels[i].permute(1, 2, 0).contiguous().cpu().numpy() for i in shown),
+        times_s=tuple(float(frames.timestamps_s[i]) for i in shown),
+        sources=sources,
+        kept=None if selection is None or sources is None else _slots(selection.indices, sources.shape),
+        saliency=saliency,
+        segments=selection.segments if selection is not None else (steps,),
+    )
+
+
+def _slots(indices: Tensor, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    kept = np.zeros(int(np.prod(shape)), dtype=bool)
+    kept[indices.cpu().numpy()] = True
+    return kept.reshape(shape)
+
+
+def _unit(saliency: Tensor) -> Floats:
+    """Scale to [0, 1]; the top percent saturates, lest one sink token leave the rest of the video dark."""
+    values = saliency.detach().double().cpu().numpy()
+    top = float(np.quantile(values, 0.99))
+    if top <= 0:
+        return np.zeros_like(values)
+    return np.sqrt(np.clip(values / top, 0.0, 1.0))

@@ -1,0 +1,183 @@
+"""A user's mistake costs one line and status 2, and leaves nothing behind."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import av
+import pytest
+
+from tangovlm import pipeline
+from tangovlm.cli import main
+
+from .conftest import Outcome, Run
+
+
+@pytest.fixture
+def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail if a model would be loaded: cheap checks come first."""
+
+    def load(*_: object, **__: object) -> None:
+        pytest.fail("a model was loaded before the mistake was found")
+
+    monkeypatch.setattr(pipeline, "load", load)
+
+
+@pytest.mark.usefixtures("never_loaded")
+class TestBeforeLoading:
+    @pytest.mark.parametrize("retention", ["0", "1.5", "nan", "-0.1", "inf"])
+    def test_retention(self, tangovlm_command: Run, clip: Path, retention: str) -> None:
+        tangovlm_command("ask", clip, "What?", "--retention", retention).refused("retention")
+
+    def test_retention_that_is_no_number(self, tangovlm_command: Run, clip: Path) -> None:
+        tangovlm_command("ask", clip, "What?", "--retention", "much").refused("--retention", "tangovlm ask --help")
+
+    @pytest.mark.parametrize("question", ["", "  \n "])
+    def test_empty_question(self, tangovlm_command: Run, clip: Path, question: str) -> None:
+        tangovlm_command("ask", clip, question).refused("question is empty")
+
+    def test_unknown_method(self, tangovlm_command: Run, clip: Path) -> None:
+        tangovlm_command("ask", clip, "What?", "--method", "magic").refused("magic", "tango")
+
+    @pytest.mark.parametrize("option", ["--frames", "--max-new-tokens"])
+    @pytest.mark.parametrize("value", ["0", "-3"])
+    def test_counts(self, tangovlm_command: Run, clip: Path, option: str, value: str) -> None:
+        tangovlm_command("ask", clip, "What?", option, value).refused(option, value)
+
+    @pytest.mark.parametrize("option", ["--saliency", "--dtype"])
+    def test_choices(self, tangovlm_command: Run, clip: Path, option: str) -> None:
+        tangovlm_command("ask", clip, "What?", option, "other").refused(option, "other")
+
+    def test_device(self, tangovlm_command: Run, clip: Path) -> None:
+        tangovlm_command("ask", clip, "What?", "--device", "abacus").refused("--device", "abacus")
+
+    def test_report_without_a_place(self, tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:
+        tangovlm_command("ask", clip, "What?", "--report", tmp_path / "no" / "x.html").refused("--report", "make it")
+        tangovlm_command("ask", clip, "What?", "--report", tmp_path).refused("--report", "folder")
+
+    def test_missing_file(self, tangovlm_command: Run, tmp_path: Path) -> None:
+        tangovlm_command("ask", tmp_path / "no.mp4", "What?").refused("no.mp4")
+
+    def test_name_with_a_line_break(self, tangovlm_command: Run, tmp_path: Path) -> None:
+        tangovlm_command("ask", f"{tmp_path}/no\n\x1b[31mfile.mp4", "What?").refused("no [31mfile.mp4")
+
+    def test_url(self, tangovlm_command: Run) -> None:
+        tangovlm_command("ask", "https://example.org/clip.mp4", "What?").refused("URL")
+
+    def test_not_a_video(self, tangovlm_command: Run, tmp_path: Path) -> None:
+        text = tmp_path / "text.mp4"
+        text.write_text("no video at all")
+        tangovlm_command("ask", text, "What?").refused("text.mp4")
+
+    def test_truncated(self, tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:
+        cut = tmp_path / "cut.mp4"
+        cut.write_bytes(clip.read_bytes()[:300])
+        tangovlm_command("ask", cut, "What?").refused("cut.mp4")
+
+    def test_audio_only(self, tangovlm_command: Run, tmp_path: Path) -> None:
+        sound = tmp_path / "sound.wav"
+        with wave.open(str(sound), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(bytes(1600))
+        tangovlm_command("ask", sound, "What?").refused("sound.wav")
+
+    def test_playlist(self, tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:
+        playlist = tmp_path / "list.mp4"
+        playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{clip}\n#EXT-X-ENDLIST\n")
+        tangovlm_command("ask", playlist, "What?").refused("list.mp4")
+
+    def test_usage(self, tangovlm_command: Run, clip: Path) -> None:
+        tangovlm_command("ask").refused("tangovlm ask --help")
+        tangovlm_command("ask", clip).refused("question")
+        tangovlm_command("ask", clip, "What?", "--bogus").refused("--bogus")
+        tangovlm_command("bogus").refused("bogus", "tangovlm --help")
+
+
+def _index_in_front(clip: Path, target: Path) -> None:
+    """Copy the clip with its index before the pictures, where it survives a cut."""
+    with av.open(str(clip)) as source, av.open(str(target), "w", options={"movflags": "faststart"}) as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+
+
+def test_damage_found_while_decoding(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:
+    page, cut = tmp_path / "report.html", tmp_path / "cut.mp4"
+    page.write_text("of yesterday")
+    _index_in_front(clip, cut)
+    cut.write_bytes(cut.read_bytes()[: -cut.stat().st_size // 3])
+    tangovlm_command("ask", cut, "What?", "--model", checkpoint, "--report", page).refused("cut.mp4")
+    assert page.read_text() == "of yesterday"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.mp4", "report.html"]
+
+
+def test_missing_model(tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:
+    tangovlm_command("ask", clip, "What?", "--model", tmp_path / "no").refused(str(tmp_path / "no"))
+
+
+@pytest.mark.parametrize("weights", [None, b"", b"x" * 100])
+def test_damaged_checkpoint(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path, weights: bytes | None
+) -> None:
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    (broken / "model.safetensors").unlink()
+    if weights is not None:
+        (broken / "model.safetensors").write_bytes(weights)
+    tangovlm_command("ask", clip, "What?", "--model", broken).refused("cannot load", "broken")
+
+
+def test_missing_head_weights(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ("--model", checkpoint, "--head-weights", tmp_path / "no.safetensors")
+    tangovlm_command("ask", clip, "What?", *arguments).refused("no.safetensors", "--head-weights")
+
+
+def test_unsupported_architecture(tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertModel"], "model_type": "bert"}))
+    tangovlm_command("ask", clip, "What?", "--model", tmp_path).refused("BertModel", "LlavaOnevision")
+
+
+def test_failed_report_keeps_the_old_one(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("of yesterday")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    arguments = ("ask", clip, "What?", "--model", checkpoint, "--report", page, "--max-new-tokens", 2, "--json")
+    outcome = tangovlm_command(*arguments)
+    Outcome(outcome.status, outcome.out, outcome.err.splitlines(keepends=True)[-1]).refused("No space left on device")
+    assert page.read_text() == "of yesterday"
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_own_faults_are_not_hidden(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(pipeline, "load", load)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["ask", str(clip), "What?"])
+
+
+def test_interruption_is_quiet(tangovlm_command: Run, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "load", load)
+    outcome = tangovlm_command("ask", clip, "What?")
+    assert (outcome.status, outcome.out, outcome.err) == (130, "", "")
+
+
+def test_status_of_the_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tangovlm", "ask", str(tmp_path / "no.mp4"), "What?", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    Outcome(done.returncode, done.stdout, done.stderr).refused("no.mp4")

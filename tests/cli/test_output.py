@@ -1,0 +1,90 @@
+"""Where things are printed, and how."""
+
+import io
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from transformers.utils import logging
+
+import tangovlm
+from tangovlm import pipeline
+from tangovlm.cli.output import only_results, plain, show, stage_bars
+
+from .conftest import Run
+
+
+def test_chatter_of_libraries_never_reaches_stdout(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pipeline.load
+
+    def noisy(*arguments: object, **options: object) -> pipeline.VideoLLM:
+        print("loading!")
+        warnings.warn("look out", UserWarning, stacklevel=1)
+        logging.get_logger("transformers").warning("by the way")
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline, "load", noisy)
+    outcome = tangovlm_command("ask", clip, "What?", "--model", checkpoint, "--json", "--max-new-tokens", 2)
+    assert outcome.out.count("\n") == 1
+    assert "loading!" in outcome.err
+    assert "look out" not in outcome.err
+    assert "by the way" not in outcome.err
+
+
+def test_settings_of_transformers_come_back() -> None:
+    before = (logging.get_verbosity(), logging.is_progress_bar_enabled())
+    with only_results():
+        assert sys.stdout is sys.stderr
+        assert not logging.is_progress_bar_enabled()
+    with pytest.raises(ZeroDivisionError), only_results():
+        raise ZeroDivisionError
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+def test_embedded_model_says_once_what_it_knows(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "BUILTIN", checkpoint)
+    outcome = tangovlm_command("ask", clip, "What?", "--compare", "--json", "--max-new-tokens", 2)
+    assert outcome.err.count("synthetic world only") == 1
+    assert "--model" in outcome.err
+    assert outcome.json["model"] == "tangovlm-tiny"
+
+
+def test_control_characters_are_taken_out() -> None:
+    assert plain("a\x1b[2J\rb\n\tc\x9bd\ud800") == "a[2Jb\n\tcd"
+
+
+def test_markup_and_long_lines_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "[red]not markup[/red] " + "long " * 60
+    show(text)
+    assert capsys.readouterr().out == text + "\n"
+
+
+def test_characters_that_stdout_lacks(tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", narrow)
+    from tangovlm.cli import main
+
+    assert main(["methods"]) == 0
+    narrow.flush()
+    assert b"tango" in narrow.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+def test_no_bars_where_nobody_looks(capfd: pytest.CaptureFixture[str]) -> None:
+    with stage_bars("x: ") as advance:
+        advance("decode", 1, 2)
+        advance("anything", 2, 2)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_version_and_help(tangovlm_command: Run) -> None:
+    assert tangovlm_command("--version").out == f"tangovlm {tangovlm.__version__}\n"
+    for arguments in ((), ("--help",)):
+        outcome = tangovlm_command(*arguments)
+        assert outcome.status == 0
+        assert "ask" in outcome.out
+        assert "demo" in outcome.out

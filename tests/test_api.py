@@ -1,0 +1,79 @@
+"""The public face: what others rely on changes only together with this file."""
+
+import inspect
+from dataclasses import fields
+from typing import Any
+
+import typer
+
+import tangovlm
+from tangovlm.cli import app
+
+COMMANDS = {
+    "ask": {
+        "video", "question", "--model", "--method", "--retention", "--frames", "--compare", "--report", "--json",
+        "--device", "--dtype", "--head-weights", "--saliency", "--max-new-tokens", "--help",
+    },
+    "demo": {"--output-dir", "--json", "--help"},
+    "methods": {"--json", "--help"},
+}  # fmt: skip
+
+
+def surface() -> dict[str, set[str]]:
+    """Command to its arguments and options, long forms."""
+    root: Any = typer.main.get_command(app)
+    context = typer.Context(root)
+
+    def names(command: Any) -> set[str]:
+        parameters = command.get_params(context)
+        return {parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.name for parameter in parameters}
+
+    return {name: names(command) for name, command in root.commands.items()}
+
+
+def parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def test_names() -> None:
+    assert sorted(tangovlm.__all__) == [
+        "Report", "Selection", "Tango", "TangoError", "VideoTokens", "__version__", "ask", "attach", "load", "method",
+        "methods",
+    ]  # fmt: skip
+    assert all(hasattr(tangovlm, name) for name in tangovlm.__all__)
+    assert issubclass(tangovlm.TangoError, ValueError)
+
+
+def test_functions() -> None:
+    assert parameters(tangovlm.attach)[:2] == ["model", "pruner"]
+    assert {"timestamps", "saliency", "head_weights", "record"} <= set(parameters(tangovlm.attach))
+    assert parameters(tangovlm.ask)[:2] == ["video", "question"]
+    assert {"model", "method", "retention", "frames", "max_new_tokens", "progress", "record"} <= set(
+        parameters(tangovlm.ask)
+    )
+    assert {"model", "device", "dtype", "saliency", "head_weights"} <= set(parameters(tangovlm.load))
+
+
+def test_containers() -> None:
+    names = {cls.__name__: [field.name for field in fields(cls)] for cls in (tangovlm.VideoTokens, tangovlm.Selection)}
+    assert names == {
+        "VideoTokens": ["features", "saliency", "timestamps", "frame_features", "keys", "sink_tokens"],
+        "Selection": ["indices", "features", "sources", "segments", "notes"],
+    }
+
+
+def test_tango() -> None:
+    wanted = {
+        "retention", "exact", "placement", "diversity", "st_rope", "timestamps", "merge", "expansion", "context_ratio",
+        "neighbors", "base_time", "base_space", "rope_sections", "segmentation", "segment_threshold",
+        "static_threshold", "anchor_weight", "sink_tokens",
+    }  # fmt: skip
+    assert {field.name for field in fields(tangovlm.Tango) if field.init} == wanted
+    assert tangovlm.methods()["tango"] is tangovlm.Tango
+    assert isinstance(tangovlm.method("tango", retention=0.15), tangovlm.Tango)
+    release = tangovlm.Tango.release(retention=0.2)
+    assert (release.exact, release.placement, release.static_threshold) == (False, "release", 0.8)
+
+
+def test_command_line() -> None:
+    assert surface() == COMMANDS

@@ -1,0 +1,111 @@
+"""What the documents say is so: tables, trees, links, commands and examples."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import tangovlm
+from tangovlm import registry
+
+from .test_api import surface
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def load_tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("readme_tables", ROOT / "scripts" / "readme_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def examples(word: str) -> str:
+    """The one Python block of the README that holds a word."""
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if word in block]
+    return block
+
+
+def test_generated_parts_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    assert load_tables().main(["--check"]) == 0, capsys.readouterr().out + "run: python scripts/readme_tables.py"
+
+
+def test_drift_is_noticed() -> None:
+    tables = load_tables()
+    stale = README.replace("| [`tango`]", "| [`tengo`]")
+    assert tables.filled(stale, tables.generated()[ROOT / "README.md"]) == README != stale
+
+
+def test_every_method_and_model_is_in_the_readme() -> None:
+    for name in registry.methods():
+        assert f"docs/methods/{name}.md" in README
+        assert (ROOT / "docs" / "methods" / f"{name}.md").is_file()
+    for architecture in registry.families():
+        assert f"`{architecture}`" in README
+
+
+def test_tree_names_every_module() -> None:
+    tree = README.split("<!-- begin tree -->")[1].split("<!-- end tree -->")[0]
+    shown = set(re.findall(r"^  ([\w.]+/?)", tree, re.MULTILINE))
+    source = ROOT / "src" / "tangovlm"
+    modules = {path.name for path in source.glob("*.py") if not path.name.startswith("__")}
+    packages = {path.parent.name + "/" for path in source.glob("*/__init__.py")}
+    assert shown == modules | packages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_commands_in_the_readme_exist() -> None:
+    commands = surface()
+    lines = re.findall(r"^    tangovlm (.+)$", README, re.MULTILINE)
+    assert len(lines) >= 3
+    for line in lines:
+        name, *words = shlex.split(line)
+        assert {word for word in words if word.startswith("--")} <= commands[name]
+    options = set(re.findall(r"`(--[\w-]+)", README)) - {"--check"}
+    assert options <= set.union(*commands.values())
+
+
+def test_make_targets_in_the_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"^    make ([a-z]+)", README, re.MULTILINE)) | set(re.findall(r"`make ([a-z]+)`", README))
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_example_on_tensors(capsys: pytest.CaptureFixture[str]) -> None:
+    space: dict[str, object] = {}
+    exec(examples("VideoTokens(features=torch"), space)
+    selection = space["selection"]
+    assert isinstance(selection, tangovlm.Selection)
+    assert selection.features.shape == (157, 64)
+    assert "157" in capsys.readouterr().out
+
+
+def test_example_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_methods", dict(registry.methods()))
+    exec(examples("class TopSaliency"), {"__name__": "example"})
+    saliency = torch.tensor([[[0.1, 0.4], [0.3, 0.2]]])
+    tokens = tangovlm.VideoTokens(torch.arange(8.0).view(1, 2, 2, 2), saliency=saliency)
+    selection = tangovlm.method("top-saliency", retention=0.5)(tokens)
+    assert selection.indices.tolist() == [1, 2]
+    assert selection.features.tolist() == [[2, 3], [4, 5]]
+    assert selection.sources.tolist() == [[[-1, 0], [1, -1]]]
+
+
+def test_examples_compile_and_use_public_names() -> None:
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        compile(block, "README.md", "exec")
+        assert set(re.findall(r"\btangovlm\.([A-Za-z]\w*)\(", block)) <= set(tangovlm.__all__)
