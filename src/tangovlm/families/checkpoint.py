@@ -1,0 +1,103 @@
+"""The small files of a checkpoint, from a directory or the hub."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+
+
+def read_json(source: str, name: str, *, local: bool) -> dict[str, Any] | None:
+    """A JSON file of a checkpoint; None where the checkpoint has no such file.
+
+    Parameters
+    ----------
+    source: directory or hub id.
+    local: never ask the network.
+
+    Raises
+    ------
+    ModelError: not JSON.
+    """
+    text = read_text(source, name, local=local)
+    if text is None:
+        return None
+    try:
+        parsed = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{name} of {source} is not JSON ({error}): fetch the checkpoint again") from error
+    if not isinstance(parsed, dict):
+        raise ModelError(f"{name} of {source} holds no JSON object: fetch the checkpoint again")
+    return parsed
+
+
+def read_text(source: str, name: str, *, local: bool) -> str | None:
+    """A text file of a checkpoint, or None; see `read_json`."""
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(
+            source,
+            name,
+            local_files_only=local,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except OSError as error:
+        raise ModelError(
+            f"cannot open {source} ({first_line(error)}): give a checkpoint directory or a hub id"
+        ) from error
+    return None if path is None else Path(path).read_text(encoding="utf-8")
+
+
+def architecture(source: str, *, local: bool) -> str:
+    """Name of the model class, from config.json.
+
+    Raises
+    ------
+    ModelError: no such checkpoint, or a config that names none.
+    """
+    if local and not Path(source).is_dir():
+        raise ModelError(f"{source} is not a directory: give a checkpoint directory or a hub id")
+    config = read_json(source, "config.json", local=local)
+    if config is None:
+        raise ModelError(f"{source} has no config.json, or cannot be reached: give a checkpoint directory or a hub id")
+    names = config.get("architectures") or [config.get("model_type")]
+    return str(names[0])
+
+
+def preprocessor_config(source: str, *, local: bool) -> dict[str, Any]:
+    """How the checkpoint wants videos prepared; empty where it does not say."""
+    video = read_json(source, "video_preprocessor_config.json", local=local)
+    if video is None:
+        video = (read_json(source, "processor_config.json", local=local) or {}).get("video_processor")
+    if video is None:
+        video = read_json(source, "preprocessor_config.json", local=local)
+    return video or {}
+
+
+def chat_template(source: str, *, local: bool) -> str | None:
+    """The processor's chat template, which knows of videos, or None where only the tokenizer has one."""
+    template = read_text(source, "chat_template.jinja", local=local)
+    if template is None:
+        template = (read_json(source, "chat_template.json", local=local) or {}).get("chat_template")
+    return template
+
+
+def complete(model_class: Any, source: str, **options: Any) -> Any:
+    """The model from `from_pretrained`, which fills weights that a checkpoint lacks with random numbers: not here.
+
+    Raises
+    ------
+    ModelError: weights are missing.
+    """
+    model, info = model_class.from_pretrained(source, output_loading_info=True, **options)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(f"{source} lacks {len(missing)} weights, {missing[0]} among them: fetch the checkpoint again")
+    return model
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, for ours."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,119 @@
+"""From frames and a question to model inputs, with torch and a tokenizer only (stock processors need torchvision)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import InputError, ModelError
+
+# PIL's numbers, which preprocessor configs use.
+_RESAMPLE = {2: "bilinear", 3: "bicubic"}
+
+
+@dataclass(frozen=True)
+class PixelSpec:
+    """How a checkpoint wants its pixels, as in its preprocessor config.
+
+    Parameters
+    ----------
+    size: height and width.
+    mean, std: per channel, of values after rescaling.
+    rescale: factor from bytes, usually 1 / 255.
+    mode: "bicubic" or "bilinear", always with antialiasing.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    rescale: float = 1 / 255
+    mode: str = "bicubic"
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], default: "PixelSpec") -> "PixelSpec":
+        """Read a video or image preprocessor config; what it does not say is taken from `default`.
+
+        Raises
+        ------
+        ModelError: a size or a resampling that is not supported.
+        """
+        size = config.get("size", {"height": default.size[0], "width": default.size[1]})
+        if not isinstance(size, Mapping) or not {"height", "width"} <= set(size):
+            raise ModelError(f"the preprocessor config has size {size!r}: only height and width are supported")
+        resample = config.get("resample", 3)
+        if resample not in _RESAMPLE:
+            raise ModelError(f"the preprocessor config has resample {resample!r}: only 2 and 3 are supported")
+        return cls(
+            size=(int(size["height"]), int(size["width"])),
+            mean=tuple(config.get("image_mean") or default.mean),
+            std=tuple(config.get("image_std") or default.std),
+            rescale=float(config.get("rescale_factor", default.rescale)),
+            mode=_RESAMPLE[resample],
+        )
+
+
+def prepare_pixels(frames: Tensor, spec: PixelSpec) -> Tensor:
+    """Resize, rescale and normalise: uint8 ``(T, 3, H, W)`` to float32 ``(T, 3, height, width)``, on the frames'
+    device.
+
+    As in the stock processors, resized values are bytes again. Works frame by frame, so that no float
+    copy of the original frames is held.
+
+    Raises
+    ------
+    InputError: not uint8 ``(T, 3, H, W)`` with at least one frame.
+    """
+    if frames.dtype != torch.uint8 or frames.dim() != 4 or frames.shape[1] != 3 or frames.shape[0] == 0:
+        raise InputError(f"frames must be uint8 (T, 3, H, W) with T >= 1, not {frames.dtype} {tuple(frames.shape)}")
+    mean = torch.tensor(spec.mean, device=frames.device).view(3, 1, 1)
+    std = torch.tensor(spec.std, device=frames.device).view(3, 1, 1)
+    return torch.stack([(_resize(frame, spec) * spec.rescale - mean) / std for frame in frames])
+
+
+def _resize(frame: Tensor, spec: PixelSpec) -> Tensor:
+    if tuple(frame.shape[-2:]) == spec.size:
+        return frame.float()
+    # On the CPU bytes are resized as bytes, as the stock processors do: PIL's fixed-point filter, clipped between its
+    # two passes, which at edges differs from the float filter by more than rounding.
+    image = frame[None] if frame.device.type == "cpu" else frame[None].float()
+    resized = functional.interpolate(image, size=spec.size, mode=spec.mode, antialias=True)[0]
+    return resized.float().round().clamp(0, 255)
+
+
+def chat_prompt(
+    tokenizer: Any, template: str | None, question: str, video_token: str, reserved: Sequence[str] = ()
+) -> str:
+    """The question as a chat turn with one video placeholder in front.
+
+    Parameters
+    ----------
+    template: the processor's chat template; None for the tokenizer's own.
+    reserved: other placeholders that a question must not hold.
+
+    Raises
+    ------
+    InputError: an empty question, or one that holds a placeholder.
+    """
+    if not question.strip():
+        raise InputError("the question is empty: ask something about the video")
+    for token in (video_token, *reserved):
+        if token in question:
+            raise InputError(f"the question holds {token!r}, which stands for visual tokens: leave it out")
+    if template is None and getattr(tokenizer, "chat_template", None) is None:
+        return f"{video_token}\n{question}\n"
+    parts = [{"type": "video"}, {"type": "text", "text": question}]
+    prompt = _render(tokenizer, template, parts)
+    if prompt.count(video_token) == 1:
+        return prompt
+    # A template for plain text renders a list of parts as something else, or not at all.
+    return _render(tokenizer, template, f"{video_token}\n{question}")
+
+
+def _render(tokenizer: Any, template: str | None, content: Any) -> str:
+    rendered: str = tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}], chat_template=template, tokenize=False, add_generation_prompt=True
+    )
+    return rendered

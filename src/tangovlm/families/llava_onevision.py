@@ -1,0 +1,184 @@
+"""LLaVA-OneVision: SigLIP tower, two-layer projector, bilinear pooling to half the side, a newline after the video."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..registry import register_family
+from ..signals.saliency import PoolingHead, mean_attention, mean_keys, pool_to_grid
+from ..signals.sinks import sinks_for_grid
+from .base import Family, Grid, Signals
+from .checkpoint import complete
+from .head_weights import load_head_weights
+from .inputs import PixelSpec, chat_prompt, prepare_pixels
+
+_PUBLISHED_HEAD = "google/siglip-so400m-patch14-384"
+_PUBLISHED_WIDTH = 1152
+_PIXELS = PixelSpec(size=(384, 384), mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+
+
+@register_family("LlavaOnevisionForConditionalGeneration")
+class LlavaOnevision(Family):
+    """`LlavaOnevisionForConditionalGeneration` with a SigLIP tower.
+
+    p-attn feeds the pooling head with what the tower's last layer gives (which LLaVA truncated by one), normalised by
+    the
+    layer norm that belongs to the head: the checkpoint's own where it has a head, else the published SigLIP's.
+    """
+
+    default_frames = 32
+
+    @classmethod
+    def load_model(cls, source: str, **options: Any) -> Any:
+        """See `Family.load_model`."""
+        from transformers import LlavaOnevisionForConditionalGeneration
+
+        return complete(LlavaOnevisionForConditionalGeneration, source, **options)
+
+    @property
+    def encoder(self) -> Any:
+        """`LlavaOnevisionModel`."""
+        return self.model.model
+
+    @cached_property
+    def tower(self) -> Any:
+        """The SigLIP vision model, without the wrapper that older releases put around it."""
+        tower = self.encoder.vision_tower
+        tower = getattr(tower, "vision_model", tower)
+        if not hasattr(tower, "post_layernorm") or not hasattr(tower.encoder.layers[-1].self_attn, "q_proj"):
+            raise ModelError(f"the vision tower is a {type(tower).__name__}: only SigLIP towers are supported")
+        return tower
+
+    @property
+    def side(self) -> int:
+        """Patches along a side of a frame."""
+        vision = self.model.config.vision_config
+        return int(vision.image_size // vision.patch_size)
+
+    def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
+        """All videos of a batch have the same number of frames: pixels are ``(videos, T, 3, height, width)``."""
+        # 5.17 calls it pixel_values.
+        pixels = (
+            args[0] if args else kwargs["pixel_values_videos" if "pixel_values_videos" in kwargs else "pixel_values"]
+        )
+        half = (self.side + 1) // 2
+        return [Grid(pixels.shape[1], half, half)] * pixels.shape[0]
+
+    def sinks(self, grid: Grid) -> tuple[int, ...] | None:
+        """Positions masked by the release, for the 14 x 14 grid."""
+        return sinks_for_grid(grid.height, grid.width)
+
+    def prepare(self, needs: frozenset[str]) -> None:
+        """See `Family.prepare`."""
+        if self._wants_head(needs):
+            _ = self.head
+
+    @contextmanager
+    def observe(self, needs: frozenset[str]) -> Iterator[Signals]:
+        """See `Family.observe`. Hooks only: the tower keeps its attention implementation."""
+        signals = Signals()
+        layer = self.tower.encoder.layers[-1].self_attn
+        query: list[Tensor] = []
+        hooks = []
+        if self._wants_head(needs):
+            hooks.append(self.tower.post_layernorm.register_forward_hook(self._on_hidden(signals, needs)))
+        wants_attention = "saliency" in needs and self.saliency == "attn"
+        if wants_attention:
+            hooks.append(layer.q_proj.register_forward_hook(lambda _module, _args, output: query.append(output)))
+        if wants_attention or "keys" in needs:
+            hooks.append(layer.k_proj.register_forward_hook(self._on_key(signals, needs, query)))
+        try:
+            yield signals
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @cached_property
+    def head(self) -> PoolingHead:
+        """The pooling head: the tower's own, or the one named by `head_weights`, or the published one of its size.
+
+        Raises
+        ------
+        ModelError: none to be had, or of another width.
+        """
+        from transformers.activations import ACT2FN
+
+        vision = self.model.config.vision_config
+        weights = self._head_weights(int(vision.hidden_size))
+        width = weights["head.probe"].shape[-1]
+        if width != vision.hidden_size:
+            raise ModelError(
+                f"head_weights {self.head_weights} is {width} wide but the tower {vision.hidden_size}: "
+                "give the head of the SigLIP that the tower was made from"
+            )
+        activation: Callable[[Tensor], Tensor] = ACT2FN[vision.hidden_act]
+        device = self.tower.post_layernorm.weight.device
+        return PoolingHead.from_weights(weights, vision.num_attention_heads, vision.layer_norm_eps, activation, device)
+
+    def _head_weights(self, width: int) -> dict[str, Tensor]:
+        own = getattr(self.tower, "head", None)
+        if self.head_weights is not None:
+            return load_head_weights(self.head_weights)
+        if isinstance(own, nn.Module):
+            parts = {"head": own, "post_layernorm": self.tower.post_layernorm}
+            return {f"{part}.{name}": value for part in parts for name, value in parts[part].state_dict().items()}
+        if width != _PUBLISHED_WIDTH:
+            raise ModelError(
+                f"this checkpoint has no pooling head and no published one is {width} wide: "
+                "give head_weights=FILE.safetensors (or --head-weights), or use saliency='attn'"
+            )
+        return load_head_weights(_PUBLISHED_HEAD)
+
+    def _wants_head(self, needs: frozenset[str]) -> bool:
+        return "frame_features" in needs or ("saliency" in needs and self.saliency == "p-attn")
+
+    def _on_hidden(self, signals: Signals, needs: frozenset[str]) -> Callable[..., None]:
+        @torch.no_grad()
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], _output: Tensor) -> None:
+            scores, pooled = self.head(args[0], pool="frame_features" in needs)
+            signals.frame_features = pooled
+            if "saliency" in needs and self.saliency == "p-attn":
+                signals.saliency = self._to_grid(scores)
+
+        return hook
+
+    def _on_key(self, signals: Signals, needs: frozenset[str], query: list[Tensor]) -> Callable[..., None]:
+        heads = self.tower.encoder.layers[-1].self_attn.num_heads
+
+        @torch.no_grad()
+        def hook(_module: nn.Module, _args: tuple[Tensor, ...], key: Tensor) -> None:
+            if query:
+                signals.saliency = self._to_grid(mean_attention(query.pop(), key, heads))
+            if "keys" in needs:
+                signals.keys = pool_to_grid(mean_keys(key, heads), self.side)
+
+        return hook
+
+    def _to_grid(self, scores: Tensor) -> Tensor:
+        return pool_to_grid(scores[..., None], self.side)[..., 0]
+
+    def frame_size(self, config: Mapping[str, Any]) -> tuple[int, int]:
+        """See `Family.frame_size`."""
+        return PixelSpec.from_config(config, _PIXELS).size
+
+    def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
+        """``(1, T, 3, height, width)`` float32."""
+        return prepare_pixels(frames, PixelSpec.from_config(config, _PIXELS))[None]
+
+    def inputs(self, tokenizer: Any, template: str | None, pixels: Tensor, question: str) -> dict[str, Tensor]:
+        """See `Family.inputs`: the video is ``T * ceil(side / 2) ** 2`` placeholders and one for the newline."""
+        video_token = tokenizer.convert_ids_to_tokens(self.model.config.video_token_index)
+        image_token = tokenizer.convert_ids_to_tokens(self.model.config.image_token_index)
+        prompt = chat_prompt(tokenizer, template, question, video_token, reserved=(image_token,))
+        placeholders = sum(grid.tokens + 1 for grid in self.grids(pixels))
+        encoded = tokenizer(prompt.replace(video_token, video_token * placeholders), return_tensors="pt")
+        return {
+            "input_ids": encoded["input_ids"],
+            "attention_mask": encoded["attention_mask"],
+            "pixel_values_videos": pixels,
+        }

@@ -1,0 +1,173 @@
+"""Dropped tokens on their way from the vision features to the text model: marked there, taken out here.
+
+A model checks that it gets as many visual features as its prompt has placeholders. So dropped tokens stay in the
+features as *tagged* rows, pass through scattering, beam expansion and chunking, and are taken out in front of the
+text model.
+
+A tagged row is NaN in its first channel and zero in all others, a pattern that no computation gives by accident: any
+other row with a NaN is a fault of the model and raises.
+
+Shape letters: B rows of a batch, Q positions handed to the text model, M positions left of them, R features, D
+channels.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..tokens import Selection
+
+_ATTRIBUTE = "_tangovlm_seen"
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the text model has seen so far through one cache.
+
+    Parameters
+    ----------
+    mask: ``(B, n)`` bool, which of the n positions of the cache are no padding.
+    unpruned: positions that the cache would hold without pruning.
+    padded: whether `mask` has any False (kept beside it, since asking the device costs a synchronisation).
+    """
+
+    mask: Tensor
+    unpruned: int
+    padded: bool
+
+    def cropped(self, length: int) -> "Seen":
+        """The state after the cache was cut to `length` positions (assisted generation takes back rejected tokens)."""
+        if length >= self.mask.shape[1]:
+            return self
+        return Seen(self.mask[:, :length], self.unpruned - self.mask.shape[1] + length, self.padded)
+
+
+def seen(cache: Any) -> Seen | None:
+    """The state of a cache, cut to its present length; None where nothing was pruned."""
+    state: Seen | None = getattr(cache, _ATTRIBUTE, None)
+    # A compilable cache keeps its length on the device and is never cropped: do not synchronise for it.
+    if state is None or getattr(cache, "is_compileable", False):
+        return state
+    return state.cropped(int(cache.get_seq_length()))
+
+
+def remember(cache: Any, state: Seen) -> None:
+    """Leave the state on the cache, so that every generation has its own and copies of a cache take it along."""
+    setattr(cache, _ATTRIBUTE, state)
+
+
+def tag_dropped(rows: Tensor, selection: Selection) -> Tensor:
+    """Features of a video with the kept values at their places and all other tokens of the grid tagged.
+
+    Parameters
+    ----------
+    rows: ``(R, D)``, the tokens of the grid first; rows behind them (a newline) stay as they are.
+
+    Returns
+    -------
+    ``(R, D)``, a new tensor.
+    """
+    tagged = rows.clone()
+    grid = tagged[: selection.sources.numel()]
+    grid.zero_()
+    grid[:, 0] = float("nan")
+    grid[selection.indices] = selection.features.to(rows.dtype)
+    return tagged
+
+
+def find_tagged(embeds: Tensor) -> Tensor | None:
+    """Which of the embeddings ``(B, Q, D)`` are tagged: ``(B, Q)`` bool, or None if there are none.
+
+    Raises
+    ------
+    InputError: a NaN that is not a tag.
+    """
+    nan = embeds.isnan()
+    tagged = nan[..., 0] & (embeds[..., 1:] == 0).all(dim=-1)
+    genuine = nan.any(dim=-1) & ~tagged
+    found, faulty = torch.stack([tagged.any(), genuine.any()]).tolist()
+    if faulty:
+        raise InputError("the model's input embeddings have NaN values: check its weights, its pixels and its dtype")
+    return tagged if found else None
+
+
+def compact(valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Take out invalid positions, rows padded on the left to the longest.
+
+    Parameters
+    ----------
+    valid: ``(B, Q)`` bool.
+
+    Returns
+    -------
+    ``(B, M)`` int64 positions to gather, in order, and ``(B, M)`` bool, which of them are valid. M >= 1 even if none
+    is.
+    """
+    longest = max(1, int(valid.sum(dim=1).max()))
+    index = torch.argsort(valid.long(), dim=1, stable=True)[:, valid.shape[1] - longest :]
+    return index, valid.gather(1, index)
+
+
+def gather_embeds(embeds: Tensor, index: Tensor, valid: Tensor) -> Tensor:
+    """Rows ``(B, M, D)`` of embeddings ``(B, Q, D)``; padding is zero."""
+    gathered = embeds.gather(1, index[..., None].expand(-1, -1, embeds.shape[-1]))
+    return gathered.masked_fill(~valid[..., None], 0)
+
+
+def positions(mask: Tensor, new: int) -> Tensor:
+    """Positions ``(B, new)`` of the last `new` places of a mask ``(B, n)``: how many valid places are before each."""
+    return (mask.long().cumsum(dim=1) - 1).clamp_min(0)[:, -new:]
+
+
+def split_mask(attention_mask: Any, past: int, embeds: Tensor, state: Seen | None) -> tuple[Tensor, Tensor]:
+    """Which cached and which new positions are no padding: ``(B, past)`` and ``(B, Q)`` bool.
+
+    Parameters
+    ----------
+    attention_mask: what the text model was handed: None or ``(B, n)`` over the unpruned positions.
+    past: length of the cache.
+
+    Raises
+    ------
+    InputError: a prepared mask of four dimensions, in which the places of the dropped tokens cannot be told.
+    """
+    batch, new = embeds.shape[:2]
+    ones = torch.ones(batch, past + new, dtype=torch.bool, device=embeds.device)
+    mask = ones
+    if attention_mask is not None:
+        if not isinstance(attention_mask, Tensor) or attention_mask.dim() != 2:
+            raise InputError(
+                "pruning needs the 2-D attention_mask (batch, positions): pass it instead of a prepared mask"
+            )
+        mask = attention_mask.to(embeds.device, torch.bool)
+    new_mask = mask[:, -new:]
+    if state is not None:
+        return state.mask.repeat_interleave(batch // state.mask.shape[0], dim=0), new_mask
+    return (mask if mask.shape[1] == past + new else ones)[:, :past], new_mask
+
+
+def advance(
+    embeds: Tensor, attention_mask: Any, past: int, state: Seen | None, tagged: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Seen]:
+    """What the text model gets in place of what it was handed.
+
+    Returns
+    -------
+    embeddings ``(B, M, D)``, position ids ``(B, M)``, attention mask ``(B, past + M)`` or None, and the new state.
+    """
+    old_mask, new_mask = split_mask(attention_mask, past, embeds, state)
+    unpruned = (past if state is None else state.unpruned) + embeds.shape[1]
+    if tagged is not None:
+        index, new_mask = compact(new_mask & ~tagged)
+        embeds = gather_embeds(embeds, index, new_mask)
+    mask = torch.cat([old_mask, new_mask], dim=1)
+    if state is not None and state.padded:
+        padded = True
+    elif state is not None and tagged is None and attention_mask is None:
+        padded = False
+    else:
+        padded = not bool(mask.all())
+    return embeds, positions(mask, new_mask.shape[1]), mask.long() if padded else None, Seen(mask, unpruned, padded)

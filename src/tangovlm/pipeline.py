@@ -1,0 +1,254 @@
+"""The whole way: a video file and a question in, an answer out.
+
+decode (video/) -> pixels and prompt (families/) -> attach a method -> the model's own generate -> Answer
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
+
+from . import registry
+from .attach import Session, VideoRecord, attach_family
+from .errors import InputError, ModelError, TangoError
+from .families import checkpoint
+from .families.base import Family
+from .tokens import Pruner
+from .video import Frames, decode
+
+Progress = Callable[[str, int, int], None]
+Result = TypeVar("Result")
+
+BUILTIN = Path(__file__).parent / "tiny" / "weights"
+BUILTIN_NOTE = (
+    "the embedded model knows its own synthetic world only (moving shapes, digits, words): for real videos name a real "
+    "model, e.g. --model llava-hf/llava-onevision-qwen2-7b-ov-hf"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class VideoLLM:
+    """A loaded model with what it takes to ask it.
+
+    Parameters
+    ----------
+    model: the stock `transformers` model, in evaluation mode.
+    tokenizer: the checkpoint's own.
+    family: the model's family, bound to it.
+    name: as it was asked for.
+    builtin: whether it is the embedded model.
+    default_frames: how many frames it is meant for.
+    config: the checkpoint's preprocessor config.
+    template: the processor's chat template, None for the tokenizer's.
+    """
+
+    model: Any
+    tokenizer: Any
+    family: Family
+    name: str
+    builtin: bool
+    default_frames: int
+    config: Mapping[str, Any]
+    template: str | None
+
+
+class Answer(str):
+    """The text of an answer, with how it came about.
+
+    Attributes
+    ----------
+    tokens_before, tokens_after: visual tokens of the video, without the newline that is always kept.
+    retention, method, segments: see `tangovlm.Selection` and the method's fields.
+    timings_ms: decode (of the video), encode, prune, prefill, decode_tokens (of the answer).
+    notes: fallbacks and what else one should know.
+    model: name of the model. frames: what it saw. video: the record of `attach`, if asked for.
+    """
+
+    tokens_before: int
+    tokens_after: int
+    retention: float
+    method: str
+    segments: tuple[int, ...]
+    timings_ms: dict[str, float]
+    notes: tuple[str, ...]
+    model: str
+    frames: Frames
+    video: VideoRecord | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the CLI prints as JSON."""
+        return {
+            "answer": str(self),
+            "tokens_before": self.tokens_before,
+            "tokens_after": self.tokens_after,
+            "retention": self.retention,
+            "method": self.method,
+            "segments": list(self.segments),
+            "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
+            "model": self.model,
+            "frames": self.frames.pixels.shape[0],
+            "notes": list(self.notes),
+        }
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    saliency: str = "p-attn",
+    head_weights: str | Path | None = None,
+) -> VideoLLM:
+    """Load a checkpoint: safetensors only, no remote code, SDPA attention.
+
+    Parameters
+    ----------
+    model: checkpoint directory or hub id; None for the embedded model.
+    device: None for CUDA where there is one.
+    dtype: None for float32 on the CPU and the checkpoint's own elsewhere.
+    saliency, head_weights: see `tangovlm.attach`.
+
+    Raises
+    ------
+    ModelError: a missing or incomplete checkpoint, or an unsupported architecture.
+    """
+    source = str(BUILTIN if model is None else model)
+    # What is a directory here, or looks like a path, is never asked of the hub.
+    local = model is None or Path(source).exists() or source.startswith((".", "/", "~"))
+    source = str(Path(source).expanduser()) if local else source
+    if model is None and not (BUILTIN / "config.json").is_file():
+        raise ModelError("this installation has no embedded model: name one, a checkpoint directory or a hub id")
+    family_class = registry.family_for(checkpoint.architecture(source, local=local))
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    number_type = dtype or (torch.float32 if target.type == "cpu" else "auto")
+    options = {"local_files_only": local, "trust_remote_code": False}
+    try:
+        loaded = family_class.load_model(
+            source, dtype=number_type, use_safetensors=True, attn_implementation="sdpa", **options
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+    except TangoError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"cannot load {source} ({checkpoint.first_line(error)}): fetch the checkpoint again"
+        ) from error
+    config = checkpoint.preprocessor_config(source, local=local)
+    return VideoLLM(
+        model=loaded.to(target).eval(),
+        tokenizer=tokenizer,
+        family=family_class(loaded, saliency=saliency, head_weights=head_weights),
+        name="tangovlm-tiny" if model is None else str(model),
+        builtin=model is None,
+        default_frames=int(config.get("num_frames") or family_class.default_frames),
+        config=config,
+        template=checkpoint.chat_template(source, local=local),
+    )
+
+
+def ask(
+    video: str | Path | Frames,
+    question: str,
+    *,
+    model: str | Path | VideoLLM | None = None,
+    method: str | Pruner = "tango",
+    retention: float = 0.1,
+    frames: int | None = None,
+    max_new_tokens: int = 64,
+    progress: Progress | None = None,
+    record: bool = False,
+) -> Answer:
+    """Answer a question about a video, greedily.
+
+    Parameters
+    ----------
+    video: a local file, or frames that were decoded before.
+    model: None for the embedded model, a directory, a hub id, or what `load` returned.
+    method: a registered name, or a method object, whose own retention then holds. Retention 1.0 is the unpruned model.
+    frames: how many to take of the file; None for what the model is meant for.
+    progress: called with a stage ("decode", "encode", "generate"), what is done and how much there is.
+    record: keep what pictures need in `Answer.video`.
+
+    Raises
+    ------
+    TangoError: see `load`, `tangovlm.method`, `tangovlm.video.decode`; InputError for an empty question.
+    """
+    if not question.strip():
+        raise InputError("the question is empty: ask something about the video")
+    if isinstance(max_new_tokens, bool) or max_new_tokens < 1:
+        raise InputError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
+    pruner = registry.method(method, retention=retention) if isinstance(method, str) else method
+    llm = model if isinstance(model, VideoLLM) else load(model)
+    report = progress or (lambda _stage, _done, _total: None)
+
+    clip, decode_ms = _timed(lambda: _frames(video, frames, llm, report))
+    report("encode", 0, 1)
+    inputs, prepare_ms = _timed(lambda: model_inputs(llm, clip, question))
+    streamer = _Progress(report, max_new_tokens)
+    with attach_family(llm.family, pruner, timestamps=clip.timestamps_s, record=record) as session:
+        output = llm.model.generate(**inputs, max_new_tokens=max_new_tokens, streamer=streamer, **_GREEDY)
+    text = llm.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    return _answer(text, llm, clip, session, {"decode": decode_ms, "prepare": prepare_ms})
+
+
+# A checkpoint's sampling parameters would only draw warnings from greedy search.
+_GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
+
+
+class _Progress(BaseStreamer):  # type: ignore[misc] # transformers is not followed
+    """Turns the tokens of `generate` into progress; the prompt comes first, when encoding is done."""
+
+    def __init__(self, report: Progress, total: int) -> None:
+        self._report = report
+        self._total = total
+        self._done = -1
+
+    def put(self, value: Tensor) -> None:
+        if self._done < 0:
+            self._report("encode", 1, 1)
+        self._done += 1 if self._done < 0 else value.numel()
+        self._report("generate", self._done, self._total)
+
+    def end(self) -> None:
+        self._report("generate", self._total, self._total)
+
+
+def _frames(video: str | Path | Frames, count: int | None, llm: VideoLLM, report: Progress) -> Frames:
+    if isinstance(video, Frames):
+        return video
+    size = llm.family.frame_size(llm.config)
+    wanted = llm.default_frames if count is None else count
+    return decode(video, wanted, size=size, progress=lambda done, total: report("decode", done, total))
+
+
+def model_inputs(llm: VideoLLM, clip: Frames, question: str) -> dict[str, Tensor]:
+    """What the model's `generate` takes for one question about one clip, on the model's device."""
+    pixels = llm.family.pixels(clip.pixels.to(llm.family.device), llm.config)
+    inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, question)
+    return {name: tensor.to(llm.family.device) for name, tensor in inputs.items()}
+
+
+def _answer(text: str, llm: VideoLLM, clip: Frames, session: Session, before_ms: dict[str, float]) -> Answer:
+    seen = session.report
+    (video,) = seen.videos
+    answer = Answer(text)
+    answer.tokens_before, answer.tokens_after = video.tokens_before, video.tokens_after
+    answer.retention, answer.method, answer.segments = video.retention, video.method, video.segments
+    answer.timings_ms = {"decode": before_ms["decode"], **seen.timings_ms}
+    answer.timings_ms["encode"] += before_ms["prepare"]
+    answer.notes = (*clip.notes, *seen.notes, *((BUILTIN_NOTE,) if llm.builtin else ()))
+    answer.model, answer.frames = llm.name, clip
+    answer.video = session.videos[0] if session.videos else None
+    return answer
+
+
+def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
+    start = time.perf_counter()
+    return work(), 1000 * (time.perf_counter() - start)

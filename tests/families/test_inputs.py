@@ -1,0 +1,120 @@
+"""Pixels and prompts without torchvision."""
+
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from tangovlm.errors import InputError, ModelError
+from tangovlm.families.inputs import PixelSpec, chat_prompt, prepare_pixels
+
+SPEC = PixelSpec(size=(28, 28), mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2))
+TEMPLATE = (
+    "{% for m in messages %}<u>{% for c in m['content'] if c.type == 'video' %}<video>{% endfor %}"
+    "{% for c in m['content'] if c.type == 'text' %}{{ c.text }}{% endfor %}</u>{% endfor %}"
+)
+PLAIN = "{% for m in messages %}<u>{{ m['content'] if m['content'] is string else '' }}</u>{% endfor %}"
+
+
+def frames(count: int = 2, height: int = 50, width: int = 64) -> torch.Tensor:
+    """Smooth pictures with an edge, as resampling filters differ most there."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 4, width), indexing="ij")
+    wave = torch.stack([(torch.sin(rows * k) * torch.cos(columns) + 1) * 110 for k in (1, 2, 3)])
+    wave[:, height // 3 :, width // 2 :] = 255
+    return torch.stack([wave + number for number in range(count)]).clamp(0, 255).to(torch.uint8)
+
+
+def back_to_bytes(pixels: torch.Tensor, spec: PixelSpec = SPEC) -> torch.Tensor:
+    mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
+    return (pixels * std + mean) / spec.rescale
+
+
+@pytest.mark.parametrize("size", [(28, 28), (70, 90), (50, 64), (112, 112)])
+@pytest.mark.parametrize(("mode", "pil"), [("bicubic", Image.BICUBIC), ("bilinear", Image.BILINEAR)])
+def test_pixels_follow_pil_within_one(size: tuple[int, int], mode: str, pil: int) -> None:
+    spec = PixelSpec(size=size, mean=SPEC.mean, std=SPEC.std, mode=mode)
+    video = frames()
+    got = back_to_bytes(prepare_pixels(video, spec), spec)
+    for frame, pixels in zip(video, got, strict=True):
+        picture = Image.fromarray(frame.permute(1, 2, 0).numpy()).resize(size[::-1], pil)
+        wanted = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        assert (pixels - wanted).abs().max() <= 1.001
+
+
+def test_pixels_of_the_right_size_are_exact() -> None:
+    video = frames(height=28, width=28)
+    wanted = (video / 255 - torch.tensor(SPEC.mean).view(3, 1, 1)) / torch.tensor(SPEC.std).view(3, 1, 1)
+    torch.testing.assert_close(prepare_pixels(video, SPEC), wanted)
+
+
+@pytest.mark.parametrize("shape", [(50, 64), (28, 28), (20, 20)])
+def test_pixels_equal_the_stock_processor(shape: tuple[int, int], stock_processor: Any) -> None:
+    video = frames(3, *shape)
+    processor = stock_processor(size={"height": 28, "width": 28}, image_mean=SPEC.mean, image_std=SPEC.std)
+    wanted = processor(videos=[video], return_tensors="pt")["pixel_values_videos"][0]
+    got = prepare_pixels(video, SPEC)
+    assert (back_to_bytes(got) - back_to_bytes(wanted)).abs().max() <= 1.001
+
+
+@pytest.fixture
+def stock_processor() -> Iterator[Any]:
+    """The stock class. A torchvision built for CUDA beside a CPU torch lacks operators that its import wants to see."""
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    if not torch.cuda.is_available():
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    yield pytest.importorskip("transformers").LlavaOnevisionVideoProcessor
+    library._destroy()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 8, 3, dtype=torch.uint8), torch.zeros(0, 3, 8, 8, dtype=torch.uint8)],
+)
+def test_bad_frames(bad: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="uint8"):
+        prepare_pixels(bad, SPEC)
+
+
+def test_spec_from_a_config() -> None:
+    config = {"size": {"height": 10, "width": 12}, "image_mean": [0, 0, 0], "image_std": [1, 1, 1], "resample": 2}
+    wanted = PixelSpec((10, 12), (0, 0, 0), (1, 1, 1), mode="bilinear")
+    assert PixelSpec.from_config(config, SPEC) == wanted
+    assert PixelSpec.from_config({}, SPEC) == SPEC
+    for wrong in ({"size": {"shortest_edge": 10}}, {"size": 5}, {"resample": 1}):
+        with pytest.raises(ModelError, match="the preprocessor config has"):
+            PixelSpec.from_config(wrong, SPEC)
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    plain = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>")
+
+
+@pytest.mark.parametrize(
+    ("template", "wanted"),
+    [(TEMPLATE, "<u><video>why?</u>"), (PLAIN, "<u><video>\nwhy?</u>"), (None, "<video>\nwhy?\n")],
+)
+def test_prompt(tokenizer: Any, template: str | None, wanted: str) -> None:
+    assert chat_prompt(tokenizer, template, "why?", "<video>") == wanted
+
+
+def test_template_of_the_tokenizer(tokenizer: Any) -> None:
+    tokenizer.chat_template = TEMPLATE
+    assert chat_prompt(tokenizer, None, "why?", "<video>") == "<u><video>why?</u>"
+
+
+@pytest.mark.parametrize("question", ["", "  \n", "what is <video> ?", "an <image>"])
+def test_bad_questions(tokenizer: Any, question: str) -> None:
+    with pytest.raises(InputError, match="the question"):
+        chat_prompt(tokenizer, TEMPLATE, question, "<video>", reserved=("<image>",))
