@@ -1,0 +1,158 @@
+"""Measure the embedded model on held-out clips: `python -m tangovlm.tiny.evaluate`.
+
+Answers are generated greedily over the whole vocabulary by the stock `generate` from pixels and compared in words;
+choices are ranked by the likelihood of their words. With a retention below one, both run on the pruned video.
+"""
+
+import argparse
+import copy
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tangovlm import registry
+from tangovlm.attach import attach_family
+from tangovlm.errors import TangoError
+from tangovlm.pipeline import VideoLLM, load, model_inputs
+from tangovlm.tokens import Pruner
+from tangovlm.video import Frames
+
+from .clip import seen_frames
+from .loop import Progress
+from .questions import KINDS, Question, questions
+from .world import sample_clip
+
+QUESTIONS = 720
+_SEED = 13
+_MAX_NEW_TOKENS = 8
+
+
+def held_out_questions(total: int, seed: int = _SEED) -> Iterator[tuple[Frames, list[Question]]]:
+    """Clips that training never sees, each with the questions to ask about it: `total` in all, evenly over the kinds.
+
+    At most one question of a kind is taken of a clip; a `total` that is no multiple of the kinds gives the first
+    kinds one more.
+    """
+    open_places = {kind: total // len(KINDS) + (i < total % len(KINDS)) for i, kind in enumerate(KINDS)}
+    index = 0
+    while any(open_places.values()):
+        rng = np.random.default_rng([seed, index])
+        index += 1
+        clip = sample_clip(rng)
+        frames, visible = seen_frames(clip)
+        offered = questions(clip, rng, visible)
+        first = {q.kind: q for q in (offered[i] for i in rng.permutation(len(offered)))}
+        asked = [q for kind, q in sorted(first.items()) if open_places[kind]]
+        for question in asked:
+            open_places[question.kind] -= 1
+        if asked:
+            yield frames, asked
+
+
+@torch.no_grad()
+def evaluate(llm: VideoLLM, pruner: Pruner, total: int = QUESTIONS) -> dict[str, Any]:
+    """Exact match of the generated answer, accuracy among the choices, both also by kind; tokens before and after."""
+    exact: dict[str, list[bool]] = {kind: [] for kind in KINDS}
+    chosen: dict[str, list[bool]] = {kind: [] for kind in KINDS}
+    kept: list[float] = []
+    with Progress("questions", total) as progress:
+        for frames, asked in held_out_questions(total):
+            for question in asked:
+                with attach_family(llm.family, pruner, timestamps=frames.timestamps_s) as session:
+                    answer, best = _answer(llm, frames, question)
+                exact[question.kind].append(answer == question.answer)
+                chosen[question.kind].append(best == question.answer)
+                kept.append(session.report.videos[0].tokens_after)
+                before = session.report.videos[0].tokens_before
+                progress.step({"exact": float(exact[question.kind][-1])})
+    return {
+        "method": pruner.name,
+        "retention": pruner.retention,
+        "questions": sum(map(len, exact.values())),
+        "exact_match": _mean(exact.values()),
+        "accuracy": _mean(chosen.values()),
+        "by_kind": {
+            kind: {
+                "questions": len(exact[kind]),
+                "exact_match": _mean([exact[kind]]),
+                "accuracy": _mean([chosen[kind]]),
+            }
+            for kind in KINDS
+            if exact[kind]
+        },
+        "tokens_before": before,
+        "tokens_after": sum(kept) / len(kept),
+    }
+
+
+def _answer(llm: VideoLLM, frames: Frames, question: Question) -> tuple[str, str]:
+    """The generated answer, and the likeliest of the choices."""
+    inputs = model_inputs(llm, frames, question.text)
+    prompt = inputs["input_ids"].shape[1]
+    output = llm.model.generate(
+        **inputs,
+        max_new_tokens=_MAX_NEW_TOKENS,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    answer = llm.tokenizer.decode(output.sequences[0, prompt:], skip_special_tokens=True).strip()
+    words = [llm.tokenizer(choice).input_ids for choice in question.choices]
+    if all(len(ids) == 1 for ids in words):
+        scores = output.logits[0][0, [ids[0] for ids in words]]
+    else:
+        seen = llm.model(**inputs, use_cache=True)
+        scores = torch.stack([_log_likelihood(llm, inputs, seen, ids) for ids in words])
+    return answer, question.choices[int(scores.argmax())]
+
+
+def _log_likelihood(llm: VideoLLM, inputs: dict[str, Tensor], seen: Any, ids: list[int]) -> Tensor:
+    """Of the words `ids` as the beginning of the answer; `seen` is the model's output for the prompt."""
+    answer = torch.tensor([ids], device=inputs["input_ids"].device)
+    mask = torch.cat([inputs["attention_mask"], torch.ones_like(answer)], 1)
+    cache = copy.deepcopy(seen.past_key_values)
+    rest = llm.model(input_ids=answer, attention_mask=mask, past_key_values=cache).logits[0, :-1]
+    logits = torch.cat([seen.logits[0, -1:], rest])
+    return logits.log_softmax(-1).gather(1, answer.T).sum()
+
+
+def _mean(parts: Any) -> float:
+    values = [value for part in parts for value in part]
+    return sum(values) / len(values)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tangovlm.tiny.evaluate", description=__doc__)
+    parser.add_argument("--retention", type=float, default=1.0, help="share of the visual tokens to keep; 1 = all")
+    parser.add_argument("--method", default="tango")
+    parser.add_argument("--questions", type=int, default=QUESTIONS)
+    parser.add_argument("--model", default=None, help="checkpoint folder; default: the embedded one")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    args = parser.parse_args(argv)
+    if args.questions < 1:
+        parser.error("--questions must be at least 1")
+    try:
+        pruner = registry.method(args.method, retention=args.retention)
+        result = evaluate(load(args.model), pruner, args.questions)
+    except TangoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for kind, scores in result["by_kind"].items():
+        print(f"{kind:10} exact {scores['exact_match']:.3f}  choices {scores['accuracy']:.3f}  n {scores['questions']}")
+    kept = (
+        f"{result['method']} at {result['retention']}: {result['tokens_after']:.0f} of {result['tokens_before']} tokens"
+    )
+    scores = f"exact {result['exact_match']:.3f}  choices {result['accuracy']:.3f}  n {result['questions']}"
+    print(f"{'all':10} {scores}  ({kept} tokens)")
+    if args.json:
+        print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

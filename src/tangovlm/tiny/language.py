@@ -1,0 +1,190 @@
+"""Stage 3 of the recipe: the language model, with the projector's last layer and the newline token, on questions.
+
+Many questions stand behind one clip; a block mask lets each see the clip and itself. The loss is the ordinary
+cross-entropy over the whole vocabulary on the words of the answers.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
+
+from .cache import CLIPS, HELD_OUT_CLIPS, SeenClips, load_clips
+from .lessons import TOKENS, Lesson, Lessons, Writer, pack
+from .loop import Progress, batches, save_checkpoint
+from .model import build, pick_device, visual_tokens
+from .optimizer import warm_up_then_decay
+from .questions import KINDS, questions
+from .tokenizer import END, IMAGE, PAD, VIDEO, build_tokenizer
+from .tower import load_tower
+
+STEPS = 6000
+_RATE = 1e-3
+_TOKENS_A_STEP = 1300
+_END_WEIGHT = 0.3
+_RMS = 0.5
+"""Of word embeddings and visual tokens at the start."""
+_FINAL_NORM = 0.1
+_CHECKPOINT_EVERY = 250
+_PROBES_A_KIND = 30
+
+
+def build_language(
+    run: Path, tokenizer: PreTrainedTokenizerFast, features: Tensor
+) -> LlavaOnevisionForConditionalGeneration:
+    """The model with the trained tower and an untrained language model, scaled so that it learns fast.
+
+    Matrices start at 1/sqrt(fan_in) instead of 0.02, which at this width leaves the model at its prior for hundreds
+    of steps; the visual tokens are centred and brought to the words' size by the projector's last layer.
+    """
+    torch.manual_seed(1)
+    model = _blank(tokenizer)
+    trained = load_tower(run).model
+    model.model.vision_tower.load_state_dict(trained.vision_tower.state_dict())
+    model.model.multi_modal_projector.load_state_dict(trained.multi_modal_projector.state_dict())
+    with torch.no_grad():
+        _scale_language(model)
+        _scale_projector(model, features)
+    return model
+
+
+def load_language(run: Path) -> LlavaOnevisionForConditionalGeneration:
+    """The whole trained model, from `run`/language.pt."""
+    model = _blank(build_tokenizer())
+    model.load_state_dict(torch.load(run / "language.pt", map_location="cpu", weights_only=True)["model"])
+    return model
+
+
+def _blank(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForConditionalGeneration:
+    special = {name: int(tokenizer.convert_tokens_to_ids(name)) for name in (END, PAD, IMAGE, VIDEO)}
+    return build(len(tokenizer), special[END], special[PAD], special[IMAGE], special[VIDEO])
+
+
+def _scale_language(model: LlavaOnevisionForConditionalGeneration) -> None:
+    language = model.model.language_model
+    for name, param in language.layers.named_parameters():
+        if name.endswith("bias"):
+            param.zero_()
+        elif param.ndim == 2:
+            std = param.shape[1] ** -0.5
+            into_residual = "o_proj" in name or "down_proj" in name
+            param.normal_(0, std / (2 * len(language.layers)) ** 0.5 if into_residual else std)
+    language.embed_tokens.weight.normal_(0, _RMS)
+    model.model.image_newline.normal_(0, _RMS)
+    language.norm.weight.fill_(_FINAL_NORM)
+
+
+def _scale_projector(model: LlavaOnevisionForConditionalGeneration, features: Tensor) -> None:
+    tokens = visual_tokens(model, features.float()).flatten(0, -2)
+    last = model.model.multi_modal_projector.linear_2
+    last.bias -= tokens.mean(0)
+    scale = _RMS / (tokens - tokens.mean(0)).square().mean().sqrt()
+    last.weight *= scale
+    last.bias *= scale
+
+
+def answer_logits(model: LlavaOnevisionForConditionalGeneration, lesson: Lesson) -> tuple[Tensor, Tensor]:
+    """Logits and targets, both for the answers' tokens only, in the order of the batch's text."""
+    device = model.device
+    core, features = model.model, lesson.features.to(device)
+    batch, visual = features.shape[:2]
+    newline = core.image_newline.expand(batch, 1, -1)
+    words = core.language_model.embed_tokens(lesson.text.to(device))
+    embeds = torch.cat([visual_tokens(model, features.float()), newline, words], 1)
+    states = core.language_model(
+        inputs_embeds=embeds,
+        attention_mask=_mask(lesson, visual).to(device),
+        position_ids=lesson.positions.to(device),
+        use_cache=False,
+    ).last_hidden_state
+    targets = lesson.targets.to(device)
+    return model.lm_head(states[:, visual + 1 :][targets >= 0]), targets[targets >= 0]
+
+
+def _mask(lesson: Lesson, visual: int) -> Tensor:
+    """Additive (B, 1, L, L): causal; padding is unseen; a text token sees the video and its own question."""
+    batch, words = lesson.text.shape
+    length = visual + 1 + words
+    sees = torch.ones(length, length, dtype=torch.bool).tril().repeat(batch, 1, 1)
+    sees[:, visual + 1 :, visual + 1 :] &= lesson.block[:, :, None] == lesson.block[:, None, :]
+    sees[:, :, :visual] &= (torch.arange(visual) < lesson.lengths[:, None])[:, None]
+    sees |= torch.eye(length, dtype=torch.bool)
+    return torch.zeros(batch, 1, length, length).masked_fill_(~sees[:, None], torch.finfo(torch.float32).min)
+
+
+def train_language(run: Path, steps: int = STEPS, clips: int = CLIPS, workers: int = 1) -> None:
+    """Train, or go on training, into `run`/language.pt."""
+    device, tokenizer = pick_device(), build_tokenizer()
+    writer = Writer(tokenizer)
+    seen = load_clips(run, "train", clips)
+    held_out = load_clips(run, "held-out", HELD_OUT_CLIPS)
+    model = build_language(run, tokenizer, seen.features[:64]).to(device)
+    parts = (model.model.language_model, model.model.multi_modal_projector.linear_2)
+    params = [model.model.image_newline, *(p for part in parts for p in part.parameters())]
+    optimizer = _optimizer(params, model.model.language_model.embed_tokens.weight)
+    checkpoint, step = run / "language.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+    lessons = Lessons(seen, writer, steps, step, _TOKENS_A_STEP)
+    with Progress("language", steps, step) as progress:
+        for lesson in batches(lessons, None, workers):
+            for group in optimizer.param_groups:
+                group["lr"] = _RATE * warm_up_then_decay(step, steps, 100, 0.35)
+            logits, targets = answer_logits(model, lesson)
+            weight = torch.where(targets == writer.end, _END_WEIGHT, 1.0)
+            loss = (F.cross_entropy(logits, targets, reduction="none") * weight).sum() / weight.sum()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(params, 1.0)
+            optimizer.step()
+            step += 1
+            progress.step({"loss": loss.item()})
+            if step % _CHECKPOINT_EVERY == 0 or step == steps:
+                progress.note(probe(model, held_out, writer, None if step > 0.6 * steps else 128))
+                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+                save_checkpoint(state, checkpoint)
+
+
+def _optimizer(params: list[nn.Parameter], embedding: Tensor) -> torch.optim.AdamW:
+    decayed = [p for p in params if p.ndim == 2 and p is not embedding]
+    rest = [p for p in params if p.ndim != 2 or p is embedding]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=_RATE, betas=(0.9, 0.98))
+
+
+@torch.no_grad()
+def probe(
+    model: LlavaOnevisionForConditionalGeneration, held_out: SeenClips, writer: Writer, kept: int | None
+) -> dict[str, float]:
+    """Share of held-out answers whose every token is the likeliest, which is what greedy generation would give.
+
+    Args:
+        kept: tokens a clip keeps, drawn at random; None = all. With few, some questions cannot be answered.
+    """
+    model.eval()
+    rng = np.random.default_rng(5)
+    hits: dict[str, list[bool]] = {kind: [] for kind in KINDS}
+    for index, clip in enumerate(held_out.clips):
+        owners = held_out.owners[index].flatten().numpy()
+        cells = np.arange(TOKENS) if kept is None else np.sort(rng.choice(TOKENS, kept, replace=False))
+        visible = set(owners[cells].tolist()) - {0}
+        asked = {q.kind: q for q in questions(clip, rng, {n - 1 for n in visible})}
+        asked = {kind: q for kind, q in asked.items() if len(hits[kind]) < _PROBES_A_KIND}
+        if not asked:
+            continue
+        blocks = [writer.block(q.text, q.answer) for q in asked.values()]
+        chosen = torch.from_numpy(cells)
+        features = held_out.features[index].flatten(0, 1)[chosen]
+        logits, targets = answer_logits(model, pack([features], [torch.arange(len(cells))], [len(cells)], [blocks]))
+        right = (logits.argmax(-1) == targets).split([len(ids) - first for ids, first in blocks])
+        for kind, tokens in zip(asked, right, strict=True):
+            hits[kind].append(bool(tokens.all()))
+    model.train()
+    scores = {kind: sum(h) / len(h) for kind, h in hits.items() if h}
+    return {"exact": sum(scores.values()) / len(scores), **scores}

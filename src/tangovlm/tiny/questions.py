@@ -1,0 +1,168 @@
+"""Questions in plain English about a clip, each with its answer in words and four choices."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .glyphs import COLORS, COUNTS, PATTERNS, SHAPES, SIGN_WORDS
+from .render import CELL, GRID
+from .world import DIRECTIONS, SIDE, Clip, Thing
+
+KINDS = ("color", "shape", "pattern", "count", "read", "motion", "position", "brief", "order")
+POSITIONS = ("top left", "top right", "bottom left", "bottom right")
+_MIDDLE = 6
+"""Pixels around the middle lines in which a thing is neither left nor right, neither top nor bottom."""
+
+
+@dataclass(frozen=True)
+class Question:
+    kind: str
+    text: str
+    answer: str
+    choices: tuple[str, ...]
+    """Four possible answers, the true one among them; empty for the descriptions that only training uses."""
+    about: tuple[int, ...]
+    """Indices of the things that must be seen to answer."""
+
+
+def questions(clip: Clip, rng: np.random.Generator, visible: Collection[int] | None = None) -> list[Question]:
+    """Every question that the clip answers, with the choices drawn from `rng`.
+
+    Args:
+        visible: indices of the things that can be seen at all; the others, hidden behind a mover, are not asked
+            about. None = all.
+    """
+    known = [i for i in range(len(clip.things)) if visible is None or i in visible]
+    asker = _Asker(clip, rng, known)
+    return [q for i in known for q in asker.about(i)] + asker.order()
+
+
+class _Asker:
+    def __init__(self, clip: Clip, rng: np.random.Generator, known: Sequence[int]) -> None:
+        self.clip, self.rng = clip, rng
+        self.shaped = [i for i in known if clip.things[i].role != "sign"]
+        self.colors = Counter(thing.color for thing in clip.things if thing.role != "sign")
+
+    def about(self, index: int) -> list[Question]:
+        thing = self.clip.things[index]
+        if thing.role == "sign":
+            what, pool = ("number", self._numbers(thing.text)) if thing.text.isdigit() else ("word", list(SIGN_WORDS))
+            return [self._ask("read", f"What {what} is on the sign?", thing.text, pool, index)]
+        name, seen = _name(thing), [self.clip.things[i] for i in self.shaped]
+        be, suffix = ("are", "s") if len(thing.points) > 1 else ("is", "")
+        tail = " that flashes by" if thing.role == "flash" else ""
+        brief = "brief" if thing.role == "flash" else ""
+        colors = self._likely([t.color for t in seen], COLORS)
+        out = [self._ask(brief or "color", f"What color {be} the {name}{tail}?", thing.color, colors, index)]
+        if self.colors[thing.color] == 1:
+            shapes = self._likely([t.shape for t in seen], SHAPES)
+            text = f"What shape {be} the {thing.color} thing{suffix}{tail}?"
+            out.append(self._ask(brief or "shape", text, thing.shape, shapes, index))
+        if not brief:
+            do = "do" if suffix else "does"
+            text = f"What pattern {do} the {name} have?"
+            out.append(self._ask("pattern", text, thing.pattern, list(PATTERNS), index))
+        if thing.role == "group":
+            count = COUNTS[len(thing.points) - 1]
+            out.append(self._ask("count", f"How many {plural(thing.shape)} are there?", count, list(COUNTS), index))
+        if thing.role == "mover":
+            text = f"Which way does the {name} move?"
+            out.append(self._ask("motion", text, thing.direction, list(DIRECTIONS), index))
+        elif len(thing.points) == 1 and not brief and (place := position(thing)):
+            out.append(self._ask("position", f"Where is the {name}?", place, list(POSITIONS), index))
+        return out
+
+    def order(self) -> list[Question]:
+        """Up to two questions for the first of three or four things that appear at different moments."""
+        starts: dict[float, list[int]] = {}
+        for index in self.shaped:
+            starts.setdefault(self.clip.things[index].start, []).append(index)
+        if len(starts) < 3:
+            return []
+        out = []
+        for _ in range(2):
+            chosen = sorted(self.rng.choice(sorted(starts), min(4, len(starts)), replace=False))
+            picked = [int(self.rng.choice(starts[moment])) for moment in chosen]
+            shapes = [self.clip.things[i].shape for i in picked]
+            named = [f"the {shape}" for shape in self.rng.permutation(shapes)]
+            text = f"Which comes first, {', '.join(named[:-1])} or {named[-1]}?"
+            pool = shapes + [s for s in SHAPES if s not in shapes]
+            out.append(self._ask("order", text, shapes[0], pool, *picked))
+        return out
+
+    def _ask(self, kind: str, text: str, answer: str, pool: Sequence[str], *about: int) -> Question:
+        """Choices are the answer and the first three others of the pool (shuffled if the pool has no order)."""
+        others = [p for p in dict.fromkeys(pool) if p != answer]
+        if kind not in ("color", "shape", "brief", "order", "read"):
+            others = [str(o) for o in self.rng.permutation(others)]
+        choices = [str(c) for c in self.rng.permutation([answer, *others[:3]])]
+        return Question(kind, text, answer, tuple(choices), about)
+
+    def _likely(self, seen: Sequence[str], pool: Sequence[str]) -> list[str]:
+        """The pool, in random order, what the clip shows first: the wrong choices are seen somewhere too."""
+        return [str(x) for x in (*self.rng.permutation(seen), *self.rng.permutation(pool))]
+
+    def _numbers(self, text: str) -> list[str]:
+        """Numbers that share a digit with the true one, then others."""
+        tens, units = text[0], text[1]
+        near = [f"{tens}{self.rng.integers(10)}", f"{self.rng.integers(1, 10)}{units}"]
+        if units != "0":
+            near.append(units + tens)
+        return near + [str(n) for n in self.rng.integers(10, 100, 8)]
+
+
+def descriptions(clip: Clip, rng: np.random.Generator, visible: Collection[int]) -> list[Question]:
+    """Sentences every word of which must be looked up in the video: they teach more a token than questions do."""
+    out = []
+    for index in visible:
+        thing = clip.things[index]
+        if thing.role == "sign":
+            continue
+        name, parts = _name(thing), [thing.color, thing.pattern]
+        if len(thing.points) > 1:
+            parts.insert(0, COUNTS[len(thing.points) - 1])
+        parts.append(f"moves {thing.direction}" if thing.role == "mover" else position(thing))
+        out.append(Question("describe", f"Describe the {name}.", " ".join(p for p in parts if p), (), (index,)))
+        if len(thing.points) == 1 and thing.role != "flash":
+            out.append(Question("trace", f"Trace the {name}.", _path(thing, rng), (), (index,)))
+    starts = Counter(clip.things[i].start for i in visible)
+    if len(starts) > 1 and max(starts.values()) == 1:
+        ordered = [i for i in sorted(visible, key=lambda i: clip.things[i].start) if clip.things[i].role != "sign"]
+        names = " ".join(clip.things[i].shape for i in ordered)
+        out.append(Question("list", "List the shapes in order.", names, (), tuple(ordered)))
+    return out
+
+
+def position(thing: Thing) -> str:
+    """The quarter of the frame where a thing stays all the time, or "" if it does not stay in one."""
+    places = {_quarter(x, y) for x, y in (*thing.at(thing.start), *thing.at(thing.end))}
+    return places.pop() if len(places) == 1 else ""
+
+
+def plural(shape: str) -> str:
+    return shape + ("es" if shape.endswith("s") else "s")
+
+
+def _name(thing: Thing) -> str:
+    return plural(thing.shape) if len(thing.points) > 1 else thing.shape
+
+
+def _quarter(x: float, y: float) -> str:
+    middle = SIDE / 2
+    if abs(x - middle) <= _MIDDLE or abs(y - middle) <= _MIDDLE:
+        return ""
+    return f"{'top' if y < middle else 'bottom'} {'left' if x < middle else 'right'}"
+
+
+def _path(thing: Thing, rng: np.random.Generator) -> str:
+    """Where a thing is first and last, in rows and columns of cells, and where it goes; in either order."""
+
+    def cell(time: float) -> str:
+        x, y = thing.at(time)[0]
+        return f"row {min(int(y // CELL), GRID - 1) + 1} column {min(int(x // CELL), GRID - 1) + 1}"
+
+    way = thing.direction or "still"
+    route = f"{cell(thing.start)} to {cell(thing.end - 1)}"
+    return f"{route} {way}" if rng.random() < 0.6 else f"{way} {route}"

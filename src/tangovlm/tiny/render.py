@@ -1,0 +1,106 @@
+"""Painting clips: frames, and for training the map of which thing fills which cell."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .glyphs import PALETTE, pattern_shade, shape_mask, sign_mask
+from .world import SIDE, Clip, Scene, Thing
+
+CELL = 14
+GRID = SIDE // CELL
+_MARGIN = 24
+"""Pixels of background beyond each border of the frame: more than a camera shifts in a scene."""
+_MIN_COVER = 0.12
+"""Share of a cell's pixels that a thing must fill to own it."""
+
+
+def render(clip: Clip, times: Sequence[float]) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+    """Paint the clip at the given moments.
+
+    Returns:
+        frames: uint8 (len(times), 112, 112, 3).
+        owners: int8 (len(times), 8, 8), per cell 1 + the index of the thing that fills most of it, 0 = background.
+    """
+    backgrounds = [_background(np.random.default_rng(s.background_seed)) for s in clip.scenes]
+    frames = np.empty((len(times), SIDE, SIDE, 3), np.uint8)
+    owners = np.empty((len(times), GRID, GRID), np.int8)
+    for index, time in enumerate(times):
+        place = next(i for i, s in enumerate(clip.scenes) if s.start <= time < s.end)
+        image = _crop(backgrounds[place], clip.scenes[place], time)
+        pixel_owner = np.zeros((SIDE, SIDE), np.int8)
+        for number, thing in enumerate(clip.things, start=1):
+            if thing.start <= time < thing.end:
+                _paint(image, pixel_owner, thing, number, time)
+        noise = np.random.default_rng([clip.noise_seed, round(time * 1000)])
+        image += noise.standard_normal((SIDE, SIDE, 1), dtype=np.float32) * 5
+        frames[index] = np.clip(image, 0, 255)
+        owners[index] = _cell_owners(pixel_owner, len(clip.things))
+    return frames, owners
+
+
+def _paint(image: NDArray[np.float32], pixel_owner: NDArray[np.int8], thing: Thing, number: int, time: float) -> None:
+    alpha, paint = _sprite(thing)
+    height, width = alpha.shape
+    for x, y in thing.at(time):
+        left = min(max(round(x - width / 2), 0), SIDE - width)
+        top = min(max(round(y - height / 2), 0), SIDE - height)
+        window = (slice(top, top + height), slice(left, left + width))
+        image[window] += alpha[..., None] * (paint - image[window])
+        pixel_owner[window][alpha > 0.5] = number
+
+
+def _sprite(thing: Thing) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Coverage (h, w) and colour (h, w, 3) of a thing."""
+    if thing.role == "sign":
+        ink = sign_mask(thing.text)
+        board, letters = (235.0, 20.0) if thing.color == "light" else (25.0, 230.0)
+        return np.ones_like(ink), (board + ink * (letters - board))[..., None].repeat(3, -1)
+    shade = pattern_shade(thing.pattern, thing.width)
+    color = np.array(PALETTE[thing.color], np.float32)
+    return shape_mask(thing.shape, thing.width), shade[..., None] * color
+
+
+def _cell_owners(pixel_owner: NDArray[np.int8], things: int) -> NDArray[np.int8]:
+    cells = pixel_owner.reshape(GRID, CELL, GRID, CELL).transpose(0, 2, 1, 3).reshape(GRID * GRID, CELL * CELL)
+    counts = np.zeros((GRID * GRID, things + 1), np.int64)
+    np.add.at(counts, (np.arange(GRID * GRID)[:, None], cells), 1)
+    counts[:, 0] = _MIN_COVER * CELL * CELL
+    return counts.argmax(1).astype(np.int8).reshape(GRID, GRID)
+
+
+def _crop(background: NDArray[np.float32], scene: Scene, time: float) -> NDArray[np.float32]:
+    """The camera's window: a picture that shifts by +pan shows a window that shifts by -pan."""
+    elapsed = time - scene.start
+    top, left = round(_MARGIN - scene.pan[1] * elapsed), round(_MARGIN - scene.pan[0] * elapsed)
+    return background[top : top + SIDE, left : left + SIDE].copy()
+
+
+def _background(rng: np.random.Generator) -> NDArray[np.float32]:
+    """A greyish wash with texture, grey boxes, and up to six bright smears that are no things."""
+    side = SIDE + 2 * _MARGIN
+    wash = rng.uniform(50, 160) + rng.normal(0, 22, (6, 6, 1)) + rng.normal(0, 9, (6, 6, 3))
+    image = np.stack([_stretch(wash[..., channel], side) for channel in range(3)], -1)
+    image += _stretch(rng.normal(0, 14, (24, 24)), side)[..., None]
+    for _ in range(int(rng.integers(3, 14))):
+        x, y = rng.integers(0, side - 8, 2)
+        width, height = rng.integers(4, 44, 2)
+        image[y : y + height, x : x + width] += rng.normal(0, 22) + rng.normal(0, 5, 3)
+    colors = list(PALETTE.values())
+    for _ in range(int(rng.integers(0, 7))):
+        x, y = rng.integers(0, side - 12, 2)
+        width, height = rng.permutation([int(rng.integers(2, 4)), int(rng.integers(5, 13))])
+        window = image[y : y + height, x : x + width]
+        window += 0.7 * (colors[int(rng.integers(8))] - window)
+    return image.astype(np.float32)
+
+
+def _stretch(coarse: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """Bilinear enlargement of a square map to (side, side)."""
+    place = np.linspace(0, len(coarse) - 1, side)
+    low = np.minimum(place.astype(int), len(coarse) - 2)
+    weight = np.zeros((side, len(coarse)))
+    rows = np.arange(side)
+    weight[rows, low], weight[rows, low + 1] = 1 - (place - low), place - low
+    return np.asarray(weight @ coarse @ weight.T)

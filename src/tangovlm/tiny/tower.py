@@ -1,0 +1,204 @@
+"""Stage 1 of the recipe: vision tower, its attention-pooling head and the projector, from nothing, on single frames.
+
+Every pooled visual token must tell, through a linear layer, what fills its cell; the pooling head must tell what the
+frame holds, which stands for the image-text loss that a real tower is trained with. Crowded stills come first: with
+half of all cells labelled, shapes and digits break through early; ordinary frames follow, for counting.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import LlavaOnevisionForConditionalGeneration
+
+from .glyphs import COLORS, SHAPES, SIGN_WORDS
+from .labels import ATTRIBUTES, cell_labels
+from .loop import Progress, batches, save_checkpoint
+from .model import TEXT_WIDTH, VISION_WIDTH, build, encode, pick_device, project_and_pool, to_pixels, visual_tokens
+from .optimizer import Muon, warm_up_then_decay
+from .render import GRID, render
+from .world import Clip, sample_clip, sample_crowd
+
+STEPS = 4500
+_BATCH = 16
+_FRAMES_A_DRAW = 2
+_BACKGROUND_WEIGHT = 0.12
+_ABSENT_SIGN_WEIGHT = 0.05
+_LOSS_WEIGHTS = {"count": 0.7, "center": 0.3, "row": 0.3, "column": 0.3}
+_CHECKPOINT_EVERY = 250
+_HELD_OUT_DRAWS = 96
+
+
+class Frames(Dataset[tuple[Tensor, Tensor]]):
+    """Draw `i` of a fixed, endless sequence: two frames (2, 112, 112, 3) uint8 and their labels (2, 64, A) int8."""
+
+    def __init__(self, draws: int, first: int = 0, seed: int = 1, final: bool = False) -> None:
+        self.draws, self.first, self.seed, self.final = draws, first, seed, final
+
+    def __len__(self) -> int:
+        return self.draws - self.first
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        draw = self.first + index
+        rng = np.random.default_rng([self.seed, draw])
+        if not self.final and rng.random() < (0.85 if draw < 0.6 * self.draws else 0.4):
+            parts = [_labelled(sample_crowd(rng), [0.0]) for _ in range(_FRAMES_A_DRAW)]
+            return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+        clip = sample_clip(rng)
+        return _labelled(clip, rng.uniform(0, clip.length - 0.25, _FRAMES_A_DRAW).tolist())
+
+
+def _labelled(clip: Clip, times: list[float]) -> tuple[Tensor, Tensor]:
+    frames, owners = render(clip, times)
+    labels = cell_labels(clip, times, owners)
+    return torch.from_numpy(frames), torch.from_numpy(labels).flatten(1, 2)
+
+
+class Heads(nn.Module):
+    """The linear read-outs; they are thrown away after this stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(TEXT_WIDTH)
+        self.classes = dict(ATTRIBUTES, row=GRID, column=GRID)
+        self.dense = nn.Linear(TEXT_WIDTH, sum(self.classes.values()))
+        self.frame = nn.Linear(VISION_WIDTH, _FRAME_CLASSES)
+
+    def forward(self, tokens: Tensor) -> dict[str, Tensor]:
+        logits = self.dense(self.norm(tokens)).split(list(self.classes.values()), -1)
+        return dict(zip(self.classes, logits, strict=True))
+
+
+_FRAME_CLASSES = len(COLORS) + len(SHAPES) + len(COLORS) * len(SHAPES) + 20 + len(SIGN_WORDS)
+
+
+def _frame_targets(labels: Tensor) -> Tensor:
+    """What a frame holds, multi-hot (F, classes): colours, shapes, coloured shapes, digits in place, words."""
+    names = list(ATTRIBUTES)
+    color, shape, tens, units, word = (labels[..., names.index(n)] for n in ("color", "shape", "tens", "units", "word"))
+    pair = torch.where(color > 0, (color - 1) * len(SHAPES) + shape, 0)
+    sizes = (len(COLORS), len(SHAPES), len(COLORS) * len(SHAPES), 10, 10, len(SIGN_WORDS))
+    hot = []
+    for classes, size in zip((color, shape, pair, tens, units, word), sizes, strict=True):
+        present = torch.zeros(len(labels), size + 1, device=labels.device).scatter_(1, classes, 1.0)
+        hot.append(present[:, 1:])
+    return torch.cat(hot, 1)
+
+
+def _augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Slight blur, contrast and brightness changes, as a video codec and a resize would make them."""
+    blur, gain, shift = (torch.rand(len(pixels), 1, 1, 1, generator=generator).to(pixels) for _ in range(3))
+    smooth = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return pixels.lerp(smooth, 0.4 * blur) * (0.9 + 0.2 * gain) + 0.2 * (shift - 0.5)
+
+
+class Tower(nn.Module):
+    """What this stage trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = build(vocabulary=32, end=1, pad=0, image=2, video=3)
+        self.heads = Heads()
+
+    def trained(self) -> dict[str, nn.Module]:
+        core = self.model.model
+        return {"vision_tower": core.vision_tower, "multi_modal_projector": core.multi_modal_projector}
+
+    def forward(self, pixels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        hidden = encode(self.model, pixels)
+        tokens = visual_tokens(self.model, project_and_pool(self.model, hidden))
+        tower = self.model.model.vision_tower
+        return self.heads(tokens), self.heads.frame(tower.head(tower.post_layernorm(hidden)))
+
+    def losses(self, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        dense, frame = self(pixels)
+        filled = labels[..., :-1].amax(-1) > 0
+        weight = torch.where(filled, 1.0, _BACKGROUND_WEIGHT)
+        sign = labels[..., list(ATTRIBUTES).index("tens")] + labels[..., list(ATTRIBUTES).index("word")] > 0
+        cells = torch.arange(GRID * GRID, device=labels.device).expand(len(labels), -1)
+        targets = dict(zip(ATTRIBUTES, labels.unbind(-1), strict=True), row=cells // GRID, column=cells % GRID)
+        out = {}
+        for name, logits in dense.items():
+            used = torch.where(sign, 1.0, _ABSENT_SIGN_WEIGHT) if name in ("tens", "units", "word") else weight
+            loss = F.cross_entropy(logits.flatten(0, 1), targets[name].flatten(), reduction="none")
+            out[name] = (loss * used.flatten()).sum() / used.sum()
+        out["frame"] = 8 * F.binary_cross_entropy_with_logits(frame, _frame_targets(labels))
+        return out
+
+    @torch.no_grad()
+    def accuracy(self, pixels: Tensor, labels: Tensor) -> dict[str, float]:
+        """Share of the cells that have an attribute whose class is read right."""
+        dense, _ = self(pixels)
+        result = {}
+        for name, truth in zip(ATTRIBUTES, labels.unbind(-1), strict=True):
+            has = truth > 0
+            result[name] = (dense[name].argmax(-1) == truth)[has].float().mean().item()
+        return result
+
+
+def train_tower(run: Path, steps: int = STEPS, workers: int = 1) -> None:
+    """Train, or go on training, into `run`/tower.pt."""
+    torch.manual_seed(0)
+    device, generator = pick_device(), torch.Generator().manual_seed(0)
+    tower = Tower().to(device)
+    muon, adam = _optimizers(tower)
+    checkpoint, step = run / "tower.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        tower.load_state_dict(state["tower"])
+        muon.load_state_dict(state["muon"])
+        adam.load_state_dict(state["adam"])
+        generator.set_state(state["generator"].cpu())
+        step = state["step"]
+    rates = [(group, group["initial_lr"]) for optimizer in (muon, adam) for group in optimizer.param_groups]
+    draws = _BATCH // _FRAMES_A_DRAW
+    data = batches(Frames(steps * draws, first=step * draws), draws, workers)
+    held_out = _held_out(device)
+    with Progress("tower", steps, step) as progress:
+        for frames, labels in data:
+            for group, rate in rates:
+                group["lr"] = rate * warm_up_then_decay(step, steps, 100, 0.4)
+            pixels = _augment(to_pixels(frames.flatten(0, 1).to(device)), generator)
+            losses = tower.losses(pixels, labels.flatten(0, 1).long().to(device))
+            loss = torch.stack([_LOSS_WEIGHTS.get(name, 1.0) * value for name, value in losses.items()]).sum()
+            muon.zero_grad()
+            adam.zero_grad()
+            loss.backward()
+            muon.step()
+            adam.step()
+            step += 1
+            progress.step({"loss": loss.item()})
+            if step % _CHECKPOINT_EVERY == 0 or step == steps:
+                progress.note(tower.accuracy(*held_out))
+                state = {"tower": tower.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict()}
+                save_checkpoint({**state, "generator": generator.get_state(), "step": step}, checkpoint)
+
+
+def load_tower(run: Path) -> LlavaOnevisionForConditionalGeneration:
+    """The model with the tower and projector of `run`/tower.pt; its language model is untrained."""
+    tower = Tower()
+    tower.load_state_dict(torch.load(run / "tower.pt", map_location="cpu", weights_only=True)["tower"])
+    return tower.model
+
+
+def _optimizers(tower: Tower) -> tuple[Muon, torch.optim.AdamW]:
+    matrices: list[Tensor] = []
+    rest: list[Tensor] = []
+    for name, param in [p for m in tower.trained().values() for p in m.named_parameters()]:
+        (matrices if param.ndim == 2 and "embedding" not in name else rest).append(param)
+    muon = Muon(matrices, lr=0.02)
+    adam = torch.optim.AdamW([*rest, *tower.heads.parameters()], lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
+    for optimizer in (muon, adam):
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return muon, adam
+
+
+def _held_out(device: torch.device) -> tuple[Tensor, Tensor]:
+    data = Frames(_HELD_OUT_DRAWS, seed=99, final=True)
+    draws = [data[i] for i in range(_HELD_OUT_DRAWS)]
+    frames, labels = torch.cat([d[0] for d in draws]), torch.cat([d[1] for d in draws])
+    return to_pixels(frames.to(device)), labels.long().to(device)

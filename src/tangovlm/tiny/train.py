@@ -1,0 +1,45 @@
+"""Train the embedded model from nothing: `python -m tangovlm.tiny.train --run RUN_FOLDER`.
+
+Four stages, each of which can be killed and goes on from its last checkpoint when the command is given again: the
+vision tower, clips seen through it, the language model, the export. Seeds are fixed. A GPU is used if there is one.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from . import cache, language, tower
+from .export import WEIGHTS, export
+from .tokenizer import build_tokenizer
+
+STAGES = ("tower", "cache", "language", "export")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tangovlm.tiny.train", description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("tiny-run"), help="folder of checkpoints and cached clips")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--tower-steps", type=int, default=tower.STEPS)
+    parser.add_argument("--language-steps", type=int, default=language.STEPS)
+    parser.add_argument("--clips", type=int, default=cache.CLIPS, help="clips the language stage learns from")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render and draw lessons")
+    parser.add_argument("--threads", type=int, default=0, help="threads of the training process; 0 = all")
+    parser.add_argument("--output", type=Path, default=WEIGHTS, help="where the checkpoint is exported to")
+    args = parser.parse_args(argv)
+    args.run.mkdir(parents=True, exist_ok=True)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if "tower" in args.stages:
+        tower.train_tower(args.run, args.tower_steps, args.workers)
+    if "cache" in args.stages:
+        cache.cache_clips(args.run, "held-out", cache.HELD_OUT_CLIPS)
+        cache.cache_clips(args.run, "train", args.clips)
+    if "language" in args.stages:
+        language.train_language(args.run, args.language_steps, args.clips, args.workers)
+    if "export" in args.stages:
+        export(language.load_language(args.run), build_tokenizer(), args.output)
+
+
+if __name__ == "__main__":
+    main()

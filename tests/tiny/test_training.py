@@ -1,0 +1,146 @@
+"""The recipe, a few steps of it: every stage runs, can be resumed, and hands on what the next one needs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
+
+from tangovlm.tiny import cache, language, lessons, tower, train
+from tangovlm.tiny.export import WEIGHTS, export
+from tangovlm.tiny.optimizer import Muon, warm_up_then_decay
+from tangovlm.tiny.tokenizer import build_tokenizer
+
+
+def _weights(path: Path, key: str) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)[key]
+
+
+def _run(folder: Path, stages: list[str], tower_steps: int = 2, language_steps: int = 4) -> None:
+    steps = ["--tower-steps", str(tower_steps), "--language-steps", str(language_steps)]
+    options = ["--clips", "4", "--workers", "0", "--output", str(folder / "model")]
+    train.main(["--run", str(folder), *steps, *options, "--stages", *stages])
+
+
+def _stop_after(monkeypatch: pytest.MonkeyPatch, module: object, saves: int) -> None:
+    """Make the stage die right after its `saves`-th checkpoint, as a kill would."""
+    save, done = module.save_checkpoint, []  # type: ignore[attr-defined]
+
+    def save_and_die(*args: object) -> None:
+        save(*args)
+        done.append(1)
+        if len(done) == saves:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "save_checkpoint", save_and_die)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "HELD_OUT_CLIPS", 3)
+        patch.setattr(language, "HELD_OUT_CLIPS", 3)
+        patch.setattr(tower, "_HELD_OUT_DRAWS", 2)
+        _run(folder, ["tower", "cache", "language", "export"])
+    return folder
+
+
+def test_the_recipe_ends_in_a_stock_checkpoint(small: Path) -> None:
+    model = LlavaOnevisionForConditionalGeneration.from_pretrained(small / "model", local_files_only=True)
+    trained = _weights(small / "language.pt", "model")
+    assert model.dtype == torch.float32
+    for name, tensor in model.state_dict().items():
+        assert torch.allclose(tensor, trained[name], rtol=1e-3, atol=1e-6), name
+
+
+@pytest.mark.parametrize("stage", ["tower", "language"])
+def test_a_killed_stage_goes_on_where_it_was(
+    stage: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = {"tower": tower, "language": language}[stage]
+    monkeypatch.setattr(module, "_CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(language, "HELD_OUT_CLIPS", 3)
+    monkeypatch.setattr(tower, "_HELD_OUT_DRAWS", 2)
+    for shared in ("clips-train", "clips-held-out", "tower.pt") if stage == "language" else ():
+        (tmp_path / shared).symlink_to(small / shared)
+    with monkeypatch.context() as patch:
+        _stop_after(patch, module, 1)
+        with pytest.raises(KeyboardInterrupt):
+            _run(tmp_path, [stage])
+    assert torch.load(tmp_path / f"{stage}.pt", weights_only=True)["step"] == 1
+    _run(tmp_path, [stage])
+    key = {"tower": "tower", "language": "model"}[stage]
+    resumed, straight = _weights(tmp_path / f"{stage}.pt", key), _weights(small / f"{stage}.pt", key)
+    assert all(torch.allclose(resumed[name], straight[name], atol=1e-6) for name in straight)
+
+
+def test_caching_fills_in_the_shards_that_are_missing(small: Path) -> None:
+    shard = small / "clips-train" / "000000.safetensors"
+    before, time = shard.read_bytes(), shard.stat().st_mtime_ns
+    cache.cache_clips(small, "train", 4)
+    assert shard.stat().st_mtime_ns == time
+    shard.unlink()
+    cache.cache_clips(small, "train", 4)
+    assert shard.read_bytes() == before
+
+
+def test_a_lesson_hides_each_question_from_the_others(small: Path) -> None:
+    """Answers' logits must not depend on what else is asked behind the clip."""
+    tokenizer = build_tokenizer()
+    writer, model = lessons.Writer(tokenizer), language.load_language(small).eval()
+    blocks = [writer.block("What color is the star?", "red"), writer.block("How many rings are there?", "two")]
+    features = cache.load_clips(small, "train", 1).features[0].flatten(0, 1)[:40]
+    place = torch.arange(40)
+    with torch.no_grad():
+        both, _ = language.answer_logits(model, lessons.pack([features], [place], [40], [blocks]))
+        alone = [
+            language.answer_logits(model, lessons.pack([features], [place], [40], [[block]]))[0] for block in blocks
+        ]
+        padded, _ = language.answer_logits(
+            model, lessons.pack([features, features[:9]], [place, place[:9]], [40, 9], [blocks, blocks[:1]])
+        )
+    assert torch.allclose(both, torch.cat(alone), atol=1e-4)
+    assert torch.allclose(both, padded[: len(both)], atol=1e-4)
+
+
+def test_the_curriculum_ends_with_uniform_dropping() -> None:
+    for level in lessons.CURRICULUM[-1][1]:
+        assert level.things is None
+
+
+def test_muon_makes_orthogonal_steps() -> None:
+    torch.manual_seed(0)
+    matrix = torch.nn.Parameter(torch.zeros(24, 16))
+    (matrix * torch.randn(24, 16)).sum().backward()
+    Muon([matrix], lr=1.0, weight_decay=0.0).step()
+    singular = torch.linalg.svdvals(matrix.detach()) / (24 / 16) ** 0.5
+    assert singular.min() > 0.6
+    assert singular.max() < 1.3
+
+
+def test_the_rate_warms_up_and_decays() -> None:
+    rates = [warm_up_then_decay(step, 1000, 100, 0.4) for step in (0, 99, 500, 999)]
+    assert rates[0] < 0.02
+    assert rates[1] == rates[2] == 1.0
+    assert rates[3] < 0.03
+
+
+def test_the_shipped_tokenizer_is_the_one_that_the_recipe_builds() -> None:
+    shipped, built = AutoTokenizer.from_pretrained(WEIGHTS, local_files_only=True), build_tokenizer()
+    assert shipped.get_vocab() == built.get_vocab()
+    for text in ("What color is the star?", "Any WORDS at all: 42!"):
+        assert shipped(text).input_ids == built(text).input_ids
+
+
+def test_the_tokenizer_holds_the_words_of_the_world_whole() -> None:
+    tokenizer = build_tokenizer()
+    for word in ("red", "hourglasses", "striped", "top", "three", "dog"):
+        assert len(tokenizer(word).input_ids) == 1
+    assert tokenizer.decode(tokenizer("47").input_ids).strip() == "47"
+    assert tokenizer.decode(tokenizer("zebra crossing").input_ids).strip() == "zebra crossing"
+
+
+def test_exporting_leaves_the_config_in_float32(small: Path, tmp_path: Path) -> None:
+    export(language.load_language(small), build_tokenizer(), tmp_path)
+    assert '"dtype": "float32"' in (tmp_path / "config.json").read_text()
