@@ -4,9 +4,8 @@ How it works, in the order in which a call of `generate` meets it:
 
 1. `generate` and the model's forward give up `video_metadata`, which stock models do not take; its timestamps are kept.
 2. `get_video_features` runs the stock encoder with hooks for the signals, reduces every video, and returns as many
-   features as
-   before: kept ones with their new values, dropped ones tagged (`families.splice`). So all checks of the stock model
-   pass.
+   features as before: kept ones with their new values, dropped ones tagged (`families.splice`). So all checks of the
+   stock model pass.
 3. `prepare_inputs_for_generation` is told the unpruned length of a cache, which it takes for the position in the
    prompt.
 4. A hook in front of the text model takes the tagged rows out and renumbers positions. What it has to remember lives
@@ -16,245 +15,18 @@ Everything is put on the instance, nothing on its class, and all of it is remove
 """
 
 import functools
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from .errors import InputError, MethodError, ModelError
-from .families import splice
-from .families import timestamps as times
-from .families.base import Family, Grid, Signals, frame_starts
-from .families.stopwatch import Stopwatch
+from .errors import MethodError, ModelError
+from .families.base import Family
 from .registry import family_for
-from .tokens import Pruner, Report, Selection, VideoReport, VideoTokens
+from .session import Session
+from .tokens import Pruner
 
-STAGES = ("encode", "prune", "prefill", "decode_tokens")
-_VISUAL_INPUTS = ("pixel_values_videos", "mm_encoder_outputs", "inputs_embeds")
 _MARK = "_tangovlm_attached"
-
-
-@dataclass(frozen=True, eq=False)
-class VideoRecord:
-    """What happened to one video, for pictures; all tensors are on the CPU.
-
-    Parameters
-    ----------
-    selection: what the method kept.
-    saliency: ``(T, H, W)`` float, None where the method did not ask for it.
-    report: counts and times.
-    """
-
-    selection: Selection
-    saliency: Tensor | None
-    report: VideoReport
-
-
-class Session:
-    """A method on a model; what `attach` yields.
-
-    `report` adds up all calls since the model was attached: one entry a video in the order in which they were encoded.
-    `videos` has a `VideoRecord` for each of them if the session was asked to record.
-    """
-
-    def __init__(self, family: Family, pruner: Pruner, timestamps: Any = None, record: bool = False) -> None:
-        self.family = family
-        self.pruner = pruner
-        self.videos: list[VideoRecord] = []
-        self._given = None if timestamps is None else times.given(timestamps)
-        self._from_metadata: list[Tensor | None] | None = None
-        self._record = record
-        self._reports: list[VideoReport] = []
-        self._notes: list[str] = []
-        self._clock = Stopwatch(family.device, STAGES)
-        self._in_generate = False
-        self._first_forward = False
-        self._timed = False
-        self._pending: splice.Seen | None = None
-        self._may_hold_tags = False
-
-    @property
-    def identity(self) -> bool:
-        """Whether everything is kept, so that the model must run untouched."""
-        return self.pruner.retention == 1.0
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Signals that have to be computed."""
-        return frozenset() if self.identity else self.pruner.needs
-
-    @property
-    def report(self) -> Report:
-        """All calls so far: counts per video, fallbacks, ms per stage (`decode_tokens` of `generate` only)."""
-        return Report(tuple(self._reports), dict(self._clock.totals_ms), tuple(self._notes))
-
-    def _note(self, text: str) -> None:
-        if text not in self._notes:
-            self._notes.append(text)
-            warnings.warn(text, UserWarning, stacklevel=2)
-
-    # --- step 2: encoding -----------------------------------------------------------------------------------------
-
-    def get_video_features(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The stock features, with dropped tokens tagged."""
-        grids = self.family.grids(*args, **kwargs)
-        if self.identity:
-            with self._clock.stage("encode"):
-                output = original(*args, **kwargs)
-            for grid in grids:
-                self._keep_all(grid)
-            return output
-        as_tuple = kwargs.pop("return_dict", None) is False
-        with self._clock.stage("encode"), self.family.observe(self.needs) as signals:
-            output = original(*args, return_dict=True, **kwargs)
-        features = output.pooler_output
-        pruned = [self._prune(tokens, rows) for tokens, rows in self._tokens(features, grids, signals)]
-        output.pooler_output = torch.stack(pruned) if isinstance(features, Tensor) else type(features)(pruned)
-        return output.to_tuple() if as_tuple else output
-
-    def _tokens(
-        self, features: Sequence[Tensor] | Tensor, grids: list[Grid], signals: Signals
-    ) -> Iterator[tuple[VideoTokens, Tensor]]:
-        seconds = self._timestamps([grid.frames for grid in grids])
-        for rows, grid, start, time in zip(features, grids, frame_starts(grids), seconds, strict=True):
-            yield self.family.video_tokens(rows, grid, start, signals, time), rows
-
-    def _timestamps(self, frames: list[int]) -> list[Tensor | None]:
-        if self._given is not None:
-            return times.assign(self._given, frames)
-        if self._from_metadata is not None:
-            return times.assign(self._from_metadata, frames)
-        return [None] * len(frames)
-
-    def _prune(self, tokens: VideoTokens, rows: Tensor) -> Tensor:
-        before = self._clock.totals_ms["prune"]
-        with self._clock.stage("prune"):
-            selection = self.pruner(tokens)
-            tagged = splice.tag_dropped(rows, selection)
-        report = VideoReport(
-            tokens_before=tokens.count,
-            tokens_after=selection.indices.numel(),
-            retention=self.pruner.retention,
-            method=self.pruner.name,
-            segments=selection.segments,
-            timings_ms={"prune": self._clock.totals_ms["prune"] - before},
-            notes=tuple(dict.fromkeys((*self._fallbacks(tokens), *selection.notes))),
-        )
-        for note in report.notes:
-            self._note(note)
-        self._reports.append(report)
-        if self._record:
-            self.videos.append(_record(selection, tokens.saliency, report))
-        return tagged
-
-    def _fallbacks(self, tokens: VideoTokens) -> Iterator[str]:
-        if "timestamps" in self.needs and tokens.timestamps is None:
-            yield "no timestamps given: frames are taken as one second apart"
-        if "saliency" in self.needs and tokens.sink_tokens is None:
-            yield f"no sink positions are known for a grid of {tokens.height} x {tokens.width}: none are masked"
-
-    def _keep_all(self, grid: Grid) -> None:
-        report = VideoReport(grid.tokens, grid.tokens, 1.0, self.pruner.name, (grid.frames,), {"prune": 0.0})
-        self._reports.append(report)
-        if self._record:
-            slots = torch.arange(grid.tokens)
-            identity = Selection(slots, torch.empty(grid.tokens, 0), slots.view(*grid), (grid.frames,))
-            self.videos.append(VideoRecord(identity, None, report))
-
-    # --- steps 1 and 3: around generate and forward ---------------------------------------------------------------
-
-    def generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The stock `generate`, timed, which also takes `video_metadata`."""
-        outer = self._in_generate, self._from_metadata
-        self._take_metadata(kwargs)
-        self._in_generate = True
-        try:
-            with self._clock.stage("prefill"):
-                return original(*args, **kwargs)
-        finally:
-            self._in_generate, self._from_metadata = outer
-            self._first_forward = False
-
-    def prepare_inputs(self, original: Callable[..., Any], input_ids: Any, **kwargs: Any) -> Any:
-        """The stock preparation of one forward; see step 3 of the module."""
-        first = bool(kwargs.get("is_first_iteration"))
-        self._first_forward = first
-        if self.identity:
-            return original(input_ids, **kwargs)
-        state = splice.seen(kwargs.get("past_key_values"))
-        if state is not None and first and kwargs.get("next_sequence_length") is not None:
-            embeds = kwargs.get("inputs_embeds")
-            kwargs["next_sequence_length"] = (input_ids if embeds is None else embeds).shape[1] - state.unpruned
-        inputs = original(input_ids, **kwargs)
-        if state is not None or _is_visual(inputs):
-            # For a static cache stock code makes the mask here, over places that pruning moves: let the text model
-            # make it.
-            mask = inputs.get("attention_mask")
-            if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
-                inputs["attention_mask"] = kwargs.get("attention_mask")
-        return inputs
-
-    def before_forward(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """In front of the whole model."""
-        if not self._in_generate:
-            self._take_metadata(kwargs)
-            self._first_forward = _is_visual(kwargs)
-        self._timed = False
-        if not self.identity and kwargs.get("labels") is not None and kwargs.get("pixel_values_videos") is not None:
-            raise InputError("labels do not fit the pruned sequence: leave them out, or leave the attach context")
-        if self._first_forward:
-            self._clock.enter("prefill")
-            self._timed = True
-        return args, kwargs
-
-    def after_forward(self, _module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
-        """Behind the whole model, also when it raised."""
-        if self._timed:
-            self._clock.leave()
-            self._clock.turn_into("decode_tokens")
-        self._timed = self._first_forward = False
-        if not self._in_generate:
-            self._from_metadata = None
-
-    def _take_metadata(self, kwargs: dict[str, Any]) -> None:
-        metadata = kwargs.pop("video_metadata", None)
-        if metadata is not None:
-            self._from_metadata = times.from_metadata(metadata)
-
-    # --- step 4: in front of the text model -----------------------------------------------------------------------
-
-    def before_base(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """In front of the model without its head: only a forward that is handed visual features can hold tags."""
-        self._may_hold_tags = bool(args) or _is_visual(kwargs)
-
-    def before_decoder(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """In front of the text model."""
-        self._pending = None
-        embeds, cache = kwargs.get("inputs_embeds"), kwargs.get("past_key_values")
-        if embeds is None:
-            return None
-        state = splice.seen(cache)
-        tagged = splice.find_tagged(embeds) if self._may_hold_tags else None
-        if state is None and tagged is None:
-            return None
-        past = _length(cache, state)
-        embeds, position_ids, mask, self._pending = splice.advance(
-            embeds, kwargs.get("attention_mask"), past, state, tagged
-        )
-        return args, kwargs | {"inputs_embeds": embeds, "position_ids": position_ids, "attention_mask": mask}
-
-    def after_decoder(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Behind the text model, which may have made the cache itself."""
-        cache = kwargs.get("past_key_values")
-        cache = getattr(output, "past_key_values", None) if cache is None else cache
-        if self._pending is not None and cache is not None:
-            splice.remember(cache, self._pending)
-        self._pending = None
 
 
 @contextmanager
@@ -348,26 +120,3 @@ def _shadowed(owner: Any, name: str, wrapper: Callable[..., Any]) -> Iterator[No
         delattr(owner, name)
         if replaced is not None:
             setattr(owner, name, replaced)
-
-
-def _is_visual(kwargs: dict[str, Any]) -> bool:
-    values = [kwargs.get(name) for name in _VISUAL_INPUTS]
-    # Stock code hands on an empty mapping of encoder outputs where there are none.
-    return any(value is not None and not (isinstance(value, dict) and not value) for value in values)
-
-
-def _length(cache: Any, state: splice.Seen | None) -> int:
-    if cache is None:
-        return 0
-    # The state knows the length without asking the device.
-    return int(cache.get_seq_length()) if state is None else state.mask.shape[1]
-
-
-def _record(selection: Selection, saliency: Tensor | None, report: VideoReport) -> VideoRecord:
-    on_cpu = replace(
-        selection,
-        indices=selection.indices.cpu(),
-        features=selection.features.cpu(),
-        sources=selection.sources.cpu(),
-    )
-    return VideoRecord(on_cpu, None if saliency is None else saliency.float().cpu(), report)

@@ -16,10 +16,11 @@ from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from . import registry
-from .attach import Session, VideoRecord, attach_family
+from .attach import attach_family
 from .errors import InputError, ModelError, TangoError
 from .families import checkpoint
 from .families.base import Family
+from .session import Session, VideoRecord
 from .tokens import Pruner
 from .video import Frames, decode
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import tangovlm
-from tangovlm.attach import VideoRecord
 from tangovlm.pipeline import Answer
 from tangovlm.report import Exchange, Scene, scene
+from tangovlm.session import VideoRecord
 from tangovlm.tokens import VideoReport
 from tangovlm.video import Frames
 

@@ -27,8 +27,7 @@ class LlavaOnevision(Family):
     """`LlavaOnevisionForConditionalGeneration` with a SigLIP tower.
 
     p-attn feeds the pooling head with what the tower's last layer gives (which LLaVA truncated by one), normalised by
-    the
-    layer norm that belongs to the head: the checkpoint's own where it has a head, else the published SigLIP's.
+    the layer norm that belongs to the head: the checkpoint's own where it has a head, else the published SigLIP's.
     """
 
     default_frames = 32
