@@ -72,7 +72,7 @@ def attach(
 @contextmanager
 def attach_family(family: Family, pruner: Pruner, *, timestamps: Any = None, record: bool = False) -> Iterator[Session]:
     """As `attach`, for a model already bound to its family (which then keeps the head weights it has read)."""
-    if not callable(pruner) or not hasattr(pruner, "retention"):
+    if isinstance(pruner, type) or not callable(pruner) or not hasattr(pruner, "retention"):
         raise MethodError(f"attach takes a method such as tangovlm.Tango(retention=0.1), not {pruner!r}")
     model, encoder = family.model, family.encoder
     if hasattr(encoder.get_video_features, _MARK):

@@ -183,10 +183,8 @@ def release_rows(retention: float, segments: Sequence[SegmentShape], context_rat
         ratio = retention
         if segment.frames > 1:
             ratio = min(retention / (segment.tokens / segment.all_tokens), 1.0)
-        for row, size in enumerate(segment.rows):
+        for size in segment.rows:
             kept = math.ceil(size * ratio)
-            if segment.frames == 1 or (segment.static and row == 0):
-                kept = max(1, kept)
             rows.append(RowCount(kept, int(kept * (1 - context_ratio))))
     return rows
 

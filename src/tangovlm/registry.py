@@ -38,7 +38,7 @@ def register_method(cls: C) -> C:
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not name:
         raise MethodError(f"method class {cls.__qualname__} needs a class attribute `name`")
-    if _methods.setdefault(name, cls).__qualname__ != cls.__qualname__:
+    if not _same(_methods.setdefault(name, cls), cls):
         raise MethodError(f"method name {name!r} is taken by {_methods[name].__qualname__}: choose another")
     return cls
 
@@ -79,7 +79,7 @@ def register_family(*architectures: str) -> Callable[[C], C]:
 
     def register(cls: C) -> C:
         for architecture in architectures:
-            if _families.setdefault(architecture, cls).__qualname__ != cls.__qualname__:
+            if not _same(_families.setdefault(architecture, cls), cls):
                 raise ModelError(
                     f"architecture {architecture!r} is taken by {_families[architecture].__qualname__}: "
                     f"register {cls.__qualname__} under another name"
@@ -108,6 +108,11 @@ def family_for(model: object) -> Any:
         if name in known:
             return known[name]
     raise ModelError(f"unsupported architecture {names[0]}: supported are {', '.join(known) or 'none'}")
+
+
+def _same(one: type, other: type) -> bool:
+    """Whether two classes are one and the same in the source: a module may be imported more than once."""
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
 @cache

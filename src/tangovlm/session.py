@@ -13,7 +13,7 @@ from .families import splice
 from .families import timestamps as times
 from .families.base import Family, Grid, Signals, frame_starts
 from .families.stopwatch import Stopwatch
-from .tokens import Pruner, Report, Selection, VideoReport, VideoTokens
+from .tokens import NO_TIMESTAMPS, Pruner, Report, Selection, VideoReport, VideoTokens
 
 STAGES = ("encode", "prune", "prefill", "decode_tokens")
 _VISUAL_INPUTS = ("pixel_values_videos", "mm_encoder_outputs", "inputs_embeds")
@@ -134,7 +134,7 @@ class Session:
 
     def _fallbacks(self, tokens: VideoTokens) -> Iterator[str]:
         if "timestamps" in self.needs and tokens.timestamps is None:
-            yield "no timestamps given: frames are taken as one second apart"
+            yield NO_TIMESTAMPS
         if "saliency" in self.needs and tokens.sink_tokens is None:
             yield f"no sink positions are known for a grid of {tokens.height} x {tokens.width}: none are masked"
 

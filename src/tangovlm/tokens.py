@@ -18,6 +18,9 @@ from torch import Tensor
 
 from .errors import InputError
 
+NO_TIMESTAMPS = "no timestamps given: frames are taken as one second apart"
+_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 @dataclass(frozen=True, eq=False)
 class VideoTokens:
@@ -171,6 +174,8 @@ class Report:
 
 def check_sink_tokens(name: str, positions: tuple[int, ...], height: int, width: int) -> None:
     """Raise `InputError` unless all positions are integers inside the ``height`` x ``width`` grid."""
+    if not isinstance(positions, (tuple, list)):
+        raise InputError(f"{name} must be a tuple of grid positions h * W + w, not {positions!r}")
     for position in positions:
         if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position < height * width:
             raise InputError(
@@ -184,8 +189,11 @@ def _check_tensor(name: str, value: object, layout: str) -> None:
         raise InputError(f"VideoTokens.{name} must be a tensor {layout}, not {type(value).__name__}")
     if value.ndim != layout.count(",") + 1 or value.numel() == 0:
         raise InputError(f"VideoTokens.{name} must be {layout} with no empty dimension, not {tuple(value.shape)}")
-    if not value.is_floating_point():
-        raise InputError(f"VideoTokens.{name} must be floating, not {value.dtype}: convert it with .float()")
+    if value.dtype not in _TYPES:
+        raise InputError(
+            f"VideoTokens.{name} must be float16, bfloat16, float32 or float64, not {value.dtype}: convert it with "
+            ".float()"
+        )
     if not bool(torch.isfinite(value).all()):
         raise InputError(f"VideoTokens.{name} has NaN or infinite values: check the model's outputs and its dtype")
 

@@ -78,10 +78,12 @@ def test_full_retention_is_bit_identical_and_does_no_work(model: Any) -> None:
     keep = {"return_dict_in_generate": True, "output_logits": True}
     with torch.no_grad():
         plain, logits = model.generate(**inputs, **GREEDY, **keep), model(**inputs).logits
-        hooks = len(model.model.vision_tower.post_layernorm._forward_hooks)
+        norm, hooks = model.model.vision_tower.post_layernorm, []
+        count = norm.register_forward_hook(lambda module, *_: hooks.append(len(module._forward_hooks)))
         with tangovlm.attach(model, recorder, record=True) as session:
             attached, attached_logits = model.generate(**inputs, **GREEDY, **keep), model(**inputs).logits
-            assert len(model.model.vision_tower.post_layernorm._forward_hooks) == hooks
+        count.remove()
+        assert set(hooks) == {len(norm._forward_hooks) + 1}
     assert torch.equal(plain.sequences, attached.sequences)
     assert all(torch.equal(a, b) for a, b in zip(plain.logits, attached.logits, strict=True))
     assert torch.equal(logits, attached_logits)
@@ -91,6 +93,13 @@ def test_full_retention_is_bit_identical_and_does_no_work(model: Any) -> None:
     assert report.timings_ms["prune"] == 0.0
     assert session.videos[0].saliency is None
     assert session.videos[0].selection.indices.numel() == FRAMES * 16
+
+
+def test_full_retention_judges_nothing(model: Any) -> None:
+    inputs = inputs_for(model)
+    inputs["pixel_values_videos"][0, 1, 0, 3, 3] = float("nan")
+    with torch.no_grad(), tangovlm.attach(model, Norms(1.0)):
+        assert bool(model(**inputs).logits.isnan().any())
 
 
 def test_labels_are_fine_at_full_retention(model: Any) -> None:
@@ -232,9 +241,10 @@ def test_unsupported_architecture_lists_the_supported() -> None:
     assert "LlavaOnevisionForConditionalGeneration" in registry.families()
 
 
-def test_something_else_than_a_method(model: Any) -> None:
-    with pytest.raises(MethodError, match="attach takes a method"):
-        tangovlm.attach(model, "tango").__enter__()
+@pytest.mark.parametrize("pruner", ["tango", tangovlm.Tango, print])
+def test_something_else_than_a_method(model: Any, pruner: Any) -> None:
+    with pytest.raises(MethodError, match="attach takes a method"), tangovlm.attach(model, pruner):
+        pass
 
 
 def test_unknown_saliency(model: Any) -> None:
@@ -248,8 +258,9 @@ def test_missing_head_is_found_before_anything_is_encoded() -> None:
         tangovlm.attach(headless, Recorder([])).__enter__()
     with tangovlm.attach(headless, Recorder([]), saliency="attn"):
         headless.generate(**inputs_for(headless), **GREEDY)
-    with tangovlm.attach(headless, Norms()):
-        headless.generate(**inputs_for(headless), **GREEDY)
+    for needless in (Norms(), Recorder([], retention=1.0)):
+        with tangovlm.attach(headless, needless):
+            headless.generate(**inputs_for(headless), **GREEDY)
 
 
 @pytest.mark.parametrize("place", ["pixels", "text", "image"])
@@ -370,6 +381,16 @@ def test_report_of_a_conversation(model: Any) -> None:
     assert all(session.report.timings_ms[stage] > first.timings_ms[stage] for stage in first.timings_ms)
     total = sum(video.timings_ms["prune"] for video in session.report.videos)
     assert total == pytest.approx(session.report.timings_ms["prune"])
+
+
+def test_times_of_a_plain_forward(model: Any) -> None:
+    with torch.no_grad(), tangovlm.attach(model, Norms()) as session:
+        cache = model(**inputs_for(model), use_cache=True).past_key_values
+        spent = session.report.timings_ms
+        model(input_ids=torch.tensor([[20]]), past_key_values=cache)
+    assert all(spent[stage] > 0 for stage in ("encode", "prune", "prefill"))
+    assert spent["decode_tokens"] == 0
+    assert session.report.timings_ms == spent
 
 
 def test_record(model: Any) -> None:

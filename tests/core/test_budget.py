@@ -90,6 +90,7 @@ def test_full_segments_pass_on_what_they_cannot_hold() -> None:
         (0.1, SegmentShape(4, 196, 0), [79], [47]),
         (0.5, SegmentShape(6, 144, 0), [144], [86]),
         (0.001, SegmentShape(2, 2, 1), [1, 1, 1], [0, 0, 0]),
+        (5e-324, SegmentShape(2, 2, 1), [1, 1, 1], [0, 0, 0]),
     ],
 )
 def test_release_rows(retention: float, shape: SegmentShape, kept: list[int], salient: list[int]) -> None:

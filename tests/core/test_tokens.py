@@ -37,6 +37,7 @@ def test_sizes() -> None:
         ("features", torch.ones(0, 3, 4, 5)),
         ("features", torch.ones(2, 3, 4, 0)),
         ("features", torch.ones(2, 3, 4, 5, dtype=torch.int64)),
+        ("features", torch.ones(2, 3, 4, 5).to(torch.float8_e4m3fn)),
         ("features", torch.full((2, 3, 4, 5), float("nan"))),
         ("features", torch.full((2, 3, 4, 5), float("inf"), dtype=torch.float16)),
         ("saliency", torch.ones(2, 12)),
@@ -54,6 +55,7 @@ def test_sizes() -> None:
         ("sink_tokens", (12,)),
         ("sink_tokens", (-1,)),
         ("sink_tokens", (1.0,)),
+        ("sink_tokens", 5),
     ],
 )
 def test_bad_values_raise_one_line_that_names_the_field(field: str, value: object) -> None:

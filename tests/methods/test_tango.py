@@ -175,6 +175,8 @@ def test_settings_are_hashable_whatever_they_were_read_from() -> None:
         ({"segment_threshold": "high"}, "segment_threshold"),
         ({"rope_sections": (4, 4)}, "rope_sections"),
         ({"sink_tokens": (-1,)}, "sink_tokens"),
+        ({"diversity": "off"}, "diversity"),
+        ({"timestamps": torch.tensor([0.0, 1.0])}, "timestamps"),
         ({"speed": 1}, "speed"),
     ],
 )

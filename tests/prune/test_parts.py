@@ -68,6 +68,12 @@ def test_equal_values_merge_into_the_same_bits() -> None:
     assert torch.equal(mean_over_time(value[0, :, None], torch.ones(7, 1, dtype=torch.bool)), value[0, :1])
 
 
+def test_what_stands_alone_is_copied_to_the_bit() -> None:
+    value = torch.full((2, 1, 1), -0.0)
+    assert bool(blend(value, torch.tensor([[0], [0]]), torch.zeros(2, 1, dtype=torch.int64), 0.6).signbit().all())
+    assert bool(mean_over_time(value, torch.tensor([[True], [False]])).signbit().all())
+
+
 def test_mean_over_time_leaves_out_what_is_not_used() -> None:
     values = torch.tensor([1.0, 3.0, 100.0]).view(3, 1, 1).half()
     assert mean_over_time(values, torch.tensor([[True], [True], [False]])).tolist() == [[2.0]]

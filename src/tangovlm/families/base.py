@@ -124,7 +124,7 @@ class Family(ABC):
 
     @abstractmethod
     def inputs(self, tokenizer: Any, template: str | None, pixels: Tensor, question: str) -> dict[str, Tensor]:
-        """Arguments of `generate` for one question about one video, on the CPU."""
+        """Arguments of `generate` for one question about one video; pixels stay on their device."""
 
     def video_tokens(
         self, rows: Tensor, grid: Grid, start: int, signals: Signals, timestamps: Tensor | None

@@ -10,7 +10,10 @@ from ..errors import ModelError
 
 _PREFIX = "vision_model."
 _WANTED = ("head.", "post_layernorm.")
-_HINT = "give head_weights=FILE.safetensors (or --head-weights) with SigLIP's vision head, or use saliency='attn'"
+_HINT = (
+    "give head_weights=FILE.safetensors (or --head-weights) with SigLIP's vision head, or use saliency='attn' "
+    "and a method without frame features"
+)
 
 
 def load_head_weights(source: str | Path) -> dict[str, Tensor]:

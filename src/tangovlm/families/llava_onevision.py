@@ -129,7 +129,8 @@ class LlavaOnevision(Family):
         if width != _PUBLISHED_WIDTH:
             raise ModelError(
                 f"this checkpoint has no pooling head and no published one is {width} wide: "
-                "give head_weights=FILE.safetensors (or --head-weights), or use saliency='attn'"
+                "give head_weights=FILE.safetensors (or --head-weights), or use saliency='attn' and a method without "
+                "frame features"
             )
         return load_head_weights(_PUBLISHED_HEAD)
 

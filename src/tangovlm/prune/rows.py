@@ -18,7 +18,7 @@ from .segment import static_runs
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Entries of a video and where they stand. All tensors are int64 on the host.
+    """Entries of a video and where they stand. All tensors are on the host, int64 but for `static`.
 
     Parameters
     ----------

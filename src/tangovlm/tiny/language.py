@@ -21,7 +21,7 @@ from .questions import KINDS, questions
 from .tokenizer import END, IMAGE, PAD, VIDEO, build_tokenizer
 from .tower import load_tower
 
-STEPS = 6000
+STEPS = 4500
 _RATE = 1e-3
 _TOKENS_A_STEP = 1300
 _END_WEIGHT = 0.3

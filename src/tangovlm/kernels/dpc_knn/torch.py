@@ -33,7 +33,8 @@ def dpc_knn(points: Tensor, centers: int, neighbors: int, *, include_self: bool 
 
     Parameters
     ----------
-    points: ``(B, n, D)`` float32 or float64; distances are taken in this type.
+    points: ``(B, n, D)`` float32 or float64, the type of the distances; coordinates are rounded to about 2^-26 of the
+        largest norm of their batch.
     centers: m, 1 to n.
     neighbors: points that the density looks at, at most as many as there are.
     include_self: whether a point is a neighbour of itself.

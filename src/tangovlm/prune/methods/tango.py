@@ -13,12 +13,11 @@ from ...errors import InputError, MethodError
 from ...registry import register_method
 from ...signals.position import st_rope
 from ...signals.similarity import adjacent_similarity, compute_dtype, normalize
-from ...tokens import Selection, VideoTokens, check_sink_tokens
+from ...tokens import NO_TIMESTAMPS, Selection, VideoTokens, check_sink_tokens
 from ..reduce import Reducer
 from ..rows import arrange, static_positions
 from ..segment import segment_by_frames, segment_by_gain
 
-_NO_TIMESTAMPS = "no timestamps given: frames are taken as one second apart"
 _NO_FRAME_FEATURES = "no frame features given: segmented by the mean of each frame's tokens"
 
 
@@ -158,9 +157,9 @@ class Tango:
         if self.segmentation == "holitom":
             segments = segment_by_gain(alike)
         else:
-            frames = tokens.features.flatten(1, 2).to(unit.dtype).mean(dim=1)
-            if tokens.frame_features is not None:
-                frames = tokens.frame_features
+            frames = tokens.frame_features
+            if frames is None:
+                frames = tokens.features.flatten(1, 2).to(unit.dtype).mean(dim=1)
             segments = segment_by_frames(adjacent_similarity(normalize(frames)).cpu(), self._threshold)
         return segments, static_positions(static, segments)
 
@@ -190,7 +189,7 @@ class Tango:
     def _notes(self, tokens: VideoTokens) -> tuple[str, ...]:
         notes = []
         if "timestamps" in self.needs and tokens.timestamps is None:
-            notes.append(_NO_TIMESTAMPS)
+            notes.append(NO_TIMESTAMPS)
         if "frame_features" in self.needs and tokens.frame_features is None:
             notes.append(_NO_FRAME_FEATURES)
         return tuple(notes)
@@ -206,6 +205,9 @@ def _check(tango: Tango) -> None:
     """Raise `MethodError` for the first parameter out of its range."""
     _check_choice("placement", tango.placement, ("consistent", "release"))
     _check_choice("segmentation", tango.segmentation, ("holitom", "fastvid"))
+    for name in ("exact", "st_rope", "timestamps", "diversity", "merge"):
+        if not isinstance(getattr(tango, name), bool):
+            raise MethodError(f"{name} must be True or False, not {getattr(tango, name)!r}")
     _check_number("context_ratio", tango.context_ratio, 0, 1)
     _check_number("anchor_weight", tango.anchor_weight, 0, 1)
     _check_number("expansion", tango.expansion, 1)
