@@ -2,10 +2,14 @@
 
 import json
 import math
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tangovlm import pipeline
 from tangovlm.budget import count
 
 from .conftest import FRAMES, TOKENS_PER_FRAME, Run
@@ -56,6 +60,22 @@ def test_table_of_a_comparison(tangovlm_command: Run, clip: Path, checkpoint: Pa
         assert wanted in outcome.out
 
 
+def test_an_answer_that_looks_like_markup(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pipeline.load
+
+    def load(*arguments: Any, **options: Any) -> pipeline.VideoLLM:
+        llm = real(*arguments, **options)
+        monkeypatch.setattr(llm.tokenizer, "decode", lambda *_, **__: "[/INST] [bold]red")
+        return llm
+
+    monkeypatch.setattr(pipeline, "load", load)
+    outcome = tangovlm_command("ask", clip, "What?", "--model", checkpoint, "--compare", "--max-new-tokens", 2)
+    assert outcome.status == 0
+    assert outcome.out.count("[/INST] [bold]red") == 2
+
+
 def test_answer_alone_on_stdout(tangovlm_command: Run, clip: Path, checkpoint: Path) -> None:
     arguments = ("ask", clip, "What moves?", "--model", checkpoint, "--max-new-tokens", 4)
     outcome, as_json = tangovlm_command(*arguments), tangovlm_command(*arguments, "--json")
@@ -95,6 +115,16 @@ def test_report_is_written(tangovlm_command: Run, clip: Path, checkpoint: Path, 
     tokens = json.loads(text.split("id=tokens>")[1].split("</script>")[0])
     assert len(tokens["kept"]) == outcome.json["tokens_after"]
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_report_on_a_file_whose_name_is_no_text(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    odd, page = tmp_path / os.fsdecode(b"by\xffte.mp4"), tmp_path / "report.html"
+    shutil.copy(clip, odd)
+    arguments = ("--model", checkpoint, "--report", page, "--max-new-tokens", 2)
+    assert tangovlm_command("ask", odd, "What?", *arguments).status == 0
+    assert "by?te.mp4" in page.read_text(encoding="utf-8")
 
 
 def test_report_at_full_retention(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:

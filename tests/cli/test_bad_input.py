@@ -1,6 +1,7 @@
 """A user's mistake costs one line and status 2, and leaves nothing behind."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import av
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tangovlm import pipeline
 from tangovlm.cli import main
@@ -40,6 +42,9 @@ class TestBeforeLoading:
     def test_empty_question(self, tangovlm_command: Run, clip: Path, question: str) -> None:
         tangovlm_command("ask", clip, question).refused("question is empty")
 
+    def test_question_of_bytes_that_are_no_text(self, tangovlm_command: Run, clip: Path) -> None:
+        tangovlm_command("ask", clip, os.fsdecode(b"What is \xff?")).refused("question", "UTF-8")
+
     def test_unknown_method(self, tangovlm_command: Run, clip: Path) -> None:
         tangovlm_command("ask", clip, "What?", "--method", "magic").refused("magic", "tango")
 
@@ -59,8 +64,18 @@ class TestBeforeLoading:
         tangovlm_command("ask", clip, "What?", "--report", tmp_path / "no" / "x.html").refused("--report", "make it")
         tangovlm_command("ask", clip, "What?", "--report", tmp_path).refused("--report", "folder")
 
+    def test_report_with_a_name_that_is_too_long(self, tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:
+        tangovlm_command("ask", clip, "What?", "--report", tmp_path / ("x" * 300)).refused("--report", "too long")
+
+    def test_report_in_place_of_the_video(self, tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:
+        link = tmp_path / "link.mp4"
+        link.symlink_to(clip)
+        for report in (clip, link):
+            tangovlm_command("ask", clip, "What?", "--report", report).refused("--report", "the video itself")
+
     def test_missing_file(self, tangovlm_command: Run, tmp_path: Path) -> None:
         tangovlm_command("ask", tmp_path / "no.mp4", "What?").refused("no.mp4")
+        tangovlm_command("ask", "", "What?").refused("path of the video is empty")
 
     def test_name_with_a_line_break(self, tangovlm_command: Run, tmp_path: Path) -> None:
         tangovlm_command("ask", f"{tmp_path}/no\n\x1b[31mfile.mp4", "What?").refused("no [31mfile.mp4")
@@ -130,6 +145,17 @@ def test_damaged_checkpoint(
     if weights is not None:
         (broken / "model.safetensors").write_bytes(weights)
     tangovlm_command("ask", clip, "What?", "--model", broken).refused("cannot load", "broken")
+
+
+@pytest.mark.parametrize("part", ["multi_modal_projector", "language_model"])
+def test_weights_that_are_nan(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path, part: str) -> None:
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    spoiled = {name: tensor * math.nan if part in name else tensor for name, tensor in weights.items()}
+    save_file(spoiled, broken / "model.safetensors", metadata={"format": "pt"})
+    page = tmp_path / "report.html"
+    tangovlm_command("ask", clip, "What?", "--model", broken, "--report", page, "--json").refused("NaN", "check")
+    assert not page.exists()
 
 
 def test_missing_head_weights(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -60,6 +60,11 @@ def test_folder_that_cannot_be_made(tangovlm_command: Run, tmp_path: Path) -> No
     tangovlm_command("demo", "--output-dir", tmp_path / "file" / "in").refused("--output-dir")
 
 
+def test_files_that_cannot_be_written(tangovlm_command: Run, tmp_path: Path) -> None:
+    (tmp_path / "kept.png").mkdir()
+    tangovlm_command("demo", "--output-dir", tmp_path).refused("--output-dir", "kept.png", "folder")
+
+
 def test_embedded_model_on_its_own_clip(tangovlm_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = clip_module.write_demo
     monkeypatch.setattr(clip_module, "write_demo", lambda path: real(path)[:2])

@@ -81,6 +81,17 @@ def test_no_bars_where_nobody_looks(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+def test_bars_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with stage_bars("x: ") as advance:
+        for stage in ("decode", "encode", "generate"):
+            advance(stage, 1, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert all(f"x: {words}" in err for words in ("decoding frames", "encoding frames", "generating"))
+
+
 def test_version_and_help(tangovlm_command: Run) -> None:
     assert tangovlm_command("--version").out == f"tangovlm {tangovlm.__version__}\n"
     for arguments in ((), ("--help",)):

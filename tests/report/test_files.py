@@ -65,11 +65,16 @@ def test_a_writer_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_places_that_cannot_be_written_are_refused_early(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_bytes(b"")
+    check_writable(blocker, "--report")
     check_writable(tmp_path / "new.html", "--report")
     for path, why in (
         (tmp_path, "a folder"),
         (tmp_path / "no" / "x.html", "no folder"),
         (Path(os.devnull), "ordinary"),
+        (tmp_path / ("x" * 300), "too long"),
+        (blocker / "x.html", "Not a directory"),
     ):
         with pytest.raises(InputError, match=why):
             check_writable(path, "--report")

@@ -96,6 +96,21 @@ def test_an_mp4_cut_short(tmp_path: Path, share: float) -> None:
         refused(path, "cut short")
 
 
+@pytest.mark.parametrize("kept", [8, 12, 15])
+def test_an_mp4_cut_within_the_head_of_a_box(tmp_path: Path, kept: int) -> None:
+    path = clips.write(tmp_path / "clip.mp4", 10, muxer={"movflags": "faststart"})
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"moov") - 4 + kept])
+    refused(path, "cut short")
+
+
+@pytest.mark.parametrize(("name", "codec"), [("clip.mkv", "libx264"), ("clip.avi", "mpeg4")])
+def test_other_files_of_which_little_is_left(tmp_path: Path, name: str, codec: str) -> None:
+    path = clips.write(tmp_path / name, 10, codec=codec)
+    path.write_bytes(path.read_bytes()[:100])
+    refused(path, "damaged, copy it again")
+
+
 def test_a_fragmented_mp4_cut_short(tmp_path: Path) -> None:
     path = clips.write(tmp_path / "live.mp4", 100, muxer={"movflags": "frag_keyframe+empty_moov"})
     path.write_bytes(path.read_bytes()[:-400])

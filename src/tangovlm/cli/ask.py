@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from tangovlm import registry
-from tangovlm.report import Exchange, check_writable, heading, html_page, scene, write_whole
+from tangovlm.report import Exchange, heading, html_page, scene, write_whole
 
-from .checks import check_at_least_one, check_question, check_video, device
+from .checks import check_at_least_one, check_question, check_report, check_video, device
 from .methods import settings
 from .output import only_results, plain, show, show_json, stage_bars, talk, talk_notes
 from .tables import figures_line, figures_rows
@@ -73,7 +74,7 @@ def ask(
     pruner = registry.method(method, retention=retention)
     check_video(video)
     if report is not None:
-        check_writable(report, "--report")
+        check_report(report, video)
     with only_results():
         llm = load(model, device=device(device_name), dtype=dtype, saliency=saliency, head_weights=head_weights)
         run = Run(video, llm, frames, max_new_tokens, record=report is not None)
@@ -103,7 +104,8 @@ def write_page(path: Path, exchanges: list[Exchange], title: str, shown: dict[st
     """Write the HTML report of exchanges whose first answer was recorded."""
     answer = exchanges[0].answer
     page = html_page(scene(answer.frames, answer.video), exchanges, title=title, settings=shown)
-    write_whole(path, page.encode())
+    # The name of a file may hold bytes that are no text.
+    write_whole(path, page.encode(errors="replace"))
 
 
 def settings_of(pruner: Pruner) -> dict[str, object]:
@@ -154,7 +156,7 @@ def _show(exchange: Exchange, as_json: bool) -> None:
         talk(figures_line(answer))
     else:
         table = Table("", *(heading(each) for each in exchange.answers))
-        table.add_row("answer", *(plain(each) for each in exchange.answers))
+        table.add_row("answer", *(Text(plain(each)) for each in exchange.answers))
         for row in figures_rows([each] for each in exchange.answers):
             table.add_row(*row)
         show(table)

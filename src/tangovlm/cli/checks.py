@@ -1,15 +1,22 @@
 """What can be refused at once, before a model is loaded or a frame decoded."""
 
+from pathlib import Path
+
 import torch
 
 from tangovlm.errors import InputError
+from tangovlm.report import check_writable
 from tangovlm.video.source import local_file, open_video
 
 
 def check_question(question: str) -> None:
-    """Raise `InputError` for a question without words."""
+    """Raise `InputError` for a question without words, or of bytes that are no text."""
     if not question.strip():
         raise InputError("the question is empty: ask something about the video")
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("the question holds bytes that are not UTF-8: type it anew") from error
 
 
 def check_at_least_one(option: str, value: int | None) -> None:
@@ -27,6 +34,13 @@ def check_video(video: str) -> None:
     """
     container, _ = open_video(local_file(video))
     container.close()
+
+
+def check_report(report: Path, video: str) -> None:
+    """Raise `InputError` if a page could not be written at `report`, or would take the place of the video."""
+    check_writable(report, "--report")
+    if report.exists() and report.samefile(video):
+        raise InputError(f"--report {report} is the video itself: give another name")
 
 
 def device(name: str | None) -> str | None:

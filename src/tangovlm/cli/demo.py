@@ -11,7 +11,17 @@ from rich.text import Text
 
 from tangovlm import registry
 from tangovlm.errors import InputError
-from tangovlm.report import Exchange, draw_picture, heading, is_right, png, scene, whole_file, write_whole
+from tangovlm.report import (
+    Exchange,
+    check_writable,
+    draw_picture,
+    heading,
+    is_right,
+    png,
+    scene,
+    whole_file,
+    write_whole,
+)
 
 from .ask import Run, load, settings_of, unpruned, write_page
 from .output import only_results, plain, show, show_json, talk, talk_notes
@@ -34,6 +44,8 @@ def demo(
     _make_folder(output_dir)
     pruner = registry.method(METHOD, retention=RETENTION)
     clip, picture, page = (output_dir / name for name in ("clip.mp4", "kept.png", "report.html"))
+    for file in (clip, picture, page):
+        check_writable(file, "--output-dir")
     with only_results():
         exchanges = _exchanges(clip, pruner)
         answer = exchanges[0].answer

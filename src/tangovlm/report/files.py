@@ -1,6 +1,7 @@
 """Files appear whole or not at all."""
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,19 @@ from tangovlm.errors import InputError
 
 def check_writable(path: Path, option: str) -> None:
     """Raise `InputError` if a file could not be written at `path`; `option` is how the user named it."""
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    except OSError as error:
+        raise InputError(f"{option} {path} cannot be written ({error.strerror}): choose another place") from error
+    if mode is not None and stat.S_ISDIR(mode):
         raise InputError(f"{option} {path} is a folder: give the name of a file")
-    if path.exists() and not path.is_file():
+    if mode is not None and not stat.S_ISREG(mode):
         raise InputError(f"{option} {path} is not an ordinary file: give the name of one")
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: there is no folder {path.parent}: make it first")
-    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+    if not os.access(path.parent, os.W_OK) or (mode is not None and not os.access(path, os.W_OK)):
         raise InputError(f"{option} {path} cannot be written: choose a place where you may write")
 
 
@@ -46,7 +53,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.chmod(temporary, _mode(path))
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot write {path}: {error.strerror or error}: choose another place") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

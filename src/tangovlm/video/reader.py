@@ -70,9 +70,10 @@ class Reader:
                 if not packet.is_discard:
                     times.add(packet.pts)
         except av.FFmpegError as error:
-            raise VideoError(f"{self.file}: cannot be read through ({error.strerror}); it is damaged") from error
+            why = f"cannot be read through ({error.strerror}); it is damaged, copy it again"
+            raise VideoError(f"{self.file}: {why}") from error
         if not times:
-            raise VideoError(f"{self.file}: its video stream holds no frames with a time of presentation")
+            raise VideoError(f"{self.file}: its video stream holds no frames; it is damaged, give another file")
         self._reopen()
         return self._ordered(times, keyframes)
 

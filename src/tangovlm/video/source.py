@@ -25,6 +25,7 @@ _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, **_DECOD
 
 _PLAYLISTS = {b"#EXTM3U": "HLS", b"ffconcat": "concat", b"<?xml": "XML (DASH)", b"<MPD": "DASH"}
 _BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"mfra", b"free", b"skip", b"wide", b"uuid", b"meta"}
+_MATROSKA = b"\x1aE\xdf\xa3"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -37,6 +38,8 @@ def local_file(path: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(name := os.fspath(path), str):
         raise VideoError(f"{path!r}: a video is named by a path of text, not by {type(path).__name__}")
+    if not name:
+        raise VideoError("the path of the video is empty; give the path of a video file")
     if _URL.match(name):
         raise VideoError(f"{name}: URLs are not opened; download the video and give the path of the file")
     try:
@@ -52,7 +55,7 @@ def local_file(path: str | os.PathLike[str]) -> Path:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise VideoError(f"{name}: cannot be read ({reason}); check the path") from error
     if status.st_size == 0:
-        raise VideoError(f"{name}: the file is empty")
+        raise VideoError(f"{name}: the file is empty; copy it again, or give another")
     for mark, kind in _PLAYLISTS.items():
         if head.startswith(mark):
             raise VideoError(f"{name}: a playlist ({kind}) that points at other files; give the video file itself")
@@ -91,9 +94,10 @@ def _cut_short(file: Path) -> bool:
     length = file.stat().st_size
     place = 0
     with file.open("rb") as opened:
-        while place + 16 <= length:
+        while place + 8 <= length:
             opened.seek(place)
-            size, kind, long_size = struct.unpack(">I4sQ", opened.read(16))
+            # The length in 64 bits is often not there; where the file ends within it, it reads as beyond the end.
+            size, kind, long_size = struct.unpack(">I4sQ", opened.read(16).ljust(16, b"\xff"))
             size = long_size if size == 1 else size
             if kind not in _BOXES or size < 8:
                 return False
@@ -103,9 +107,11 @@ def _cut_short(file: Path) -> bool:
 
 def _why_not_opened(file: Path) -> str:
     with file.open("rb") as opened:
-        is_mov = opened.read(8)[4:] in _BOXES
-    if is_mov:
+        head = opened.read(12)
+    if head[4:8] in _BOXES:
         return f"{file}: an mp4 or mov file without an index that can be read; it is damaged, copy it again"
+    if head.startswith(_MATROSKA) or (head.startswith(b"RIFF") and head.endswith(b"AVI ")):
+        return f"{file}: an mkv, webm or avi file whose beginning cannot be read; it is damaged, copy it again"
     return f"{file}: not a video of a known container (mp4, mov, mkv, webm, avi, ts, mpg, flv, ogv, wmv, mxf, gif)"
 
 
