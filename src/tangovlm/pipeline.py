@@ -139,7 +139,7 @@ def load(
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"cannot load {source} ({checkpoint.first_line(error)}): fetch the checkpoint again"
+            f"cannot load {source} ({checkpoint.first_line(error)}): fetch the checkpoint again, as safetensors"
         ) from error
     config = checkpoint.preprocessor_config(source, local=local)
     return VideoLLM(
@@ -179,7 +179,8 @@ def ask(
 
     Raises
     ------
-    TangoError: see `load`, `tangovlm.method`, `tangovlm.video.decode`; InputError for an empty question.
+    TangoError: see `load`, `tangovlm.method`, `tangovlm.video.decode`; InputError for an empty question, or NaN in
+        what the model computes.
     """
     if not question.strip():
         raise InputError("the question is empty: ask something about the video")
@@ -194,13 +195,22 @@ def ask(
     inputs, prepare_ms = _timed(lambda: model_inputs(llm, clip, question))
     streamer = _Progress(report, max_new_tokens)
     with attach_family(llm.family, pruner, timestamps=clip.timestamps_s, record=record) as session:
-        output = llm.model.generate(**inputs, max_new_tokens=max_new_tokens, streamer=streamer, **_GREEDY)
+        output = llm.model.generate(
+            **inputs, max_new_tokens=max_new_tokens, streamer=streamer, logits_processor=[_refuse_nan], **_GREEDY
+        )
     text = llm.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     return _answer(text, llm, clip, session, {"decode": decode_ms, "prepare": prepare_ms})
 
 
 # A checkpoint's sampling parameters would only draw warnings from greedy search.
 _GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
+
+
+def _refuse_nan(_ids: Tensor, scores: Tensor) -> Tensor:
+    """Greedy search takes NaN for a token, and so gives an answer where there is none."""
+    if bool(scores.isnan().any()):
+        raise InputError("the model's output has NaN values: check its weights and its dtype")
+    return scores
 
 
 class _Progress(BaseStreamer):  # type: ignore[misc] # transformers is not followed

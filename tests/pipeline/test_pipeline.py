@@ -237,3 +237,41 @@ def test_missing_weights(tmp_path: Path) -> None:
     message = refused(tmp_path)
     assert "lacks 1 weights" in message
     assert "image_newline" in message
+
+
+def test_misshapen_weights(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("image_newline"))
+    tensors[name] = tensors[name][:-1].clone()
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    message = refused(tmp_path)
+    assert "misshapen" in message
+    assert "image_newline" in message
+
+
+def test_small_files_that_are_damaged(tmp_path: Path, clip: Path) -> None:
+    write_checkpoint(tmp_path)
+    config = (tmp_path / "config.json").read_bytes()
+    for content, message in ((b"\xff{", "not UTF-8"), (b'{"architectures": "Llama"}', "names no architecture")):
+        (tmp_path / "config.json").write_bytes(content)
+        assert message in refused(tmp_path)
+    (tmp_path / "config.json").write_bytes(config)
+    (tmp_path / "chat_template.jinja").write_text("{% for %}")
+    with pytest.raises(ModelError, match="template is broken"):
+        tangovlm.ask(clip, QUESTION, model=tangovlm.load(tmp_path, device="cpu"))
+
+
+@pytest.mark.parametrize("retention", [0.5, 1.0])
+@pytest.mark.parametrize("part", ["multi_modal_projector", "language_model"])
+def test_weights_with_nan(folder: Path, clip: Path, retention: float, part: str) -> None:
+    damaged = tangovlm.load(folder, device="cpu")
+    with torch.no_grad():
+        next(getattr(damaged.model.model, part).parameters()).fill_(float("nan"))
+    with pytest.raises(InputError, match="NaN"):
+        tangovlm.ask(clip, QUESTION, model=damaged, retention=retention)
+
+
+def test_head_weights_that_are_not_there(folder: Path) -> None:
+    with pytest.raises(ModelError, match="there is no ./none.safetensors"):
+        tangovlm.load(folder, device="cpu", head_weights="./none.safetensors").family.prepare(frozenset({"saliency"}))

@@ -32,7 +32,12 @@ def read_json(source: str, name: str, *, local: bool) -> dict[str, Any] | None:
 
 
 def read_text(source: str, name: str, *, local: bool) -> str | None:
-    """A text file of a checkpoint, or None; see `read_json`."""
+    """A text file of a checkpoint, or None where it has none; see `read_json` for the arguments.
+
+    Raises
+    ------
+    ModelError: no such checkpoint, or not UTF-8.
+    """
     from transformers.utils import cached_file
 
     try:
@@ -47,7 +52,12 @@ def read_text(source: str, name: str, *, local: bool) -> str | None:
         raise ModelError(
             f"cannot open {source} ({first_line(error)}): give a checkpoint directory or a hub id"
         ) from error
-    return None if path is None else Path(path).read_text(encoding="utf-8")
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{name} of {source} is not UTF-8 text: fetch the checkpoint again") from error
 
 
 def architecture(source: str, *, local: bool) -> str:
@@ -63,7 +73,9 @@ def architecture(source: str, *, local: bool) -> str:
     if config is None:
         raise ModelError(f"{source} has no config.json, or cannot be reached: give a checkpoint directory or a hub id")
     names = config.get("architectures") or [config.get("model_type")]
-    return str(names[0])
+    if not isinstance(names, list) or not isinstance(names[0], str):
+        raise ModelError(f"config.json of {source} names no architecture: give the folder of a transformers model")
+    return names[0]
 
 
 def preprocessor_config(source: str, *, local: bool) -> dict[str, Any]:
@@ -89,12 +101,13 @@ def complete(model_class: Any, source: str, **options: Any) -> Any:
 
     Raises
     ------
-    ModelError: weights are missing.
+    ModelError: weights are missing, or of other shapes than the config says.
     """
-    model, info = model_class.from_pretrained(source, output_loading_info=True, **options)
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(f"{source} lacks {len(missing)} weights, {missing[0]} among them: fetch the checkpoint again")
+    model, info = model_class.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    misfits = sorted(str(entry[0]) for entry in info["mismatched_keys"])
+    for what, names in (("lacks", sorted(info["missing_keys"])), ("has misshapen", misfits)):
+        if names:
+            raise ModelError(f"{source} {what} {len(names)} weights, {names[0]} among them: fetch the checkpoint again")
     return model
 
 

@@ -33,6 +33,8 @@ def load_head_weights(source: str | Path) -> dict[str, Tensor]:
         files = _files_of_directory(path)
     elif path.is_file():
         files = [path]
+    elif path.suffix == ".safetensors" or str(source).startswith((".", "/", "~")):
+        raise ModelError(f"there is no {source}: {_HINT}")
     else:
         files = [_download(str(source))]
     weights: dict[str, Tensor] = {}

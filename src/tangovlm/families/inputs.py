@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from torch.nn import functional
 
@@ -96,6 +97,7 @@ def chat_prompt(
     Raises
     ------
     InputError: an empty question, or one that holds a placeholder.
+    ModelError: a broken template.
     """
     if not question.strip():
         raise InputError("the question is empty: ask something about the video")
@@ -113,7 +115,11 @@ def chat_prompt(
 
 
 def _render(tokenizer: Any, template: str | None, content: Any) -> str:
-    rendered: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], chat_template=template, tokenize=False, add_generation_prompt=True
-    )
+    turn = [{"role": "user", "content": content}]
+    try:
+        rendered: str = tokenizer.apply_chat_template(
+            turn, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+    except TemplateError as error:
+        raise ModelError(f"the checkpoint's chat template is broken ({error}): fetch the checkpoint again") from error
     return rendered
