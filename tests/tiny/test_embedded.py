@@ -33,13 +33,13 @@ def test_its_class_is_stock(llm: VideoLLM) -> None:
     assert llm.model.dtype == torch.float32
 
 
-@pytest.mark.parametrize("retention", [1.0, 0.1])
-def test_it_answers_questions_about_clips_it_never_saw(llm: VideoLLM, retention: float) -> None:
+@pytest.mark.parametrize(("retention", "bound"), [(1.0, 0.8), (0.1, 0.7)])
+def test_it_answers_questions_about_clips_it_never_saw(llm: VideoLLM, retention: float, bound: float) -> None:
     result = evaluate(llm, tangovlm.Tango(retention=retention), 63)
     assert result["questions"] == 63
     assert result["tokens_after"] == count(retention, 1024)
-    assert result["exact_match"] >= 0.55
-    assert result["accuracy"] >= 0.6
+    assert result["exact_match"] >= bound
+    assert result["accuracy"] >= bound
 
 
 def test_the_benchmark_is_even_over_the_kinds_and_repeatable() -> None:

@@ -148,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
         f"{result['method']} at {result['retention']}: {result['tokens_after']:.0f} of {result['tokens_before']} tokens"
     )
     scores = f"exact {result['exact_match']:.3f}  choices {result['accuracy']:.3f}  n {result['questions']}"
-    print(f"{'all':10} {scores}  ({kept} tokens)")
+    print(f"{'all':10} {scores}  ({kept})")
     if args.json:
         print(json.dumps(result))
     return 0
