@@ -33,10 +33,15 @@ _HELD_OUT_DRAWS = 96
 
 
 class Frames(Dataset[tuple[Tensor, Tensor]]):
-    """Draw `i` of a fixed, endless sequence: two frames (2, 112, 112, 3) uint8 and their labels (2, 64, A) int8."""
+    """Draw `i` of a fixed sequence: two frames (2, 112, 112, 3) uint8 and their labels (2, 64, A) int8.
 
-    def __init__(self, draws: int, first: int = 0, seed: int = 1, final: bool = False) -> None:
-        self.draws, self.first, self.seed, self.final = draws, first, seed, final
+    Args:
+        draws: length of the whole sequence, which decides where crowded frames become fewer; first: where to begin.
+        ordinary: no crowded frames at all.
+    """
+
+    def __init__(self, draws: int, first: int = 0, seed: int = 1, ordinary: bool = False) -> None:
+        self.draws, self.first, self.seed, self.ordinary = draws, first, seed, ordinary
 
     def __len__(self) -> int:
         return self.draws - self.first
@@ -44,7 +49,7 @@ class Frames(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         draw = self.first + index
         rng = np.random.default_rng([self.seed, draw])
-        if not self.final and rng.random() < (0.85 if draw < 0.6 * self.draws else 0.4):
+        if not self.ordinary and rng.random() < (0.85 if draw < 0.6 * self.draws else 0.4):
             parts = [_labelled(sample_crowd(rng), [0.0]) for _ in range(_FRAMES_A_DRAW)]
             return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
         clip = sample_clip(rng)
@@ -198,7 +203,7 @@ def _optimizers(tower: Tower) -> tuple[Muon, torch.optim.AdamW]:
 
 
 def _held_out(device: torch.device) -> tuple[Tensor, Tensor]:
-    data = Frames(_HELD_OUT_DRAWS, seed=99, final=True)
+    data = Frames(_HELD_OUT_DRAWS, seed=99, ordinary=True)
     draws = [data[i] for i in range(_HELD_OUT_DRAWS)]
     frames, labels = torch.cat([d[0] for d in draws]), torch.cat([d[1] for d in draws])
     return to_pixels(frames.to(device)), labels.long().to(device)
