@@ -20,6 +20,7 @@ from .attach import attach_family
 from .errors import InputError, ModelError, TangoError
 from .families import checkpoint
 from .families.base import Family
+from .families.inputs import check_question
 from .session import Session, VideoRecord
 from .tokens import Pruner
 from .video import Frames, decode
@@ -182,8 +183,7 @@ def ask(
     TangoError: see `load`, `tangovlm.method`, `tangovlm.video.decode`; InputError for an empty question, or NaN in
         what the model computes.
     """
-    if not question.strip():
-        raise InputError("the question is empty: ask something about the video")
+    check_question(question)
     if isinstance(max_new_tokens, bool) or max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
     pruner = registry.method(method, retention=retention) if isinstance(method, str) else method

@@ -158,6 +158,7 @@ def test_low_precision_end_to_end(folder: Path, clip: Path) -> None:
     [
         ({"question": ""}, InputError, "question is empty"),
         ({"question": " \n"}, InputError, "question is empty"),
+        ({"question": "w\udcff"}, InputError, "not UTF-8"),
         ({"question": "what is <video>"}, InputError, "<video>"),
         ({"retention": 0}, TangoError, "retention"),
         ({"retention": 1.5}, TangoError, "retention"),

@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tangovlm import registry
+from tangovlm.families.inputs import check_question
 from tangovlm.report import Exchange, heading, html_page, scene, write_whole
 
-from .checks import check_at_least_one, check_question, check_report, check_video, device
+from .checks import check_at_least_one, check_report, check_video, device
 from .methods import settings
 from .output import only_results, plain, show, show_json, stage_bars, talk, talk_notes
 from .tables import figures_line, figures_rows

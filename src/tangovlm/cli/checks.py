@@ -9,16 +9,6 @@ from tangovlm.report import check_writable
 from tangovlm.video.source import local_file, open_video
 
 
-def check_question(question: str) -> None:
-    """Raise `InputError` for a question without words, or of bytes that are no text."""
-    if not question.strip():
-        raise InputError("the question is empty: ask something about the video")
-    try:
-        question.encode()
-    except UnicodeEncodeError as error:
-        raise InputError("the question holds bytes that are not UTF-8: type it anew") from error
-
-
 def check_at_least_one(option: str, value: int | None) -> None:
     """Raise `InputError` for a count below one."""
     if value is not None and value < 1:

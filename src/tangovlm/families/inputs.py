@@ -84,6 +84,16 @@ def _resize(frame: Tensor, spec: PixelSpec) -> Tensor:
     return resized.float().round().clamp(0, 255)
 
 
+def check_question(question: str) -> None:
+    """Raise `InputError` for a question without words, or of bytes that are no text."""
+    if not question.strip():
+        raise InputError("the question is empty: ask something about the video")
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("the question holds bytes that are not UTF-8: type it anew") from error
+
+
 def chat_prompt(
     tokenizer: Any, template: str | None, question: str, video_token: str, reserved: Sequence[str] = ()
 ) -> str:
@@ -96,11 +106,10 @@ def chat_prompt(
 
     Raises
     ------
-    InputError: an empty question, or one that holds a placeholder.
+    InputError: see `check_question`; or the question holds a placeholder.
     ModelError: a broken template.
     """
-    if not question.strip():
-        raise InputError("the question is empty: ask something about the video")
+    check_question(question)
     for token in (video_token, *reserved):
         if token in question:
             raise InputError(f"the question holds {token!r}, which stands for visual tokens: leave it out")

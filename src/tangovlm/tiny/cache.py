@@ -41,15 +41,14 @@ def draw_clip(part: str, index: int) -> Clip:
 
 
 @torch.no_grad()
-def cache_clips(run: Path, part: str, count: int, first: int = 0) -> None:
-    """Write the shards of clips [first, count) that are missing; several processes can each write a range."""
+def cache_clips(run: Path, part: str, count: int) -> None:
+    """Write the shards of clips [0, count) that are missing."""
     device = pick_device()
     model = load_tower(run).to(device).eval()
     folder = run / f"clips-{part}"
     folder.mkdir(exist_ok=True)
-    with Progress(f"cache {part}", count, first) as progress:
-        for start in range(first, count, _SHARD):
-            path = _shard(folder, start)
+    with Progress(f"cache {part}", count) as progress:
+        for start, path in _shards(folder, count):
             if not path.exists():
                 features, owners = [], []
                 for index in range(start, min(start + _SHARD, count)):
@@ -76,9 +75,6 @@ def load_clips(run: Path, part: str, count: int) -> SeenClips:
 
 
 def _shards(folder: Path, count: int) -> Iterator[tuple[int, Path]]:
+    """First clip and file of every shard."""
     for start in range(0, count, _SHARD):
-        yield start, _shard(folder, start)
-
-
-def _shard(folder: Path, start: int) -> Path:
-    return folder / f"{start:06d}.safetensors"
+        yield start, folder / f"{start:06d}.safetensors"

@@ -28,6 +28,8 @@ _FRAMES_A_DRAW = 2
 _BACKGROUND_WEIGHT = 0.12
 _ABSENT_SIGN_WEIGHT = 0.05
 _LOSS_WEIGHTS = {"count": 0.7, "center": 0.3, "row": 0.3, "column": 0.3}
+_FRAME_SIZES = (len(COLORS), len(SHAPES), len(COLORS) * len(SHAPES), 10, 10, len(SIGN_WORDS))
+"""Classes of what the pooling head must tell, in the order of `_frame_targets`."""
 _CHECKPOINT_EVERY = 250
 _HELD_OUT_DRAWS = 96
 
@@ -70,25 +72,26 @@ class Heads(nn.Module):
         self.norm = nn.RMSNorm(TEXT_WIDTH)
         self.classes = dict(ATTRIBUTES, row=GRID, column=GRID)
         self.dense = nn.Linear(TEXT_WIDTH, sum(self.classes.values()))
-        self.frame = nn.Linear(VISION_WIDTH, _FRAME_CLASSES)
+        self.frame = nn.Linear(VISION_WIDTH, sum(_FRAME_SIZES))
 
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
         logits = self.dense(self.norm(tokens)).split(list(self.classes.values()), -1)
         return dict(zip(self.classes, logits, strict=True))
 
 
-_FRAME_CLASSES = len(COLORS) + len(SHAPES) + len(COLORS) * len(SHAPES) + 20 + len(SIGN_WORDS)
+def _by_name(labels: Tensor) -> dict[str, Tensor]:
+    """Labels (..., A) as one tensor (...) for each attribute."""
+    return dict(zip(ATTRIBUTES, labels.unbind(-1), strict=True))
 
 
-def _frame_targets(labels: Tensor) -> Tensor:
+def _frame_targets(labels: dict[str, Tensor]) -> Tensor:
     """What a frame holds, multi-hot (F, classes): colours, shapes, coloured shapes, digits in place, words."""
-    names = list(ATTRIBUTES)
-    color, shape, tens, units, word = (labels[..., names.index(n)] for n in ("color", "shape", "tens", "units", "word"))
+    color, shape = labels["color"], labels["shape"]
     pair = torch.where(color > 0, (color - 1) * len(SHAPES) + shape, 0)
-    sizes = (len(COLORS), len(SHAPES), len(COLORS) * len(SHAPES), 10, 10, len(SIGN_WORDS))
+    held = (color, shape, pair, labels["tens"], labels["units"], labels["word"])
     hot = []
-    for classes, size in zip((color, shape, pair, tens, units, word), sizes, strict=True):
-        present = torch.zeros(len(labels), size + 1, device=labels.device).scatter_(1, classes, 1.0)
+    for classes, size in zip(held, _FRAME_SIZES, strict=True):
+        present = torch.zeros(len(classes), size + 1, device=classes.device).scatter_(1, classes, 1.0)
         hot.append(present[:, 1:])
     return torch.cat(hot, 1)
 
@@ -122,15 +125,16 @@ class Tower(nn.Module):
         dense, frame = self(pixels)
         filled = labels[..., :-1].amax(-1) > 0
         weight = torch.where(filled, 1.0, _BACKGROUND_WEIGHT)
-        sign = labels[..., list(ATTRIBUTES).index("tens")] + labels[..., list(ATTRIBUTES).index("word")] > 0
+        named = _by_name(labels)
+        sign = named["tens"] + named["word"] > 0
         cells = torch.arange(GRID * GRID, device=labels.device).expand(len(labels), -1)
-        targets = dict(zip(ATTRIBUTES, labels.unbind(-1), strict=True), row=cells // GRID, column=cells % GRID)
+        targets = dict(named, row=cells // GRID, column=cells % GRID)
         out = {}
         for name, logits in dense.items():
             used = torch.where(sign, 1.0, _ABSENT_SIGN_WEIGHT) if name in ("tens", "units", "word") else weight
             loss = F.cross_entropy(logits.flatten(0, 1), targets[name].flatten(), reduction="none")
             out[name] = (loss * used.flatten()).sum() / used.sum()
-        out["frame"] = 8 * F.binary_cross_entropy_with_logits(frame, _frame_targets(labels))
+        out["frame"] = 8 * F.binary_cross_entropy_with_logits(frame, _frame_targets(named))
         return out
 
     @torch.no_grad()
@@ -138,7 +142,7 @@ class Tower(nn.Module):
         """Share of the cells that have an attribute whose class is read right."""
         dense, _ = self(pixels)
         result = {}
-        for name, truth in zip(ATTRIBUTES, labels.unbind(-1), strict=True):
+        for name, truth in _by_name(labels).items():
             has = truth > 0
             result[name] = (dense[name].argmax(-1) == truth)[has].float().mean().item()
         return result
