@@ -15,8 +15,8 @@ README = ROOT / "README.md"
 
 
 def methods_table() -> str:
-    """Every registered method: name, needs, paper, where its official code is."""
-    lines = ["| method | needs | paper | official code |", "|---|---|---|---|"]
+    """Every registered method: name, stage, signals, paper, where its official code is."""
+    lines = ["| method | stage | reads | paper | official code |", "|---|---|---|---|---|"]
     return "\n".join(lines + [_method_row(card) for card in cards()])
 
 
@@ -66,11 +66,12 @@ def filled(text: str, parts: dict[str, str]) -> str:
 
 
 def _method_row(card: MethodCard) -> str:
-    needs = ", ".join(card.needs) or "features only"
+    reads = ", ".join(card.signals) or "features only"
     url, _, commit = card.official_repo.partition("@")
-    code = f"[{'/'.join(url.split('/')[-2:])} @ {commit}]({url}/tree/{commit})"
-    paper = f"[{card.paper.removeprefix('https://').removeprefix('arxiv.org/abs/')}]({card.paper})"
-    return f"| [`{card.name}`](docs/methods/{card.name}.md) | {needs} | {paper} | {code} |"
+    code = f"[{'/'.join(url.split('/')[-2:])} @ {commit}]({url}/tree/{commit})" if url else ""
+    short = card.paper.removeprefix("https://").removeprefix("arxiv.org/abs/")
+    paper = f"[{short}]({card.paper})" if card.paper else ""
+    return f"| [`{card.name}`](docs/methods/{card.name}.md) | {card.stage} | {reads} | {paper} | {code} |"
 
 
 def _summary(source: Path) -> str:

@@ -64,6 +64,17 @@ def apportion(shares: Iterable[Fraction]) -> list[int]:
     return [after - before for before, after in pairwise(bounds)]
 
 
+def proportional(total: int, weights: Sequence[float | Fraction], caps: Sequence[int]) -> list[int]:
+    """Split ``total`` in proportion to ``weights`` above 0, with at most ``caps[i]`` for each; see `apportion`.
+
+    What a full one cannot take goes to the others in proportion. The sum is ``total``, or all caps if that is less.
+
+    >>> proportional(10, [1, 1, 8], [9, 9, 4])
+    [3, 3, 4]
+    """
+    return apportion(_fill([Fraction(weight) for weight in weights], caps, total))
+
+
 def equivalent_retention(per_layer: Sequence[float]) -> float:
     """Mean kept fraction over the layers of the language model (Tango paper, Eq. 1).
 
@@ -76,6 +87,42 @@ def equivalent_retention(per_layer: Sequence[float]) -> float:
     return float(sum(exact(ratio) for ratio in per_layer) / len(per_layer))
 
 
+def kept_per_layer(cuts: Sequence[tuple[int, float]], layers: int) -> list[Fraction]:
+    """Kept fraction in each of ``layers`` layers, where ``(layer, kept)`` says what is kept from that layer on.
+
+    >>> [float(kept) for kept in kept_per_layer([(1, 0.5), (3, 0.25)], 4)]
+    [1.0, 0.5, 0.5, 0.25]
+
+    Raises
+    ------
+    InputError: layers that do not ascend within 0..layers, or a fraction outside [0, 1].
+    """
+    places = [0, *(layer for layer, _ in cuts), layers]
+    if layers < 1 or any(after < before for before, after in pairwise(places)):
+        raise InputError(f"layers must ascend within 0..{layers}, not {places[1:-1]}")
+    if not all(0 <= kept <= 1 for _, kept in cuts):
+        raise InputError(f"a kept fraction is in [0, 1], not {[kept for _, kept in cuts]}")
+    fractions = [Fraction(1), *(exact(kept) for _, kept in cuts)]
+    return [kept for kept, (start, end) in zip(fractions, pairwise(places), strict=True) for _ in range(start, end)]
+
+
+def before_llm(equivalent: float, per_layer: Sequence[Fraction]) -> float:
+    """Fraction to keep before the language model whose layers keep ``per_layer`` of that (Eq. 1 solved for the first).
+
+    Raises
+    ------
+    InputError: ``equivalent`` is outside (0, 1], or more than is left when everything is kept before the model.
+    """
+    validate_retention(equivalent)
+    most = sum(per_layer, Fraction(0)) / len(per_layer)
+    if exact(equivalent) > most:
+        raise InputError(
+            f"an average of {equivalent} is out of reach: pruning inside the model leaves at most {float(most):.4g} "
+            "of the tokens on average"
+        )
+    return float(exact(equivalent) / most)
+
+
 def pre_llm_retention(equivalent: float, *, after_layer: int, keep: float, layers: int) -> float:
     """Fraction to keep before the LLM so that keeping ``keep`` of that after ``after_layer`` layers averages out.
 
@@ -84,18 +131,42 @@ def pre_llm_retention(equivalent: float, *, after_layer: int, keep: float, layer
 
     Raises
     ------
-    InputError: layers out of order, a fraction outside (0, 1], or an average that cannot be reached.
+    InputError: see `kept_per_layer` and `before_llm`.
+    """
+    return before_llm(equivalent, kept_per_layer([(after_layer, validate_retention(keep))], layers))
+
+
+def schedule(equivalent: float, cuts: Sequence[tuple[int, float]], layers: int) -> list[float]:
+    """Fractions to keep from each cut's layer on so that Eq. 1 gives ``equivalent``; one power of the fractions given.
+
+    A single cut has a solution in closed form; several are found by bisection of the power, to 12 digits.
+
+    >>> schedule(0.5, [(2, 0.5)], 4), schedule(0.625, [(1, 0.5), (2, 0.5)], 4)
+    ([0.0], [0.5, 0.5])
+
+    Raises
+    ------
+    InputError: ``equivalent`` is outside (0, 1], or less than what the layers before the first cut hold.
     """
     validate_retention(equivalent)
-    validate_retention(keep)
-    if not 0 <= after_layer <= layers or layers < 1:
-        raise InputError(f"after_layer must be in 0..{layers} and layers >= 1, not {after_layer} of {layers}")
-    ratio = exact(equivalent) * layers / (after_layer + (layers - after_layer) * exact(keep))
-    if ratio > 1:
+    first = cuts[0][0]
+    least = Fraction(first, layers)
+    if exact(equivalent) < least:
         raise InputError(
-            f"an average of {equivalent} is out of reach when {keep} is kept after layer {after_layer} of {layers}"
+            f"an average of {equivalent} is out of reach: the {first} of {layers} layers before the first cut keep "
+            f"everything, so the smallest is {float(least):.4g}"
         )
-    return float(ratio)
+    if len(cuts) == 1:
+        return [float((exact(equivalent) * layers - first) / (layers - first))]
+    low, high = 0.0, 1024.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        powers = [(layer, kept**middle) for layer, kept in cuts]
+        if equivalent_retention([float(kept) for kept in kept_per_layer(powers, layers)]) > equivalent:
+            low = middle
+        else:
+            high = middle
+    return [round(kept**high, 12) for _, kept in cuts]
 
 
 def prefill_flops(tokens_per_layer: Sequence[int], *, hidden: int, intermediate: int, mlp_matrices: int = 3) -> int:
@@ -165,7 +236,7 @@ def exact_rows(total: int, segments: Sequence[SegmentShape], context_ratio: floa
     return [RowCount(k, s) for k, s in zip(kept, salient, strict=True)]
 
 
-def _fill(weights: Sequence[int], caps: Sequence[int], total: int) -> list[Fraction]:
+def _fill(weights: Sequence[int] | Sequence[Fraction], caps: Sequence[int], total: int) -> list[Fraction]:
     """``min(cap, level * weight)`` with the one level at which they sum to ``total`` (or to all caps)."""
     shares = [Fraction(cap) for cap in caps]
     left, weight = Fraction(min(total, sum(caps))), sum(weights)

@@ -8,18 +8,24 @@ from .conftest import Run
 
 
 def test_json_lists_every_method(tangovlm_command: Run) -> None:
-    listed = {entry["name"]: entry for entry in tangovlm_command("methods", "--json").json["methods"]}
+    listed = {entry["name"]: entry for entry in tangovlm_command("methods", "--json").json}
     assert list(listed) == list(registry.methods())
     for name, entry in listed.items():
         pruner = registry.method(name)
-        assert entry["needs"] == sorted(pruner.needs)
-        assert entry["paper"].startswith("https://")
+        assert entry["stage"] == pruner.stage
+        assert len(entry["signals"]) == len(pruner.needs) and "saliency" not in entry["signals"]
+        assert entry["paper"] == "" or entry["paper"].startswith("https://")
         assert list(entry["parameters"]) == [field.name for field in fields(pruner) if field.init]
         assert registry.method(name, **entry["parameters"]) == pruner
+
+
+def test_saliency_is_named_by_its_attention(tangovlm_command: Run) -> None:
+    listed = {entry["name"]: entry for entry in tangovlm_command("methods", "--json").json}
+    assert listed["tango"]["signals"] == ["p-attn", "timestamps"]
 
 
 def test_table(tangovlm_command: Run) -> None:
     outcome = tangovlm_command("methods")
     assert outcome.status == 0
-    for wanted in ("tango", "saliency", "retention=0.1", "neighbors=7"):
+    for wanted in ("tango", "p-attn", "retention=0.1", "neighbors=7"):
         assert wanted in outcome.out

@@ -16,6 +16,7 @@ from tangovlm.budget import (
     exact_rows,
     pre_llm_retention,
     prefill_flops,
+    proportional,
     release_rows,
     validate_retention,
 )
@@ -57,6 +58,22 @@ def test_nothing_cannot_be_counted() -> None:
 def test_running_totals_are_rounded() -> None:
     assert apportion([Fraction(1, 2)] * 4) == [1, 0, 1, 0]
     assert apportion([]) == []
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.floats(1e-3, 1e3), st.integers(1, 9)), min_size=1, max_size=8), st.data())
+def test_proportional(bins: list[tuple[float, int]], data: st.DataObject) -> None:
+    weights, caps = [weight for weight, _ in bins], [cap for _, cap in bins]
+    total = data.draw(st.integers(0, sum(caps)))
+    parts = proportional(total, weights, caps)
+    assert sum(parts) == total
+    assert all(0 <= part <= cap for part, cap in zip(parts, caps, strict=True))
+    assert proportional(sum(caps) + 5, weights, caps) == caps
+
+
+def test_proportional_passes_on_what_does_not_fit() -> None:
+    assert proportional(12, [1.0, 2.0, 3.0], [12, 12, 12]) == [2, 4, 6]
+    assert proportional(12, [1.0, 2.0, 3.0], [12, 12, 3]) == [3, 6, 3]
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

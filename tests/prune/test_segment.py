@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tangovlm.prune import segment
 from tangovlm.prune.rows import static_positions
-from tangovlm.prune.segment import segment_by_frames, segment_by_gain, static_runs
+from tangovlm.prune.segment import segment_by_frames, segment_by_gain, segment_by_labels, static_runs
 
 
 @st.composite
@@ -89,3 +89,56 @@ def test_frames_are_cut_below_the_threshold_and_at_the_lowest() -> None:
     assert segment_by_frames(similarity, 0.1) == (1,) * 6
     assert segment_by_frames(torch.zeros(0), 0.5) == (1,)
     assert segment_by_frames(torch.zeros(3), 0.5) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sizes"),
+    [
+        ((0, 0, 1, 2, 3, 3, 3, 3, 3), (2, 7)),  # a gap joins the longer run
+        ((1, 2, 3, 3, 3, 2, 2), (5, 2)),  # a gap at the start joins the only one
+        ((0, 1, 0, 1, 0, 1, 0, 1), (8,)),  # no run at all
+        ((0, 0, 1, 2, 2), (3, 2)),  # the left one of equals
+        ((0, 0, 1, 0, 0), (5,)),  # runs tied for longest are both kept, and meet again
+        ((0, 0, 0, 1, 1, 0, 0), (3, 4)),  # a shorter run of a cluster is a gap
+        ((0, 0, 1, 2, 2, 3, 4, 4, 4), (3, 2, 4)),  # every gap by itself
+        ((0,), (1,)),
+    ],
+)
+def test_clusters_of_frames_are_made_contiguous(labels: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+    assert segment_by_labels(labels) == sizes
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=14))
+def test_contiguous_clusters_equal_a_version_frame_by_frame(labels: list[int]) -> None:
+    sizes = segment_by_labels(labels)
+    assert sum(sizes) == len(labels)
+    assert min(sizes) > 1
+    assert sizes == contiguous(labels)
+
+
+def contiguous(labels: list[int]) -> tuple[int, ...]:
+    """`segment_by_labels` on a list that is relabelled in place."""
+
+    def run(frame: int) -> tuple[int, int]:
+        first = last = frame
+        while first > 0 and names[first - 1] == names[frame]:
+            first -= 1
+        while last + 1 < len(names) and names[last + 1] == names[frame]:
+            last += 1
+        return first, last + 1
+
+    names: list[int | None] = list(labels)
+    lengths = [run(t)[1] - run(t)[0] for t in range(len(names))]
+    longest = {name: max(n for n, other in zip(lengths, labels, strict=True) if other == name) for name in labels}
+    names = [name if n == longest[name] and n > 1 else None for name, n in zip(labels, lengths, strict=True)]
+    while None in names and any(name is not None for name in names):
+        start, end = run(names.index(None))
+        beside = [run(t) for t in (start - 1, end) if 0 <= t < len(names)]
+        first, _ = max(beside, key=lambda other: (other[1] - other[0], -other[0]))
+        names[start:end] = [names[first]] * (end - start)
+    sizes, t = [], 0
+    while t < len(names):
+        sizes.append(run(t)[1] - t)
+        t += sizes[-1]
+    return tuple(sizes)

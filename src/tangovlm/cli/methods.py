@@ -1,6 +1,6 @@
 """`tangovlm methods`: every method that is registered, what it needs, and its settings."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +16,10 @@ class MethodCard:
     """A registered method as the lists show it; `parameters` are its fields with their defaults."""
 
     name: str
-    needs: tuple[str, ...]
+    stage: str
+    """"pre-llm" or "in-llm"."""
+    signals: tuple[str, ...]
+    """What it reads beside the features; a saliency by the attention that it is meant to be, "attn" or "p-attn"."""
     paper: str
     official_repo: str
     parameters: dict[str, Any]
@@ -28,16 +31,16 @@ def cards() -> list[MethodCard]:
 
 
 def methods(as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False) -> None:
-    """List the methods: what each needs, its paper, its settings with their defaults."""
+    """List the methods: where each works, what it reads, its paper, its settings with their defaults."""
     if as_json:
-        show_json({"methods": [_as_dict(card) for card in cards()]})
+        show_json([asdict(card) for card in cards()])
         return
     table = Table(show_lines=True)
-    for column in ("method", "needs", "paper", "settings (defaults)"):
+    for column in ("method", "stage", "signals", "paper", "settings (defaults)"):
         table.add_column(column, overflow="fold")
     for card in cards():
         chosen = ", ".join(f"{name}={value!r}" for name, value in card.parameters.items())
-        table.add_row(card.name, ", ".join(card.needs) or "features only", card.paper, chosen)
+        table.add_row(card.name, card.stage, ", ".join(card.signals) or "features only", card.paper or "none", chosen)
     show(table)
 
 
@@ -50,12 +53,9 @@ def _card(name: str) -> MethodCard:
     pruner: Any = registry.method(name)
     return MethodCard(
         name=name,
-        needs=tuple(sorted(pruner.needs)),
+        stage=pruner.stage,
+        signals=tuple(sorted(pruner.signal if need == "saliency" else need for need in pruner.needs)),
         paper=pruner.paper,
         official_repo=pruner.official_repo,
         parameters=settings(pruner),
     )
-
-
-def _as_dict(card: MethodCard) -> dict[str, object]:
-    return {field.name: getattr(card, field.name) for field in fields(card)}

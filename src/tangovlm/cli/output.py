@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
@@ -57,8 +57,8 @@ def show(result: RenderableType, *, to_stderr: bool = False) -> None:
     console.print(Text(plain(result)) if isinstance(result, str) else result)
 
 
-def show_json(result: Mapping[str, object]) -> None:
-    """One line with one JSON object."""
+def show_json(result: Mapping[str, object] | Sequence[object]) -> None:
+    """One line of JSON."""
     print(json.dumps(result, allow_nan=False), flush=True)
 
 

@@ -43,6 +43,15 @@ class Rows:
         return [size for shape in self.shapes for size in shape.rows]
 
     @cached_property
+    def kinds(self) -> list[bool]:
+        """Whether each row is a static one."""
+        return [
+            static
+            for shape in self.shapes
+            for static in ([True] if shape.static else []) + ([False] * shape.frames if shape.dynamic else [])
+        ]
+
+    @cached_property
     def starts(self) -> list[int]:
         """First entry of each row."""
         return [0, *accumulate(self.sizes)][:-1]

@@ -1,9 +1,20 @@
 """Temporal video segmentation: where consecutive frames belong together."""
 
+from collections.abc import Sequence
+from itertools import accumulate, groupby
+from operator import itemgetter
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
+from ..signals.similarity import adjacent_similarity, compute_dtype, normalize
+from ..tokens import VideoTokens
+
+T = TypeVar("T")
+
 WINDOW_CAP = 1024
+NO_FRAME_FEATURES = "no frame features given: segmented by the mean of each frame's tokens"
 
 
 def static_runs(static: Tensor) -> Tensor:
@@ -76,3 +87,41 @@ def segment_by_frames(similarity: Tensor, threshold: float, cuts: int = 7) -> tu
     cut[similarity.sort(stable=True).indices[:cuts]] = True
     ends = [*(cut.nonzero().flatten() + 1).tolist(), similarity.shape[0] + 1]
     return tuple(end - start for start, end in zip([0, *ends], ends, strict=False))
+
+
+def segment_by_labels(labels: Sequence[int]) -> tuple[int, ...]:
+    """Segments from the cluster of each frame, made contiguous (PruneVid, arXiv 2412.16117).
+
+    A cluster keeps its longest runs of frames, but none of a single frame; each gap that is left joins, as a whole and
+    from left to right, the longer of the runs beside it, the left one of equals. Without any run all is one segment.
+    """
+    runs = [(label, len(list(group))) for label, group in groupby(labels)]
+    longest = {label: max(size for other, size in runs if other == label) for label, _ in runs}
+    kept = [(label if size == longest[label] > 1 else None, size) for label, size in runs]
+    joined = [(label, sum(size for _, size in group)) for label, group in groupby(kept, key=itemgetter(0))]
+    segments: list[tuple[int | None, int]] = []
+    for i, (label, size) in enumerate(joined):
+        if label is None:
+            left = segments[-1] if segments else (None, 0)
+            right = joined[i + 1] if i + 1 < len(joined) else (None, 0)
+            label = left[0] if left[1] >= right[1] else right[0]
+        if segments and segments[-1][0] == label:
+            size += segments.pop()[1]
+        segments.append((label, size))
+    return tuple(size for _, size in segments)
+
+
+def frame_means(tokens: VideoTokens) -> Tensor:
+    """``(T, D)`` in float32 (float64 for float64): the mean token of each frame."""
+    flat = tokens.features.flatten(1, 2)
+    return flat.to(compute_dtype(flat.dtype)).mean(dim=1)
+
+
+def adjacent_frames(frames: Tensor) -> Tensor:
+    """``(T - 1,)`` on the host: cosines between vectors ``(T, Dv)`` of adjacent frames."""
+    return adjacent_similarity(normalize(frames)).cpu()
+
+
+def by_segment(values: Sequence[T], segments: Sequence[int]) -> list[Sequence[T]]:
+    """Values of frames as one part a segment."""
+    return [values[end - size : end] for end, size in zip(accumulate(segments), segments, strict=True)]

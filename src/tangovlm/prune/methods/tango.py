@@ -1,8 +1,6 @@
 """Tango: tuned salient selection and spatio-temporal merging (arXiv 2604.09547)."""
 
 from dataclasses import dataclass, field, fields, replace
-from math import isfinite
-from numbers import Real
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -14,11 +12,11 @@ from ...registry import register_method
 from ...signals.position import st_rope
 from ...signals.similarity import adjacent_similarity, compute_dtype, normalize
 from ...tokens import NO_TIMESTAMPS, Selection, VideoTokens, check_sink_tokens
+from ..checks import check_choice, check_flag, check_integer, check_number, is_integer
+from ..identity import keep_all
 from ..reduce import Reducer
 from ..rows import arrange, static_positions
-from ..segment import segment_by_frames, segment_by_gain
-
-_NO_FRAME_FEATURES = "no frame features given: segmented by the mean of each frame's tokens"
+from ..segment import NO_FRAME_FEATURES, adjacent_frames, frame_means, segment_by_frames, segment_by_gain
 
 
 @register_method
@@ -59,6 +57,8 @@ class Tango:
     """
 
     name: ClassVar[str] = "tango"
+    stage: ClassVar[str] = "pre-llm"
+    signal: ClassVar[str] = "p-attn"
     paper: ClassVar[str] = "https://arxiv.org/abs/2604.09547"
     official_repo: ClassVar[str] = "https://github.com/xjtupanda/Tango@cc815b6"
 
@@ -127,7 +127,7 @@ class Tango:
         unit = normalize(tokens.features)
         segments, static = self._segment(tokens, unit)
         if self.retention == 1:
-            return _identity(tokens, segments)
+            return keep_all(tokens, segments)
         saliency = self._saliency(tokens)
         rows = arrange(static, segments)
         if self.exact:
@@ -157,10 +157,8 @@ class Tango:
         if self.segmentation == "holitom":
             segments = segment_by_gain(alike)
         else:
-            frames = tokens.frame_features
-            if frames is None:
-                frames = tokens.features.flatten(1, 2).to(unit.dtype).mean(dim=1)
-            segments = segment_by_frames(adjacent_similarity(normalize(frames)).cpu(), self._threshold)
+            frames = frame_means(tokens) if tokens.frame_features is None else tokens.frame_features
+            segments = segment_by_frames(adjacent_frames(frames), self._threshold)
         return segments, static_positions(static, segments)
 
     def _saliency(self, tokens: VideoTokens) -> Tensor:
@@ -191,61 +189,32 @@ class Tango:
         if "timestamps" in self.needs and tokens.timestamps is None:
             notes.append(NO_TIMESTAMPS)
         if "frame_features" in self.needs and tokens.frame_features is None:
-            notes.append(_NO_FRAME_FEATURES)
+            notes.append(NO_FRAME_FEATURES)
         return tuple(notes)
-
-
-def _identity(tokens: VideoTokens, segments: tuple[int, ...]) -> Selection:
-    indices = torch.arange(tokens.count, device=tokens.features.device)
-    grid = (tokens.frames, tokens.height, tokens.width)
-    return Selection(indices, tokens.features.flatten(0, 2).clone(), indices.view(grid).clone(), segments)
 
 
 def _check(tango: Tango) -> None:
     """Raise `MethodError` for the first parameter out of its range."""
-    _check_choice("placement", tango.placement, ("consistent", "release"))
-    _check_choice("segmentation", tango.segmentation, ("holitom", "fastvid"))
+    check_choice("placement", tango.placement, ("consistent", "release"))
+    check_choice("segmentation", tango.segmentation, ("holitom", "fastvid"))
     for name in ("exact", "st_rope", "timestamps", "diversity", "merge"):
-        if not isinstance(getattr(tango, name), bool):
-            raise MethodError(f"{name} must be True or False, not {getattr(tango, name)!r}")
-    _check_number("context_ratio", tango.context_ratio, 0, 1)
-    _check_number("anchor_weight", tango.anchor_weight, 0, 1)
-    _check_number("expansion", tango.expansion, 1)
+        check_flag(name, getattr(tango, name))
+    check_number("context_ratio", tango.context_ratio, 0, 1)
+    check_number("anchor_weight", tango.anchor_weight, 0, 1)
+    check_number("expansion", tango.expansion, 1)
     for name in ("segment_threshold", "static_threshold"):
         if getattr(tango, name) is not None:
-            _check_number(name, getattr(tango, name))
+            check_number(name, getattr(tango, name))
     for name in ("base_time", "base_space"):
-        _check_number(name, getattr(tango, name), 0)
+        check_number(name, getattr(tango, name), 0)
         if getattr(tango, name) == 0:
             raise MethodError(f"{name} must be above 0: it is a frequency base such as 1e4")
-    if not _is_integer(tango.neighbors) or tango.neighbors < 1:
-        raise MethodError(f"neighbors must be an integer >= 1, not {tango.neighbors!r}")
+    check_integer("neighbors", tango.neighbors, 1)
     sections = tango.rope_sections
     if sections is not None and (
-        not isinstance(sections, tuple) or len(sections) != 3 or not all(_is_integer(s) and s >= 0 for s in sections)
+        not isinstance(sections, tuple) or len(sections) != 3 or not all(is_integer(s) and s >= 0 for s in sections)
     ):
         raise MethodError(f"rope_sections must be three integers >= 0 (time, row, column), not {sections!r}")
     sinks = tango.sink_tokens
-    if sinks is not None and (not isinstance(sinks, tuple) or not all(_is_integer(s) and s >= 0 for s in sinks)):
+    if sinks is not None and (not isinstance(sinks, tuple) or not all(is_integer(s) and s >= 0 for s in sinks)):
         raise MethodError(f"sink_tokens must be a tuple of grid positions h * W + w, not {sinks!r}")
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise MethodError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-
-
-def _check_number(name: str, value: object, low: float | None = None, high: float | None = None) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, Real)
-        or not isfinite(value)
-        or (low is not None and float(value) < low)
-        or (high is not None and float(value) > high)
-    ):
-        bounds = " ".join([*([f">= {low}"] if low is not None else []), *([f"<= {high}"] if high is not None else [])])
-        raise MethodError(f"{name} must be a finite number {bounds}, not {value!r}")
