@@ -75,6 +75,24 @@ def test_a_killed_stage_goes_on_where_it_was(
     assert all(torch.allclose(resumed[name], straight[name], atol=1e-6) for name in straight)
 
 
+def test_an_earlier_run_is_the_start_of_a_later_one(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no steps to take, a run that starts from another one has its weights."""
+    monkeypatch.setattr(tower, "_HELD_OUT_DRAWS", 2)
+    monkeypatch.setattr(tower, "WARM_RATE", 0.0)
+    train.main(
+        ["--run", str(tmp_path), "--earlier", str(small), "--stages", "tower", "--tower-steps", "1", "--workers", "0"]
+    )
+    started, taught = _weights(tmp_path / "tower.pt", "tower"), _weights(small / "tower.pt", "tower")
+    assert all(torch.allclose(started[name], taught[name], atol=1e-6) for name in taught)
+
+    tokenizer = build_tokenizer()
+    model = language.build_language(tmp_path, tokenizer, torch.zeros(1, 64, 192), small).state_dict()
+    trained = _weights(small / "language.pt", "model")
+    assert all(torch.allclose(model[name], trained[name], atol=1e-6) for name in trained)
+
+
 def test_caching_fills_in_the_shards_that_are_missing(small: Path) -> None:
     shard = small / "clips-train" / "000000.safetensors"
     before, time = shard.read_bytes(), shard.stat().st_mtime_ns

@@ -7,13 +7,13 @@ from tangovlm.tiny.glyphs import PALETTE
 from tangovlm.tiny.labels import ATTRIBUTES, cell_labels
 from tangovlm.tiny.questions import KINDS, POSITIONS, descriptions, questions
 from tangovlm.tiny.render import CELL, GRID, render
-from tangovlm.tiny.world import LENGTH, SIDE, Clip, sample_clip, sample_crowd
+from tangovlm.tiny.world import LARGEST_GROUP, LENGTHS, PACES, SIDE, Clip, sample_clip, sample_crowd
 
-CLIPS = [sample_clip(np.random.default_rng([40, i])) for i in range(60)]
+CLIPS = [sample_clip(np.random.default_rng([40, i]), LENGTHS[i % 4]) for i in range(60)]
 
 
 def test_a_clip_is_a_function_of_its_seed() -> None:
-    again = sample_clip(np.random.default_rng([40, 3]))
+    again = sample_clip(np.random.default_rng([40, 3]), LENGTHS[3])
     assert again == CLIPS[3]
     first, second = render(again, [0.0, 7.5]), render(CLIPS[3], [0.0, 7.5])
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
@@ -37,11 +37,11 @@ def test_scenes_cover_every_moment_that_is_shown(frames: int) -> None:
             assert sum(s.start <= time < s.end for s in clip.scenes) == 1
 
 
-def test_a_flash_is_in_exactly_one_of_sixteen_frames() -> None:
+def test_a_flash_is_in_exactly_one_frame_a_moment() -> None:
     flashes = [(clip, t) for clip in CLIPS for t in clip.things if t.role == "flash"]
     assert len(flashes) > 10
     for clip, flash in flashes:
-        assert sum(flash.start <= time < flash.end for time in clip.times(LENGTH)) == 1
+        assert sum(flash.start <= time < flash.end for time in clip.times(int(clip.length))) == 1
 
 
 def test_playing_backwards_twice_gives_the_clip() -> None:
@@ -52,6 +52,42 @@ def test_playing_backwards_twice_gives_the_clip() -> None:
         ]
         for a, b in zip(twice.things, clip.things, strict=True):
             assert np.allclose(a.points, b.points)
+        for scene, again in zip(clip.scenes, twice.scenes, strict=True):
+            assert [(d.kind, d.start, d.end, d.seed) for d in again.decoys] == [
+                (d.kind, d.start, d.end, d.seed) for d in scene.decoys
+            ]
+
+
+def test_backwards_shows_the_same_pictures_in_the_other_order() -> None:
+    for clip in CLIPS[:8]:
+        middle = [moment + 0.5 for moment in range(int(clip.length))]
+        (forwards, _), (backwards, _) = render(clip, middle), render(clip.reversed(), middle)
+        # The grain of a frame depends on its time, and halves of a pixel may be rounded the other way.
+        difference = np.abs(forwards.astype(int) - backwards[::-1].astype(int)) > 60
+        assert difference.mean() < 0.05
+
+
+def test_things_fill_a_fifth_of_the_cells() -> None:
+    """Enough that a tenth of the tokens cannot hold everything."""
+    covers = [float((render(clip, clip.times(4))[1] > 0).mean()) for clip in CLIPS]
+    assert 0.15 < np.mean(covers) < 0.25
+
+
+def test_equal_things_stand_apart() -> None:
+    groups = [thing for clip in CLIPS for thing in clip.things if thing.role == "group"]
+    assert {len(group.points) for group in groups} == set(range(1, LARGEST_GROUP + 1))
+    for group in groups:
+        for i, (x, y) in enumerate(group.points):
+            assert all(max(abs(x - a), abs(y - b)) > group.width for a, b in group.points[:i])
+
+
+def test_every_pace_and_its_scenes() -> None:
+    clips = {pace: [sample_clip(np.random.default_rng(i), 32, pace) for i in range(30)] for pace in PACES}
+    pans = {pace: sum(s.pan != (0.0, 0.0) for c in some for s in c.scenes) for pace, some in clips.items()}
+    cuts = {pace: sum(len(c.scenes) for c in some) for pace, some in clips.items()}
+    assert pans["still"] == 0 < pans["calm"] < pans["busy"]
+    assert cuts["still"] < cuts["calm"] < cuts["busy"]
+    assert {clip.pace for clip in CLIPS} == set(PACES)
 
 
 def test_owned_cells_show_the_colour_of_their_thing() -> None:

@@ -10,34 +10,35 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .loop import Progress
-from .model import FRAMES, TEXT_WIDTH, encode, pick_device, project_and_pool, to_pixels
-from .render import GRID, render
+from .model import encode, pick_device, project_and_pool, to_pixels
+from .render import render
 from .tower import load_tower
-from .world import Clip, sample_clip
+from .world import LENGTHS, Clip, sample_clip
 
-CLIPS = 2400
-HELD_OUT_CLIPS = 250
-_SHARD = 50
+CLIPS = 1600
+HELD_OUT_CLIPS = 160
+_SHARD = 40
+_FRAMES_A_RUN = 16
 _SEEDS = {"train": 11, "held-out": 12}
 
 
 @dataclass(frozen=True)
 class SeenClips:
-    """Clips with what the tower makes of them.
+    """Clips with what the tower makes of them; T is a clip's number of frames, one a moment.
 
-    clips: the clips, one per row below.
-    features: float16 (N, 16, 64, 192), `model.project_and_pool` of every frame.
-    owners: int8 (N, 16, 64), as `render.render` gives them.
+    clips: the clips, one for each entry of the lists below.
+    features: float16 (T, 64, 192), `model.project_and_pool` of every frame.
+    owners: int8 (T, 64), as `render.render` gives them.
     """
 
     clips: list[Clip]
-    features: Tensor
-    owners: Tensor
+    features: list[Tensor]
+    owners: list[Tensor]
 
 
 def draw_clip(part: str, index: int) -> Clip:
-    """Clip `index` of the fixed sequence "train" or "held-out"."""
-    return sample_clip(np.random.default_rng([_SEEDS[part], index]))
+    """Clip `index` of the fixed sequence "train" or "held-out"; the lengths take turns."""
+    return sample_clip(np.random.default_rng([_SEEDS[part], index]), LENGTHS[index % len(LENGTHS)])
 
 
 @torch.no_grad()
@@ -50,28 +51,27 @@ def cache_clips(run: Path, part: str, count: int) -> None:
     with Progress(f"cache {part}", count) as progress:
         for start, path in _shards(folder, count):
             if not path.exists():
-                features, owners = [], []
+                shard: dict[str, Tensor] = {}
                 for index in range(start, min(start + _SHARD, count)):
                     clip = draw_clip(part, index)
-                    frames, owner = render(clip, clip.times(FRAMES))
+                    frames, owners = render(clip, clip.times(int(clip.length)))
                     pixels = to_pixels(torch.from_numpy(frames).to(device))
-                    features.append(project_and_pool(model, encode(model, pixels)).half().cpu())
-                    owners.append(torch.from_numpy(owner).flatten(1))
+                    pooled = torch.cat([project_and_pool(model, encode(model, p)) for p in pixels.split(_FRAMES_A_RUN)])
+                    shard[f"features-{index}"] = pooled.half().cpu()
+                    shard[f"owners-{index}"] = torch.from_numpy(owners).flatten(1)
                 partial = path.with_suffix(".partial")
-                save_file({"features": torch.stack(features), "owners": torch.stack(owners)}, partial)
+                save_file(shard, partial)
                 partial.replace(path)
             progress.step({}, min(_SHARD, count - start))
 
 
 def load_clips(run: Path, part: str, count: int) -> SeenClips:
     """Clips [0, count) of a part."""
-    features = torch.empty(count, FRAMES, GRID * GRID, TEXT_WIDTH, dtype=torch.float16)
-    owners = torch.empty(count, FRAMES, GRID * GRID, dtype=torch.int8)
-    for start, path in _shards(run / f"clips-{part}", count):
-        shard, stop = load_file(path), min(start + _SHARD, count)
-        features[start:stop] = shard["features"][: stop - start]
-        owners[start:stop] = shard["owners"][: stop - start]
-    return SeenClips([draw_clip(part, i) for i in range(count)], features, owners)
+    shards: dict[str, Tensor] = {}
+    for _, path in _shards(run / f"clips-{part}", count):
+        shards |= load_file(path)
+    clips = [draw_clip(part, i) for i in range(count)]
+    return SeenClips(clips, *([shards[f"{name}-{i}"] for i in range(count)] for name in ("features", "owners")))
 
 
 def _shards(folder: Path, count: int) -> Iterator[tuple[int, Path]]:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
 from .cache import CLIPS, HELD_OUT_CLIPS, SeenClips, load_clips
-from .lessons import TOKENS, Lesson, Lessons, Writer, pack
+from .lessons import Lesson, Lessons, Writer, pack
 from .loop import Progress, batches, save_checkpoint
 from .model import build, pick_device, visual_tokens
-from .optimizer import warm_up_then_decay
+from .optimizer import WARM_RATE, warm_up_then_decay
 from .questions import KINDS, questions
 from .tokenizer import END, IMAGE, PAD, VIDEO, build_tokenizer
 from .tower import load_tower
@@ -29,31 +29,38 @@ _RMS = 0.5
 """Of word embeddings and visual tokens at the start."""
 _FINAL_NORM = 0.1
 _CHECKPOINT_EVERY = 250
-_PROBES_A_KIND = 30
+_TOKENIZER = "tokenizer"
+_PROBES_A_KIND = 40
+_BEGIN_WARM = 0.45
+"""Where in the curriculum a training starts that goes on from an earlier run's weights."""
 
 
 def build_language(
-    run: Path, tokenizer: PreTrainedTokenizerFast, features: Tensor
+    run: Path, tokenizer: PreTrainedTokenizerFast, features: Tensor, earlier: Path | None
 ) -> LlavaOnevisionForConditionalGeneration:
-    """The model with the trained tower and an untrained language model, scaled so that it learns fast.
+    """The model with the trained tower; its language model is `earlier`'s, or an untrained one that learns fast.
 
-    Matrices start at 1/sqrt(fan_in) instead of 0.02, which at this width leaves the model at its prior for hundreds
-    of steps; the visual tokens are centred and brought to the words' size by the projector's last layer.
+    Untrained matrices start at 1/sqrt(fan_in) instead of 0.02, which at this width leaves the model at its prior for
+    hundreds of steps; the visual tokens are centred and brought to the words' size by the projector's last layer.
     """
     torch.manual_seed(1)
     model = _blank(tokenizer)
     trained = load_tower(run).model
     model.model.vision_tower.load_state_dict(trained.vision_tower.state_dict())
-    model.model.multi_modal_projector.load_state_dict(trained.multi_modal_projector.state_dict())
+    projector = model.model.multi_modal_projector
+    projector.load_state_dict(trained.multi_modal_projector.state_dict())
     with torch.no_grad():
-        _scale_language(model)
-        _scale_projector(model, features)
+        if earlier is None:
+            _scale_language(model)
+            _scale_projector(model, features)
+        else:
+            _go_on_from(model, tokenizer, earlier)
     return model
 
 
 def load_language(run: Path) -> LlavaOnevisionForConditionalGeneration:
-    """The whole trained model, from `run`/language.pt."""
-    model = _blank(build_tokenizer())
+    """The whole trained model, from `run`/language.pt, for the tokenizer beside it."""
+    model = _blank(AutoTokenizer.from_pretrained(run / _TOKENIZER, local_files_only=True))
     model.load_state_dict(torch.load(run / "language.pt", map_location="cpu", weights_only=True)["model"])
     return model
 
@@ -61,6 +68,23 @@ def load_language(run: Path) -> LlavaOnevisionForConditionalGeneration:
 def _blank(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForConditionalGeneration:
     special = {name: int(tokenizer.convert_tokens_to_ids(name)) for name in (END, PAD, IMAGE, VIDEO)}
     return build(len(tokenizer), special[END], special[PAD], special[IMAGE], special[VIDEO])
+
+
+def _go_on_from(
+    model: LlavaOnevisionForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, earlier: Path
+) -> None:
+    """Take over what an earlier run's language stage trained; words are matched by their text."""
+    core, taught = model.model, load_language(earlier).model
+    old_words = AutoTokenizer.from_pretrained(earlier / _TOKENIZER, local_files_only=True).get_vocab()
+    shared = [(new, old_words[word]) for word, new in tokenizer.get_vocab().items() if word in old_words]
+    new_rows, old_rows = (torch.tensor(rows) for rows in zip(*shared, strict=True))
+    table = taught.language_model.embed_tokens.weight
+    embedding = torch.empty_like(core.language_model.embed_tokens.weight).normal_(0, _RMS)
+    embedding[new_rows] = table[old_rows]
+    state = taught.language_model.state_dict() | {"embed_tokens.weight": embedding}
+    core.language_model.load_state_dict(state)
+    core.multi_modal_projector.linear_2.load_state_dict(taught.multi_modal_projector.linear_2.state_dict())
+    core.image_newline.copy_(taught.image_newline)
 
 
 def _scale_language(model: LlavaOnevisionForConditionalGeneration) -> None:
@@ -115,13 +139,21 @@ def _mask(lesson: Lesson, visual: int) -> Tensor:
     return torch.zeros(batch, 1, length, length).masked_fill_(~sees[:, None], torch.finfo(torch.float32).min)
 
 
-def train_language(run: Path, steps: int = STEPS, clips: int = CLIPS, workers: int = 1) -> None:
-    """Train, or go on training, into `run`/language.pt."""
+def train_language(
+    run: Path, steps: int = STEPS, clips: int = CLIPS, workers: int = 1, earlier: Path | None = None
+) -> None:
+    """Train, or go on training, into `run`/language.pt.
+
+    Args:
+        earlier: run whose trained language model is the start: with `WARM_RATE` of the learning rate, and the early
+            part of the curriculum left out.
+    """
     device, tokenizer = pick_device(), build_tokenizer()
+    tokenizer.save_pretrained(run / _TOKENIZER)
     writer = Writer(tokenizer)
     seen = load_clips(run, "train", clips)
     held_out = load_clips(run, "held-out", HELD_OUT_CLIPS)
-    model = build_language(run, tokenizer, seen.features[:64]).to(device)
+    model = build_language(run, tokenizer, torch.cat(seen.features[:32]), earlier).to(device)
     parts = (model.model.language_model, model.model.multi_modal_projector.linear_2)
     params = [model.model.image_newline, *(p for part in parts for p in part.parameters())]
     optimizer = _optimizer(params, model.model.language_model.embed_tokens.weight)
@@ -131,11 +163,12 @@ def train_language(run: Path, steps: int = STEPS, clips: int = CLIPS, workers: i
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
-    lessons = Lessons(seen, writer, steps, step, _TOKENS_A_STEP)
+    peak, begin = (_RATE, 0.0) if earlier is None else (_RATE * WARM_RATE, _BEGIN_WARM)
+    lessons = Lessons(seen, writer, steps, step, _TOKENS_A_STEP, begin=begin)
     with Progress("language", steps, step) as progress:
         for lesson in batches(lessons, None, workers):
             for group in optimizer.param_groups:
-                group["lr"] = _RATE * warm_up_then_decay(step, steps, 100, 0.35)
+                group["lr"] = peak * warm_up_then_decay(step, steps, 100, 0.35)
             logits, targets = answer_logits(model, lesson)
             weight = torch.where(targets == writer.end, _END_WEIGHT, 1.0)
             loss = (F.cross_entropy(logits, targets, reduction="none") * weight).sum() / weight.sum()
@@ -146,7 +179,7 @@ def train_language(run: Path, steps: int = STEPS, clips: int = CLIPS, workers: i
             step += 1
             progress.step({"loss": loss.item()})
             if step % _CHECKPOINT_EVERY == 0 or step == steps:
-                progress.note(probe(model, held_out, writer, None if step > 0.6 * steps else 128))
+                progress.note(probe(model, held_out, writer, None if begin or step > 0.6 * steps else 128))
                 state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
                 save_checkpoint(state, checkpoint)
 
@@ -172,7 +205,9 @@ def probe(
     hits: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     for index, clip in enumerate(held_out.clips):
         owners = held_out.owners[index].flatten().numpy()
-        cells = np.arange(TOKENS) if kept is None else np.sort(rng.choice(TOKENS, kept, replace=False))
+        cells = np.arange(len(owners))
+        if kept is not None:
+            cells = np.sort(rng.choice(cells, min(kept, len(cells)), replace=False))
         visible = set(owners[cells].tolist()) - {0}
         asked = {q.kind: q for q in questions(clip, rng, {n - 1 for n in visible})}
         asked = {kind: q for kind, q in asked.items() if len(hits[kind]) < _PROBES_A_KIND}

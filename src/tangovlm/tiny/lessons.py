@@ -13,13 +13,14 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from .cache import SeenClips
-from .model import FRAMES, TOKENS_PER_FRAME
 from .questions import Question, descriptions, questions
 from .tokenizer import ANSWER, END
-from .world import Clip
+from .world import LENGTHS, Clip
 
-TOKENS = FRAMES * TOKENS_PER_FRAME
-_QUESTIONS = 8
+_QUESTIONS = 9
+_HARD = ("count", "motion", "order", "brief")
+_DESCRIBED = {"describe": 0.4, "trace": 0.3, "list": 0.9}
+"""Share of the descriptions of a kind that are shown; the paths of movers nearly always."""
 _ORIGINAL_POSITIONS = 0.25
 """Share of the clips whose tokens keep their places in the full clip, so that a short context has its geometry."""
 
@@ -30,8 +31,8 @@ class Level:
 
     things: at most so many things, or None for whole clips; all_things: share of the clips that show all things.
     cells: cells kept of each thing; background: at most so many random cells more.
-    kept: for whole clips, the numbers of tokens to choose from.
-    tokens: expected length of a clip's tokens, for sizing the batch.
+    tokens: expected length of a clip's tokens, for sizing the batch; for whole clips, how many are kept at most.
+    frames: clips of at most so many frames.
     """
 
     tokens: int
@@ -39,22 +40,22 @@ class Level:
     all_things: float = 0.0
     cells: int = 0
     background: int = 0
-    kept: tuple[int, ...] = ()
+    frames: int = LENGTHS[-1]
 
 
 FEW = Level(tokens=8, things=3, all_things=0.1, cells=3)
 SOME = Level(tokens=24, things=8, all_things=0.5, cells=4, background=6)
 MORE = Level(tokens=60, things=8, all_things=0.8, cells=8, background=32)
-THIN = Level(tokens=200, kept=(128, 256))
-LONG = Level(tokens=450, kept=(256, 512))
-WHOLE = Level(tokens=1024, kept=(1024,))
+THIN = (Level(tokens=128), Level(tokens=256))
+LONG = (Level(tokens=256), Level(tokens=512), Level(tokens=1024))
+WHOLE = (Level(tokens=512, frames=8), Level(tokens=1024, frames=16), Level(tokens=2048, frames=32), Level(tokens=4096))
 
 CURRICULUM: tuple[tuple[float, tuple[Level, ...]], ...] = (
     (0.0, (FEW,)),
     (0.25, (FEW, SOME, MORE)),
-    (0.45, (SOME, MORE, THIN)),
-    (0.60, (MORE, THIN, LONG)),
-    (0.80, (THIN, LONG, WHOLE)),
+    (0.45, (SOME, MORE, *THIN)),
+    (0.60, (MORE, *THIN, *LONG)),
+    (0.80, (*THIN, *LONG, *WHOLE)),
 )
 """From which share of the steps on which levels are mixed."""
 _PATHS_FROM = 0.06
@@ -127,11 +128,27 @@ def pack(
 
 
 class Lessons(Dataset[Lesson]):
-    """Lesson `i` of `steps`, a function of the seed and `i` alone."""
+    """Lesson `i` of `steps`, a function of the arguments and `i` alone.
 
-    def __init__(self, seen: SeenClips, writer: Writer, steps: int, first: int, tokens: int, seed: int = 21) -> None:
+    Args:
+        first: step of the first lesson wanted; tokens: visual and text tokens in a lesson, about.
+        begin: where in the curriculum step 0 stands, as a share of it.
+    """
+
+    def __init__(
+        self,
+        seen: SeenClips,
+        writer: Writer,
+        steps: int,
+        first: int,
+        tokens: int,
+        seed: int = 21,
+        begin: float = 0.0,
+    ) -> None:
         self.seen, self.writer, self.steps, self.first = seen, writer, steps, first
-        self.tokens, self.seed = tokens, seed
+        self.tokens, self.seed, self.begin = tokens, seed, begin
+        lengths = np.array([clip.length for clip in seen.clips])
+        self._up_to = {frames: np.flatnonzero(lengths <= frames) for frames in LENGTHS}
 
     def __len__(self) -> int:
         return self.steps - self.first
@@ -139,39 +156,39 @@ class Lessons(Dataset[Lesson]):
     def __getitem__(self, index: int) -> Lesson:
         step = self.first + index
         rng = np.random.default_rng([self.seed, step])
-        share = step / self.steps
+        share = self.begin + (1 - self.begin) * step / self.steps
         levels = next(levels for start, levels in reversed(CURRICULUM) if start <= share)
         level = levels[int(rng.integers(len(levels)))]
-        kept = int(rng.choice(level.kept)) if level.kept else level.tokens
-        clips = max(2, self.tokens // (kept + 90))
-        draws = [self._clip(rng, level, kept, share >= _PATHS_FROM) for _ in range(clips)]
+        clips = max(1, self.tokens // (level.tokens + 90))
+        draws = [self._clip(rng, level, share >= _PATHS_FROM) for _ in range(clips)]
         return pack(*(list(column) for column in zip(*draws, strict=True)))
 
     def _clip(
-        self, rng: np.random.Generator, level: Level, kept: int, paths: bool
+        self, rng: np.random.Generator, level: Level, paths: bool
     ) -> tuple[Tensor, Tensor, int, list[tuple[list[int], int]]]:
-        index, backwards = int(rng.integers(len(self.seen.clips))), rng.random() < 0.5
+        index = int(rng.choice(self._up_to[level.frames]))
+        backwards = rng.random() < 0.5
         clip, features, owners = self.seen.clips[index], self.seen.features[index], self.seen.owners[index]
         if backwards:
             clip, features, owners = clip.reversed(), features.flip(0), owners.flip(0)
         flat = owners.flatten().numpy()
-        cells = _choose(rng, flat, level, kept)
+        cells = _choose(rng, flat, level)
         asked = _questions(rng, clip, set(flat[cells].tolist()) - {0}, paths)
         blocks = [self.writer.block(q.text, q.answer) for q in asked] or [self.writer.block("", "")]
         chosen = torch.from_numpy(cells)
         original = rng.random() < _ORIGINAL_POSITIONS
-        places, full = (chosen, TOKENS) if original else (torch.arange(len(cells)), len(cells))
+        places, full = (chosen, len(flat)) if original else (torch.arange(len(cells)), len(cells))
         return features.flatten(0, 1)[chosen], places, full, blocks
 
 
-def _choose(rng: np.random.Generator, owners: np.ndarray, level: Level, kept: int) -> np.ndarray:
+def _choose(rng: np.random.Generator, owners: np.ndarray, level: Level) -> np.ndarray:
     """Indices, sorted, of the tokens that a lesson shows of a clip."""
     if level.things is None:
-        return np.sort(rng.choice(TOKENS, kept, replace=False))
+        return np.sort(rng.choice(len(owners), min(level.tokens, len(owners)), replace=False))
     things = [number for number in np.unique(owners) if number]
     if rng.random() >= level.all_things:
         things = list(rng.permutation(things)[: int(rng.integers(1, level.things + 1))])
-    parts = [rng.choice(TOKENS, int(rng.integers(0, level.background + 1)), replace=False)]
+    parts = [rng.choice(len(owners), int(rng.integers(0, level.background + 1)), replace=False)]
     for number in things:
         cells = np.flatnonzero(owners == number)
         if len(cells) > level.cells:  # its first and its last always: they tell where it comes from and goes to
@@ -182,14 +199,17 @@ def _choose(rng: np.random.Generator, owners: np.ndarray, level: Level, kept: in
 
 
 def _questions(rng: np.random.Generator, clip: Clip, shown: set[int], paths: bool) -> list[Question]:
-    """One question of each kind that what is shown answers, then others; descriptions of most things shown."""
+    """Questions that what is shown answers, fewer of the kinds that are learnt early; descriptions of most things."""
     visible = {number - 1 for number in shown}
     pool = [q for q in questions(clip, rng, visible) if visible.issuperset(q.about)]
     pool = [pool[i] for i in rng.permutation(len(pool))]
-    first = list({q.kind: q for q in pool}.values())
-    chosen = (first + [q for q in pool if q not in first])[:_QUESTIONS]
+    first = {q.kind: q for q in pool}
+    hard = [q for q in pool if q.kind in _HARD]
+    easy = [q for kind, q in first.items() if kind not in _HARD and rng.random() < 0.6]
+    chosen = (hard + easy)[:_QUESTIONS]
     for sentence in descriptions(clip, rng, visible):
-        chance = 0.6 if sentence.kind == "describe" else 0.5 if paths else 0.0
-        if rng.random() < chance:
+        moves = sentence.kind == "trace" and clip.things[sentence.about[0]].role == "mover"
+        chance = 0.9 if moves else _DESCRIBED[sentence.kind]
+        if (paths or sentence.kind == "describe") and rng.random() < chance:
             chosen.append(sentence)
     return chosen

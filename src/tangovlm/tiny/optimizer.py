@@ -12,6 +12,9 @@ from torch import Tensor
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Quintic coefficients of the Newton-Schulz iteration of Muon (Jordan et al., 2024)."""
 
+WARM_RATE = 0.5
+"""Factor on the learning rates of a training that starts from an earlier run's weights."""
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised: every update of a matrix has singular values near one."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from .glyphs import COLORS, COUNTS, PATTERNS, SHAPES, SIGN_WORDS
 from .render import CELL, GRID
-from .world import DIRECTIONS, SIDE, Clip, Thing
+from .world import DIRECTIONS, LARGEST_GROUP, SIDE, Clip, Thing
 
 KINDS = ("color", "shape", "pattern", "count", "read", "motion", "position", "brief", "order")
 POSITIONS = ("top left", "top right", "bottom left", "bottom right")
@@ -66,7 +66,8 @@ class _Asker:
             out.append(self._ask("pattern", text, thing.pattern, list(PATTERNS), index))
         if thing.role == "group":
             count = COUNTS[len(thing.points) - 1]
-            out.append(self._ask("count", f"How many {plural(thing.shape)} are there?", count, list(COUNTS), index))
+            numbers = list(COUNTS[:LARGEST_GROUP])
+            out.append(self._ask("count", f"How many {plural(thing.shape)} are there?", count, numbers, index))
         if thing.role == "mover":
             text = f"Which way does the {name} move?"
             out.append(self._ask("motion", text, thing.direction, list(DIRECTIONS), index))
@@ -76,15 +77,8 @@ class _Asker:
 
     def order(self) -> list[Question]:
         """Up to two questions for the first of three or four things that appear at different moments."""
-        starts: dict[float, list[int]] = {}
-        for index in self.shaped:
-            starts.setdefault(self.clip.things[index].start, []).append(index)
-        if len(starts) < 3:
-            return []
         out = []
-        for _ in range(2):
-            chosen = sorted(self.rng.choice(sorted(starts), min(4, len(starts)), replace=False))
-            picked = [int(self.rng.choice(starts[moment])) for moment in chosen]
+        for picked in _of_different_moments(self.clip, self.rng, self.shaped, fewest=3, most=4):
             shapes = [self.clip.things[i].shape for i in picked]
             named = [f"the {shape}" for shape in self.rng.permutation(shapes)]
             text = f"Which comes first, {', '.join(named[:-1])} or {named[-1]}?"
@@ -127,12 +121,24 @@ def descriptions(clip: Clip, rng: np.random.Generator, visible: Collection[int])
         out.append(Question("describe", f"Describe the {name}.", " ".join(p for p in parts if p), (), (index,)))
         if len(thing.points) == 1 and thing.role != "flash":
             out.append(Question("trace", f"Trace the {name}.", _path(thing, rng), (), (index,)))
-    starts = Counter(clip.things[i].start for i in visible)
-    if len(starts) > 1 and max(starts.values()) == 1:
-        ordered = [i for i in sorted(visible, key=lambda i: clip.things[i].start) if clip.things[i].role != "sign"]
-        names = " ".join(clip.things[i].shape for i in ordered)
-        out.append(Question("list", "List the shapes in order.", names, (), tuple(ordered)))
+    for picked in _of_different_moments(clip, rng, [i for i in visible if clip.things[i].shape]):
+        named = [f"the {clip.things[i].shape}" for i in rng.permutation(picked)]
+        text = f"List {', '.join(named[:-1])} and {named[-1]} in order."
+        out.append(Question("list", text, " ".join(clip.things[i].shape for i in picked), (), tuple(picked)))
     return out
+
+
+def _of_different_moments(
+    clip: Clip, rng: np.random.Generator, things: Collection[int], fewest: int = 2, most: int = 6
+) -> list[list[int]]:
+    """Two draws of things that appear at different moments, earliest first; none where there are too few moments."""
+    starts: dict[float, list[int]] = {}
+    for index in things:
+        starts.setdefault(clip.things[index].start, []).append(index)
+    if len(starts) < fewest:
+        return []
+    moments = [sorted(rng.choice(sorted(starts), min(most, len(starts)), replace=False)) for _ in range(2)]
+    return [[int(rng.choice(starts[moment])) for moment in chosen] for chosen in moments]
 
 
 def position(thing: Thing) -> str:

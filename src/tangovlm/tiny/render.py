@@ -1,12 +1,13 @@
 """Painting clips: frames, and for training the map of which thing fills which cell."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .glyphs import PALETTE, pattern_shade, shape_mask, sign_mask
-from .world import SIDE, Clip, Scene, Thing
+from .world import SIDE, Clip, Decoy, Scene, Thing
 
 CELL = 14
 GRID = SIDE // CELL
@@ -23,12 +24,18 @@ def render(clip: Clip, times: Sequence[float]) -> tuple[NDArray[np.uint8], NDArr
         frames: uint8 (len(times), 112, 112, 3).
         owners: int8 (len(times), 8, 8), per cell 1 + the index of the thing that fills most of it, 0 = background.
     """
-    backgrounds = [_background(np.random.default_rng(s.background_seed)) for s in clip.scenes]
+    backgrounds: dict[int, NDArray[np.float32]] = {}
     frames = np.empty((len(times), SIDE, SIDE, 3), np.uint8)
     owners = np.empty((len(times), GRID, GRID), np.int8)
     for index, time in enumerate(times):
         place = next(i for i, s in enumerate(clip.scenes) if s.start <= time < s.end)
-        image = _crop(backgrounds[place], clip.scenes[place], time)
+        scene = clip.scenes[place]
+        if place not in backgrounds:
+            backgrounds[place] = _background(np.random.default_rng(scene.background_seed))
+        image = _crop(backgrounds[place], scene, time)
+        for decoy in scene.decoys:
+            if decoy.start <= time < decoy.end:
+                _scatter(image, decoy, time)
         pixel_owner = np.zeros((SIDE, SIDE), np.int8)
         for number, thing in enumerate(clip.things, start=1):
             if thing.start <= time < thing.end:
@@ -38,6 +45,44 @@ def render(clip: Clip, times: Sequence[float]) -> tuple[NDArray[np.uint8], NDArr
         frames[index] = np.clip(image, 0, 255)
         owners[index] = _cell_owners(pixel_owner, len(clip.things))
     return frames, owners
+
+
+def _scatter(image: NDArray[np.float32], decoy: Decoy, time: float) -> None:
+    """Paint a decoy; what lies beyond the frame is cut off."""
+    alpha, paint = _decoy_sprite(decoy.kind, decoy.size, decoy.seed)
+    x, y = (round(c - decoy.size / 2) for c in decoy.at(time))
+    top, left = max(y, 0), max(x, 0)
+    bottom, right = min(y + decoy.size, SIDE), min(x + decoy.size, SIDE)
+    if top < bottom and left < right:
+        part = (slice(top - y, bottom - y), slice(left - x, right - x))
+        window = image[top:bottom, left:right]
+        window += alpha[part][..., None] * (paint[part] - window)
+
+
+@lru_cache(maxsize=64)
+def _decoy_sprite(kind: str, size: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Coverage (size, size) and colour (size, size, 3) of a decoy."""
+    rng = np.random.default_rng(seed)
+    alpha, paint = np.zeros((size, size), np.float32), np.zeros((size, size, 3), np.float32)
+    colors = np.array(list(PALETTE.values()), np.float32)
+    if kind == "confetti":
+        specks = int(rng.integers(8, 19))
+        places, sizes = rng.integers(0, size - 3, (specks, 2)), rng.integers(2, 4, (specks, 2))
+        inks = _brighten(colors[rng.integers(len(colors), size=specks)])
+        for (x, y), (width, height), ink in zip(places, sizes, inks, strict=True):
+            alpha[y : y + height, x : x + width] = 1
+            paint[y : y + height, x : x + width] = ink
+        return alpha, paint
+    y, x = np.mgrid[0:size, 0:size] / (size - 1) * 2 - 1
+    angle, bend = rng.uniform(0, np.pi), rng.uniform(-0.8, 0.8)
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    alpha[np.abs(across - bend * (along**2 - 0.4)) < rng.uniform(1.2, 2.4) / size * 2] = 1
+    paint[:] = _brighten(colors[int(rng.integers(len(colors)))])
+    return alpha, paint
+
+
+def _brighten(color: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(color + 0.35 * (255 - color), np.float32)
 
 
 def _paint(image: NDArray[np.float32], pixel_owner: NDArray[np.int8], thing: Thing, number: int, time: float) -> None:

@@ -18,9 +18,9 @@ from .glyphs import COLORS, SHAPES, SIGN_WORDS
 from .labels import ATTRIBUTES, cell_labels
 from .loop import Progress, batches, save_checkpoint
 from .model import TEXT_WIDTH, VISION_WIDTH, build, encode, pick_device, project_and_pool, to_pixels, visual_tokens
-from .optimizer import Muon, warm_up_then_decay
+from .optimizer import WARM_RATE, Muon, warm_up_then_decay
 from .render import GRID, render
-from .world import Clip, sample_clip, sample_crowd
+from .world import LENGTHS, Clip, sample_clip, sample_crowd
 
 STEPS = 4500
 _BATCH = 16
@@ -54,7 +54,7 @@ class Frames(Dataset[tuple[Tensor, Tensor]]):
         if not self.ordinary and rng.random() < (0.85 if draw < 0.6 * self.draws else 0.4):
             parts = [_labelled(sample_crowd(rng), [0.0]) for _ in range(_FRAMES_A_DRAW)]
             return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-        clip = sample_clip(rng)
+        clip = sample_clip(rng, int(rng.choice(LENGTHS)))
         return _labelled(clip, rng.uniform(0, clip.length - 0.25, _FRAMES_A_DRAW).tolist())
 
 
@@ -148,12 +148,16 @@ class Tower(nn.Module):
         return result
 
 
-def train_tower(run: Path, steps: int = STEPS, workers: int = 1) -> None:
-    """Train, or go on training, into `run`/tower.pt."""
+def train_tower(run: Path, steps: int = STEPS, workers: int = 1, earlier: Path | None = None) -> None:
+    """Train, or go on training, into `run`/tower.pt.
+
+    Args:
+        earlier: run whose trained tower is the start, with `WARM_RATE` of the learning rates; None = from nothing.
+    """
     torch.manual_seed(0)
     device, generator = pick_device(), torch.Generator().manual_seed(0)
     tower = Tower().to(device)
-    muon, adam = _optimizers(tower)
+    muon, adam = _optimizers(tower, 1.0 if earlier is None else WARM_RATE)
     checkpoint, step = run / "tower.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -162,6 +166,9 @@ def train_tower(run: Path, steps: int = STEPS, workers: int = 1) -> None:
         adam.load_state_dict(state["adam"])
         generator.set_state(state["generator"].cpu())
         step = state["step"]
+    elif earlier is not None:
+        state = torch.load(earlier / "tower.pt", map_location=device, weights_only=True)
+        tower.load_state_dict(state["tower"])
     rates = [(group, group["initial_lr"]) for optimizer in (muon, adam) for group in optimizer.param_groups]
     draws = _BATCH // _FRAMES_A_DRAW
     data = batches(Frames(steps * draws, first=step * draws), draws, workers)
@@ -193,13 +200,13 @@ def load_tower(run: Path) -> LlavaOnevisionForConditionalGeneration:
     return tower.model
 
 
-def _optimizers(tower: Tower) -> tuple[Muon, torch.optim.AdamW]:
+def _optimizers(tower: Tower, rate: float) -> tuple[Muon, torch.optim.AdamW]:
     matrices: list[Tensor] = []
     rest: list[Tensor] = []
     for name, param in [p for m in tower.trained().values() for p in m.named_parameters()]:
         (matrices if param.ndim == 2 and "embedding" not in name else rest).append(param)
-    muon = Muon(matrices, lr=0.02)
-    adam = torch.optim.AdamW([*rest, *tower.heads.parameters()], lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
+    muon = Muon(matrices, lr=0.02 * rate)
+    adam = torch.optim.AdamW([*rest, *tower.heads.parameters()], lr=2e-3 * rate, betas=(0.9, 0.98), weight_decay=0.0)
     for optimizer in (muon, adam):
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

@@ -19,6 +19,7 @@ STAGES = ("tower", "cache", "language", "export")
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tangovlm.tiny.train", description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("tiny-run"), help="folder of checkpoints and cached clips")
+    parser.add_argument("--earlier", type=Path, help="run folder whose trained weights are the start")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--tower-steps", type=int, default=tower.STEPS)
     parser.add_argument("--language-steps", type=int, default=language.STEPS)
@@ -31,12 +32,12 @@ def main(argv: list[str] | None = None) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     if "tower" in args.stages:
-        tower.train_tower(args.run, args.tower_steps, args.workers)
+        tower.train_tower(args.run, args.tower_steps, args.workers, args.earlier)
     if "cache" in args.stages:
         cache.cache_clips(args.run, "held-out", cache.HELD_OUT_CLIPS)
         cache.cache_clips(args.run, "train", args.clips)
     if "language" in args.stages:
-        language.train_language(args.run, args.language_steps, args.clips, args.workers)
+        language.train_language(args.run, args.language_steps, args.clips, args.workers, args.earlier)
     if "export" in args.stages:
         export(language.load_language(args.run), build_tokenizer(), args.output)
 

@@ -1,12 +1,14 @@
 """The synthetic world: a clip is one to four scenes of things that stay, move, come in groups, carry text or flash by.
 
+Between them lie decoys, bright and colourful and without a name. Things fill 15 to 25 % of the cells of most frames.
 Time is counted in *moments*: a clip of length 16 has moments 0..16, and one frame a moment shows everything in it.
 Space is counted in pixels of a 112 x 112 frame, x to the right and y down.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -14,12 +16,18 @@ from .glyphs import COLORS, PATTERNS, SHAPES, SIGN_WORDS, sign_size
 
 SIDE = 112
 LENGTH = 16
+LENGTHS = (8, 16, 32, 64)
+LARGEST_GROUP = 4
 SIZES = range(15, 22)
 DIRECTIONS = ("left", "right", "up", "down")
 _STEP = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 Point = tuple[float, float]
+Pace = Literal["still", "calm", "busy"]
+PACES: tuple[Pace, ...] = ("still", "calm", "busy")
+_GAP = 3
+"""Pixels between things at least, so that equal things can be counted."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +58,47 @@ class Thing:
 
 
 @dataclass(frozen=True)
+class Decoy:
+    """Something that draws the eye and means nothing, visible for the moments [start, end)."""
+
+    kind: str
+    """"confetti", specks of all colours, or "ribbon", a thin bright stroke."""
+    start: float
+    end: float
+    point: Point
+    """Centre at `start`."""
+    velocity: Point
+    size: int
+    seed: int
+
+    def at(self, time: float) -> Point:
+        """Centre at a moment."""
+        elapsed = time - self.start
+        return self.point[0] + self.velocity[0] * elapsed, self.point[1] + self.velocity[1] * elapsed
+
+
+@dataclass(frozen=True)
 class Scene:
     start: float
     end: float
     background_seed: int
     pan: Point
     """Pixels a moment by which the camera shifts the picture."""
+    decoys: tuple[Decoy, ...] = ()
+
+    def reversed(self, length: float) -> "Scene":
+        """The same scene in a clip of `length` moments that is played backwards."""
+        decoys = tuple(
+            replace(
+                decoy,
+                start=length - decoy.end,
+                end=length - decoy.start,
+                point=decoy.at(decoy.end),
+                velocity=(-decoy.velocity[0], -decoy.velocity[1]),
+            )
+            for decoy in self.decoys
+        )
+        return Scene(length - self.end, length - self.start, self.background_seed, (-self.pan[0], -self.pan[1]), decoys)
 
 
 @dataclass(frozen=True)
@@ -64,6 +107,7 @@ class Clip:
     scenes: tuple[Scene, ...]
     things: tuple[Thing, ...]
     noise_seed: int
+    pace: Pace = "calm"
 
     def times(self, frames: int) -> list[float]:
         """The moments of `frames` frames spread over the clip, as decoding spreads them over its video file."""
@@ -82,11 +126,8 @@ class Clip:
             )
             for thing in self.things
         )
-        scenes = tuple(
-            Scene(self.length - s.end, self.length - s.start, s.background_seed, (-s.pan[0], -s.pan[1]))
-            for s in reversed(self.scenes)
-        )
-        return Clip(self.length, scenes, things, self.noise_seed)
+        scenes = tuple(scene.reversed(self.length) for scene in reversed(self.scenes))
+        return replace(self, scenes=scenes, things=things)
 
 
 class _Stage:
@@ -101,17 +142,17 @@ class _Stage:
         drift = (self.pan[0] * (end - start), self.pan[1] * (end - start))
         low = (width / 2 + max(0.0, -drift[0]), height / 2 + max(0.0, -drift[1]))
         high = (SIDE - width / 2 - max(0.0, drift[0]), SIDE - height / 2 - max(0.0, drift[1]))
-        for _ in range(tries):
-            x, y = self.rng.uniform(low[0], high[0]), self.rng.uniform(low[1], high[1])
-            # where it would stand at the scene's start, so that things that come at different moments compare
-            home = (x - self.pan[0] * (start - self.start), y - self.pan[1] * (start - self.start))
-            if all(
-                abs(home[0] - a) > (width + w) / 2 + 1 or abs(home[1] - b) > (height + h) / 2 + 1
-                for a, b, w, h in self._taken
-            ):
-                self._taken.append((*home, width, height))
-                return x, y
-        return None
+        points = self.rng.uniform(low, high, (tries, 2))
+        # Where they would stand at the scene's start, so that things that come at different moments compare.
+        homes = points - np.array(self.pan) * (start - self.start)
+        taken = np.array(self._taken).reshape(-1, 4)
+        room = (taken[:, 2:] + (width, height)) / 2 + _GAP
+        free = (np.abs(homes[:, None] - taken[:, :2]) > room).any(-1).all(-1)
+        if not free.any():
+            return None
+        first = int(free.argmax())
+        self._taken.append((*homes[first], width, height))
+        return float(points[first, 0]), float(points[first, 1])
 
 
 class _Cast:
@@ -147,7 +188,7 @@ class _Cast:
             return None
         rng, size, span = self.rng, int(self.rng.choice(SIZES)), stage.end - stage.start
         direction = str(rng.choice(DIRECTIONS))
-        speed = min(rng.uniform(4.5, 9.0), (SIDE - size) / span)
+        speed = rng.uniform(45, SIDE - size) / span
         velocity = (_STEP[direction][0] * speed, _STEP[direction][1] * speed)
         low = [size / 2 + max(0.0, -v * span) for v in velocity]
         high = [SIDE - size / 2 - max(0.0, v * span) for v in velocity]
@@ -164,33 +205,64 @@ class _Cast:
         }
 
 
-def sample_clip(rng: np.random.Generator, length: int = LENGTH) -> Clip:
-    """Draw a clip of `length` moments."""
-    edges = _cuts(rng, length)
+@dataclass(frozen=True)
+class _Tempo:
+    """How much happens in a clip of a pace."""
+
+    scenes: tuple[float, ...]
+    """Chances of one, two, three and four scenes."""
+    pans: float
+    """Share of the scenes whose camera shifts."""
+    movers: float
+    """Share of the scenes with a mover."""
+    restless: float
+    """Share of the decoys that come and go or drift."""
+
+
+_TEMPI: dict[Pace, _Tempo] = {
+    "still": _Tempo(scenes=(0.5, 0.4, 0.1, 0.0), pans=0.0, movers=0.4, restless=0.1),
+    "calm": _Tempo(scenes=(0.1, 0.3, 0.4, 0.2), pans=0.3, movers=0.5, restless=0.3),
+    "busy": _Tempo(scenes=(0.0, 0.1, 0.4, 0.5), pans=0.6, movers=0.8, restless=0.7),
+}
+
+
+def _extras(rng: np.random.Generator, cast: _Cast, stage: _Stage, tempo: _Tempo, few: bool) -> Iterator[Thing | None]:
+    """What a scene shows beside its group: perhaps a mover, and single things, some of which come late."""
+    start, end = int(stage.start), int(stage.end)
+    if end - start >= 3 and rng.random() < tempo.movers:
+        yield cast.mover(stage)
+    for _ in range(int(rng.integers(1, 3) if few else rng.integers(2, 5))):
+        late = end - start >= 4 and rng.random() < 0.4
+        yield cast.shape("still", stage, int(rng.integers(start + 1, end - 1)) if late else start, end)
+
+
+def sample_clip(rng: np.random.Generator, length: int = LENGTH, pace: Pace | None = None) -> Clip:
+    """Draw a clip of `length` moments; None = of any pace."""
+    if pace is None:
+        pace = PACES[int(rng.integers(len(PACES)))]
+    tempo = _TEMPI[pace]
+    edges = _cuts(rng, length, tempo.scenes)
     cast = _Cast(rng)
-    group_scene = int(rng.integers(len(edges) - 1))
     sign_scene = int(rng.integers(len(edges) - 1)) if rng.random() < 0.75 else -1
     scenes: list[Scene] = []
+    stages: list[_Stage] = []
     things: list[Thing | None] = []
     for index, (start, end) in enumerate(pairwise(edges)):
-        pan = _pan(rng, end - start)
-        stage = _Stage(rng, start, end, pan)
-        scenes.append(Scene(start, end, int(rng.integers(2**31)), pan))
+        pan = _pan(rng, end - start) if rng.random() < tempo.pans else (0.0, 0.0)
+        stages.append(_Stage(rng, start, end, pan))
+        scenes.append(Scene(start, end, int(rng.integers(2**31)), pan, _decoys(rng, start, end, pan, tempo.restless)))
         if index == sign_scene:
-            things.append(cast.sign(stage))
-        if index == group_scene:
-            things.append(cast.shape("group", stage, start, end, count=int(rng.integers(1, 6))))
-        if end - start >= 3 and rng.random() < 0.6:
-            things.append(cast.mover(stage))
-        for _ in range(int(rng.integers(0, 3) if len(edges) > 2 else rng.integers(1, 4))):
-            late = end - start >= 4 and rng.random() < 0.4
-            begin = int(rng.integers(start + 1, end - 1)) if late else start
-            things.append(cast.shape("still", stage, begin, end))
-        flashed = any(thing is not None and thing.role == "flash" for thing in things)
-        if not flashed and rng.random() < 0.45:
-            moment = int(rng.integers(start, end))
-            things.append(cast.shape("flash", stage, moment, moment + 1))
-    return Clip(length, tuple(scenes), tuple(t for t in things if t is not None), int(rng.integers(2**31)))
+            things.append(cast.sign(stages[-1]))
+        things.append(cast.shape("group", stages[-1], start, end, count=int(rng.integers(1, LARGEST_GROUP + 1))))
+    if rng.random() < 0.8:
+        stage = stages[int(rng.integers(len(stages)))]
+        moment = int(rng.integers(int(stage.start), int(stage.end)))
+        things.append(cast.shape("flash", stage, moment, moment + 1))
+    # In any order, so that no part of a clip is the empty one when shapes run out.
+    for index in rng.permutation(len(stages)):
+        things += _extras(rng, cast, stages[index], tempo, few=len(stages) > 2)
+    shown = tuple(thing for thing in things if thing is not None)
+    return Clip(length, tuple(scenes), shown, int(rng.integers(2**31)), pace)
 
 
 def sample_crowd(rng: np.random.Generator) -> Clip:
@@ -199,20 +271,33 @@ def sample_crowd(rng: np.random.Generator) -> Clip:
     things = [cast.sign(stage) for _ in range(int(rng.integers(2, 5)))]
     sizes = rng.choice([1, 2, 3, 4, 5], p=[0.4, 0.2, 0.15, 0.13, 0.12], size=int(rng.integers(4, 8)))
     things += [cast.shape("group", stage, 0, 1, count=int(n)) for n in sizes]
-    scene = Scene(0, 1, int(rng.integers(2**31)), (0.0, 0.0))
+    scene = Scene(0, 1, int(rng.integers(2**31)), (0.0, 0.0), _decoys(rng, 0, 1, (0.0, 0.0), 0.0))
     return Clip(1, (scene,), tuple(t for t in things if t is not None), int(rng.integers(2**31)))
 
 
-def _cuts(rng: np.random.Generator, length: int) -> Sequence[int]:
+def _decoys(rng: np.random.Generator, start: float, end: float, pan: Point, restless: float) -> tuple[Decoy, ...]:
+    """Two to six decoys of a scene; a restless one is there for a part of it and drifts."""
+    out = []
+    for _ in range(int(rng.integers(2, 7))):
+        kind, size = str(rng.choice(["confetti", "ribbon"])), int(rng.integers(14, 27))
+        point = (float(rng.uniform(0, SIDE)), float(rng.uniform(0, SIDE)))
+        first, last, velocity = start, end, pan
+        if rng.random() < restless:
+            first = float(rng.integers(int(start), int(end)))
+            last = min(end, first + float(rng.integers(1, 5)))
+            velocity = (pan[0] + float(rng.normal(0, 3)), pan[1] + float(rng.normal(0, 3)))
+        out.append(Decoy(kind, first, last, point, velocity, size, int(rng.integers(2**31))))
+    return tuple(out)
+
+
+def _cuts(rng: np.random.Generator, length: int, chances: Sequence[float]) -> Sequence[int]:
     """Borders of one to four scenes of at least two moments."""
-    scenes = int(rng.choice([1, 2, 3, 4], p=[0.2, 0.25, 0.25, 0.3]))
+    scenes = int(rng.choice(len(chances), p=chances)) + 1
     inner = np.sort(rng.choice(np.arange(1, length // 2), min(scenes, length // 2) - 1, replace=False)) * 2
     return [0, *(int(cut) for cut in inner), length]
 
 
 def _pan(rng: np.random.Generator, span: float) -> Point:
-    """A still camera in six scenes of ten, else one that shifts by at most 20 pixels during the scene."""
-    if rng.random() < 0.6:
-        return 0.0, 0.0
+    """A camera that shifts by at most 20 pixels during the scene."""
     speed, angle = min(rng.uniform(0.5, 1.5), 20 / span), rng.uniform(0, 2 * np.pi)
     return float(speed * np.cos(angle)), float(speed * np.sin(angle))
