@@ -12,9 +12,13 @@ from tangovlm.cli import app
 COMMANDS = {
     "ask": {
         "video", "question", "--model", "--method", "--retention", "--frames", "--compare", "--report", "--json",
-        "--device", "--dtype", "--head-weights", "--saliency", "--max-new-tokens", "--help",
+        "--device", "--dtype", "--head-weights", "--saliency", "--positions", "--max-new-tokens", "--help",
     },
     "demo": {"--output-dir", "--json", "--help"},
+    "eval": {
+        "--method", "--retention", "--param", "--table", "--limit", "--kinds", "--look", "--model", "--output",
+        "--threads", "--device", "--json", "--help",
+    },
     "methods": {"--json", "--help"},
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ How it works, in the order in which a call of `generate` meets it:
    prompt.
 4. A hook in front of the text model takes the tagged rows out and renumbers positions. What it has to remember lives
    on the cache, so that calls do not touch each other and a conversation can go on.
+5. For a method inside the language model, hooks in front of its layers shorten the prompt once more (`inllm.runner`).
 
 Everything is put on the instance, nothing on its class, and all of it is removed on exit.
 """
@@ -20,8 +21,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import MethodError, ModelError
+from .errors import InputError, MethodError, ModelError
 from .families.base import Family
+from .families.splice import POSITIONS
+from .inllm.base import Inside
+from .inllm.pair import Pair, plan
 from .registry import family_for
 from .session import Session
 from .tokens import Pruner
@@ -32,12 +36,13 @@ _MARK = "_tangovlm_attached"
 @contextmanager
 def attach(
     model: Any,
-    pruner: Pruner,
+    pruner: Pruner | Inside | Pair,
     *,
     timestamps: Any = None,
-    saliency: str = "p-attn",
+    saliency: str | None = None,
     head_weights: str | Path | None = None,
     record: bool = False,
+    positions: str = "contiguous",
 ) -> Iterator[Session]:
     """Run a method inside a stock model for as long as the context lasts.
 
@@ -49,36 +54,55 @@ def attach(
     Parameters
     ----------
     model: a loaded `transformers` model of a supported architecture.
-    pruner: a method such as `tangovlm.Tango(retention=0.1)`.
+    pruner: a method before the language model such as `tangovlm.Tango(retention=0.1)`, one inside it such as
+        `tangovlm.method("fastv", retention=0.5)`, or a pair such as `tangovlm.method("tango+tango-fastv")`.
     timestamps: seconds of the frames: one tensor ``(T,)`` for all videos of a call, or a list with one for each.
         None: those of the `video_metadata` handed to a call, else frames are taken as one second apart, which the
         report says.
-    saliency: "p-attn" or "attn".
+    saliency: "p-attn" or "attn"; None for the one that the method is meant for (its `signal`), else p-attn.
     head_weights: safetensors file, checkpoint directory or hub id with SigLIP's pooling head, for a checkpoint
         without it.
     record: keep what pictures need in `Session.videos`.
+    positions: "contiguous" gives the shorter sequence position ids without gaps, as the authors' code does for LLaVA;
+        "original" leaves every kept token the position id that it has in the unpruned prompt.
 
     Raises
     ------
-    ModelError: unsupported architecture, a model that is attached already, or no weights for the saliency.
+    ModelError: unsupported architecture, a model that is attached already, no weights for the saliency, or a signal
+        that the family does not give.
     MethodError: something else than a method.
-    InputError: NaN features, timestamps that do not fit, labels together with pruning.
+    InputError: unknown positions or saliency, NaN features, timestamps that do not fit, labels together with pruning.
     """
     family = family_for(model)(model, saliency=saliency, head_weights=head_weights)
-    with attach_family(family, pruner, timestamps=timestamps, record=record) as session:
+    with attach_family(family, pruner, timestamps=timestamps, record=record, positions=positions) as session:
         yield session
 
 
 @contextmanager
-def attach_family(family: Family, pruner: Pruner, *, timestamps: Any = None, record: bool = False) -> Iterator[Session]:
+def attach_family(
+    family: Family,
+    pruner: Pruner | Inside | Pair,
+    *,
+    timestamps: Any = None,
+    record: bool = False,
+    positions: str = "contiguous",
+) -> Iterator[Session]:
     """As `attach`, for a model already bound to its family (which then keeps the head weights it has read)."""
-    if isinstance(pruner, type) or not callable(pruner) or not hasattr(pruner, "retention"):
+    if (
+        isinstance(pruner, type)
+        or not (callable(pruner) or isinstance(pruner, Pair))
+        or not hasattr(pruner, "retention")
+    ):
         raise MethodError(f"attach takes a method such as tangovlm.Tango(retention=0.1), not {pruner!r}")
+    if positions not in POSITIONS:
+        raise InputError(f"positions is {positions!r}: choose {' or '.join(map(repr, POSITIONS))}")
     model, encoder = family.model, family.encoder
     if hasattr(encoder.get_video_features, _MARK):
         raise ModelError("the model is attached already: leave that context first")
-    session = Session(family, pruner, timestamps, record)
-    family.prepare(session.needs)
+    layers: Any = family.decoder.layers
+    session = Session(family, pruner, plan(pruner, len(layers)), timestamps, record, positions)
+    family.check(pruner.name, session.needs, session.saliency)
+    family.prepare(session.needs, session.saliency)
     with ExitStack() as undo:
         for owner, name, wrapper in (
             (encoder, "get_video_features", session.get_video_features),
@@ -96,6 +120,10 @@ def attach_family(family: Family, pruner: Pruner, *, timestamps: Any = None, rec
                 family.decoder.register_forward_pre_hook(session.before_decoder, with_kwargs=True),
                 family.decoder.register_forward_hook(session.after_decoder, with_kwargs=True),
             ]
+        if session.original_positions and not session.identity:
+            hooks += [layer.register_forward_pre_hook(session.before_layer, with_kwargs=True) for layer in layers]
+        if session.runner is not None:
+            hooks += session.runner.hooks()
         for hook in hooks:
             undo.callback(hook.remove)
         yield session

@@ -21,7 +21,10 @@ from .errors import InputError, ModelError, TangoError
 from .families import checkpoint
 from .families.base import Family
 from .families.inputs import check_question
-from .session import Session, VideoRecord
+from .inllm.base import Inside
+from .inllm.pair import Pair
+from .records import VideoRecord
+from .session import Session
 from .tokens import Pruner
 from .video import Frames, decode
 
@@ -68,6 +71,7 @@ class Answer(str):
     ----------
     tokens_before, tokens_after: visual tokens of the video, without the newline that is always kept.
     retention, method, segments: see `tangovlm.Selection` and the method's fields.
+    tokens_per_layer: what each layer of the language model held, empty where nothing was pruned inside it.
     timings_ms: decode (of the video), encode, prune, prefill, decode_tokens (of the answer).
     notes: fallbacks and what else one should know.
     model: name of the model. frames: what it saw. video: the record of `attach`, if asked for.
@@ -78,6 +82,7 @@ class Answer(str):
     retention: float
     method: str
     segments: tuple[int, ...]
+    tokens_per_layer: tuple[int, ...] = ()
     timings_ms: dict[str, float]
     notes: tuple[str, ...]
     model: str
@@ -93,6 +98,7 @@ class Answer(str):
             "retention": self.retention,
             "method": self.method,
             "segments": list(self.segments),
+            "tokens_per_layer": list(self.tokens_per_layer),
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
             "model": self.model,
             "frames": self.frames.pixels.shape[0],
@@ -105,7 +111,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-    saliency: str = "p-attn",
+    saliency: str | None = None,
     head_weights: str | Path | None = None,
 ) -> VideoLLM:
     """Load a checkpoint: safetensors only, no remote code, SDPA attention.
@@ -160,12 +166,13 @@ def ask(
     question: str,
     *,
     model: str | Path | VideoLLM | None = None,
-    method: str | Pruner = "tango",
+    method: str | Pruner | Inside | Pair = "tango",
     retention: float = 0.1,
     frames: int | None = None,
     max_new_tokens: int = 64,
     progress: Progress | None = None,
     record: bool = False,
+    positions: str = "contiguous",
 ) -> Answer:
     """Answer a question about a video, greedily.
 
@@ -173,10 +180,12 @@ def ask(
     ----------
     video: a local file, or frames that were decoded before.
     model: None for the embedded model, a directory, a hub id, or what `load` returned.
-    method: a registered name, or a method object, whose own retention then holds. Retention 1.0 is the unpruned model.
+    method: a registered name, two of them such as "tango+fastv", or a method object, whose own retention then holds.
+        Retention 1.0 is the unpruned model.
     frames: how many to take of the file; None for what the model is meant for.
     progress: called with a stage ("decode", "encode", "generate"), what is done and how much there is.
     record: keep what pictures need in `Answer.video`.
+    positions: see `tangovlm.attach`.
 
     Raises
     ------
@@ -194,7 +203,8 @@ def ask(
     report("encode", 0, 1)
     inputs, prepare_ms = _timed(lambda: model_inputs(llm, clip, question))
     streamer = _Progress(report, max_new_tokens)
-    with attach_family(llm.family, pruner, timestamps=clip.timestamps_s, record=record) as session:
+    attached = attach_family(llm.family, pruner, timestamps=clip.timestamps_s, record=record, positions=positions)
+    with attached as session:
         output = llm.model.generate(
             **inputs, max_new_tokens=max_new_tokens, streamer=streamer, logits_processor=[_refuse_nan], **_GREEDY
         )
@@ -252,6 +262,7 @@ def _answer(text: str, llm: VideoLLM, clip: Frames, session: Session, before_ms:
     answer = Answer(text)
     answer.tokens_before, answer.tokens_after = video.tokens_before, video.tokens_after
     answer.retention, answer.method, answer.segments = video.retention, video.method, video.segments
+    answer.tokens_per_layer = video.tokens_per_layer
     answer.timings_ms = {"decode": before_ms["decode"], **seen.timings_ms}
     answer.timings_ms["encode"] += before_ms["prepare"]
     answer.notes = (*clip.notes, *seen.notes, *((BUILTIN_NOTE,) if llm.builtin else ()))

@@ -6,18 +6,16 @@ look-up, so that adding one is adding its file, and importing this module import
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from .errors import MethodError, ModelError
-
-if TYPE_CHECKING:
-    from .tokens import Pruner
 
 C = TypeVar("C", bound=type)
 
@@ -49,24 +47,45 @@ def methods() -> dict[str, type]:
     return dict(sorted(_methods.items()))
 
 
-def method(name: str, **params: Any) -> Pruner:
-    """Build a registered method.
+def method(name: str, **params: Any) -> Any:
+    """Build a registered method, or a pair of one before the language model and one inside it.
+
+    Parameters
+    ----------
+    name: such as "tango", or "tango+fastv" for a `tangovlm.inllm.pair.Pair`, which takes its retention only.
 
     Raises
     ------
     MethodError: an unknown name, an unknown hyper-parameter, or one out of its range.
     """
+    if "+" in name:
+        return _pair(name, params)
     known = methods()
     if name not in known:
-        raise MethodError(f"unknown method {name!r}: choose one of {', '.join(known)}")
+        raise MethodError(f"unknown method {name!r}: choose one of {', '.join(known)}{_nearest(name, known)}")
     cls = known[name]
     if is_dataclass(cls):
         accepted = [field.name for field in fields(cls) if field.init]
         for param in params:
             if param not in accepted:
-                raise MethodError(f"method {name!r} has no parameter {param!r}: it takes {', '.join(accepted)}")
-    pruner: Pruner = cls(**params)
-    return pruner
+                raise MethodError(
+                    f"method {name!r} has no parameter {param!r}: it takes {', '.join(accepted)}"
+                    f"{_nearest(param, accepted)}"
+                )
+    return cls(**params)
+
+
+def _pair(name: str, params: dict[str, Any]) -> Any:
+    first, _, second = name.partition("+")
+    if unknown := sorted(set(params) - {"retention"}):
+        raise MethodError(
+            f"the pair {name!r} takes retention only, not {unknown[0]!r}: build its methods and put them into "
+            "tangovlm.inllm.pair.Pair"
+        )
+    before, inside = method(first), method(second)
+    # The class needs what imports this module.
+    pair = importlib.import_module("tangovlm.inllm.pair").Pair
+    return pair(before, inside, **params)
 
 
 def register_family(*architectures: str) -> Callable[[C], C]:
@@ -108,6 +127,12 @@ def family_for(model: object) -> Any:
         if name in known:
             return known[name]
     raise ModelError(f"unsupported architecture {names[0]}: supported are {', '.join(known) or 'none'}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message: the known name that is most like a mistaken one, if any is."""
+    alike = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"; did you mean {alike[0]!r}?" if alike else ""
 
 
 def _same(one: type, other: type) -> bool:

@@ -1,8 +1,6 @@
 """What a method does inside the calls of an attached model; the numbered steps are those of `tangovlm.attach`."""
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,26 +11,16 @@ from .families import splice
 from .families import timestamps as times
 from .families.base import Family, Grid, Signals, frame_starts
 from .families.stopwatch import Stopwatch
+from .inllm.base import Inside
+from .inllm.limits import check_generation
+from .inllm.masks import recall
+from .inllm.pair import Pair, Plan
+from .inllm.runner import Runner
+from .records import Records, VideoRecord
 from .tokens import NO_TIMESTAMPS, Pruner, Report, Selection, VideoReport, VideoTokens
 
 STAGES = ("encode", "prune", "prefill", "decode_tokens")
 _VISUAL_INPUTS = ("pixel_values_videos", "mm_encoder_outputs", "inputs_embeds")
-
-
-@dataclass(frozen=True, eq=False)
-class VideoRecord:
-    """What happened to one video, for pictures; all tensors are on the CPU.
-
-    Parameters
-    ----------
-    selection: what the method kept.
-    saliency: ``(T, H, W)`` float, None where the method did not ask for it.
-    report: counts and times.
-    """
-
-    selection: Selection
-    saliency: Tensor | None
-    report: VideoReport
 
 
 class Session:
@@ -42,55 +30,72 @@ class Session:
     `videos` has a `VideoRecord` for each of them if the session was asked to record.
     """
 
-    def __init__(self, family: Family, pruner: Pruner, timestamps: Any = None, record: bool = False) -> None:
+    def __init__(
+        self,
+        family: Family,
+        pruner: Pruner | Inside | Pair,
+        plan: Plan,
+        timestamps: Any = None,
+        record: bool = False,
+        positions: str = "contiguous",
+    ) -> None:
         self.family = family
         self.pruner = pruner
-        self.videos: list[VideoRecord] = []
+        self.plan = plan
+        self.runner = None if plan.inside is None else Runner(family.decoder, plan.inside, plan.cuts)
+        self.original_positions = positions == "original"
+        self._records = Records(record)
         self._given = None if timestamps is None else times.given(timestamps)
         self._from_metadata: list[Tensor | None] | None = None
-        self._record = record
-        self._reports: list[VideoReport] = []
-        self._notes: list[str] = []
         self._clock = Stopwatch(family.device, STAGES)
         self._in_generate = False
         self._first_forward = False
         self._timed = False
-        self._pending: splice.Seen | None = None
+        self._step: splice.Advance | None = None
         self._may_hold_tags = False
+        self._grids: list[Grid] = []
+        self._ids: Tensor | None = None
+        self._records.notes += plan.notes
 
     @property
     def identity(self) -> bool:
         """Whether everything is kept, so that the model must run untouched."""
-        return self.pruner.retention == 1.0
+        return self.plan.before is None and self.runner is None
 
     @property
     def needs(self) -> frozenset[str]:
         """Signals that have to be computed."""
-        return frozenset() if self.identity else self.pruner.needs
+        return frozenset() if self.plan.before is None else self.plan.before.needs
+
+    @property
+    def saliency(self) -> str:
+        """Which saliency the family observes: the one it was given, else the one that the method is meant for."""
+        return self.family.kind(getattr(self.pruner, "signal", None))
 
     @property
     def report(self) -> Report:
         """All calls so far: counts per video, fallbacks, ms per stage (`decode_tokens` of `generate` only)."""
-        return Report(tuple(self._reports), dict(self._clock.totals_ms), tuple(self._notes))
+        return Report(tuple(self._records.reports), dict(self._clock.totals_ms), tuple(self._records.notes))
 
-    def _note(self, text: str) -> None:
-        if text not in self._notes:
-            self._notes.append(text)
-            warnings.warn(text, UserWarning, stacklevel=2)
+    @property
+    def videos(self) -> list[VideoRecord]:
+        """What pictures need, one entry a video; empty unless the session was asked to record."""
+        return self._records.videos
 
     # --- step 2: encoding -----------------------------------------------------------------------------------------
 
     def get_video_features(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The stock features, with dropped tokens tagged."""
         grids = self.family.grids(*args, **kwargs)
-        if self.identity:
+        self._grids = grids
+        if self.plan.before is None:
             with self._clock.stage("encode"):
                 output = original(*args, **kwargs)
             for grid in grids:
                 self._keep_all(grid)
             return output
         as_tuple = kwargs.pop("return_dict", None) is False
-        with self._clock.stage("encode"), self.family.observe(self.needs) as signals:
+        with self._clock.stage("encode"), self.family.observe(self.needs, self.saliency) as signals:
             output = original(*args, return_dict=True, **kwargs)
         features = output.pooler_output
         pruned = [self._prune(tokens, rows) for tokens, rows in self._tokens(features, grids, signals)]
@@ -112,24 +117,23 @@ class Session:
         return [None] * len(frames)
 
     def _prune(self, tokens: VideoTokens, rows: Tensor) -> Tensor:
-        before = self._clock.totals_ms["prune"]
+        before, pruner = self._clock.totals_ms["prune"], self.plan.before
+        assert pruner is not None
         with self._clock.stage("prune"):
-            selection = self.pruner(tokens)
+            selection = pruner(tokens)
             tagged = splice.tag_dropped(rows, selection)
         report = VideoReport(
             tokens_before=tokens.count,
             tokens_after=selection.indices.numel(),
-            retention=self.pruner.retention,
-            method=self.pruner.name,
+            retention=self.plan.retention,
+            method=self.plan.name,
             segments=selection.segments,
             timings_ms={"prune": self._clock.totals_ms["prune"] - before},
-            notes=tuple(dict.fromkeys((*self._fallbacks(tokens), *selection.notes))),
+            notes=tuple(dict.fromkeys((*self.plan.notes, *self._fallbacks(tokens), *selection.notes))),
         )
         for note in report.notes:
-            self._note(note)
-        self._reports.append(report)
-        if self._record:
-            self.videos.append(_record(selection, tokens.saliency, report))
+            self._records.note(note)
+        self._records.add(report, selection, tokens.saliency)
         return tagged
 
     def _fallbacks(self, tokens: VideoTokens) -> Iterator[str]:
@@ -139,17 +143,21 @@ class Session:
             yield f"no sink positions are known for a grid of {tokens.height} x {tokens.width}: none are masked"
 
     def _keep_all(self, grid: Grid) -> None:
-        report = VideoReport(grid.tokens, grid.tokens, 1.0, self.pruner.name, (grid.frames,), {"prune": 0.0})
-        self._reports.append(report)
-        if self._record:
-            slots = torch.arange(grid.tokens)
-            identity = Selection(slots, torch.empty(grid.tokens, 0), slots.view(*grid), (grid.frames,))
-            self.videos.append(VideoRecord(identity, None, report))
+        plan = self.plan
+        report = VideoReport(
+            grid.tokens, grid.tokens, plan.retention, plan.name, (grid.frames,), {"prune": 0.0}, plan.notes
+        )
+        slots = torch.arange(grid.tokens)
+        self._records.add(
+            report, Selection(slots, torch.empty(grid.tokens, 0), slots.view(*grid), (grid.frames,)), None
+        )
 
     # --- steps 1 and 3: around generate and forward ---------------------------------------------------------------
 
     def generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The stock `generate`, timed, which also takes `video_metadata`."""
+        if self.runner is not None:
+            check_generation(kwargs, self.family.model.generation_config)
         outer = self._in_generate, self._from_metadata
         self._take_metadata(kwargs)
         self._in_generate = True
@@ -171,7 +179,7 @@ class Session:
             embeds = kwargs.get("inputs_embeds")
             kwargs["next_sequence_length"] = (input_ids if embeds is None else embeds).shape[1] - state.unpruned
         inputs = original(input_ids, **kwargs)
-        if state is not None or _is_visual(inputs):
+        if state is not None or _is_visual(inputs) or recall(kwargs.get("past_key_values")) is not None:
             # For a static cache stock code makes the mask here, over places that pruning moves: let the text model
             # make it.
             mask = inputs.get("attention_mask")
@@ -211,30 +219,60 @@ class Session:
     def before_base(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """In front of the model without its head: only a forward that is handed visual features can hold tags."""
         self._may_hold_tags = bool(args) or _is_visual(kwargs)
+        self._ids = None
+        if self.runner is not None and self._may_hold_tags:
+            self._ids = args[0] if args else kwargs.get("input_ids")
+            if self._ids is None:
+                raise InputError("pruning inside the model needs input_ids, which say where the video is")
 
     def before_decoder(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In front of the text model."""
-        self._pending = None
-        embeds, cache = kwargs.get("inputs_embeds"), kwargs.get("past_key_values")
-        if embeds is None:
+        self._step = None
+        if kwargs.get("inputs_embeds") is None:
             return None
+        # The videos have been encoded by now.
+        videos = None if self._ids is None or not self._grids else self.family.videos(self._ids, self._grids)
+        self._ids = None
+        kwargs = kwargs | self._spliced(kwargs)
+        if self.runner is not None:
+            if videos is not None and self._step is not None and self._step.places is not None:
+                videos = videos.gather(1, self._step.places).masked_fill(~self._step.valid, -1)
+            mask = kwargs.get("attention_mask")
+            if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
+                raise InputError("pruning needs the 2-D attention_mask (batch, positions), not a prepared mask")
+            self.runner.begin(kwargs["inputs_embeds"], mask, kwargs.get("past_key_values"), videos)
+        return args, kwargs
+
+    def _spliced(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Keywords of the text model that dropped tokens change."""
+        embeds, cache = kwargs["inputs_embeds"], kwargs.get("past_key_values")
         state = splice.seen(cache)
-        tagged = splice.find_tagged(embeds) if self._may_hold_tags else None
+        tagged = splice.find_tagged(embeds) if self._may_hold_tags and self.plan.before is not None else None
         if state is None and tagged is None:
-            return None
+            return {}
         past = _length(cache, state)
-        embeds, position_ids, mask, self._pending = splice.advance(
-            embeds, kwargs.get("attention_mask"), past, state, tagged
+        step = splice.advance(
+            embeds, kwargs.get("attention_mask"), past, state, tagged, original=self.original_positions
         )
-        return args, kwargs | {"inputs_embeds": embeds, "position_ids": position_ids, "attention_mask": mask}
+        self._step, mask = step, step.mask
+        if mask is None and cache is None and self.original_positions:
+            # Without cache and mask, stock code takes gaps between position ids for the borders of packed prompts.
+            mask = step.state.mask.long()
+        return {"inputs_embeds": step.embeds, "position_ids": step.position_ids, "attention_mask": mask}
+
+    def before_layer(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """In front of a layer of the text model, which needs position ids for nothing but finding packed prompts."""
+        return args, kwargs | {"position_ids": None}
 
     def after_decoder(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Behind the text model, which may have made the cache itself."""
         cache = kwargs.get("past_key_values")
         cache = getattr(output, "past_key_values", None) if cache is None else cache
-        if self._pending is not None and cache is not None:
-            splice.remember(cache, self._pending)
-        self._pending = None
+        if self._step is not None and cache is not None:
+            splice.remember(cache, self._step.state)
+        self._step = None
+        if self.runner is not None:
+            self._records.read(self.runner.end(cache))
 
 
 def _is_visual(kwargs: dict[str, Any]) -> bool:
@@ -248,13 +286,3 @@ def _length(cache: Any, state: splice.Seen | None) -> int:
         return 0
     # The state knows the length without asking the device.
     return int(cache.get_seq_length()) if state is None else state.mask.shape[1]
-
-
-def _record(selection: Selection, saliency: Tensor | None, report: VideoReport) -> VideoRecord:
-    on_cpu = replace(
-        selection,
-        indices=selection.indices.cpu(),
-        features=selection.features.cpu(),
-        sources=selection.sources.cpu(),
-    )
-    return VideoRecord(on_cpu, None if saliency is None else saliency.float().cpu(), report)

@@ -125,8 +125,13 @@ class Selection:
 class Pruner(Protocol):
     """A method that reduces tokens before the language model. Implementations are frozen dataclasses.
 
-    ``needs`` names the optional signals it reads: a subset of saliency, timestamps, frame_features, keys.
+    ``needs`` names the optional signals it reads: a subset of saliency, timestamps, frame_features, keys. A method
+    that reads the saliency has a ``signal`` too, the attention that it is meant to be: "attn", the mean attention that
+    a token gets in the vision encoder's last layer, or "p-attn", that of the encoder's pooling head.
     """
+
+    @property
+    def stage(self) -> str: ...
 
     @property
     def name(self) -> str: ...
@@ -142,7 +147,11 @@ class Pruner(Protocol):
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What happened to one video: token counts (a newline token that a model always adds is not counted) and times."""
+    """What happened to one video: token counts (a newline token that a model always adds is not counted) and times.
+
+    `tokens_after` is what entered the language model, `tokens_per_layer` what each of its layers held, empty where
+    nothing was pruned inside it.
+    """
 
     tokens_before: int
     tokens_after: int
@@ -151,6 +160,13 @@ class VideoReport:
     segments: tuple[int, ...] = ()
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    tokens_per_layer: tuple[int, ...] = ()
+
+    @property
+    def equivalent_retention(self) -> float:
+        """Mean kept fraction over the layers of the language model, as counted (Tango paper, Eq. 1)."""
+        layers = self.tokens_per_layer or (self.tokens_after,)
+        return sum(layers) / len(layers) / self.tokens_before
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tangovlm.tokens import Pruner, Selection, VideoTokens
 PAD, IMAGE, VIDEO, FIRST_WORD, VOCABULARY = 0, 1, 2, 10, 64
 
 
-def make_model(*, head: bool = True, side: int = 8, attention: str = "sdpa", seed: int = 0) -> Any:
+def make_model(*, head: bool = True, side: int = 8, attention: str = "sdpa", seed: int = 0, layers: int = 2) -> Any:
     """A model with ``side`` x ``side`` patches a frame, large enough weights that every token matters to the logits."""
     vision = SiglipVisionConfig(
         hidden_size=32,
@@ -36,7 +36,7 @@ def make_model(*, head: bool = True, side: int = 8, attention: str = "sdpa", see
         vocab_size=VOCABULARY,
         hidden_size=48,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=4096,

@@ -73,6 +73,6 @@ def test_positions_count_valid_places() -> None:
 
 
 def test_state_is_cut_with_the_cache() -> None:
-    state = splice.Seen(torch.ones(1, 10, dtype=torch.bool), 25, False)
+    state = splice.Seen(torch.ones(1, 10, dtype=torch.bool), 25, False, torch.tensor([[15]]))
     assert state.cropped(10) is state
     assert (state.cropped(7).mask.shape[1], state.cropped(7).unpruned) == (7, 22)

@@ -1,17 +1,16 @@
 """The checkpoint in the package: stock, small, and good at what it was trained for."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import tangovlm
-from tangovlm.budget import count
+from tangovlm.evaluate.runner import accuracy
+from tangovlm.evaluate.runs import Run, run, unpruned
+from tangovlm.evaluate.task import cases
 from tangovlm.pipeline import VideoLLM, load
 from tangovlm.tiny.clip import seen_frames, write_clip, write_demo
-from tangovlm.tiny.evaluate import evaluate, held_out_questions, main
 from tangovlm.tiny.export import WEIGHTS
 from tangovlm.tiny.questions import KINDS
 from tangovlm.tiny.world import sample_clip
@@ -33,36 +32,11 @@ def test_its_class_is_stock(llm: VideoLLM) -> None:
     assert llm.model.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("retention", "bound"), [(1.0, 0.8), (0.1, 0.7)])
-def test_it_answers_questions_about_clips_it_never_saw(llm: VideoLLM, retention: float, bound: float) -> None:
-    result = evaluate(llm, tangovlm.Tango(retention=retention), 63)
-    assert result["questions"] == 63
-    assert result["tokens_after"] == count(retention, 1024)
-    assert result["exact_match"] >= bound
-    assert result["accuracy"] >= bound
-
-
-def test_the_benchmark_is_even_over_the_kinds_and_repeatable() -> None:
-    counts = dict.fromkeys(KINDS, 0)
-    texts = []
-    for _, asked in held_out_questions(20):
-        for question in asked:
-            counts[question.kind] += 1
-            texts.append(question.text)
-    assert sorted(counts.values(), reverse=True) == [3, 3, 2, 2, 2, 2, 2, 2, 2]
-    assert texts == [question.text for _, asked in held_out_questions(20) for question in asked]
-
-
-def test_the_command_ends_with_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--questions", "2", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert {"accuracy", "exact_match", "by_kind", "questions"} <= set(result)
-    assert result["questions"] == 2
-
-
-def test_the_command_refuses_a_wrong_retention(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--retention", "1.5"]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+@pytest.mark.parametrize(("asked", "bound"), [(unpruned(), 0.8), (run("tango", 0.1), 0.7)], ids=["all", "10 %"])
+def test_it_answers_questions_about_clips_it_never_saw(llm: VideoLLM, asked: Run, bound: float) -> None:
+    by_kind = accuracy(llm, asked, cases(63))
+    assert tuple(by_kind) == KINDS
+    assert sum(by_kind.values()) / len(KINDS) >= bound
 
 
 def test_a_file_decodes_to_the_frames_that_were_drawn(tmp_path: Path) -> None:

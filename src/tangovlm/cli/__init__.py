@@ -1,4 +1,4 @@
-"""The command line: `tangovlm ask`, `tangovlm demo`, `tangovlm methods`."""
+"""The command line: `tangovlm ask`, `demo`, `eval`, `methods`."""
 
 from .app import app, main
 

@@ -13,6 +13,7 @@ from tangovlm.errors import TangoError
 
 from .ask import ask
 from .demo import demo
+from .eval import evaluate
 from .methods import methods
 from .output import complain
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(ask)
 app.command()(demo)
+app.command("eval")(evaluate)
 app.command()(methods)
 
 

@@ -32,6 +32,13 @@ class Saliency(StrEnum):
     ATTN = "attn"
 
 
+class Positions(StrEnum):
+    """Which position ids the kept tokens get."""
+
+    CONTIGUOUS = "contiguous"
+    ORIGINAL = "original"
+
+
 class Dtype(StrEnum):
     """Number formats that a model can be loaded in."""
 
@@ -65,7 +72,13 @@ def ask(
         str | None,
         typer.Option(help="A checkpoint (path or hub id) with the pooling head for p-attn.", show_default=False),
     ] = None,
-    saliency: Annotated[Saliency, typer.Option(help="The signal that says which tokens matter.")] = Saliency.P_ATTN,
+    saliency: Annotated[
+        Saliency | None,
+        typer.Option(help="The signal that says which tokens matter; left out, the method's own.", show_default=False),
+    ] = None,
+    positions: Annotated[
+        Positions, typer.Option(help="Position ids of the kept tokens: without gaps, or as in the unpruned prompt.")
+    ] = Positions.CONTIGUOUS,
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.")] = 64,
 ) -> None:
     """Ask a question about a video, with a fraction of its visual tokens."""
@@ -78,10 +91,14 @@ def ask(
         check_report(report, video)
     with only_results():
         llm = load(model, device=device(device_name), dtype=dtype, saliency=saliency, head_weights=head_weights)
-        run = Run(video, llm, frames, max_new_tokens, record=report is not None)
+        run = Run(video, llm, frames, max_new_tokens, record=report is not None, positions=positions.value)
         exchange = _compared(run, question, pruner) if compare else Exchange(question, run(question, pruner))
         if report is not None:
-            shown = {"video": video, "model": llm.name, "saliency": saliency.value} | settings_of(pruner)
+            shown = {
+                "video": video,
+                "model": llm.name,
+                "saliency": llm.family.kind(getattr(pruner, "signal", None)),
+            } | settings_of(pruner)
             write_page(report, [exchange], Path(video).name, shown)
     talk_notes(exchange.answers)
     if report is not None:
@@ -90,7 +107,7 @@ def ask(
 
 
 def load(
-    model: str | None, *, dtype: Dtype | None = None, saliency: Saliency = Saliency.P_ATTN, **options: Any
+    model: str | None, *, dtype: Dtype | None = None, saliency: Saliency | None = None, **options: Any
 ) -> VideoLLM:
     """`pipeline.load` with the options as the command line has them."""
     import torch
@@ -98,7 +115,8 @@ def load(
     from tangovlm import pipeline
 
     number_format: torch.dtype | None = None if dtype is None else getattr(torch, dtype.value)
-    return pipeline.load(model, dtype=number_format, saliency=saliency.value, **options)
+    kind = None if saliency is None else saliency.value
+    return pipeline.load(model, dtype=number_format, saliency=kind, **options)
 
 
 def write_page(path: Path, exchanges: list[Exchange], title: str, shown: dict[str, object]) -> None:
@@ -123,12 +141,18 @@ class Run:
     frames: int | None
     max_new_tokens: int
     record: bool
+    positions: str = "contiguous"
 
     def __call__(self, question: str, pruner: Pruner, words: str = "", **changes: Any) -> Answer:
         """Ask; `words` go before the bars' own, `changes` are keywords of `pipeline.ask` for this one time."""
         from tangovlm import pipeline
 
-        options = {"frames": self.frames, "max_new_tokens": self.max_new_tokens, "record": self.record} | changes
+        options = {
+            "frames": self.frames,
+            "max_new_tokens": self.max_new_tokens,
+            "record": self.record,
+            "positions": self.positions,
+        } | changes
         with stage_bars(words) as progress:
             return pipeline.ask(self.video, question, model=self.llm, method=pruner, progress=progress, **options)
 

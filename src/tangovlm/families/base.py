@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, ModelError
 from ..tokens import VideoTokens
 
 SaliencyKind = Literal["p-attn", "attn"]
+SALIENCY_KINDS: tuple[str, ...] = get_args(SaliencyKind)
 
 
 class Grid(NamedTuple):
@@ -55,7 +56,8 @@ class Family(ABC):
     Parameters
     ----------
     model: the stock model, e.g. `LlavaOnevisionForConditionalGeneration`.
-    saliency: "p-attn", the attention of the encoder's pooling head, or "attn", the mean attention of its last layer.
+    saliency: "p-attn", the attention of the encoder's pooling head, or "attn", the mean attention of its last layer;
+        None: the one that a method asks for.
     head_weights: safetensors file, checkpoint directory or hub id with the pooling head, where the model has none.
 
     Raises
@@ -64,10 +66,12 @@ class Family(ABC):
     """
 
     default_frames: ClassVar[int]
+    gives: ClassVar[frozenset[str]] = frozenset({"saliency", "timestamps", "frame_features", "keys"})
+    saliency_kinds: ClassVar[tuple[str, ...]] = SALIENCY_KINDS
 
-    def __init__(self, model: Any, *, saliency: str = "p-attn", head_weights: str | Path | None = None) -> None:
-        if saliency not in ("p-attn", "attn"):
-            raise InputError(f"saliency is {saliency!r}: choose 'p-attn' or 'attn'")
+    def __init__(self, model: Any, *, saliency: str | None = None, head_weights: str | Path | None = None) -> None:
+        if saliency is not None and saliency not in SALIENCY_KINDS:
+            raise InputError(f"saliency is {saliency!r}: choose {' or '.join(map(repr, SALIENCY_KINDS))}")
         self.model = model
         self.saliency = saliency
         self.head_weights = head_weights
@@ -97,9 +101,51 @@ class Family(ABC):
     def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
         """Token grids of the videos in a call of `get_video_features`, from its arguments."""
 
+    def kind(self, wanted: str | None = None) -> str:
+        """Which saliency to take: the family's if it was given one, else the one that is wanted, else p-attn."""
+        return self.saliency or wanted or "p-attn"
+
+    def check(self, name: str, needs: frozenset[str], kind: str) -> None:
+        """See that a method's signals are to be had.
+
+        Parameters
+        ----------
+        name: of the method, for the message.
+        kind: of the saliency.
+
+        Raises
+        ------
+        ModelError: the family cannot give a signal, whatever the checkpoint.
+        """
+        missing = sorted(needs - self.gives)
+        if "saliency" in needs and not missing and kind not in self.saliency_kinds:
+            missing = [f"the saliency {kind!r}"]
+        if missing:
+            raise ModelError(
+                f"method {name!r} needs {missing[0]}, which {type(self).__name__} does not give: choose another method"
+            )
+
     @abstractmethod
-    def prepare(self, needs: frozenset[str]) -> None:
+    def videos(self, input_ids: Tensor, grids: Sequence[Grid]) -> Tensor:
+        """Which video of its prompt each token stands for.
+
+        Parameters
+        ----------
+        input_ids: ``(B, Q)`` whole prompts with their placeholders.
+        grids: of the videos, in order; there may be copies of every prompt.
+
+        Returns
+        -------
+        ``(B, Q)`` int64, counted from 0 in each prompt; -1 for all tokens outside a grid.
+        """
+
+    @abstractmethod
+    def prepare(self, needs: frozenset[str], kind: str | None = None) -> None:
         """Get ready to observe these signals, so that what is missing is found before anything is encoded.
+
+        Parameters
+        ----------
+        kind: of the saliency, see `kind`.
 
         Raises
         ------
@@ -107,7 +153,7 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def observe(self, needs: frozenset[str]) -> AbstractContextManager[Signals]:
+    def observe(self, needs: frozenset[str], kind: str | None = None) -> AbstractContextManager[Signals]:
         """Within the context, the signals of the vision encoder's next call are collected into what it yields."""
 
     @abstractmethod

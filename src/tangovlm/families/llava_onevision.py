@@ -1,6 +1,6 @@
 """LLaVA-OneVision: SigLIP tower, two-layer projector, bilinear pooling to half the side, a newline after the video."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -68,25 +68,32 @@ class LlavaOnevision(Family):
         half = (self.side + 1) // 2
         return [Grid(pixels.shape[1], half, half)] * pixels.shape[0]
 
+    def videos(self, input_ids: Tensor, grids: Sequence[Grid]) -> Tensor:
+        """See `Family.videos`: all videos of a call are alike, and each is followed by its newline."""
+        size = grids[0].tokens + 1
+        placeholder = input_ids == self.model.config.video_token_index
+        place = placeholder.cumsum(dim=1) - 1
+        return torch.where(placeholder & (place % size < size - 1), place // size, -1)
+
     def sinks(self, grid: Grid) -> tuple[int, ...] | None:
         """Positions masked by the release, for the 14 x 14 grid."""
         return sinks_for_grid(grid.height, grid.width)
 
-    def prepare(self, needs: frozenset[str]) -> None:
+    def prepare(self, needs: frozenset[str], kind: str | None = None) -> None:
         """See `Family.prepare`."""
-        if self._wants_head(needs):
+        if self._wants_head(needs, self.kind(kind)):
             _ = self.head
 
     @contextmanager
-    def observe(self, needs: frozenset[str]) -> Iterator[Signals]:
+    def observe(self, needs: frozenset[str], kind: str | None = None) -> Iterator[Signals]:
         """See `Family.observe`. Hooks only: the tower keeps its attention implementation."""
-        signals = Signals()
+        signals, kind = Signals(), self.kind(kind)
         layer = self.tower.encoder.layers[-1].self_attn
         query: list[Tensor] = []
         hooks = []
-        if self._wants_head(needs):
-            hooks.append(self.tower.post_layernorm.register_forward_hook(self._on_hidden(signals, needs)))
-        wants_attention = "saliency" in needs and self.saliency == "attn"
+        if self._wants_head(needs, kind):
+            hooks.append(self.tower.post_layernorm.register_forward_hook(self._on_hidden(signals, needs, kind)))
+        wants_attention = "saliency" in needs and kind == "attn"
         if wants_attention:
             hooks.append(layer.q_proj.register_forward_hook(lambda _module, _args, output: query.append(output)))
         if wants_attention or "keys" in needs:
@@ -134,15 +141,15 @@ class LlavaOnevision(Family):
             )
         return load_head_weights(_PUBLISHED_HEAD)
 
-    def _wants_head(self, needs: frozenset[str]) -> bool:
-        return "frame_features" in needs or ("saliency" in needs and self.saliency == "p-attn")
+    def _wants_head(self, needs: frozenset[str], kind: str) -> bool:
+        return "frame_features" in needs or ("saliency" in needs and kind == "p-attn")
 
-    def _on_hidden(self, signals: Signals, needs: frozenset[str]) -> Callable[..., None]:
+    def _on_hidden(self, signals: Signals, needs: frozenset[str], kind: str) -> Callable[..., None]:
         @torch.no_grad()
         def hook(_module: nn.Module, args: tuple[Tensor, ...], _output: Tensor) -> None:
             scores, pooled = self.head(args[0], pool="frame_features" in needs)
             signals.frame_features = pooled
-            if "saliency" in needs and self.saliency == "p-attn":
+            if "saliency" in needs and kind == "p-attn":
                 signals.saliency = self._to_grid(scores)
 
         return hook

@@ -11,8 +11,8 @@ Shape letters: B rows of a batch, Q positions handed to the text model, M positi
 channels.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from ..errors import InputError
 from ..tokens import Selection
 
 _ATTRIBUTE = "_tangovlm_seen"
+
+
+POSITIONS: tuple[str, ...] = ("contiguous", "original")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +35,19 @@ class Seen:
     mask: ``(B, n)`` bool, which of the n positions of the cache are no padding.
     unpruned: positions that the cache would hold without pruning.
     padded: whether `mask` has any False (kept beside it, since asking the device costs a synchronisation).
+    skipped: ``(B, 1)`` int64, how many tokens of each row were dropped.
     """
 
     mask: Tensor
     unpruned: int
     padded: bool
+    skipped: Tensor
 
     def cropped(self, length: int) -> "Seen":
         """The state after the cache was cut to `length` positions (assisted generation takes back rejected tokens)."""
         if length >= self.mask.shape[1]:
             return self
-        return Seen(self.mask[:, :length], self.unpruned - self.mask.shape[1] + length, self.padded)
+        return replace(self, mask=self.mask[:, :length], unpruned=self.unpruned - self.mask.shape[1] + length)
 
 
 def seen(cache: Any) -> Seen | None:
@@ -149,25 +154,68 @@ def split_mask(attention_mask: Any, past: int, embeds: Tensor, state: Seen | Non
     return (mask if mask.shape[1] == past + new else ones)[:, :past], new_mask
 
 
-def advance(
-    embeds: Tensor, attention_mask: Any, past: int, state: Seen | None, tagged: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None, Seen]:
-    """What the text model gets in place of what it was handed.
+def _skipped(state: Seen | None, new_mask: Tensor) -> Tensor:
+    """`Seen.skipped` for the rows of a forward; a cache may have been repeated for more rows."""
+    if state is None:
+        return torch.zeros(new_mask.shape[0], 1, dtype=torch.long, device=new_mask.device)
+    return state.skipped.repeat_interleave(new_mask.shape[0] // state.skipped.shape[0], dim=0)
 
-    Returns
-    -------
-    embeddings ``(B, M, D)``, position ids ``(B, M)``, attention mask ``(B, past + M)`` or None, and the new state.
+
+class Advance(NamedTuple):
+    """What the text model gets in place of what it was handed, and what to remember.
+
+    Parameters
+    ----------
+    embeds: ``(B, M, D)``.
+    position_ids: ``(B, M)``.
+    mask: ``(B, past + M)`` int64, or None where nothing is padded.
+    state: to leave on the cache.
+    places: ``(B, M)`` what was gathered, None where nothing was taken out.
+    valid: ``(B, M)`` bool, which of them are no padding.
+    """
+
+    embeds: Tensor
+    position_ids: Tensor
+    mask: Tensor | None
+    state: Seen
+    places: Tensor | None
+    valid: Tensor
+
+
+def advance(
+    embeds: Tensor,
+    attention_mask: Any,
+    past: int,
+    state: Seen | None,
+    tagged: Tensor | None,
+    *,
+    original: bool = False,
+) -> Advance:
+    """Take the tagged rows out of the embeddings ``(B, Q, D)`` and tell the others their positions.
+
+    Parameters
+    ----------
+    attention_mask: what the text model was handed, see `split_mask`.
+    past: length of the cache.
+    original: give the kept tokens the position ids that they have in the unpruned prompt, in place of ids without gaps.
     """
     old_mask, new_mask = split_mask(attention_mask, past, embeds, state)
     unpruned = (past if state is None else state.unpruned) + embeds.shape[1]
+    index, skipped = None, _skipped(state, new_mask)
     if tagged is not None:
+        dropped = skipped + (new_mask & tagged).long().cumsum(dim=1)
         index, new_mask = compact(new_mask & ~tagged)
         embeds = gather_embeds(embeds, index, new_mask)
+        before, skipped = dropped.gather(1, index), dropped[:, -1:]
+    else:
+        before = skipped
     mask = torch.cat([old_mask, new_mask], dim=1)
+    position_ids = positions(mask, new_mask.shape[1]) + (before if original else 0)
     if state is not None and state.padded:
         padded = True
     elif state is not None and tagged is None and attention_mask is None:
         padded = False
     else:
         padded = not bool(mask.all())
-    return embeds, positions(mask, new_mask.shape[1]), mask.long() if padded else None, Seen(mask, unpruned, padded)
+    new = Seen(mask, unpruned, padded, skipped)
+    return Advance(embeds, position_ids, mask.long() if padded else None, new, index, new_mask)

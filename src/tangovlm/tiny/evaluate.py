@@ -1,7 +1,8 @@
-"""Measure the embedded model on held-out clips: `python -m tangovlm.tiny.evaluate`.
+"""Look at the embedded model on held-out clips of 16 moments: `python -m tangovlm.tiny.evaluate`.
 
-Answers are generated greedily over the whole vocabulary by the stock `generate` from pixels and compared in words;
-choices are ranked by the likelihood of their words. With a retention below one, both run on the pruned video.
+Nothing but stock calls, one question at a time: answers are generated greedily over the whole vocabulary by `generate`
+from pixels and compared in words; choices are ranked by the likelihood of their words. With a retention below one, both
+run on the pruned video. To compare methods there is the benchmark, `tangovlm eval`.
 """
 
 import argparse

@@ -1,0 +1,1 @@
+"""The benchmark `tangoworld`: questions about synthetic clips, asked of one model under many methods."""

@@ -1,0 +1,182 @@
+"""Files of results: JSON lines that grow by one clip at a time and survive a kill.
+
+A line is an object or a list. Objects: a header (benchmark, model, machine, versions), again whenever one of these
+changes; or a run, with its number in this file. A list is one answer: `Row`. A last line without its end was torn by
+a kill and is dropped; anything else that does not fit is damage, which is reported and left alone.
+"""
+
+import gzip
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple, Self
+
+from tangovlm.errors import InputError
+
+from .runs import Run, key_of
+from .task import QUESTIONS
+
+FIXED = {
+    "benchmark": "benchmark",
+    "version": "version of the benchmark",
+    "questions": "set of questions",
+    "weights": "model",
+    "dtype": "number format",
+}
+"""Entries of the header that all answers of a file share, and what they tell apart."""
+
+
+class Row(NamedTuple):
+    """An answer to a question under a run."""
+
+    run: int
+    number: int
+    exact: int
+    """1 if the generated answer is the true one, else 0."""
+    chosen: int
+    """1 if the true choice is the likeliest, else 0."""
+    tokens: int
+    """Visual tokens that the language model was given."""
+    answer: str
+    look: list[float] | None
+    """What `look.look` says of the kept tokens; None for a method inside the language model."""
+
+
+@dataclass
+class Content:
+    """What a file holds; `runs` is spec's key to number, `rows` is (run, question) to the answer."""
+
+    headers: list[dict[str, Any]] = field(default_factory=list)
+    runs: dict[str, int] = field(default_factory=dict)
+    rows: dict[tuple[int, int], Row] = field(default_factory=dict)
+    size: int = 0
+    """Bytes up to the end of the last whole line."""
+
+
+def read(path: Path, header: Mapping[str, Any] | None = None) -> Content:
+    """Read a file of results, which may be compressed as ``.gz``; one that is not there holds nothing.
+
+    Parameters
+    ----------
+    header: what a header must agree with in `FIXED`; None = anything.
+
+    Raises
+    ------
+    InputError: damage, or results of another benchmark or model; names the file and the line.
+    """
+    content = Content()
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+    except FileNotFoundError:
+        return content
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read ({error}): mend it or choose another --output") from error
+    content.size = data.rfind(b"\n") + 1
+    for number, line in enumerate(data[: content.size].splitlines(), start=1):
+        try:
+            _take(content, json.loads(line), header)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            reason = str(error) if isinstance(error, _DamageError) else "is damaged"
+            raise InputError(f"{path} line {number} {reason}: mend it or choose another --output") from error
+    return content
+
+
+class ResultsFile:
+    """A file of results that is open for more; use as a context.
+
+    Raises
+    ------
+    InputError: see `read`; or it cannot be written, or another process writes to it too.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self.path = path
+        self._header = dict(header)
+        self._file = _open(path)
+        try:
+            self.content = read(path, header)
+            self._file.truncate(self.content.size)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def number(self, run: Run) -> int:
+        """The number of a run in this file, which a new one gets."""
+        if run.key not in self.content.runs:
+            self.content.runs[run.key] = len(self.content.runs)
+            self._write([{"run": self.content.runs[run.key], "spec": run.spec}])
+        return self.content.runs[run.key]
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Append answers in one piece."""
+        self._write([list(row) for row in rows])
+        self.content.rows |= {(row.run, row.number): row for row in rows}
+
+    def _write(self, lines: Iterable[Any]) -> None:
+        lines = list(lines)
+        if self._header not in self.content.headers[-1:]:
+            self.content.headers.append(self._header)
+            lines.insert(0, self._header)
+        data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+        try:
+            if os.fstat(self._file.fileno()).st_size != self.content.size:
+                raise InputError(f"{self.path} is written by another process too: give each its own --output")
+            self._file.write(data)
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self.path} ({error.strerror}): make room and give the command again"
+            ) from (error)
+        self.content.size += len(data)
+
+
+class _DamageError(ValueError):
+    """Damage that has a name."""
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab", buffering=0)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}: choose another --output") from error
+
+
+def _take(content: Content, line: Any, header: Mapping[str, Any] | None) -> None:
+    """Put one line into the content."""
+    if isinstance(line, dict) and "benchmark" in line:
+        for name, words in FIXED.items():
+            if header is not None and line[name] != header[name]:
+                raise _DamageError(f"is of another {words}")
+        content.headers.append(line)
+        return
+    if not content.headers:
+        raise _DamageError("is no header of tangovlm eval")
+    if isinstance(line, dict):
+        if line["run"] != len(content.runs) or key_of(line["spec"]) in content.runs:
+            raise _DamageError("numbers a run anew")
+        content.runs[key_of(line["spec"])] = line["run"]
+        return
+    row = Row(*line)
+    look = row.look is None or all(isinstance(value, (int, float)) for value in row.look)
+    counts = all(type(value) is int for value in row[:5])
+    if not counts or not isinstance(row.answer, str) or not look or {row.exact, row.chosen} - {0, 1}:
+        raise _DamageError("is no answer")
+    if not 0 <= row.run < len(content.runs) or not 0 <= row.number < QUESTIONS:
+        raise _DamageError("answers what was not asked")
+    if (row.run, row.number) in content.rows:
+        raise _DamageError("repeats an answer")
+    content.rows[row.run, row.number] = row

@@ -1,0 +1,216 @@
+"""From answers to the figures of a table, and to Markdown."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tangovlm.errors import InputError
+from tangovlm.tiny.questions import KINDS
+
+from .look import Look
+from .results import Content, Row, read
+from .runs import Run
+from .statistics import Bootstrap, Estimate
+from .tables import Table, table
+from .task import Case, cases
+
+
+@dataclass(frozen=True)
+class Line:
+    """The figures of a run.
+
+    Parameters
+    ----------
+    questions, clips: how many were asked, and about how many clips.
+    tokens: visual tokens, the mean over questions.
+    kinds: exact match by kind of question.
+    exact: exact match over all questions. chosen: the same of the likeliest choice.
+    share: `exact` as a share of the unpruned model's.
+    against_unpruned, against_tango: difference in exact match; None for the run itself, or without Tango in its group.
+    look: means of `Look`, None for a method inside the language model.
+    """
+
+    run: Run
+    questions: int
+    clips: int
+    tokens: float
+    kinds: dict[str, float]
+    exact: Estimate
+    chosen: Estimate
+    share: float
+    against_unpruned: Estimate | None
+    against_tango: Estimate | None
+    look: Look | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+
+        def interval(estimate: Estimate | None) -> list[float] | None:
+            return None if estimate is None else [estimate.value, estimate.low, estimate.high]
+
+        return {
+            "label": self.run.label,
+            "group": self.run.group,
+            **self.run.spec,
+            "retention": self.run.pruner.retention,
+            "questions": self.questions,
+            "clips": self.clips,
+            "tokens": self.tokens,
+            "by_kind": self.kinds,
+            "exact_match": interval(self.exact),
+            "choices": interval(self.chosen),
+            "share_of_unpruned": self.share,
+            "against_unpruned": interval(self.against_unpruned),
+            "against_tango": interval(self.against_tango),
+            "look": self.look and self.look._asdict(),
+        }
+
+
+def summarize(of: Table, about: Sequence[Case], content: Content) -> list[Line]:
+    """One line a run, in the order of the table; the file must hold every answer."""
+    asked = [(case, each) for case in about for each in case.asked]
+    kinds = [each.question.kind for _, each in asked]
+    bootstrap = Bootstrap([(case.cell, case.draw) for case, _ in asked])
+    rows = {run.key: [content.rows[content.runs[run.key], each.number] for _, each in asked] for run in of.runs}
+    first = of.runs[0]
+
+    def difference(run: Run, other: Run | None) -> Estimate | None:
+        if other is None or other.key == run.key:
+            return None
+        return bootstrap.mean([a.exact - b.exact for a, b in zip(rows[run.key], rows[other.key], strict=True)])
+
+    lines = []
+    for run in of.runs:
+        own = rows[run.key]
+        score = bootstrap.mean([row.exact for row in own])
+        whole = sum(row.exact for row in rows[first.key]) / len(own)
+        by_kind = {
+            kind: _mean([row.exact for row, other in zip(own, kinds, strict=True) if other == kind])
+            for kind in KINDS
+            if kind in kinds
+        }
+        lines.append(
+            Line(
+                run=run,
+                questions=len(own),
+                clips=len(about),
+                tokens=_mean([row.tokens for row in own]),
+                kinds=by_kind,
+                exact=score,
+                chosen=bootstrap.mean([row.chosen for row in own]),
+                share=score.value / whole if whole else 0.0,
+                against_unpruned=difference(run, first),
+                against_tango=difference(run, of.reference(run)),
+                look=_look(own),
+            )
+        )
+    return lines
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """Shaped as the paper's tables: a block for each group; exact match in percent, differences with 95 % intervals."""
+    kinds = list(lines[0].kinds)
+    head = ["method", "tokens", *kinds, "all", "of unpruned", "choices", "against unpruned", "against Tango"]
+
+    def cells(line: Line) -> list[str]:
+        return [
+            line.run.label,
+            f"{line.tokens:.0f}",
+            *(f"{100 * line.kinds[kind]:.1f}" for kind in kinds),
+            f"{100 * line.exact.value:.1f}",
+            f"{100 * line.share:.1f} %",
+            f"{100 * line.chosen.value:.1f}",
+            _interval(line.against_unpruned),
+            _interval(line.against_tango),
+        ]
+
+    return _blocks(lines, head, cells)
+
+
+def look_markdown(lines: Sequence[Line]) -> str:
+    """What the kept tokens lie on, in percent."""
+    head = ["method", "tokens", *(_LOOK_WORDS[name] for name in Look._fields), "all"]
+
+    def cells(line: Line) -> list[str]:
+        seen = ["" for _ in Look._fields] if line.look is None else [f"{100 * value:.1f}" for value in line.look]
+        return [line.run.label, f"{line.tokens:.0f}", *seen, f"{100 * line.exact.value:.1f}"]
+
+    return _blocks(lines, head, cells)
+
+
+_LOOK_WORDS = {
+    "found": "asked things found",
+    "cover": "their cells kept",
+    "things": "kept on things",
+    "decoys": "kept on decoys",
+    "frames": "frames used",
+}
+
+
+def _blocks(lines: Sequence[Line], head: Sequence[str], cells: Callable[[Line], list[str]]) -> str:
+    out = [_row(head), _row(["---"] + ["---:"] * (len(head) - 1))]
+    group = None
+    for line in lines:
+        if line.run.group != group:
+            group = line.run.group
+            out.append(_row([f"**{group}**"] + [""] * (len(head) - 1)))
+        out.append(_row(cells(line)))
+    return "\n".join(out)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _interval(estimate: Estimate | None) -> str:
+    """Bold where zero is left out."""
+    if estimate is None:
+        return ""
+    value = f"{100 * estimate.value:+.1f}"
+    return f"{f'**{value}**' if estimate.clear else value} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+
+
+def _look(rows: Sequence[Row]) -> Look | None:
+    seen = [row.look for row in rows]
+    if any(look is None for look in seen):
+        return None
+    return Look(*(_mean(column) for column in zip(*(look for look in seen if look is not None), strict=True)))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def page(of: Table, lines: Sequence[Line], headers: Sequence[Mapping[str, Any]], look: bool) -> str:
+    """The table with its title and where it comes from, and what was looked at if asked for."""
+    text = f"### {of.title}\n\n{markdown(lines)}\n\n{_source(lines, headers)}\n"
+    return text + (f"\n#### What the kept tokens lie on\n\n{look_markdown(lines)}\n" if look else "")
+
+
+def committed(path: Path, look: bool = True) -> str:
+    """The page of a finished file of results, whose name is the table's; see `page`.
+
+    Raises
+    ------
+    InputError: damage, or a run that has not answered every question.
+    """
+    chosen, content = table(path.name.partition(".")[0]), read(path)
+    asked = cases(lengths=chosen.lengths)
+    for run in chosen.runs:
+        number = content.runs.get(run.key, -1)
+        if any((number, each.number) not in content.rows for case in asked for each in case.asked):
+            raise InputError(f"{path} lacks answers of {run.label} ({run.group}): give the command again")
+    return page(chosen, summarize(chosen, asked, content), content.headers, look)
+
+
+def _source(lines: Sequence[Line], headers: Sequence[Mapping[str, Any]]) -> str:
+    last = headers[-1]
+    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+    machine = last["machine"]["cpu"] if last["device"] == "cpu" else last["device"]
+    return (
+        f"{lines[0].questions} questions about {lines[0].clips} clips of {last['benchmark']} {last['version']}; "
+        f"{last['model']} ({last['weights'][:12]}), {last['dtype']}; {machine}, {last['machine']['cores']} cores, "
+        f"{last['threads']} threads; {versions}. Exact match in percent; differences in points with 95 % intervals by "
+        "paired bootstrap over clips, bold where zero is outside."
+    )

@@ -1,0 +1,1 @@
+"""Pruning between the layers of the language model: one file a method, and the hooks that run it."""

@@ -1,0 +1,111 @@
+"""A method before the language model and one inside it, with one retention for both (Tango paper, Eq. 1)."""
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, ClassVar
+
+from ..budget import before_llm, equivalent_retention, kept_per_layer, validate_retention
+from ..errors import MethodError
+from ..tokens import Pruner
+from .base import Cut, Inside
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Prune before the language model and once more inside it, so that the layers keep `retention` on average.
+
+    What is kept before the model follows from Eq. 1 as soon as the number of layers is known: 0.1217 for a retention
+    of 0.10 where half is kept from layer 18 of 28 on.
+
+    Parameters
+    ----------
+    before: a method before the model; its own retention is replaced.
+    inside: a method inside the model; what it keeps, of the tokens that enter, is its own business.
+    retention: mean fraction of all visual tokens over the layers, in (0, 1]; 1 keeps everything.
+
+    Raises
+    ------
+    InputError: a retention outside (0, 1].
+    MethodError: methods of other kinds.
+    """
+
+    stage: ClassVar[str] = "pair"
+
+    before: Any
+    inside: Inside
+    retention: float = 0.1
+
+    def __post_init__(self) -> None:
+        validate_retention(self.retention)
+        if not isinstance(self.inside, Inside):
+            raise MethodError(f"a pair needs a method inside the model such as fastv, not {self.inside!r}")
+        known = is_dataclass(self.before) and not isinstance(self.before, type)
+        if not known or not callable(self.before) or isinstance(self.before, Inside):
+            raise MethodError(f"a pair needs a method before the model such as tango, not {self.before!r}")
+        if "retention" not in {field.name for field in fields(self.before) if field.init}:
+            raise MethodError(f"a pair sets the retention of {self.before.name!r}, which has none")
+
+    @property
+    def name(self) -> str:
+        """Both names, as `tangovlm.method` takes them."""
+        return f"{self.before.name}+{self.inside.name}"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Signals that the method before the model reads."""
+        needs: frozenset[str] = self.before.needs
+        return needs
+
+    @property
+    def signal(self) -> str | None:
+        """Saliency that the method before the model is meant for."""
+        return getattr(self.before, "signal", None)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is done to a model with a known number of layers.
+
+    Parameters
+    ----------
+    name: of the method or pair.
+    retention: mean kept fraction over the layers that is aimed at.
+    before: prunes before the model; None where nothing is to be pruned there.
+    inside: prunes inside it, at `cuts`; None where nothing is to be pruned there.
+    notes: what the user should know.
+    """
+
+    name: str
+    retention: float
+    before: Pruner | None
+    inside: Inside | None
+    cuts: tuple[Cut, ...]
+    notes: tuple[str, ...]
+
+
+def plan(pruner: Any, layers: int) -> Plan:
+    """Solve Eq. 1 for a method before the model, one inside it, or a pair.
+
+    Raises
+    ------
+    InputError: a retention that Eq. 1 cannot reach.
+    MethodError: see `Inside.cuts`.
+    """
+    if isinstance(pruner, Pair):
+        if pruner.retention == 1:
+            return Plan(pruner.name, 1.0, None, None, (), ())
+        inner = _inside(pruner.inside, layers)
+        share = before_llm(pruner.retention, kept_per_layer(inner.cuts, layers))
+        before = None if share == 1 else replace(pruner.before, retention=share)
+        return replace(inner, name=pruner.name, retention=pruner.retention, before=before)
+    if isinstance(pruner, Inside):
+        return _inside(pruner, layers)
+    return Plan(pruner.name, pruner.retention, None if pruner.retention == 1 else pruner, None, (), ())
+
+
+def _inside(method: Inside, layers: int) -> Plan:
+    cuts = method.cuts(layers)
+    retention = method.retention
+    if retention is None:
+        retention = equivalent_retention([float(kept) for kept in kept_per_layer(cuts, layers)])
+    notes = tuple(note for note in (method.moved(layers),) if note)
+    return Plan(method.name, retention, None, method if cuts else None, cuts, notes)

@@ -1,0 +1,299 @@
+"""Runs a method between the layers of a stock text model, with hooks in front of its layers and nothing else.
+
+While the prompt is read, the hook in front of a cut's layer asks the method and shortens the hidden states; from there
+on the hooks hand every layer masks and rotary tables of the shorter sequence. While the answer is written they hand on
+masks only. Every layer's cache so holds what the layer has seen, and is shorter the deeper it lies.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from .attention import RowLook
+from .base import Cut, Inside, View
+from .masks import Held, Memory, attention_mask, recall, remember
+from .rows import Change, Row, change, pad_left, per_video, read_rows, untouched
+
+
+@dataclass(eq=False)
+class _Pass:
+    """One forward of the text model.
+
+    Parameters
+    ----------
+    past: what the first layer and the groups held before.
+    new: ``(B, q)`` bool, which of the positions that came with it are no padding; shorter behind a cut.
+    padded: whether any is.
+    rows: the prompts, None where there is nothing to prune.
+    length: positions of the first layer when it is done.
+    now: what the groups reached so far hold.
+    overrides: keywords of the layers of the present group.
+    tables: rotary tables ``(..., B, q, d)`` of the present group.
+    queries, keys: outputs of the projections of the layer that is looked at.
+    counts: of each prompt, visual tokens of its videos in each group.
+    """
+
+    past: list[Held]
+    new: Tensor
+    padded: bool
+    rows: list[Row] | None
+    length: int
+    now: list[Held] = field(default_factory=list)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    tables: tuple[Tensor, Tensor] | None = None
+    queries: Tensor | None = None
+    keys: Tensor | None = None
+    counts: list[list[list[int]]] = field(default_factory=list)
+
+
+class Runner:
+    """A method inside one text model.
+
+    Parameters
+    ----------
+    decoder: a stock Qwen2 or Qwen2.5-VL text model, or one built like them.
+    method: what prunes.
+    cuts: where, see `Inside.cuts`; at least one.
+
+    Raises
+    ------
+    ModelError: layers of another build, or with a sliding window.
+    """
+
+    def __init__(self, decoder: Any, method: Inside, cuts: Sequence[Cut]) -> None:
+        self._decoder = decoder
+        self._layers = list(decoder.layers)
+        self._method = method
+        self._cuts = {cut.layer: cut for cut in cuts}
+        self._groups = {layer: number for number, layer in enumerate(self._cuts, start=1)}
+        self._pass: _Pass | None = None
+        for layer in self._layers:
+            _check(layer)
+
+    def hooks(self) -> list[Any]:
+        """Put the hooks on; each has `remove`."""
+        first = min(self._cuts)
+        hooks = [
+            layer.register_forward_pre_hook(self._before(number), with_kwargs=True)
+            for number, layer in enumerate(self._layers)
+            if number >= first - 1
+        ]
+        if self._method.looks_at == "before":
+            for cut in self._cuts:
+                attention = self._layers[cut - 1].self_attn
+                hooks += [
+                    attention.q_proj.register_forward_hook(self._keep("queries")),
+                    attention.k_proj.register_forward_hook(self._keep("keys")),
+                ]
+        return hooks
+
+    # --- around the text model ------------------------------------------------------------------------------------
+
+    def begin(self, embeds: Tensor, mask: Tensor | None, cache: Any, video: Tensor | None) -> None:
+        """In front of the text model.
+
+        Parameters
+        ----------
+        embeds: ``(B, q, D)``, what it is handed.
+        mask: ``(B, past + q)`` or None.
+        cache: or None.
+        video: ``(B, q)`` int64, which video of its prompt a token belongs to, -1 for text; None where all is text.
+        """
+        self._pass = None
+        memory = recall(cache)
+        rows = None
+        batch, length = embeds.shape[:2]
+        past = 0 if cache is None else int(cache.get_seq_length()) if memory is None else memory.length
+        ones = torch.ones(batch, past + length, dtype=torch.bool, device=embeds.device)
+        valid = ones if mask is None or mask.shape[1] != past + length else mask.to(embeds.device, torch.bool)
+        if video is not None:
+            rows = [
+                self._begun(row, states)
+                for row, states in zip(read_rows(valid[:, past:], video.to(embeds.device)), embeds, strict=True)
+            ]
+            if not any(row.entered for row in rows):
+                rows = None
+        if rows is None and memory is None:
+            return
+        old = Held(valid[:, :past], mask is not None and past > 0)
+        groups = [old] * len(self._cuts) if memory is None else [held.for_rows(batch) for held in memory.groups]
+        padded = mask is not None and not bool(valid[:, past:].all())
+        self._pass = _Pass([old, *groups], valid[:, past:], padded, rows, past + length)
+        if rows is not None:
+            self._pass.counts = [[per_video(row)] for row in rows]
+
+    def end(self, cache: Any) -> list[list[list[int]]]:
+        """Behind the text model: of each prompt and each of its videos, the visual tokens in each layer."""
+        run, self._pass = self._pass, None
+        if run is None:
+            return []
+        if cache is not None:
+            remember(cache, Memory(tuple(run.now), run.length))
+        return [[self._spread(groups) for groups in zip(*prompt, strict=True)] for prompt in run.counts]
+
+    def _spread(self, groups: Sequence[int]) -> list[int]:
+        """Counts of the groups as counts of the layers."""
+        counts, group = [], 0
+        for layer in range(len(self._layers)):
+            group = self._groups.get(layer, group)
+            counts.append(groups[group])
+        return counts
+
+    def _begun(self, row: Row, embeds: Tensor) -> Row:
+        if not row.entered:
+            return row
+        states = embeds[row.index]
+        text = states[int(row.visual[-1]) + 1 :]
+        return Row(row.index, row.video, row.visual, row.entered, self._method.begin(states[row.visual], text))
+
+    # --- in front of the layers -----------------------------------------------------------------------------------
+
+    def _keep(self, name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+            if self._pass is not None and self._pass.rows is not None:
+                setattr(self._pass, name, output)
+
+        return hook
+
+    def _before(self, number: int) -> Callable[..., Any]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            run = self._pass
+            if run is None:
+                return None
+            hidden, *rest = args
+            if run.tables is None:
+                run.tables = _for_rows(kwargs["position_embeddings"], len(run.new))
+            if number in self._cuts:
+                hidden = self._enter(run, number, hidden, kwargs)
+            return (hidden, *rest), kwargs | run.overrides
+
+        return hook
+
+    @torch.no_grad()
+    def _enter(self, run: _Pass, number: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """Go over to the next group of layers: shorten the prompts, and make what its layers are handed."""
+        cache, group = kwargs.get("past_key_values"), self._groups[number]
+        assert run.tables is not None
+        if run.rows is not None:
+            if self._method.looks_at == "own" and run.past[group].mask.shape[1]:
+                # The cut's own layer counts the positions of earlier turns behind their cut.
+                self._renumber(run, hidden, run.past[group].followed_by(run.new, run.padded))
+            changes = [self._changed(run, row, place, number, hidden, cache) for place, row in enumerate(run.rows)]
+            hidden = self._shorten(run, changes)
+        held = run.past[group].followed_by(run.new, run.padded)
+        run.now.append(held)
+        self._renumber(run, hidden, held)
+        length = held.mask.shape[1]
+        width = length
+        if cache is not None and getattr(cache, "is_compileable", False):
+            width = cache.layers[number].max_cache_len
+        implementation = self._decoder.config._attn_implementation
+        run.overrides = {
+            "attention_mask": attention_mask(held, run.new.shape[1], width, implementation, hidden.dtype),
+            "position_embeddings": run.tables,
+            # Read by nothing but flash attention, which takes gaps for the borders of packed prompts.
+            "position_ids": None,
+        }
+        return hidden
+
+    def _renumber(self, run: _Pass, hidden: Tensor, held: Held) -> None:
+        if self._method.renumbers:
+            run.tables = self._decoder.rotary_emb(hidden, held.positions(run.new.shape[1]))
+
+    def _changed(self, run: _Pass, row: Row, place: int, number: int, hidden: Tensor, cache: Any) -> Change:
+        states = hidden[place, row.index]
+        if not row.visual.numel():
+            return untouched(row, states)
+        look = self._look(run, row, place, number, states, cache)
+        view = View(states, row.visual, row.entered, self._cuts[number].keep, look, row.memo)
+        return change(row, states, self._method(view))
+
+    def _shorten(self, run: _Pass, changes: list[Change]) -> Tensor:
+        """Put the changed prompts in place of the old ones; returns hidden states ``(B, M, D)``."""
+        assert run.rows is not None
+        assert run.tables is not None
+        sources = [row.index[new.source] for row, new in zip(run.rows, changes, strict=True)]
+        index, run.new = pad_left(sources)
+        run.tables = _gathered(run.tables, index)
+        hidden, _ = pad_left([new.hidden for new in changes])
+        width = index.shape[1]
+        places = torch.arange(width, device=index.device)
+        run.rows = [
+            Row(places[width - new.source.numel() :], new.row.video, new.row.visual, new.row.entered, new.row.memo)
+            for new in changes
+        ]
+        run.padded = any(row.length < width for row in run.rows)
+        for counts, row in zip(run.counts, run.rows, strict=True):
+            counts.append(per_video(row, len(counts[0])))
+        return hidden
+
+    def _look(self, run: _Pass, row: Row, place: int, number: int, states: Tensor, cache: Any) -> RowLook:
+        """At the layer before the cut, whose projections were caught, or at the cut's own."""
+        own = self._method.looks_at == "own"
+        number = number if own else number - 1
+        layer = self._layers[number]
+        attention = layer.self_attn
+        assert run.tables is not None
+        cos, sin = (_flat(table, self._decoder)[place][row.index] for table in run.tables)
+
+        def heads(projected: Tensor) -> Tensor:
+            return projected.view(*projected.shape[:-1], -1, attention.head_dim).transpose(0, 1)
+
+        def query(places: Tensor) -> Tensor:
+            if own:
+                return heads(attention.q_proj(layer.input_layernorm(states[places])))
+            assert run.queries is not None
+            return heads(run.queries[place, row.index[places]])
+
+        def key() -> Tensor:
+            if own:
+                return heads(attention.k_proj(layer.input_layernorm(states)))
+            assert run.keys is not None
+            return heads(run.keys[place, row.index])
+
+        def past() -> Tensor | None:
+            held = run.past[self._groups.get(number, len(run.now))].mask[place]
+            if not held.numel():
+                return None
+            keys: Tensor = cache.layers[number].keys[place]
+            return keys[:, : held.numel()][:, held]
+
+        return RowLook(query, key, cos, sin, attention.scaling, past, self._decoder.norm)
+
+
+def _for_rows(tables: tuple[Tensor, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    """Rotary tables ``(..., 1 or B, q, d)`` with all B rows."""
+    cos, sin = (table.expand(*table.shape[:-3], batch, -1, -1) for table in tables)
+    return cos, sin
+
+
+def _gathered(tables: tuple[Tensor, Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotary tables ``(..., B, q, d)`` at ``(B, M)``."""
+    cos, sin = (
+        table.gather(-2, index[..., None].expand(*table.shape[:-3], -1, -1, table.shape[-1])) for table in tables
+    )
+    return cos, sin
+
+
+def _flat(table: Tensor, decoder: Any) -> Tensor:
+    """A rotary table ``(B, q, d)``; older releases hand models with three rows of positions ``(3, B, q, d)``."""
+    if table.dim() == 3:
+        return table
+    sections = list(decoder.config.rope_parameters["mrope_section"]) * 2
+    parts = torch.split(table, sections, dim=-1)
+    return torch.cat([part[turn % 3] for turn, part in enumerate(parts)], dim=-1)
+
+
+def _check(layer: Any) -> None:
+    attention = getattr(layer, "self_attn", None)
+    parts = ("q_proj", "k_proj", "head_dim", "scaling")
+    if not hasattr(layer, "input_layernorm") or not all(hasattr(attention, part) for part in parts):
+        raise ModelError(f"pruning inside the model needs layers built like Qwen2's, not {type(layer).__name__}")
+    if hasattr(attention, "q_norm"):
+        raise ModelError(f"pruning inside the model knows no {type(layer).__name__}, which norms its queries")
+    if getattr(attention, "sliding_window", None) is not None:
+        raise ModelError("pruning inside the model needs layers that see everything, not a sliding window")

@@ -1,0 +1,113 @@
+"""Files of results: what is whole is kept, what was torn is dropped, what is damaged is reported and left alone."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from tangovlm.errors import InputError
+from tangovlm.evaluate.results import ResultsFile, Row, read
+from tangovlm.evaluate.runs import run, unpruned
+
+HEADER = {"benchmark": "b", "version": 1, "questions": "q", "weights": "w", "dtype": "float32", "threads": 1}
+ROWS = [Row(0, 3, 1, 0, 12, "ring", [1.0, 0.5, 0.1, 0.2, 1.0]), Row(0, 5, 0, 1, 12, "", None)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "folder" / "runs.jsonl"
+    with ResultsFile(path, HEADER) as file:
+        assert file.number(unpruned()) == 0
+        assert file.number(run("tango", 0.1)) == 1
+        assert file.number(unpruned()) == 0
+        file.add(ROWS)
+    return path
+
+
+def test_what_is_written_is_read(path: Path) -> None:
+    content = read(path, HEADER)
+    assert list(content.rows.values()) == ROWS
+    assert list(content.runs) == [unpruned().key, run("tango", 0.1).key]
+    assert content.headers == [HEADER]
+    assert content.size == path.stat().st_size
+    (compressed := path.with_suffix(".jsonl.gz")).write_bytes(gzip.compress(path.read_bytes()))
+    assert read(compressed).rows == content.rows
+
+
+def test_nothing_is_repeated_when_it_goes_on(path: Path) -> None:
+    before = path.read_bytes()
+    with ResultsFile(path, HEADER) as file:
+        assert file.number(run("tango", 0.1)) == 1
+        assert path.read_bytes() == before
+        file.add([Row(1, 3, 1, 1, 6, "ring", None)])
+    assert path.read_bytes().startswith(before)
+    assert len(read(path).headers) == 1
+
+
+def test_another_machine_is_written_down(path: Path) -> None:
+    with ResultsFile(path, HEADER | {"threads": 2}) as file:
+        file.add([Row(1, 3, 1, 1, 6, "ring", None)])
+    assert [header["threads"] for header in read(path).headers] == [1, 2]
+
+
+@pytest.mark.parametrize("torn", [1, 10, 20])
+def test_a_torn_last_line_is_dropped(path: Path, torn: int) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-torn])
+    with ResultsFile(path, HEADER) as file:
+        assert len(file.content.rows) == 1
+        file.add(ROWS[1:])
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "words"),
+    [
+        (1, "{", "is damaged"),
+        (1, "[0, 3]", "no header"),
+        (2, "[1]", "is damaged"),
+        (2, json.dumps(HEADER | {"weights": "other"}), "another model"),
+        (2, json.dumps(HEADER | {"questions": "other"}), "another set of questions"),
+        (3, '{"run": 7, "spec": {}}', "numbers a run anew"),
+        (4, "null", "is damaged"),
+        (4, '[0, 3, 2, 0, 12, "ring", null]', "no answer"),
+        (4, '[0, 3, true, 0, 12, "ring", null]', "no answer"),
+        (4, '[0, 3, 1, 0, 12, "ring", ["x"]]', "no answer"),
+        (4, '[9, 3, 1, 0, 12, "ring", null]', "not asked"),
+        (4, '[0, 99999, 1, 0, 12, "ring", null]', "not asked"),
+        (4, '[0, 5, 0, 1, 12, "", null]', "repeats"),
+        (4, "\xff", "is damaged"),
+        (4, "[" * 100_000, "is damaged"),
+    ],
+)
+def test_damage_is_reported_and_left_alone(path: Path, line: int, text: str, words: str) -> None:
+    lines = path.read_bytes().splitlines()
+    lines[line - 1] = text.encode("latin-1")
+    path.write_bytes(damaged := b"\n".join(lines) + b"\n")
+    with pytest.raises(InputError, match=words) as caught:
+        ResultsFile(path, HEADER)
+    place = line + 1 if "repeats" in words else line
+    assert f"runs.jsonl line {place} " in str(caught.value)
+    assert path.read_bytes() == damaged
+
+
+def test_two_writers_are_noticed(path: Path) -> None:
+    with ResultsFile(path, HEADER) as one, ResultsFile(path, HEADER) as other:
+        one.add([Row(1, 3, 1, 1, 6, "ring", None)])
+        with pytest.raises(InputError, match="another process"):
+            other.add([Row(1, 4, 1, 1, 6, "ring", None)])
+    assert len(read(path).rows) == 3
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--output"):
+        ResultsFile(tmp_path / "file" / "runs.jsonl", HEADER)
+
+
+def test_a_file_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    assert read(tmp_path / "no.jsonl").rows == {}
+    (tmp_path / "bad.jsonl.gz").write_bytes(b"no gzip")
+    with pytest.raises(InputError, match="bad"):
+        read(tmp_path / "bad.jsonl.gz")

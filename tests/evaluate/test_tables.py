@@ -1,0 +1,128 @@
+"""The tables: which runs they hold, and how they look."""
+
+import gzip
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tangovlm import registry
+from tangovlm.budget import count
+from tangovlm.errors import InputError, MethodError
+from tangovlm.evaluate import summary
+from tangovlm.evaluate.results import Content, ResultsFile, Row
+from tangovlm.evaluate.runs import run, unpruned
+from tangovlm.evaluate.summary import committed, look_markdown, markdown, page, summarize
+from tangovlm.evaluate.tables import Table, custom, names, table
+from tangovlm.evaluate.task import cases
+from tangovlm.tiny.questions import KINDS
+
+HEADER = {
+    "benchmark": "b", "version": 1, "questions": "q", "model": "m", "weights": "0123456789abcdef", "dtype": "float32",
+    "device": "cpu", "machine": {"cpu": "c", "cores": 2}, "threads": 1, "versions": {"torch": "2"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", names())
+def test_rows(name: str) -> None:
+    chosen = table(name)
+    assert chosen.runs[0].key == unpruned().key
+    assert sum(each.key == unpruned().key for each in chosen.runs) == 1
+    labels = [(each.group, each.label) for each in chosen.runs]
+    assert len(set(labels)) == len(labels)
+    groups = [each.group for each in chosen.runs]
+    assert sum(a != b for a, b in pairwise(groups)) == len(set(groups)) - 1
+    for each in chosen.runs:
+        reference = chosen.reference(each)
+        assert each.unpruned or reference is not None
+        assert reference is None or (reference.group, reference.pruner.retention) == (
+            each.group,
+            each.pruner.retention,
+        )
+
+
+def test_every_method_is_compared() -> None:
+    compared = {each.pruner.name for each in table("methods").runs}
+    assert compared == {name for name, cls in registry.methods().items() if getattr(cls, "stage", "") == "pre-llm"}
+    assert {0.1, 0.15, 0.2} <= {each.pruner.retention for each in table("methods").runs}
+
+
+def test_choices() -> None:
+    chosen = table("methods", retentions=[0.3], methods=["uniform"])
+    assert [each.key for each in chosen.runs] == [unpruned().key, run("uniform", 0.3).key]
+    assert {each.pruner.retention for each in table("expansion", [0.3]).runs} == {0.3, 1.0}
+    mine = custom(["tango"], [0.1], {"neighbors": 5})
+    assert mine.runs[1].pruner == registry.method("tango", retention=0.1, neighbors=5)
+    assert mine.reference(mine.runs[1]) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ("tables", ("nothing", (), ())),
+        ("--method", ("bases", (), ("uniform",))),
+        ("tengo", ("methods", (), ("tengo",))),
+    ],
+)
+def test_mistakes(words: str, arguments: tuple[str, tuple[float, ...], tuple[str, ...]]) -> None:
+    with pytest.raises((InputError, MethodError), match=words if words != "tables" else "choose one of"):
+        table(*arguments)
+
+
+def test_the_same_budget_at_all_frames() -> None:
+    budgets: dict[str, set[int]] = {}
+    for each in table("frames").runs:
+        if not each.unpruned:
+            budgets.setdefault(each.group, set()).add(count(each.pruner.retention, (each.frames or 0) * 64))
+    assert budgets
+    assert all(len(counts) == 1 for counts in budgets.values())
+
+
+def test_a_table_of_answers() -> None:
+    about = cases(18)
+    asked = [each for case in about for each in case.asked]
+    chosen = Table("runs", "Title", (unpruned(), run("tango", 0.1), run("uniform", 0.1)))
+    look = [1.0, 0.5, 0.25, 0.25, 1.0]
+    right = {0: lambda number: True, 1: lambda number: number % 2 == 0, 2: lambda number: False}
+    content = Content(
+        headers=[HEADER],
+        runs={each.key: number for number, each in enumerate(chosen.runs)},
+        rows={
+            (number, each.number): Row(number, each.number, int(right[number](each.number)), 1, 10, "x", look)
+            for number in right
+            for each in asked
+        },
+    )
+    lines = summarize(chosen, about, content)
+    whole, tango, uniform = lines
+    assert (whole.exact.value, whole.share, whole.against_unpruned) == (1, 1, None)
+    assert (tango.exact.value, tango.share, tango.against_tango) == (0.5, 0.5, None)
+    assert uniform.against_tango is not None
+    assert uniform.against_tango.value == -0.5
+    assert tango.kinds == dict.fromkeys(KINDS, 0.5)
+    rows = [row.split("|")[1:-1] for row in markdown(lines).splitlines()]
+    assert len({len(row) for row in rows}) == 1
+    assert [row[0].strip() for row in rows[2:]] == ["**100 %**", "all tokens", "**10 %**", "tango", "uniform"]
+    assert "50.0" in rows[-2][-5]
+    assert "25.0" in look_markdown(lines)
+    text = page(chosen, lines, content.headers, look=True)
+    assert "18 questions about" in text
+    assert "torch 2" in text
+    assert lines[1].as_dict()["exact_match"][0] == 0.5
+
+
+def test_a_committed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = cases(9)
+    monkeypatch.setattr(summary, "cases", lambda lengths: about)
+    chosen, path = table("expansion"), tmp_path / "expansion.jsonl"
+    with ResultsFile(path, HEADER) as file:
+        numbers = [file.number(each) for each in chosen.runs]
+        answers = [Row(n, each.number, 1, 1, 10, "x", None) for n in numbers for case in about for each in case.asked]
+        file.add(answers[:-1])
+        with pytest.raises(InputError, match=r"lacks answers of expansion 3 \(10 %\)"):
+            committed(path)
+        file.add(answers[-1:])
+    compressed = tmp_path / "expansion.jsonl.gz"
+    compressed.write_bytes(gzip.compress(path.read_bytes()))
+    assert committed(compressed) == committed(path)
+    assert "| expansion 1.5 | 10 | 100.0 |" in committed(path)

@@ -1,0 +1,88 @@
+"""The questions of the benchmark are fixed, even, and about clips of their own."""
+
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import pytest
+
+from tangovlm.errors import InputError
+from tangovlm.evaluate import task
+from tangovlm.evaluate.make_task import make_cases
+from tangovlm.evaluate.task import CELLS, QUESTIONS, ROUND, Case, cases, fingerprint, view
+from tangovlm.tiny.questions import KINDS, questions
+
+FINGERPRINT = "622e41c711564abc646cca769dc0b3bfa82e5594cfd3ba287da00ab1166395b6"
+"""Of version 1. Results are compared by it: another one is another version."""
+TRAINING_SEEDS = {0, 1, 7, 8, 11, 12, 13, 21, 99}
+
+
+def places(chosen: tuple[Case, ...]) -> Counter[tuple[int, str]]:
+    """How many questions of each kind each cell has."""
+    return Counter((case.cell, asked.question.kind) for case in chosen for asked in case.asked)
+
+
+def numbers(chosen: tuple[Case, ...]) -> list[int]:
+    return sorted(asked.number for case in chosen for asked in case.asked)
+
+
+def test_this_version_is_fixed() -> None:
+    assert fingerprint() == FINGERPRINT
+    assert task.SEED not in TRAINING_SEEDS
+
+
+def test_it_is_large_and_even() -> None:
+    everything = cases()
+    assert numbers(everything) == list(range(QUESTIONS))
+    assert QUESTIONS >= 1000
+    assert places(everything) == dict.fromkeys(product(range(len(CELLS)), KINDS), QUESTIONS // ROUND)
+    assert {(8, "still"), (64, "busy")} <= set(CELLS)
+    assert len({(case.cell, case.draw) for case in everything}) == len(everything)
+    for case in everything:
+        assert max(Counter(asked.question.kind for asked in case.asked).values()) == 1
+        for asked in case.asked:
+            assert len(set(asked.question.choices)) == 4
+            assert asked.question.answer in asked.question.choices
+
+
+@pytest.mark.parametrize("cell", [0, 4, 8, 11])
+def test_making_it_again_gives_the_same(cell: int) -> None:
+    rounds = 2
+    again = [(case.draw, case.digest, case.asked) for case in make_cases(cell, rounds)]
+    first = [case for case in cases(rounds * ROUND) if case.cell == cell]
+    assert again == [(case.draw, case.digest, case.asked) for case in first]
+
+
+def test_questions_fit_their_clips() -> None:
+    case = cases()[-1]
+    clip = case.clip()
+    texts = {question.text for question in questions(clip, np.random.default_rng(0))}
+    assert {asked.question.text for asked in case.asked if asked.question.kind != "order"} <= texts
+    seen = view(clip, case.length)
+    assert seen.pixels.shape == (64, 3, 112, 112)
+    for asked in case.asked:
+        assert all((seen.owners == thing + 1).any() for thing in asked.question.about)
+
+
+@pytest.mark.parametrize("limit", [1, 9, 108, 200, 216])
+def test_the_first_questions_are_even(limit: int) -> None:
+    chosen = cases(limit)
+    assert numbers(chosen) == list(range(limit))
+    by_kind = Counter(kind for (_, kind), count in places(chosen).items() for _ in range(count))
+    by_cell = Counter(cell for (cell, _), count in places(chosen).items() for _ in range(count))
+    assert max(by_kind.values()) - min(by_kind[kind] for kind in KINDS) <= 1
+    assert max(by_cell.values()) - min(by_cell[cell] for cell in range(len(CELLS))) <= 2
+
+
+def test_parts() -> None:
+    assert {asked.question.kind for case in cases(kinds=["read"]) for asked in case.asked} == {"read"}
+    assert {case.length for case in cases(lengths=[64])} == {64}
+    assert len(numbers(cases(lengths=[64]))) == QUESTIONS // 4
+    assert set(numbers(cases(5, kinds=["count", "order"]))) <= set(numbers(cases(kinds=["count", "order"])))
+
+
+def test_another_world_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = cases(1)[0]
+    monkeypatch.setattr(task, "SEED", task.SEED + 1)
+    with pytest.raises(InputError, match="other clips"):
+        case.clip()
