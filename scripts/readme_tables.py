@@ -9,9 +9,11 @@ from pathlib import Path
 
 from tangovlm import registry
 from tangovlm.cli.methods import MethodCard, cards
+from tangovlm.evaluate.summary import finished, overview, page
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+README, BENCHMARK = ROOT / "README.md", ROOT / "docs" / "benchmark.md"
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.jsonl*"))
 
 
 def methods_table() -> str:
@@ -48,10 +50,14 @@ def tree() -> str:
 
 def generated() -> dict[Path, dict[str, str]]:
     """File to the name of each marked part to its text."""
-    pages = {README: {"methods": methods_table(), "models": models_table(), "tree": tree()}}
+    pages = {README: {"methods": methods_table(), "models": models_table(), "tree": tree()}, BENCHMARK: {}}
+    for path in RESULTS:
+        of, lines, headers = finished(path)
+        pages[BENCHMARK][f"benchmark-{of.name}"] = page(of, lines, headers, look=True).rstrip()
+        if of.name == "methods":
+            pages[README]["benchmark"] = overview(lines)
     for card in cards():
-        page = ROOT / "docs" / "methods" / f"{card.name}.md"
-        pages[page] = {"settings": settings_table(card.name)}
+        pages[ROOT / "docs" / "methods" / f"{card.name}.md"] = {"settings": settings_table(card.name)}
     return pages
 
 
@@ -82,14 +88,14 @@ def _summary(source: Path) -> str:
 def main(arguments: list[str]) -> int:
     """Write the parts, or only compare them."""
     stale = []
-    for page, parts in generated().items():
-        text = page.read_text(encoding="utf-8")
+    for path, parts in generated().items():
+        text = path.read_text(encoding="utf-8")
         if (new := filled(text, parts)) != text:
-            stale.append(page)
+            stale.append(path)
             if "--check" not in arguments:
-                page.write_text(new, encoding="utf-8")
-    for page in stale:
-        print(f"{'out of date' if '--check' in arguments else 'written'}: {page.relative_to(ROOT)}")
+                path.write_text(new, encoding="utf-8")
+    for path in stale:
+        print(f"{'out of date' if '--check' in arguments else 'written'}: {path.relative_to(ROOT)}")
     return 1 if stale and "--check" in arguments else 0
 
 

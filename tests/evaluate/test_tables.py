@@ -12,7 +12,7 @@ from tangovlm.errors import InputError, MethodError
 from tangovlm.evaluate import summary
 from tangovlm.evaluate.results import Content, ResultsFile, Row
 from tangovlm.evaluate.runs import run, unpruned
-from tangovlm.evaluate.summary import committed, look_markdown, markdown, page, summarize
+from tangovlm.evaluate.summary import finished, look_markdown, markdown, overview, page, summarize
 from tangovlm.evaluate.tables import Table, custom, names, table
 from tangovlm.evaluate.task import cases
 from tangovlm.tiny.questions import KINDS
@@ -120,9 +120,14 @@ def test_a_committed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         answers = [Row(n, each.number, 1, 1, 10, "x", None) for n in numbers for case in about for each in case.asked]
         file.add(answers[:-1])
         with pytest.raises(InputError, match=r"lacks answers of expansion 3 \(10 %\)"):
-            committed(path)
+            finished(path)
         file.add(answers[-1:])
     compressed = tmp_path / "expansion.jsonl.gz"
     compressed.write_bytes(gzip.compress(path.read_bytes()))
-    assert committed(compressed) == committed(path)
-    assert "| expansion 1.5 | 10 | 100.0 |" in committed(path)
+    of, lines, headers = finished(path)
+    text = page(of, lines, headers, look=True)
+    assert "| expansion 1.5 | 10 | 100.0 |" in text
+    assert page(*finished(compressed), look=True) == text
+    short = [row.split("|")[1:-1] for row in overview(lines).splitlines()]
+    assert [cell.strip() for cell in short[0]] == ["method", "2 %", "5 %", "10 %"]
+    assert short[-1] == [" expansion 3 ", " 100.0 ", " 100.0 ", " 100.0 "]

@@ -31,7 +31,7 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "prunevid": {
         "static_threshold": THRESHOLDS,
         "temporal_ratio": RATIOS,
-        "cluster_ratio": RATIOS,
+        "cluster_ratio": st.sampled_from((0.25, 0.5, 1.0)),
         "neighbors": WHOLE,
         "small_block": st.integers(0, 14),
     },
@@ -179,6 +179,9 @@ def test_needs() -> None:
         ("prunevid", {"static_threshold": None}, "static_threshold"),
         ("prunevid", {"temporal_ratio": -0.5}, "temporal_ratio"),
         ("prunevid", {"cluster_ratio": 1.1}, "cluster_ratio"),
+        ("prunevid", {"cluster_ratio": 0}, "cluster_ratio"),
+        ("flashvid", {"expansion": 0}, "expansion"),
+        ("fastvid", {"segment_threshold": 10**400}, "segment_threshold"),
         ("prunevid", {"small_block": -1}, "small_block"),
         ("flashvid", {"expansion": -1}, "expansion"),
         ("flashvid", {"min_segments": True}, "min_segments"),

@@ -188,8 +188,8 @@ def page(of: Table, lines: Sequence[Line], headers: Sequence[Mapping[str, Any]],
     return text + (f"\n#### What the kept tokens lie on\n\n{look_markdown(lines)}\n" if look else "")
 
 
-def committed(path: Path, look: bool = True) -> str:
-    """The page of a finished file of results, whose name is the table's; see `page`.
+def finished(path: Path) -> tuple[Table, list[Line], Sequence[Mapping[str, Any]]]:
+    """The table that a file of results is named after, its lines, and the file's headers.
 
     Raises
     ------
@@ -201,7 +201,21 @@ def committed(path: Path, look: bool = True) -> str:
         number = content.runs.get(run.key, -1)
         if any((number, each.number) not in content.rows for case in asked for each in case.asked):
             raise InputError(f"{path} lacks answers of {run.label} ({run.group}): give the command again")
-    return page(chosen, summarize(chosen, asked, content), content.headers, look)
+    return chosen, summarize(chosen, asked, content), content.headers
+
+
+def overview(lines: Sequence[Line]) -> str:
+    """Exact match in percent, a row for each method and a column for each group; bold where clearly above Tango."""
+    whole, *rest = lines
+    groups = list(dict.fromkeys(line.run.group for line in rest))
+    scores: dict[str, dict[str, str]] = {}
+    for line in rest:
+        above = line.against_tango is not None and line.against_tango.low > 0
+        score = f"{100 * line.exact.value:.1f}"
+        scores.setdefault(line.run.label, {})[line.run.group] = f"**{score}**" if above else score
+    rows = [_row([label, *(by_group.get(group, "") for group in groups)]) for label, by_group in scores.items()]
+    top = _row([whole.run.label, *[f"{100 * whole.exact.value:.1f}"] * len(groups)])
+    return "\n".join([_row(["method", *groups]), _row(["---"] + ["---:"] * len(groups)), top, *rows])
 
 
 def _source(lines: Sequence[Line], headers: Sequence[Mapping[str, Any]]) -> str:

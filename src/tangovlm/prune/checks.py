@@ -1,6 +1,6 @@
 """Checks of hyper-parameters, shared by all methods: one clear line for the first value out of its range."""
 
-from math import isfinite
+from math import inf, isfinite
 from numbers import Real
 
 from ..errors import MethodError
@@ -17,17 +17,26 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise MethodError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
-def check_number(name: str, value: object, low: float | None = None, high: float | None = None) -> None:
-    """Raise `MethodError` unless the value is a finite number in [low, high]."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, Real)
-        or not isfinite(value)
-        or (low is not None and float(value) < low)
-        or (high is not None and float(value) > high)
-    ):
-        bounds = " ".join([*([f">= {low}"] if low is not None else []), *([f"<= {high}"] if high is not None else [])])
-        raise MethodError(f"{name} must be a finite number {bounds}, not {value!r}")
+def check_number(name: str, value: object, low: float = -inf, high: float = inf, *, above: bool = False) -> None:
+    """Raise `MethodError` unless the value is a finite number in [low, high], or in (low, high] if `above`."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not _lies_in(value, low, high, above):
+        raise MethodError(f"{name} must be a finite number{_bounds(low, high, above)}, not {value!r}")
+
+
+def _lies_in(value: Real, low: float, high: float, above: bool) -> bool:
+    try:
+        number = float(value)
+    except OverflowError:
+        return False
+    return isfinite(number) and low <= number <= high and not (above and number == low)
+
+
+def _bounds(low: float, high: float, above: bool) -> str:
+    if low == -inf:
+        return "" if high == inf else f" <= {high:g}"
+    if high == inf:
+        return f" {'>' if above else '>='} {low:g}"
+    return f" in {'(' if above else '['}{low:g}, {high:g}]"
 
 
 def check_flag(name: str, value: object) -> None:

@@ -15,15 +15,15 @@ def dpc_knn_reference(
     """
     n = len(points)
     distance = [[math.dist(a, b) for b in points] for a in points]
-    density = []
+    log_density = []
     for i in range(n):
         others = sorted(distance[i][j] for j in range(n) if include_self or j != i)[:neighbors]
-        density.append(math.exp(-sum(d * d for d in others) / max(len(others), 1)))
+        log_density.append(-sum(d * d for d in others) / max(len(others), 1))
     score = []
     for i in range(n):
-        denser = [j for j in range(n) if (density[j], -j) > (density[i], -i)]
+        denser = [j for j in range(n) if (log_density[j], -j) > (log_density[i], -i)]
         delta = min((distance[i][j] for j in denser), default=max(map(max, distance)))
-        score.append(density[i] * delta)
+        score.append(log_density[i] + (math.log(delta) if delta else -math.inf))
     order = sorted(range(n), key=lambda i: (-score[i], i))[:centers]
     chosen = sorted(order)
     labels = [

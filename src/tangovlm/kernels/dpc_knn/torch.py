@@ -29,7 +29,8 @@ def dpc_knn(points: Tensor, centers: int, neighbors: int, *, include_self: bool 
     With Euclidean distances d: density rho_i = exp(-mean of d_ij^2 over the ``neighbors`` nearest j), and delta_i the
     distance to the nearest denser point, or the largest distance of the batch for the densest. Centres have the
     largest rho * delta. j is denser than i if rho_j > rho_i, or if they are equal and j < i; every other tie goes to
-    the lowest index as well, and a centre is always in its own cluster, so that no cluster is empty.
+    the lowest index as well, and a centre is always in its own cluster, so that no cluster is empty. Densities and
+    scores are compared by their logarithms: on features of large norm exp(-d^2) is zero for most points.
 
     Parameters
     ----------
@@ -50,8 +51,8 @@ def dpc_knn(points: Tensor, centers: int, neighbors: int, *, include_self: bool 
 
 def _cluster(points: Tensor, centers: int, neighbors: int, include_self: bool) -> Peaks:
     distances = _Distances(points)
-    rho, largest = _density(distances, neighbors, include_self)
-    score = rho * _separation(distances, rho, largest)
+    spread, largest = _spread(distances, neighbors, include_self)
+    score = 0.5 * _separation(distances, spread, largest).double().log() - spread
     order = score.sort(dim=-1, descending=True, stable=True).indices[:, :centers]
     chosen = order.sort(dim=-1).values
     labels = torch.cat([tile.argmin(dim=-1) for tile in distances.columns(chosen)], dim=1)
@@ -59,8 +60,8 @@ def _cluster(points: Tensor, centers: int, neighbors: int, include_self: bool) -
     return Peaks(chosen, order, labels)
 
 
-def _density(distances: "_Distances", neighbors: int, include_self: bool) -> tuple[Tensor, Tensor]:
-    """rho ``(B, n)``, and the largest squared distance ``(B, 1)``."""
+def _spread(distances: "_Distances", neighbors: int, include_self: bool) -> tuple[Tensor, Tensor]:
+    """-log rho ``(B, n)``, and the largest squared distance ``(B, 1)``."""
     skipped = 0 if include_self else 1
     nearest = min(neighbors + skipped, distances.n)
     means, largest = [], []
@@ -68,21 +69,20 @@ def _density(distances: "_Distances", neighbors: int, include_self: bool) -> tup
         closest = tile.topk(nearest, dim=-1, largest=False, sorted=True).values[..., skipped:]
         means.append(closest.sum(-1) / max(closest.shape[-1], 1))
         largest.append(tile.amax(dim=(1, 2)))
-    return torch.cat(means, dim=1).neg_().exp_(), torch.stack(largest, dim=1).amax(dim=1, keepdim=True)
+    return torch.cat(means, dim=1), torch.stack(largest, dim=1).amax(dim=1, keepdim=True)
 
 
-def _separation(distances: "_Distances", rho: Tensor, largest: Tensor) -> Tensor:
-    """delta ``(B, n)``."""
-    by_density = rho.sort(dim=-1, descending=True, stable=True).indices
+def _separation(distances: "_Distances", spread: Tensor, largest: Tensor) -> Tensor:
+    """delta^2 ``(B, n)``."""
+    by_density = spread.sort(dim=-1, stable=True).indices
     rank = torch.empty_like(by_density).scatter_(
-        1, by_density, torch.arange(distances.n, device=rho.device).expand_as(by_density)
+        1, by_density, torch.arange(distances.n, device=spread.device).expand_as(by_density)
     )
     parts = []
     for start, tile in distances.tiles():
         own = rank[:, start : start + tile.shape[1], None]
         parts.append(tile.masked_fill(rank[:, None, :] >= own, torch.inf).amin(dim=-1))
-    squared = torch.cat(parts, dim=1)
-    return torch.where(rank == 0, largest, squared).sqrt()
+    return torch.where(rank == 0, largest, torch.cat(parts, dim=1))
 
 
 class _Distances:

@@ -79,7 +79,7 @@ class FlashVID:
     def __post_init__(self) -> None:
         validate_retention(self.retention)
         check_flag("exact", self.exact)
-        check_number("expansion", self.expansion, 0)
+        check_number("expansion", self.expansion, 0, above=True)
         check_number("segment_threshold", self.segment_threshold)
         check_choice("token_selection", self.token_selection, ("attn_div", "attn_div_v2"))
         check_number("selection_ratio", self.selection_ratio, 0, 1)

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from ...budget import count, exact, validate_retention
 from ...registry import register_method
-from ...signals.similarity import adjacent_similarity, normalize
+from ...signals.similarity import adjacent_similarity, compute_dtype, normalize
 from ...tokens import Selection, VideoTokens
 from ..checks import check_flag, check_number
 from ..identity import keep_all
-from ..merge import blend
 from ..slots import Slots
 
 
@@ -99,7 +98,7 @@ def _fuse(tokens: VideoTokens, joined: Tensor) -> Selection:
     labels = starts.cumsum(0) - 1
     anchors = starts.nonzero().flatten()
     lined_up = tokens.features.flatten(1, 2).transpose(0, 1).flatten(0, 1)
-    values = blend(lined_up[None], anchors[None], labels[None], 0.0)[0]
+    values = _means_of_runs(lined_up.to(compute_dtype(lined_up.dtype)), anchors, labels)
     places = anchors % frames * length + anchors // frames
     lined_up_places = torch.arange(tokens.count, device=places.device).view(frames, length).T.flatten()
     slots = Slots(tokens)
@@ -107,3 +106,13 @@ def _fuse(tokens: VideoTokens, joined: Tensor) -> Selection:
     slots.send(lined_up_places, places[labels])
     slots.write(places, values)
     return slots.finish((frames,))
+
+
+def _means_of_runs(values: Tensor, anchors: Tensor, labels: Tensor) -> Tensor:
+    """``(K, D)``: means of consecutive ``values (N, D)``; a run that begins at ``anchors (K,)`` has one label.
+
+    Differences to the anchor are averaged, so that equal tokens keep their value exactly.
+    """
+    own = values[anchors]
+    lengths = torch.bincount(labels, minlength=len(anchors))
+    return own + torch.segment_reduce(values - own[labels], "mean", lengths=lengths, axis=0)

@@ -65,8 +65,8 @@ class PruneVid:
         validate_retention(self.retention)
         check_flag("exact", self.exact)
         check_number("static_threshold", self.static_threshold)
-        for name in ("temporal_ratio", "cluster_ratio"):
-            check_number(name, getattr(self, name), 0, 1)
+        check_number("temporal_ratio", self.temporal_ratio, 0, 1)
+        check_number("cluster_ratio", self.cluster_ratio, 0, 1, above=True)
         check_integer("neighbors", self.neighbors, 1)
         check_integer("small_block", self.small_block, 0)
 

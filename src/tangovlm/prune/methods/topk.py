@@ -10,6 +10,7 @@ from ...errors import InputError
 from ...registry import register_method
 from ...tokens import Selection, VideoTokens
 from ..checks import check_choice, check_flag
+from ..identity import keep_all
 from ..pick import best_of_frames, even_counts, pick
 
 
@@ -58,6 +59,8 @@ class TopK:
         ------
         InputError: no saliency.
         """
+        if self.retention == 1:
+            return keep_all(tokens, (tokens.frames,))
         if tokens.saliency is None:
             raise InputError("TopK needs VideoTokens.saliency (T, H, W): pass it, or choose a method that needs none")
         if self.exact:

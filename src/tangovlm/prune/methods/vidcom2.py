@@ -15,6 +15,9 @@ from ..checks import check_flag, check_number
 from ..identity import keep_all
 from ..pick import best_of_frames, pick
 
+_COLDEST = 1e-30
+"""Below it a quotient of the softmax overflows float32."""
+
 
 @register_method
 @dataclass(frozen=True)
@@ -55,16 +58,14 @@ class VidCom2:
     def __post_init__(self) -> None:
         validate_retention(self.retention)
         check_flag("exact", self.exact)
-        check_number("channel_ratio", self.channel_ratio, 0, 1)
-        check_number("temperature", self.temperature, 0)
+        check_number("channel_ratio", self.channel_ratio, 0, 1, above=True)
+        check_number("temperature", self.temperature, _COLDEST)
         if isinstance(self.alphas, list):
             object.__setattr__(self, "alphas", tuple(self.alphas))
         if not isinstance(self.alphas, tuple) or not self.alphas:
             raise MethodError(f"alphas must be a tuple of kernel widths such as (0.5, 1.0), not {self.alphas!r}")
         for alpha in self.alphas:
-            check_number("alphas", alpha, 0)
-        if 0 in (self.channel_ratio, self.temperature, *self.alphas):
-            raise MethodError("channel_ratio, temperature and all alphas must be above 0")
+            check_number("each of alphas", alpha, 0, above=True)
 
     @torch.no_grad()
     def __call__(self, tokens: VideoTokens) -> Selection:

@@ -14,6 +14,7 @@ from ...registry import register_method
 from ...signals.similarity import compute_dtype, normalize
 from ...tokens import Selection, VideoTokens
 from ..checks import check_flag, check_integer, check_number
+from ..identity import keep_all
 from ..merge import sum_by_label
 from ..pick import even_counts
 from ..select import top_salient
@@ -72,6 +73,8 @@ class VisionZip:
         ------
         InputError: no saliency, or no keys.
         """
+        if self.retention == 1 and self.tokens_per_frame is None:
+            return keep_all(tokens, (tokens.frames,))
         if tokens.saliency is None or tokens.keys is None:
             raise InputError(
                 "VisionZip needs VideoTokens.saliency (T, H, W) and VideoTokens.keys (T, H, W, Dk): pass both, "
