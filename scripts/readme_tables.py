@@ -5,6 +5,7 @@ python scripts/readme_tables.py --check  exit with 1 if they are out of date
 """
 
 import sys
+from functools import cache
 from pathlib import Path
 
 from tangovlm import registry
@@ -48,6 +49,7 @@ def tree() -> str:
     return "\n".join([*lines, "```"])
 
 
+@cache
 def generated() -> dict[Path, dict[str, str]]:
     """File to the name of each marked part to its text."""
     pages = {README: {"methods": methods_table(), "models": models_table(), "tree": tree()}, BENCHMARK: {}}
