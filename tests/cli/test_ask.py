@@ -146,3 +146,14 @@ def test_frames_are_counted(tangovlm_command: Run, clip: Path, checkpoint: Path)
     outcome = tangovlm_command(*arguments, 99)
     assert outcome.json["tokens_before"] == 12 * TOKENS_PER_FRAME
     assert outcome.err.count("99 frames were asked for") == 1
+
+
+def test_pruning_inside_the_model_is_shown(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    inside = ["--method", "tango+tango-fastv", "--retention", "0.5", "--report", str(page)]
+    outcome = tangovlm_command("ask", str(clip), "What moves?", "--model", str(checkpoint), *inside, "--compare")
+    assert outcome.status == 0
+    assert "in each layer" in outcome.out
+    assert "(mean" in page.read_text()
+    line = tangovlm_command("ask", str(clip), "What moves?", "--model", str(checkpoint), *inside[:4])
+    assert "in the layers" in line.out + line.err

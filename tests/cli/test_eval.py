@@ -136,6 +136,14 @@ def test_damaged_results(
         (("tengo", "tango"), ["--method", "tengo"]),
         (("neighbours", "neighbors"), ["--param", "neighbours=3"]),
         (("key=value",), ["--param", "neighbors"]),
+        (("--param cannot set retention", "--retention"), ["--param", "retention=0.2"]),
+        (("--param cannot set name", "--method"), ["--param", "name=uniform"]),
+        (("--param cannot set label",), ["--param", "label=mine"]),
+        (("--param cannot set group",), ["--param", "group=mine"]),
+        (("frames", "banana"), ["--param", "frames=banana"]),
+        (("frames", "True"), ["--param", "frames=true"]),
+        (("saliency", "p-attn"), ["--param", "saliency=smell"]),
+        (("positions", "original"), ["--param", "positions=none"]),
         (("--param", "--table"), ["--table", "bases", "--param", "neighbors=3"]),
         (("--method",), ["--table", "bases", "--method", "uniform"]),
         (("--table", "nothing"), ["--table", "nothing"]),
@@ -160,6 +168,19 @@ def test_mistakes_cost_one_line_and_leave_nothing(
 def test_a_place_that_is_a_file(tangovlm_command: Run, arguments: list[object], tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     tangovlm_command(*arguments).refused("--output")
+
+
+def test_a_table_that_cannot_be_written_is_noticed_first(
+    tangovlm_command: Run, arguments: list[object], tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "runs.md").mkdir(parents=True)
+    tangovlm_command(*arguments).refused("--output", "runs.md", "folder")
+    assert not (tmp_path / "out" / "runs.jsonl").exists()
+
+
+def test_all_tokens_are_one_row(tangovlm_command: Run, arguments: list[object]) -> None:
+    rows: Any = tangovlm_command(*arguments, "--retention", 1.0, "--json").json["rows"]
+    assert [row["label"] for row in rows] == ["all tokens"]
 
 
 def test_lines_are_compact(tangovlm_command: Run, arguments: list[object], tmp_path: Path) -> None:

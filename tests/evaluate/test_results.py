@@ -3,14 +3,20 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 
 from tangovlm.errors import InputError
+from tangovlm.evaluate import results
 from tangovlm.evaluate.results import ResultsFile, Row, read
 from tangovlm.evaluate.runs import run, unpruned
 
-HEADER = {"benchmark": "b", "version": 1, "questions": "q", "weights": "w", "dtype": "float32", "threads": 1}
+HEADER = {
+    "benchmark": "b", "version": 1, "questions": "q", "model": "m", "weights": "w", "dtype": "float32",
+    "device": "cpu", "machine": {"cpu": "c", "cores": 2}, "threads": 1, "versions": {"torch": "2"},
+}  # fmt: skip
+LOOK = [1.0, 0.5, 0.1, 0.2]
 ROWS = [Row(0, 3, 1, 0, 12, "ring", [1.0, 0.5, 0.1, 0.2, 1.0]), Row(0, 5, 0, 1, 12, "", None)]
 
 
@@ -66,6 +72,11 @@ def test_a_torn_last_line_is_dropped(path: Path, torn: int) -> None:
     [
         (1, "{", "is damaged"),
         (1, "[0, 3]", "no header"),
+        (1, '{"benchmark": "b"}', "is damaged"),
+        (1, json.dumps(HEADER | {"versions": "2"}), "no whole header"),
+        (1, json.dumps(HEADER | {"machine": {"cpu": "c"}}), "no whole header"),
+        (1, json.dumps({name: value for name, value in HEADER.items() if name != "device"}), "no whole header"),
+        (2, '{"run": 0, "spec": 5}', "no run"),
         (2, "[1]", "is damaged"),
         (2, json.dumps(HEADER | {"weights": "other"}), "another model"),
         (2, json.dumps(HEADER | {"questions": "other"}), "another set of questions"),
@@ -74,6 +85,10 @@ def test_a_torn_last_line_is_dropped(path: Path, torn: int) -> None:
         (4, '[0, 3, 2, 0, 12, "ring", null]', "no answer"),
         (4, '[0, 3, true, 0, 12, "ring", null]', "no answer"),
         (4, '[0, 3, 1, 0, 12, "ring", ["x"]]', "no answer"),
+        (4, '[0, 3, 1, 0, -1, "ring", null]', "no answer"),
+        (4, json.dumps([0, 3, 1, 0, 12, "ring", LOOK]), "no answer"),
+        (4, json.dumps([0, 3, 1, 0, 12, "ring", [*LOOK, float("nan")]]), "no answer"),
+        (4, json.dumps([0, 3, 1, 0, 12, "ring", [*LOOK, 10**400]]), "no answer"),
         (4, '[9, 3, 1, 0, 12, "ring", null]', "not asked"),
         (4, '[0, 99999, 1, 0, 12, "ring", null]', "not asked"),
         (4, '[0, 5, 0, 1, 12, "", null]', "repeats"),
@@ -92,6 +107,44 @@ def test_damage_is_reported_and_left_alone(path: Path, line: int, text: str, wor
     assert path.read_bytes() == damaged
 
 
+@pytest.mark.parametrize("text", ["notes that end without a line", "{}", '{"bench": 1}', "[1,"])
+def test_a_foreign_file_of_one_open_line_is_left_alone(path: Path, text: str) -> None:
+    path.write_text(text)
+    with pytest.raises(InputError, match="no header of tangovlm eval"):
+        ResultsFile(path, HEADER)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("size", [0, 1, 8, 12, 40])
+def test_a_torn_header_is_dropped(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+    with ResultsFile(path, HEADER) as file:
+        assert file.number(unpruned()) == 0
+    assert read(path).headers == [HEADER]
+
+
+def test_a_full_disk_is_noticed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        """Takes only a part of what is written."""
+
+        def __init__(self, file: BinaryIO) -> None:
+            self._file = file
+
+        def write(self, data: bytes) -> int:
+            return self._file.write(data[:5])
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+    whole = path.read_bytes()
+    opened = results._open
+    monkeypatch.setattr(results, "_open", lambda place: Full(opened(place)))
+    with ResultsFile(path, HEADER) as file, pytest.raises(InputError, match="make room"):
+        file.add([Row(1, 3, 1, 1, 6, "ring", None)])
+    assert path.read_bytes().startswith(whole)
+    assert len(read(path).rows) == 2
+
+
 def test_two_writers_are_noticed(path: Path) -> None:
     with ResultsFile(path, HEADER) as one, ResultsFile(path, HEADER) as other:
         one.add([Row(1, 3, 1, 1, 6, "ring", None)])
@@ -108,6 +161,8 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert read(tmp_path / "no.jsonl").rows == {}
-    (tmp_path / "bad.jsonl.gz").write_bytes(b"no gzip")
-    with pytest.raises(InputError, match="bad"):
-        read(tmp_path / "bad.jsonl.gz")
+    torn = gzip.compress(json.dumps(HEADER).encode())
+    for damaged in (b"no gzip", torn[:-9], torn[:12] + b"\xff" * 9 + torn[21:]):
+        (tmp_path / "bad.jsonl.gz").write_bytes(damaged)
+        with pytest.raises(InputError, match="bad"):
+            read(tmp_path / "bad.jsonl.gz")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tangovlm import registry
-from tangovlm.errors import TangoError
+from tangovlm.errors import ModelError, TangoError
 from tangovlm.evaluate import attached
 from tangovlm.evaluate.runner import accuracy, answers, select
 from tangovlm.evaluate.runs import Run, run, unpruned
@@ -78,6 +78,14 @@ def test_a_method_inside_the_model_is_asked_by_itself(scorer: Scorer, case: Case
     scorer.check([within])
     with pytest.raises(TangoError, match="out of reach"):
         scorer.check([run("fastv", 0.01)])
+
+
+def test_a_saliency_that_the_model_does_not_give(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(scorer.llm.family), "saliency_kinds", ("attn",))
+    fewer = Scorer(scorer.llm)
+    fewer.check([run("tango", 0.1, saliency="attn"), run("uniform", 0.1, saliency="p-attn")])
+    with pytest.raises(ModelError, match=r"saliency 'p-attn', which \w+ does not give"):
+        fewer.check([run("tango", 0.1, saliency="p-attn")])
 
 
 def test_done_answers_are_left_out(scorer: Scorer, case: Case) -> None:

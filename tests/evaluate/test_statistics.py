@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from tangovlm.evaluate.statistics import Bootstrap
+from tangovlm.evaluate.statistics import MIN_CLIPS, Bootstrap
 
 CLIPS = [clip for clip, size in enumerate([1, 5, 3, 8, 2, 7, 4, 6, 3, 9] * 6) for _ in range(size)]
 
@@ -38,6 +38,8 @@ def test_interval_against_a_plain_loop(seed: int) -> None:
     values = [a - b for a, b in zip(one, other, strict=True)]
     estimate = Bootstrap(CLIPS).mean(values)
     low, high = plain_bootstrap(values)
+    assert estimate.low is not None
+    assert estimate.high is not None
     assert estimate.value == pytest.approx(sum(values) / len(values))
     assert estimate.low == pytest.approx(low, abs=0.012)
     assert estimate.high == pytest.approx(high, abs=0.012)
@@ -49,6 +51,8 @@ def test_interval_against_the_cluster_formula() -> None:
     error = math.sqrt((residuals**2).sum()) / len(values)
     naive = math.sqrt(values.var() / len(values))
     estimate = Bootstrap(CLIPS).mean(list(values))
+    assert estimate.low is not None
+    assert estimate.high is not None
     assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
     assert error > 1.2 * naive
 
@@ -63,6 +67,8 @@ def test_differences_are_paired() -> None:
     assert bootstrap.mean(values) == Bootstrap(CLIPS).mean(values)
 
 
-def test_one_clip_has_no_spread() -> None:
-    estimate = Bootstrap(["a", "a"]).mean([0, 1])
-    assert (estimate.low, estimate.value, estimate.high) == (0.5, 0.5, 0.5)
+def test_few_clips_have_no_interval() -> None:
+    few = Bootstrap(range(MIN_CLIPS - 1)).mean([1] * (MIN_CLIPS - 1))
+    assert (few.low, few.value, few.high, few.clear) == (None, 1, None, False)
+    enough = Bootstrap(range(MIN_CLIPS)).mean([1] * MIN_CLIPS)
+    assert (enough.low, enough.high, enough.clear) == (1, 1, True)

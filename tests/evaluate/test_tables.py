@@ -11,7 +11,8 @@ from tangovlm.budget import count
 from tangovlm.errors import InputError, MethodError
 from tangovlm.evaluate import summary
 from tangovlm.evaluate.results import Content, ResultsFile, Row
-from tangovlm.evaluate.runs import run, unpruned
+from tangovlm.evaluate.runs import percent, run, unpruned
+from tangovlm.evaluate.statistics import MIN_CLIPS
 from tangovlm.evaluate.summary import finished, look_markdown, markdown, overview, page, summarize
 from tangovlm.evaluate.tables import Table, custom, names, table
 from tangovlm.evaluate.task import cases
@@ -54,6 +55,27 @@ def test_choices() -> None:
     mine = custom(["tango"], [0.1], {"neighbors": 5})
     assert mine.runs[1].pruner == registry.method("tango", retention=0.1, neighbors=5)
     assert mine.reference(mine.runs[1]) is None
+
+
+def test_close_retentions_are_told_apart_and_equal_runs_are_not_repeated() -> None:
+    close = custom(["tango", "uniform", "tango"], [0.1, 0.1001, 0.1], {})
+    assert [(each.group, each.label) for each in close.runs[1:]] == [
+        ("10 %", "tango"), ("10 %", "uniform"), ("10.01 %", "tango"), ("10.01 %", "uniform"),
+    ]  # fmt: skip
+    assert close.reference(close.runs[4]) is close.runs[3]
+    assert [percent(each) for each in (1.0, 1, 0.07, 0.15, 0.29)] == ["100 %", "100 %", "7 %", "15 %", "29 %"]
+    assert [each.label for each in custom(["tango", "uniform"], [1.0], {}).runs] == ["all tokens"]
+    assert [each.label for each in table("methods", [1.0]).runs] == ["all tokens"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"frames": value} for value in ("banana", 3.5, 0, -1, True)]
+    + [{"saliency": "attention"}, {"saliency": ["attn"]}, {"positions": "close"}, {"positions": None}],
+)
+def test_options_of_a_run(options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(options))} is "):
+        run("tango", 0.1, **options)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +130,10 @@ def test_a_table_of_answers() -> None:
     text = page(chosen, lines, content.headers, look=True)
     assert "18 questions about" in text
     assert "torch 2" in text
+    assert (len(about) < MIN_CLIPS) == ("without intervals" in text) == ("**-" not in text)
+    other = HEADER | {"machine": {"cpu": "d", "cores": 4}, "versions": {"torch": "3"}}
+    text = page(chosen, lines, [HEADER, other, HEADER], look=False)
+    assert "; c, 2 cores, 1 threads; torch 2; and d, 4 cores, 1 threads; torch 3. Exact" in text
     assert lines[1].as_dict()["exact_match"][0] == 0.5
 
 

@@ -32,9 +32,9 @@ def test_its_class_is_stock(llm: VideoLLM) -> None:
     assert llm.model.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("asked", "bound"), [(unpruned(), 0.8), (run("tango", 0.1), 0.7)], ids=["all", "10 %"])
+@pytest.mark.parametrize(("asked", "bound"), [(unpruned(), 0.88), (run("tango", 0.1), 0.8)], ids=["all", "10 %"])
 def test_it_answers_questions_about_clips_it_never_saw(llm: VideoLLM, asked: Run, bound: float) -> None:
-    by_kind = accuracy(llm, asked, cases(63))
+    by_kind = accuracy(llm, asked, cases(108))
     assert tuple(by_kind) == KINDS
     assert sum(by_kind.values()) / len(KINDS) >= bound
 
@@ -47,7 +47,7 @@ def test_a_file_decodes_to_the_frames_that_were_drawn(tmp_path: Path) -> None:
     difference = (decoded.pixels.float() - drawn.pixels.float()).abs().mean((1, 2, 3))
     assert decoded.notes == ()
     assert torch.allclose(decoded.timestamps_s, drawn.timestamps_s, atol=0.13)
-    assert difference.median() < 6
+    assert difference.median() < 7  # the grain, which differs, makes up 5.6
 
 
 def test_the_demo_clip_has_questions_with_answers(tmp_path: Path) -> None:

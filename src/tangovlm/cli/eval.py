@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tangovlm.errors import InputError
-from tangovlm.report import write_whole
+from tangovlm.report import check_writable, write_whole
 
 from .checks import check_at_least_one, device
 from .output import only_results, show, show_json, talk
@@ -32,6 +32,15 @@ class TableName(StrEnum):
     PLACEMENT = "placement"
 
 
+_NO_SETTINGS = {
+    "retention": "use --retention",
+    "name": "use --method",
+    "label": "rows are called after method and settings",
+    "group": "rows are gathered by --retention",
+}
+"""What `evaluate.runs.run` takes beside settings, and what to do instead."""
+
+
 def evaluate(
     method: Annotated[
         list[str] | None, typer.Option(help="A method; may be given again. Left out: tango.", show_default=False)
@@ -42,7 +51,10 @@ def evaluate(
     ] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option(help="A setting of the methods, such as neighbors=5; may be given again.", show_default=False),
+        typer.Option(
+            help="A setting of the methods, such as neighbors=5, or frames, saliency or positions; may be given again.",
+            show_default=False,
+        ),
     ] = None,
     table: Annotated[TableName | None, typer.Option(help="A whole table of runs.", show_default=False)] = None,
     limit: Annotated[
@@ -93,6 +105,8 @@ def _setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise InputError(f"--param is {text!r}: give key=value, such as neighbors=5")
+    if key in _NO_SETTINGS:
+        raise InputError(f"--param cannot set {key}: {_NO_SETTINGS[key]}")
     try:
         return key, json.loads(value)
     except json.JSONDecodeError:
@@ -123,9 +137,11 @@ def _run(
 
     if threads is not None:
         torch.set_num_threads(threads)
+    path = output / f"{table.name}.jsonl"
+    if output.exists():
+        check_writable(path.with_suffix(".md"), "--output: the table")
     llm = pipeline.load(model, device=device_name, dtype=torch.float32)
     check(llm, table.runs)
-    path = output / f"{table.name}.jsonl"
     total = len(table.runs) * sum(len(case.asked) for case in asked)
     with ResultsFile(path, header(llm)) as results, Progress("answers", total) as progress:
         execute(llm, table.runs, asked, results, lambda count: progress.step({}, count))

@@ -5,9 +5,11 @@ changes; or a run, with its number in this file. A list is one answer: `Row`. A 
 a kill and is dropped; anything else that does not fit is damage, which is reported and left alone.
 """
 
+import errno
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, Self
 
 from tangovlm.errors import InputError
 
+from .look import Look
 from .runs import Run, key_of
 from .task import QUESTIONS
 
@@ -27,6 +30,21 @@ FIXED = {
     "dtype": "number format",
 }
 """Entries of the header that all answers of a file share, and what they tell apart."""
+_TYPES: dict[str, tuple[type, ...]] = {
+    "benchmark": (str,),
+    "version": (int,),
+    "questions": (str,),
+    "model": (str,),
+    "weights": (str,),
+    "dtype": (str,),
+    "device": (str,),
+    "machine": (dict,),
+    "threads": (int,),
+    "versions": (dict,),
+}
+_MACHINE_TYPES: dict[str, tuple[type, ...]] = {"cpu": (str,), "cores": (int, type(None))}
+_HEADER_START = b'{"benchmark"'
+_MOST_TOKENS = 2**31
 
 
 class Row(NamedTuple):
@@ -74,7 +92,7 @@ def read(path: Path, header: Mapping[str, Any] | None = None) -> Content:
             data = gzip.decompress(data)
     except FileNotFoundError:
         return content
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}): mend it or choose another --output") from error
     content.size = data.rfind(b"\n") + 1
     for number, line in enumerate(data[: content.size].splitlines(), start=1):
@@ -83,6 +101,9 @@ def read(path: Path, header: Mapping[str, Any] | None = None) -> Content:
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = str(error) if isinstance(error, _DamageError) else "is damaged"
             raise InputError(f"{path} line {number} {reason}: mend it or choose another --output") from error
+    tail = data[content.size :]
+    if not content.headers and not (tail.startswith(_HEADER_START) or _HEADER_START.startswith(tail)):
+        raise InputError(f"{path} line 1 is no header of tangovlm eval: choose another --output")
     return content
 
 
@@ -134,7 +155,9 @@ class ResultsFile:
         try:
             if os.fstat(self._file.fileno()).st_size != self.content.size:
                 raise InputError(f"{self.path} is written by another process too: give each its own --output")
-            self._file.write(data)
+            # A file without a buffer may take a part of the data and say so.
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
         except OSError as error:
             raise InputError(
@@ -161,22 +184,41 @@ def _take(content: Content, line: Any, header: Mapping[str, Any] | None) -> None
         for name, words in FIXED.items():
             if header is not None and line[name] != header[name]:
                 raise _DamageError(f"is of another {words}")
+        if not (_has(line, _TYPES) and _has(line["machine"], _MACHINE_TYPES)):
+            raise _DamageError("is no whole header")
         content.headers.append(line)
         return
     if not content.headers:
         raise _DamageError("is no header of tangovlm eval")
     if isinstance(line, dict):
+        if not isinstance(line["spec"], dict):
+            raise _DamageError("is no run")
         if line["run"] != len(content.runs) or key_of(line["spec"]) in content.runs:
             raise _DamageError("numbers a run anew")
         content.runs[key_of(line["spec"])] = line["run"]
         return
     row = Row(*line)
-    look = row.look is None or all(isinstance(value, (int, float)) for value in row.look)
-    counts = all(type(value) is int for value in row[:5])
-    if not counts or not isinstance(row.answer, str) or not look or {row.exact, row.chosen} - {0, 1}:
+    counts = all(type(value) is int for value in row[:5]) and 0 <= row.tokens < _MOST_TOKENS
+    if not counts or not isinstance(row.answer, str) or not _is_look(row.look) or {row.exact, row.chosen} - {0, 1}:
         raise _DamageError("is no answer")
     if not 0 <= row.run < len(content.runs) or not 0 <= row.number < QUESTIONS:
         raise _DamageError("answers what was not asked")
     if (row.run, row.number) in content.rows:
         raise _DamageError("repeats an answer")
     content.rows[row.run, row.number] = row
+
+
+def _has(entries: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
+    """Whether all of these entries are there and of their types; a bool is no int."""
+    return all(name in entries and type(entries[name]) in allowed for name, allowed in types.items())
+
+
+def _is_look(value: Any) -> bool:
+    """Whether this is what `Look` holds, or None."""
+    if value is None:
+        return True
+    return (
+        isinstance(value, list)
+        and len(value) == len(Look._fields)
+        and all(type(share) in (int, float) and 0 <= share <= 1 for share in value)
+    )

@@ -3,9 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal
+from decimal import Decimal
+from typing import Any, Literal, get_args
 
 from tangovlm import registry
+from tangovlm.errors import InputError
+from tangovlm.families.base import SALIENCY_KINDS
+from tangovlm.prune.checks import is_integer
 from tangovlm.tokens import Pruner
 
 Positions = Literal["contiguous", "original"]
@@ -23,6 +27,10 @@ class Run:
     saliency: "p-attn" or "attn".
     positions: places of the kept tokens in the language model: without gaps, or those of the full video.
     frames: how many frames of a clip are seen; None for one a moment.
+
+    Raises
+    ------
+    InputError: no such saliency or positions, or frames that are no number of them.
     """
 
     label: str
@@ -31,6 +39,16 @@ class Run:
     saliency: str = "p-attn"
     positions: Positions = "contiguous"
     frames: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("saliency", self.saliency, SALIENCY_KINDS),
+            ("positions", self.positions, get_args(Positions)),
+        ):
+            if value not in choices:
+                raise InputError(f"{name} is {value!r}: choose {' or '.join(map(repr, choices))}")
+        if self.frames is not None and not (is_integer(self.frames) and self.frames >= 1):
+            raise InputError(f"frames is {self.frames!r}: give a whole number from 1, or leave it out")
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -91,7 +109,7 @@ def run(name: str, retention: float, *, label: str = "", group: str = "", **opti
 
     Raises
     ------
-    TangoError: see `tangovlm.method`.
+    TangoError: see `tangovlm.method` and `Run`.
     """
     about = {key: options.pop(key) for key in ("saliency", "positions", "frames") if key in options}
     pruner = registry.method(name, retention=retention, **options)
@@ -105,5 +123,5 @@ def unpruned(frames: int | None = None, label: str = "all tokens", group: str = 
 
 
 def percent(retention: float) -> str:
-    """`0.1` as `10 %`."""
-    return f"{100 * retention:.3g} %"
+    """`0.1` as `10 %`, with all its digits, so that no two look alike."""
+    return f"{(100 * Decimal(str(retention))).normalize():f} %"

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 
 from tangovlm.attach import attach_family
 from tangovlm.errors import InputError, ModelError
-from tangovlm.families.base import Family
+from tangovlm.families.base import SALIENCY_KINDS, Family
 from tangovlm.pipeline import VideoLLM
 from tangovlm.tiny.questions import Question
 from tangovlm.tokens import Selection, VideoTokens
@@ -82,8 +82,7 @@ class Scorer:
         self.llm = llm
         family = llm.family
         self._families: dict[str, Family] = {
-            kind: type(family)(llm.model, saliency=kind, head_weights=family.head_weights)
-            for kind in family.saliency_kinds
+            kind: type(family)(llm.model, saliency=kind, head_weights=family.head_weights) for kind in SALIENCY_KINDS
         }
         eos = llm.model.generation_config.eos_token_id
         ends = eos if isinstance(eos, list) else [] if eos is None else [eos]
@@ -91,8 +90,8 @@ class Scorer:
         self._words: dict[str, list[int]] = {}
 
     def family(self, kind: str) -> Family:
-        """The model's family with a saliency of its own; one that gives no such saliency stays as it is."""
-        return self._families.get(kind, self.llm.family)
+        """The model's family with a saliency of its own, which `check` refuses if the model cannot give it."""
+        return self._families[kind]
 
     def shares(self, run: Run) -> bool:
         """Whether what a run keeps can be read once for all questions; if not, it goes through `attached`."""

@@ -7,22 +7,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = 4000
+MIN_CLIPS = 20
+"""With fewer, resampled clips say too little about others for an interval."""
 _SEED = 0
 _LEVELS = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval."""
+    """A figure with its 95 % interval, which is None for fewer than `MIN_CLIPS` clips."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0 or self.high < 0
+        """Whether there is an interval that leaves out zero."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 class Bootstrap:
@@ -43,6 +45,8 @@ class Bootstrap:
     def mean(self, values: Sequence[float]) -> Estimate:
         """Mean over questions, of one value a question; for a difference of two runs, the difference of theirs."""
         array = np.asarray(values, np.float64)
+        if self._count < MIN_CLIPS:
+            return Estimate(float(array.mean()), None, None)
         drawn = self._times @ self._sums(array) / (self._times @ self._sums(np.ones_like(array)))
         low, high = np.percentile(drawn, _LEVELS)
         return Estimate(float(array.mean()), float(low), float(high))

@@ -11,7 +11,7 @@ from tangovlm.tiny.questions import KINDS
 from .look import Look
 from .results import Content, Row, read
 from .runs import Run
-from .statistics import Bootstrap, Estimate
+from .statistics import MIN_CLIPS, Bootstrap, Estimate
 from .tables import Table, table
 from .task import Case, cases
 
@@ -46,7 +46,7 @@ class Line:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
 
-        def interval(estimate: Estimate | None) -> list[float] | None:
+        def interval(estimate: Estimate | None) -> list[float | None] | None:
             return None if estimate is None else [estimate.value, estimate.low, estimate.high]
 
         return {
@@ -164,10 +164,12 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _interval(estimate: Estimate | None) -> str:
-    """Bold where zero is left out."""
+    """Bold where zero is left out; the value alone where there is no interval."""
     if estimate is None:
         return ""
     value = f"{100 * estimate.value:+.1f}"
+    if estimate.low is None or estimate.high is None:
+        return value
     return f"{f'**{value}**' if estimate.clear else value} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
 
 
@@ -210,7 +212,7 @@ def overview(lines: Sequence[Line]) -> str:
     groups = list(dict.fromkeys(line.run.group for line in rest))
     scores: dict[str, dict[str, str]] = {}
     for line in rest:
-        above = line.against_tango is not None and line.against_tango.low > 0
+        above = line.against_tango is not None and line.against_tango.clear and line.against_tango.value > 0
         score = f"{100 * line.exact.value:.1f}"
         scores.setdefault(line.run.label, {})[line.run.group] = f"**{score}**" if above else score
     rows = [_row([label, *(by_group.get(group, "") for group in groups)]) for label, by_group in scores.items()]
@@ -219,12 +221,21 @@ def overview(lines: Sequence[Line]) -> str:
 
 
 def _source(lines: Sequence[Line], headers: Sequence[Mapping[str, Any]]) -> str:
-    last = headers[-1]
-    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
-    machine = last["machine"]["cpu"] if last["device"] == "cpu" else last["device"]
-    return (
-        f"{lines[0].questions} questions about {lines[0].clips} clips of {last['benchmark']} {last['version']}; "
-        f"{last['model']} ({last['weights'][:12]}), {last['dtype']}; {machine}, {last['machine']['cores']} cores, "
-        f"{last['threads']} threads; {versions}. Exact match in percent; differences in points with 95 % intervals by "
-        "paired bootstrap over clips, bold where zero is outside."
+    """Where the figures come from; all machines and versions, if the answers were gathered on several."""
+    last, clips = headers[-1], lines[0].clips
+    places = "; and ".join(dict.fromkeys(map(_place, headers)))
+    intervals = (
+        "differences in points with 95 % intervals by paired bootstrap over clips, bold where zero is outside"
+        if clips >= MIN_CLIPS
+        else f"differences in points, without intervals for fewer than {MIN_CLIPS} clips"
     )
+    return (
+        f"{lines[0].questions} questions about {clips} clips of {last['benchmark']} {last['version']}; "
+        f"{last['model']} ({last['weights'][:12]}), {last['dtype']}; {places}. Exact match in percent; {intervals}."
+    )
+
+
+def _place(header: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
+    machine = header["machine"]["cpu"] if header["device"] == "cpu" else header["device"]
+    return f"{machine}, {header['machine']['cores']} cores, {header['threads']} threads; {versions}"

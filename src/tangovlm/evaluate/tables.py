@@ -44,7 +44,7 @@ def custom(names: Sequence[str], retentions: Sequence[float], params: dict[str, 
     """Methods by name, each at every retention, all with the same parameters."""
     chosen = "".join(f", {key}={value}" for key, value in params.items())
     runs = [run(name, retention, label=name + chosen, **params) for retention in retentions for name in names]
-    return Table("runs", "Chosen methods", (unpruned(), *runs))
+    return Table("runs", "Chosen methods", _first_of_each((unpruned(), *runs)))
 
 
 def table(name: str, retentions: Sequence[float] = (), methods: Sequence[str] = ()) -> Table:
@@ -87,13 +87,15 @@ def _methods(retention: float, chosen: tuple[str, ...]) -> Iterator[Run]:
 
 
 def _ablation(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
-    """From the most salient tokens to Tango, part by part; then Tango with one part changed."""
+    """From the most salient tokens of each frame to Tango, part by part; then Tango with one part changed."""
+    for signal in SALIENCY_KINDS[::-1]:
+        yield run("topk", retention, label=f"top-k, {signal}", signal=signal)
     top: dict[str, Any] = {"diversity": False, "merge": False, "context_ratio": 0.0, "st_rope": False}
     for label, changes in (
-        ("top-k, attn", top | {"saliency": "attn"}),
-        ("top-k, p-attn", top),
+        ("top-k in segments, what stays averaged; attn", top | {"saliency": "attn"}),
+        ("top-k in segments, what stays averaged; p-attn", top),
         ("+ diversity", top | {"diversity": True}),
-        ("+ merging", {"st_rope": False}),
+        ("+ merging of what changes", {"st_rope": False}),
         ("+ ST-RoPE = Tango", {}),
         ("Tango, attn", {"saliency": "attn"}),
         ("Tango, no diversity", {"diversity": False}),
@@ -144,10 +146,10 @@ def _placement(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
 
 
 def _first_of_each(runs: Iterable[Run]) -> tuple[Run, ...]:
-    """Runs that differ in label or group; what all retentions share comes once."""
-    found: dict[tuple[str, str], Run] = {}
+    """Runs whose answers can differ; what all retentions share, or what keeps all tokens, comes once."""
+    found: dict[str, Run] = {}
     for each in runs:
-        found.setdefault((each.group, each.label), each)
+        found.setdefault(each.key, each)
     return tuple(found.values())
 
 

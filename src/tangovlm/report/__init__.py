@@ -1,6 +1,6 @@
 """Pictures and pages that show what a method kept of a video."""
 
-from .exchange import STAGES, Exchange, heading, is_right, percent, stage_ms
+from .exchange import STAGES, Exchange, heading, is_right, layer_words, percent, stage_ms
 from .files import check_writable, whole_file, write_whole
 from .html import html_page
 from .picture import draw_picture, png
@@ -15,6 +15,7 @@ __all__ = [
     "heading",
     "html_page",
     "is_right",
+    "layer_words",
     "percent",
     "png",
     "scene",

@@ -46,6 +46,15 @@ def heading(answer: Answer) -> str:
     return "all tokens" if answer.retention >= 1.0 else f"{answer.method}, {percent(answer.retention)}"
 
 
+def layer_words(answer: Answer) -> str:
+    """Visual tokens in each layer of the language model where a method pruned inside it, else nothing."""
+    layers = answer.tokens_per_layer
+    if not layers:
+        return ""
+    mean = sum(layers) / len(layers) / answer.tokens_before
+    return f"{', '.join(map(str, layers))} (mean {percent(mean)})"
+
+
 def percent(fraction: float) -> str:
     """`0.1` as `10 %`, `0.125` as `12.5 %`: three digits."""
     return f"{100 * fraction:.3g} %"

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from PIL import Image
 
-from .exchange import STAGES, Exchange, heading, is_right, percent, stage_ms
+from .exchange import STAGES, Exchange, heading, is_right, layer_words, percent, stage_ms
 from .overlay import kept_layer, resize, saliency_layer
 from .palette import Pixels, cluster_colours, css, segment_colour
 from .scene import Scene
@@ -69,7 +69,9 @@ def _asset(name: str) -> str:
 def _summary(exchange: Exchange) -> str:
     answer = exchange.answer
     share = percent(answer.tokens_after / answer.tokens_before) if answer.tokens_before else "all"
-    return f"{answer.method} kept {answer.tokens_after} of {answer.tokens_before} visual tokens ({share})"
+    return f"{answer.method} kept {answer.tokens_after} of {answer.tokens_before} visual tokens ({share})" + (
+        f", in the layers {layers}" if (layers := layer_words(answer)) else ""
+    )
 
 
 def _answers(exchanges: Sequence[Exchange]) -> str:
@@ -91,6 +93,8 @@ def _figures(exchanges: Sequence[Exchange]) -> str:
     columns = list(zip(*(exchange.answers for exchange in exchanges), strict=True))
     times = [stage_ms(column) for column in columns]
     rows = [["visual tokens", *(f"{column[0].tokens_after}" for column in columns)]]
+    if any(layer_words(column[0]) for column in columns):
+        rows.append(["in each layer", *(layer_words(column[0]) for column in columns)])
     rows += [
         [f"{words} (ms)", *(f"{column.get(stage, 0.0):.1f}" for column in times)]
         for stage, words in STAGES.items()
