@@ -9,6 +9,9 @@ from numbers import Real
 
 from .errors import InputError
 
+# Bounds in messages have four digits, rounded to the side on which they are accepted.
+_DIGITS = 10**4
+
 
 def validate_retention(retention: object) -> float:
     """Return the kept fraction as a float.
@@ -117,8 +120,8 @@ def before_llm(equivalent: float, per_layer: Sequence[Fraction]) -> float:
     most = sum(per_layer, Fraction(0)) / len(per_layer)
     if exact(equivalent) > most:
         raise InputError(
-            f"an average of {equivalent} is out of reach: pruning inside the model leaves at most {float(most):.4g} "
-            "of the tokens on average"
+            f"an average of {equivalent} is out of reach: pruning inside the model leaves at most "
+            f"{math.floor(most * _DIGITS) / _DIGITS} of the tokens on average"
         )
     return float(exact(equivalent) / most)
 
@@ -154,7 +157,7 @@ def schedule(equivalent: float, cuts: Sequence[tuple[int, float]], layers: int) 
     if exact(equivalent) < least:
         raise InputError(
             f"an average of {equivalent} is out of reach: the {first} of {layers} layers before the first cut keep "
-            f"everything, so the smallest is {float(least):.4g}"
+            f"everything, so the smallest is {math.ceil(least * _DIGITS) / _DIGITS}"
         )
     if len(cuts) == 1:
         return [float((exact(equivalent) * layers - first) / (layers - first))]

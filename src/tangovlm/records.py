@@ -46,6 +46,10 @@ class Records:
             self.notes.append(text)
             warnings.warn(text, UserWarning, stacklevel=2)
 
+    def begin_call(self) -> None:
+        """A call of the model begins: videos that no language model has read yet never will be."""
+        self._unread = 0
+
     def add(self, report: VideoReport, selection: Selection, saliency: Tensor | None) -> None:
         """A video was encoded, and reduced before the language model or not."""
         self.reports.append(report)

@@ -58,6 +58,8 @@ def method(name: str, **params: Any) -> Any:
     ------
     MethodError: an unknown name, an unknown hyper-parameter, or one out of its range.
     """
+    if not isinstance(name, str):
+        raise MethodError(f"method takes the name of a method such as 'tango', not {name!r}")
     if "+" in name:
         return _pair(name, params)
     known = methods()
@@ -76,13 +78,15 @@ def method(name: str, **params: Any) -> Any:
 
 
 def _pair(name: str, params: dict[str, Any]) -> Any:
-    first, _, second = name.partition("+")
+    parts = name.split("+")
+    if len(parts) != 2 or not all(parts):
+        raise MethodError(f"a pair has two parts such as 'tango+fastv', not {name!r}")
     if unknown := sorted(set(params) - {"retention"}):
         raise MethodError(
             f"the pair {name!r} takes retention only, not {unknown[0]!r}: build its methods and put them into "
-            "tangovlm.inllm.pair.Pair"
+            f"tangovlm.inllm.pair.Pair{_nearest(unknown[0], ['retention'], 0.6)}"
         )
-    before, inside = method(first), method(second)
+    before, inside = map(method, parts)
     # The class needs what imports this module.
     pair = importlib.import_module("tangovlm.inllm.pair").Pair
     return pair(before, inside, **params)
@@ -129,9 +133,9 @@ def family_for(model: object) -> Any:
     raise ModelError(f"unsupported architecture {names[0]}: supported are {', '.join(known) or 'none'}")
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def _nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
     """The end of a message: the known name that is most like a mistaken one, if any is."""
-    alike = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    alike = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"; did you mean {alike[0]!r}?" if alike else ""
 
 

@@ -1,5 +1,6 @@
 """What a method does inside the calls of an attached model; the numbered steps are those of `tangovlm.attach`."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,9 +12,9 @@ from .families import splice
 from .families import timestamps as times
 from .families.base import Family, Grid, Signals, frame_starts
 from .families.stopwatch import Stopwatch
+from .inllm import masks
 from .inllm.base import Inside
-from .inllm.limits import check_generation
-from .inllm.masks import recall
+from .inllm.limits import check_cache, check_generation
 from .inllm.pair import Pair, Plan
 from .inllm.runner import Runner
 from .records import Records, VideoRecord
@@ -55,7 +56,8 @@ class Session:
         self._may_hold_tags = False
         self._grids: list[Grid] = []
         self._ids: Tensor | None = None
-        self._records.notes += plan.notes
+        for note in plan.notes:
+            self._records.note(note)
 
     @property
     def identity(self) -> bool:
@@ -157,7 +159,10 @@ class Session:
     def generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The stock `generate`, timed, which also takes `video_metadata`."""
         if self.runner is not None:
-            check_generation(kwargs, self.family.model.generation_config)
+            named = dict(zip(inspect.signature(original).parameters, args, strict=False))
+            check_generation(named | kwargs, self.family.model.generation_config)
+        if not self._in_generate:
+            self._begin_call(kwargs)
         outer = self._in_generate, self._from_metadata
         self._take_metadata(kwargs)
         self._in_generate = True
@@ -179,7 +184,7 @@ class Session:
             embeds = kwargs.get("inputs_embeds")
             kwargs["next_sequence_length"] = (input_ids if embeds is None else embeds).shape[1] - state.unpruned
         inputs = original(input_ids, **kwargs)
-        if state is not None or _is_visual(inputs) or recall(kwargs.get("past_key_values")) is not None:
+        if state is not None or _is_visual(inputs) or masks.recall(kwargs.get("past_key_values")) is not None:
             # For a static cache stock code makes the mask here, over places that pruning moves: let the text model
             # make it.
             mask = inputs.get("attention_mask")
@@ -190,6 +195,7 @@ class Session:
     def before_forward(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In front of the whole model."""
         if not self._in_generate:
+            self._begin_call(kwargs)
             self._take_metadata(kwargs)
             self._first_forward = _is_visual(kwargs)
         self._timed = False
@@ -208,6 +214,11 @@ class Session:
         self._timed = self._first_forward = False
         if not self._in_generate:
             self._from_metadata = None
+
+    def _begin_call(self, kwargs: dict[str, Any]) -> None:
+        """In front of a call of the user's; videos encoded by hand are read in this call, others never will be."""
+        if not kwargs.get("mm_encoder_outputs"):
+            self._records.begin_call()
 
     def _take_metadata(self, kwargs: dict[str, Any]) -> None:
         metadata = kwargs.pop("video_metadata", None)
@@ -235,6 +246,8 @@ class Session:
         self._ids = None
         kwargs = kwargs | self._spliced(kwargs)
         if self.runner is not None:
+            if videos is not None and self._in_generate:
+                check_cache(kwargs.get("past_key_values"))
             if videos is not None and self._step is not None and self._step.places is not None:
                 videos = videos.gather(1, self._step.places).masked_fill(~self._step.valid, -1)
             mask = kwargs.get("attention_mask")

@@ -1,6 +1,7 @@
 """From one retention to cuts: layers, ratios, pairs, and what cannot be."""
 
 import itertools
+import re
 from typing import Any
 
 import pytest
@@ -140,3 +141,15 @@ def test_layers_that_a_model_has_not() -> None:
         tangovlm.method("pyramiddrop", layers=[2, 4]).cuts(28)
     assert tangovlm.method("pyramiddrop", ratios=[1.0, 0.5, 0.5]).cuts(28) == ((16, 0.5), (24, 0.5))
     assert tangovlm.method("fastv", keep_ratio=1.0).cuts(28) == ()
+
+
+@pytest.mark.parametrize(("name", "layers"), [("pyramiddrop", 28), ("sparsevlm", 28), ("fastv", 4), ("fastv", 3)])
+def test_the_bound_that_a_refusal_names_is_accepted(name: str, layers: int) -> None:
+    with pytest.raises(InputError) as refused:
+        plan(tangovlm.method(name, retention=0.01), layers)
+    smallest = float(str(refused.value).rsplit(" ", 1)[1])
+    assert plan(tangovlm.method(name, retention=smallest), layers).retention == smallest
+    with pytest.raises(InputError) as refused:
+        plan(tangovlm.method(f"tango+{name}", retention=0.999), layers)
+    largest = float(re.findall(r"at most ([\d.]+)", str(refused.value))[0])
+    assert plan(tangovlm.method(f"tango+{name}", retention=largest), layers).retention == largest

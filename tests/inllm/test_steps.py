@@ -107,3 +107,13 @@ def test_attention_of_a_query_over_an_earlier_turn() -> None:
 def test_later_in_slot() -> None:
     slots = torch.tensor([2, 0, 2, 2, 0])
     assert later_in_slot(slots, 4).tolist() == [2, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("name", "params"), [("pyramiddrop", {}), ("dart", {"visual_pivots": 2, "text_pivots": 2})])
+def test_the_releases_truncate_the_product_of_floats(name: str, params: dict[str, int]) -> None:
+    """0.57 * 300 is 170.99999999999997 in floats."""
+    n, length = 300, 310
+    hidden, rows = torch.randn(length, 6), torch.randn(2, length, length).softmax(-1)
+    view = View(hidden, torch.arange(n), n, 0.57, Made(rows, torch.randn(2, length, 3)))
+    kept = tangovlm.method(name, exact=False, **params)(view).indices
+    assert len(kept) == {"pyramiddrop": 170, "dart": 2 + 4 * int(300 * 0.57 / 4)}[name]

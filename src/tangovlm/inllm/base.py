@@ -156,6 +156,10 @@ class Inside(ABC):
             if not 1 <= place < layers:
                 raise MethodError(f"method {self.name!r} cuts in front of layer {place}: choose 1 to {layers - 1}")
         if len(places) != len(ratios):
+            if self.retention is not None:
+                raise MethodError(
+                    f"method {self.name!r}: with retention, layers must name {len(ratios)} cuts, not {len(places)}"
+                )
             raise MethodError(
                 f"method {self.name!r} has {len(places)} layers and {len(ratios)} ratios: give both alike"
             )
@@ -171,11 +175,15 @@ class Inside(ABC):
 
     def moved(self, layers: int) -> str | None:
         """A note for the report where the paper's layers had to be scaled."""
-        if self.given_layers is not None or layers == PAPER_LAYERS or self.retention == 1:
+        if self.given_layers is not None or layers == PAPER_LAYERS or not self.cuts(layers):
             return None
-        paper = ", ".join(str(cut.layer) for cut in self.paper_cuts)
-        now = ", ".join(str(cut.layer) for cut in self.cuts(layers))
-        return f"{self.name}: the paper's layer {paper} of {PAPER_LAYERS} became {now} of {layers}"
+        paper = [cut.layer for cut in self.paper_cuts]
+        now = dict.fromkeys(scaled(layer, layers) for layer in paper)
+        word = "layer" if len(paper) == 1 else "layers"
+        return (
+            f"{self.name}: the paper's {word} {', '.join(map(str, paper))} of {PAPER_LAYERS} became "
+            f"{', '.join(map(str, now))} of {layers}"
+        )
 
 
 @dataclass(frozen=True)
@@ -185,7 +193,7 @@ class OneCut(Inside):
     Parameters
     ----------
     retention: mean kept fraction over the layers (Eq. 1), from which `keep_ratio` follows; None: `keep_ratio` counts.
-    exact: counts by the library's rounding (half up); off, by the release's.
+    exact: counts by the library's rounding (half up); off, by the release's, of the product of floats.
     layer: the first layer (from 0) with fewer tokens; None: the paper's of 28, scaled to the model.
     keep_ratio: fraction of the visual tokens that goes on; None: by `retention`, or the paper's.
 

@@ -1,6 +1,5 @@
 """DART: keep what is least like a few pivot tokens (arXiv 2502.11494)."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..budget import apportion, exact
+from ..budget import apportion
 from ..prune.checks import check_integer
 from ..registry import register_method
 from ..signals.similarity import compute_dtype, normalize
@@ -77,13 +76,13 @@ class Dart(OneCut):
         return torch.cat(taken)
 
     def _visual(self, view: View) -> int:
-        return min(self.visual_pivots, view.keep)
+        return min(self.visual_pivots, view.keep if self.exact else view.visual.numel())
 
     def _shares(self, view: View, pivots: int) -> Sequence[int]:
-        free = view.visual.numel() - self._visual(view)
         if self.exact:
-            return apportion([Fraction(min(view.keep - self._visual(view), free), pivots)] * pivots)
-        each = math.floor(exact(view.ratio) * view.entered / (self.visual_pivots + self.text_pivots))
+            return apportion([Fraction(view.keep - self._visual(view), pivots)] * pivots)
+        free = view.visual.numel() - self._visual(view)
+        each = int(view.entered * view.ratio / (self.visual_pivots + self.text_pivots))
         return [max(0, min(each, free - done * each)) for done in range(pivots)]
 
 

@@ -17,17 +17,22 @@ def check_generation(options: Mapping[str, Any], default: Any) -> None:
 
     Parameters
     ----------
-    options: keywords of `generate`.
-    default: the model's generation config.
+    options: arguments of `generate` by name.
+    default: the model's generation config, which also fills what a given one leaves open.
     """
-    config = options.get("generation_config") or default
+    configs = [config for config in (options.get("generation_config"), default) if config is not None]
     for name, words in _WAYS.items():
-        if options.get(name, getattr(config, name, None)):
+        said = (options.get(name), *(getattr(config, name, None) for config in configs))
+        if next((value for value in said if value is not None), None):
             raise InputError(
                 f"{name}: {words} does not go with pruning inside the model, which must see the whole prompt and "
                 "nothing else at once: leave it out, or prune before the model only"
             )
-    if options.get("use_cache", getattr(config, "use_cache", None)) is False:
+
+
+def check_cache(cache: Any) -> None:
+    """Raise `InputError` where `generate` reads a prompt with videos without a cache."""
+    if cache is None:
         raise InputError(
             "use_cache: pruning inside the model needs the cache, or each word would prune anew: leave it on"
         )

@@ -53,7 +53,7 @@ class Memory:
         if length >= self.length:
             return self
         gone = self.length - length
-        groups = tuple(replace(held, mask=held.mask[:, : held.mask.shape[1] - gone]) for held in self.groups)
+        groups = tuple(replace(held, mask=held.mask[:, : max(0, held.mask.shape[1] - gone)]) for held in self.groups)
         return Memory(groups, length)
 
 

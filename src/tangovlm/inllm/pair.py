@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
 from ..budget import before_llm, equivalent_retention, kept_per_layer, validate_retention
-from ..errors import MethodError
+from ..errors import InputError, MethodError
 from ..tokens import Pruner
 from .base import Cut, Inside
 
@@ -37,10 +37,10 @@ class Pair:
     def __post_init__(self) -> None:
         validate_retention(self.retention)
         if not isinstance(self.inside, Inside):
-            raise MethodError(f"a pair needs a method inside the model such as fastv, not {self.inside!r}")
+            raise MethodError(f"a pair needs a method inside the model such as fastv second, not {_said(self.inside)}")
         known = is_dataclass(self.before) and not isinstance(self.before, type)
         if not known or not callable(self.before) or isinstance(self.before, Inside):
-            raise MethodError(f"a pair needs a method before the model such as tango, not {self.before!r}")
+            raise MethodError(f"a pair needs a method before the model such as tango first, not {_said(self.before)}")
         if "retention" not in {field.name for field in fields(self.before) if field.init}:
             raise MethodError(f"a pair sets the retention of {self.before.name!r}, which has none")
 
@@ -94,12 +94,21 @@ def plan(pruner: Any, layers: int) -> Plan:
         if pruner.retention == 1:
             return Plan(pruner.name, 1.0, None, None, (), ())
         inner = _inside(pruner.inside, layers)
-        share = before_llm(pruner.retention, kept_per_layer(inner.cuts, layers))
+        try:
+            share = before_llm(pruner.retention, kept_per_layer(inner.cuts, layers))
+        except InputError as error:
+            raise InputError(f"the pair {pruner.name!r}: {error}") from error
         before = None if share == 1 else replace(pruner.before, retention=share)
         return replace(inner, name=pruner.name, retention=pruner.retention, before=before)
     if isinstance(pruner, Inside):
         return _inside(pruner, layers)
     return Plan(pruner.name, pruner.retention, None if pruner.retention == 1 else pruner, None, (), ())
+
+
+def _said(part: Any) -> str:
+    """A method by its name, anything else as Python shows it."""
+    name = None if isinstance(part, type) else getattr(part, "name", None)
+    return repr(part if name is None else name)
 
 
 def _inside(method: Inside, layers: int) -> Plan:

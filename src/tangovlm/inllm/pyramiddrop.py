@@ -1,10 +1,8 @@
 """PyramidDrop: drop visual tokens in several stages, the deeper the more (arXiv 2410.17247)."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ..budget import exact
 from ..registry import register_method
 from .base import Cut, Stages, Step, View, top
 
@@ -29,6 +27,6 @@ class PyramidDrop(Stages):
 
     def __call__(self, view: View) -> Step:
         """See `Inside`."""
-        keep = view.keep if self.exact else max(1, math.floor(exact(view.ratio) * view.entered))
+        keep = view.keep if self.exact else max(1, int(view.entered * view.ratio))
         indices = top(view.look.attention().mean(dim=(0, 1))[view.visual], keep)
         return Step(indices, view.hidden[view.visual[indices]])

@@ -1,13 +1,11 @@
 """SparseVLM: drop the visual tokens that the words of the question look at least, recycle some (arXiv 2410.04417)."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..budget import exact
 from ..kernels.dpc_knn import dpc_knn
 from ..prune.checks import check_flag
 from ..registry import register_method
@@ -64,7 +62,7 @@ class SparseVLM(Stages):
             clusters = clusters if clusters < view.keep else 0
             keep = view.keep - clusters
         else:
-            keep = max(1, min(math.floor(exact(view.ratio) * view.entered), n - 1))
+            keep = max(1, min(int(view.entered * view.ratio), n - 1))
             clusters = self._clusters(n - keep)
         indices = top(scores, keep)
         values = view.hidden[view.visual[indices]]
