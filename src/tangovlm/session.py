@@ -162,7 +162,7 @@ class Session:
             named = dict(zip(inspect.signature(original).parameters, args, strict=False))
             check_generation(named | kwargs, self.family.model.generation_config)
         if not self._in_generate:
-            self._begin_call(kwargs)
+            self._begin_call(kwargs, prompt=True)
         outer = self._in_generate, self._from_metadata
         self._take_metadata(kwargs)
         self._in_generate = True
@@ -195,7 +195,7 @@ class Session:
     def before_forward(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In front of the whole model."""
         if not self._in_generate:
-            self._begin_call(kwargs)
+            self._begin_call(kwargs, prompt=_is_visual(kwargs))
             self._take_metadata(kwargs)
             self._first_forward = _is_visual(kwargs)
         self._timed = False
@@ -215,10 +215,16 @@ class Session:
         if not self._in_generate:
             self._from_metadata = None
 
-    def _begin_call(self, kwargs: dict[str, Any]) -> None:
-        """In front of a call of the user's; videos encoded by hand are read in this call, others never will be."""
+    def _begin_call(self, kwargs: dict[str, Any], prompt: bool) -> None:
+        """In front of a call of the user's: forget what a failed one and a cache that was reset left behind."""
+        # Videos that the user has encoded by hand are read in this call.
         if not kwargs.get("mm_encoder_outputs"):
             self._records.begin_call()
+        cache = kwargs.get("past_key_values")
+        # Only a prompt may ask the device for the length, not every word of a loop written by hand.
+        if prompt and cache is not None and int(cache.get_seq_length()) == 0:
+            splice.forget(cache)
+            masks.forget(cache)
 
     def _take_metadata(self, kwargs: dict[str, Any]) -> None:
         metadata = kwargs.pop("video_metadata", None)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM, StaticCache
+from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM, StaticCache
 from transformers.generation.streamers import BaseStreamer
 
 import tangovlm
@@ -388,6 +388,20 @@ def test_static_cache_of_the_caller(sdpa: Any) -> None:
     inputs = pad_left([row]) | {"pixel_values_videos": videos}
     output = generate(sdpa, inputs, pruner, past_key_values=cache)
     assert_equal_to(output, inputs, [expected(sdpa, row, videos, pruner)])
+
+
+@pytest.mark.parametrize("name", ["tango", "fastv"])
+@pytest.mark.parametrize("static", [True, False])
+def test_a_cache_that_was_reset_begins_anew(sdpa: Any, name: str, static: bool) -> None:
+    config = sdpa.config.text_config
+    cache = StaticCache(config=config, max_cache_len=128) if static else DynamicCache(config=config)
+    inputs = pad_left([prompt(sdpa, 3, 5, seed=1)]) | {"pixel_values_videos": make_videos(sdpa, 1, FRAMES)}
+    said = []
+    with tangovlm.attach(sdpa, tangovlm.method(name, retention=0.6)):
+        for _ in range(2):
+            said.append(sdpa.generate(**inputs, past_key_values=cache, max_new_tokens=4, do_sample=False).tolist())
+            cache.reset()
+    assert said[0] == said[1]
 
 
 def test_right_padding_is_moved_to_the_left(sdpa: Any) -> None:

@@ -1,4 +1,4 @@
-"""The steps of methods inside the model against vectors recorded from released code; see tests/golden/README.md."""
+"""The steps of methods inside the model against released code; see tests/golden/baselines/README.md."""
 
 import json
 from dataclasses import dataclass

@@ -64,6 +64,12 @@ def remember(cache: Any, state: Seen) -> None:
     setattr(cache, _ATTRIBUTE, state)
 
 
+def forget(cache: Any) -> None:
+    """Take what was left on a cache away, for one that was emptied."""
+    if hasattr(cache, _ATTRIBUTE):
+        delattr(cache, _ATTRIBUTE)
+
+
 def tag_dropped(rows: Tensor, selection: Selection) -> Tensor:
     """Features of a video with the kept values at their places and all other tokens of the grid tagged.
 

@@ -71,6 +71,12 @@ def remember(cache: Any, memory: Memory) -> None:
     setattr(cache, _ATTRIBUTE, memory)
 
 
+def forget(cache: Any) -> None:
+    """Take what was left on a cache away, for one that was emptied."""
+    if hasattr(cache, _ATTRIBUTE):
+        delattr(cache, _ATTRIBUTE)
+
+
 def attention_mask(held: Held, new: int, width: int, implementation: str, dtype: torch.dtype) -> Tensor | None:
     """What a layer takes for its mask when the last `new` of the positions held are queries.
 
