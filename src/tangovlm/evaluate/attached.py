@@ -1,18 +1,16 @@
 """Answers through `attach` and the stock `generate`, one question at a time: any method, no short cuts."""
 
-import copy
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from tangovlm.attach import attach_family
 from tangovlm.families.base import Family
 from tangovlm.pipeline import VideoLLM
+from tangovlm.tiny.evaluate import MAX_NEW_TOKENS, log_likelihood
 from tangovlm.tiny.questions import Question
 
 from .runs import Run
-from .scoring import MAX_NEW_TOKENS, Reply
+from .scoring import Reply
 
 
 @torch.no_grad()
@@ -35,23 +33,7 @@ def reply(
         first, seen = output.logits[0], None
         if any(len(ids) > 1 for ids in words):
             seen = llm.model(**inputs, use_cache=True).past_key_values
-        likelihoods = tuple(_log_likelihood(llm, inputs, first, seen, ids) for ids in words)
+        likelihoods = tuple(log_likelihood(llm, inputs, first, seen, ids) for ids in words)
     written = output.sequences[0, inputs["input_ids"].shape[1] :]
     answer = llm.tokenizer.decode(written, skip_special_tokens=True).strip()
     return Reply(answer, likelihoods), kept
-
-
-def _log_likelihood(llm: VideoLLM, inputs: dict[str, Tensor], first: Tensor, seen: Any, ids: list[int]) -> float:
-    """Of the words `ids` as the beginning of the answer.
-
-    Parameters
-    ----------
-    first: ``(1, words)`` logits behind the prompt. seen: the cache of the prompt, which longer answers need.
-    """
-    logits, answer = first, torch.tensor([ids], device=first.device)
-    if len(ids) > 1:
-        mask = torch.cat([inputs["attention_mask"], torch.ones_like(answer[:, :-1])], 1)
-        cache = copy.deepcopy(seen)
-        later = llm.model(input_ids=answer[:, :-1], attention_mask=mask, past_key_values=cache).logits[0]
-        logits = torch.cat([logits, later])
-    return float(logits.float().log_softmax(-1).gather(1, answer.T).sum())

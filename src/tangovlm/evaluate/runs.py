@@ -4,15 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from decimal import Decimal
-from typing import Any, Literal, get_args
+from typing import Any
 
 from tangovlm import registry
 from tangovlm.errors import InputError
 from tangovlm.families.base import SALIENCY_KINDS
+from tangovlm.families.splice import POSITIONS
 from tangovlm.prune.checks import is_integer
 from tangovlm.tokens import Pruner
-
-Positions = Literal["contiguous", "original"]
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,13 @@ class Run:
     group: str
     pruner: Pruner
     saliency: str = "p-attn"
-    positions: Positions = "contiguous"
+    positions: str = "contiguous"
     frames: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, choices in (
             ("saliency", self.saliency, SALIENCY_KINDS),
-            ("positions", self.positions, get_args(Positions)),
+            ("positions", self.positions, POSITIONS),
         ):
             if value not in choices:
                 raise InputError(f"{name} is {value!r}: choose {' or '.join(map(repr, choices))}")

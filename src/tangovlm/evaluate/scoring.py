@@ -21,12 +21,12 @@ from tangovlm.attach import attach_family
 from tangovlm.errors import InputError, ModelError
 from tangovlm.families.base import SALIENCY_KINDS, Family
 from tangovlm.pipeline import VideoLLM
+from tangovlm.tiny.evaluate import MAX_NEW_TOKENS
 from tangovlm.tiny.questions import Question
 from tangovlm.tokens import Selection, VideoTokens
 
 from .runs import Run
 
-MAX_NEW_TOKENS = 8
 _MOST_POSITIONS = 40_000
 """Cached positions that are held at a time, all rows together."""
 

@@ -24,11 +24,10 @@ from tangovlm.errors import InputError
 from tangovlm.tiny.clip import SECONDS_A_MOMENT
 from tangovlm.tiny.questions import KINDS, Question
 from tangovlm.tiny.render import render
-from tangovlm.tiny.world import LENGTHS, Clip, Pace, sample_clip
+from tangovlm.tiny.world import LENGTHS, PACES, Clip, sample_clip
 
 NAME, VERSION = "tangoworld", 1
 FILE = Path(__file__).parent / f"{NAME}-{VERSION}.jsonl"
-PACES: tuple[Pace, ...] = ("still", "calm", "busy")
 CELLS = tuple(product(LENGTHS, PACES))
 ROUNDS = 10
 ROUND = len(CELLS) * len(KINDS)

@@ -304,9 +304,7 @@ def check_common(method: Inside) -> None:
 
 def check_ratio(name: str, value: object) -> None:
     """Raise `MethodError` unless the value is a number in (0, 1]."""
-    check_number(name, value, 0, 1)
-    if value == 0:
-        raise MethodError(f"{name} must be above 0: it is a kept fraction")
+    check_number(name, value, 0, 1, above=True)
 
 
 def check_steps(name: str, value: object) -> None:

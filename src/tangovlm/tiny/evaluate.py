@@ -30,7 +30,7 @@ from .world import sample_clip
 
 QUESTIONS = 720
 _SEED = 13
-_MAX_NEW_TOKENS = 8
+MAX_NEW_TOKENS = 8
 
 
 def held_out_questions(total: int, seed: int = _SEED) -> Iterator[tuple[Frames, list[Question]]]:
@@ -97,7 +97,7 @@ def _answer(llm: VideoLLM, frames: Frames, question: Question) -> tuple[str, str
     prompt = inputs["input_ids"].shape[1]
     output = llm.model.generate(
         **inputs,
-        max_new_tokens=_MAX_NEW_TOKENS,
+        max_new_tokens=MAX_NEW_TOKENS,
         do_sample=False,
         return_dict_in_generate=True,
         output_logits=True,
@@ -107,19 +107,25 @@ def _answer(llm: VideoLLM, frames: Frames, question: Question) -> tuple[str, str
     if all(len(ids) == 1 for ids in words):
         scores = output.logits[0][0, [ids[0] for ids in words]]
     else:
-        seen = llm.model(**inputs, use_cache=True)
-        scores = torch.stack([_log_likelihood(llm, inputs, seen, ids) for ids in words])
+        seen = llm.model(**inputs, use_cache=True).past_key_values
+        scores = torch.tensor([log_likelihood(llm, inputs, output.logits[0], seen, ids) for ids in words])
     return answer, question.choices[int(scores.argmax())]
 
 
-def _log_likelihood(llm: VideoLLM, inputs: dict[str, Tensor], seen: Any, ids: list[int]) -> Tensor:
-    """Of the words `ids` as the beginning of the answer; `seen` is the model's output for the prompt."""
-    answer = torch.tensor([ids], device=inputs["input_ids"].device)
-    mask = torch.cat([inputs["attention_mask"], torch.ones_like(answer)], 1)
-    cache = copy.deepcopy(seen.past_key_values)
-    rest = llm.model(input_ids=answer, attention_mask=mask, past_key_values=cache).logits[0, :-1]
-    logits = torch.cat([seen.logits[0, -1:], rest])
-    return logits.log_softmax(-1).gather(1, answer.T).sum()
+def log_likelihood(llm: VideoLLM, inputs: dict[str, Tensor], first: Tensor, seen: Any, ids: list[int]) -> float:
+    """Of the words `ids` as the beginning of the answer.
+
+    Parameters
+    ----------
+    first: ``(1, words)`` logits behind the prompt. seen: the cache of the prompt, which longer answers need.
+    """
+    logits, answer = first, torch.tensor([ids], device=first.device)
+    if len(ids) > 1:
+        mask = torch.cat([inputs["attention_mask"], torch.ones_like(answer[:, :-1])], 1)
+        cache = copy.deepcopy(seen)
+        later = llm.model(input_ids=answer[:, :-1], attention_mask=mask, past_key_values=cache).logits[0]
+        logits = torch.cat([logits, later])
+    return float(logits.float().log_softmax(-1).gather(1, answer.T).sum())
 
 
 def _mean(parts: Any) -> float:

@@ -206,9 +206,7 @@ def _check(tango: Tango) -> None:
         if getattr(tango, name) is not None:
             check_number(name, getattr(tango, name))
     for name in ("base_time", "base_space"):
-        check_number(name, getattr(tango, name), 0)
-        if getattr(tango, name) == 0:
-            raise MethodError(f"{name} must be above 0: it is a frequency base such as 1e4")
+        check_number(name, getattr(tango, name), 0, above=True)
     check_integer("neighbors", tango.neighbors, 1)
     sections = tango.rope_sections
     if sections is not None and (
