@@ -106,7 +106,7 @@ def test_a_pair_is_made_of_two_kinds() -> None:
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("fastv", {"layer": 0}, "layer must be an integer"),
-    ("fastv", {"keep_ratio": 0}, "keep_ratio must be above 0"),
+    ("fastv", {"keep_ratio": 0}, r"keep_ratio must be a finite number in \(0, 1\], not 0"),
     ("fastv", {"keep_ratio": 1.5}, "keep_ratio must be a finite number"),
     ("fastv", {"retention": 0.5, "keep_ratio": 0.5}, "not both"),
     ("fastv", {"retention": 0}, "retention must be a number"),
