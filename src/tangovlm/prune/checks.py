@@ -1,9 +1,12 @@
-"""Checks of hyper-parameters, shared by all methods: one clear line for the first value out of its range."""
+"""Checks shared by all methods: one clear line for the first value out of its range, or signal that is missing."""
 
 from math import inf, isfinite
 from numbers import Real
 
-from ..errors import MethodError
+from torch import Tensor
+
+from ..errors import InputError, MethodError
+from ..tokens import VideoTokens
 
 
 def is_integer(value: object) -> bool:
@@ -49,3 +52,12 @@ def check_integer(name: str, value: object, low: int) -> None:
     """Raise `MethodError` unless the value is an integer >= low."""
     if not is_integer(value) or value < low:  # type: ignore[operator] # an int here
         raise MethodError(f"{name} must be an integer >= {low}, not {value!r}")
+
+
+def required_saliency(method: object, tokens: VideoTokens) -> Tensor:
+    """The saliency ``(T, H, W)`` of a video; `InputError` that names the method where there is none."""
+    if tokens.saliency is None:
+        raise InputError(
+            f"{type(method).__name__} needs VideoTokens.saliency (T, H, W): pass it, or choose a method that needs none"
+        )
+    return tokens.saliency

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from ...budget import RowCount, apportion, count, exact, proportional, validate_retention
-from ...errors import InputError
 from ...registry import register_method
 from ...signals.similarity import compute_dtype, normalize
 from ...tokens import Selection, VideoTokens
-from ..checks import check_flag, check_integer, check_number
+from ..checks import check_flag, check_integer, check_number, required_saliency
 from ..cluster import density_peaks
 from ..identity import keep_all
 from ..merge import blend
@@ -88,12 +87,9 @@ class FastVID:
         notes = (NO_FRAME_FEATURES,) if tokens.frame_features is None else ()
         if self.retention == 1:
             return replace(keep_all(tokens, segments), notes=notes)
-        if tokens.saliency is None:
-            raise InputError(
-                "FastVID needs VideoTokens.saliency (T, H, W): pass it, or choose a method that needs none"
-            )
+        saliency = required_saliency(self, tokens)
         counts = self._counts(tokens)
-        salient = best_of_frames(tokens.saliency.flatten(1), [c.salient for c in counts])
+        salient = best_of_frames(saliency.flatten(1), [c.salient for c in counts])
         slots = Slots(tokens)
         slots.keep(salient.nonzero().flatten())
         left = (~salient).nonzero().flatten()

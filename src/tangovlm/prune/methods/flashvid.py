@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from ...budget import RowCount, apportion, count, exact, proportional, validate_retention
-from ...errors import InputError
 from ...registry import register_method
 from ...signals.similarity import normalize
 from ...tokens import Selection, VideoTokens
-from ..checks import check_choice, check_flag, check_integer, check_number
+from ..checks import check_choice, check_flag, check_integer, check_number, required_saliency
 from ..cluster import capped_neighbors, density_peaks
 from ..greedy import max_min
 from ..identity import keep_all
@@ -101,14 +100,11 @@ class FlashVID:
         segments = segment_by_frames(adjacent_frames(means), self.segment_threshold, self.min_segments - 1)
         if self.retention == 1:
             return keep_all(tokens, segments)
-        if tokens.saliency is None:
-            raise InputError(
-                "FlashVID needs VideoTokens.saliency (T, H, W): pass it, or choose a method that needs none"
-            )
+        saliency = required_saliency(self, tokens)
         counts = self._counts(tokens)
         features = tokens.features.flatten(1, 2)
         unit = normalize(features)
-        weights = self._weights(features, tokens.saliency.flatten(1), means, segments)
+        weights = self._weights(features, saliency.flatten(1), means, segments)
         chosen = self._choose(unit, weights, [c.salient for c in counts])
         trees = grow_trees(
             features,

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from ...budget import count, proportional, validate_retention
-from ...errors import InputError
 from ...registry import register_method
 from ...signals.similarity import adjacent_similarity, compute_dtype, normalize
 from ...tokens import Selection, VideoTokens
-from ..checks import check_flag, check_integer, check_number
+from ..checks import check_flag, check_integer, check_number, required_saliency
 from ..cluster import capped_neighbors, density_peaks
 from ..entries import Entries
 from ..identity import keep_all
@@ -79,14 +78,11 @@ class HoliTom:
         segments = segment_by_gain(static)
         if self.retention == 1:
             return keep_all(tokens, segments)
-        if tokens.saliency is None:
-            raise InputError(
-                "HoliTom needs VideoTokens.saliency (T, H, W): pass it, or choose a method that needs none"
-            )
+        saliency = required_saliency(self, tokens)
         rows = arrange(static_positions(static, segments), segments)
         kept = self._counts(tokens, rows)
         reopen = count(self.retention, tokens.count) - sum(kept) if self.exact else 0
-        saliency = tokens.saliency.to(compute_dtype(tokens.saliency.dtype)).flatten()
+        saliency = saliency.to(compute_dtype(saliency.dtype)).flatten()
         entries = Entries(tokens, saliency, rows, reopen)
         for row, keep, is_static in entries.by_shape(kept):
             if is_static and keep < row.shape[1]:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from ...budget import count, exact_rows, release_rows, validate_retention
-from ...errors import InputError, MethodError
+from ...errors import MethodError
 from ...registry import register_method
 from ...signals.position import st_rope
 from ...signals.similarity import adjacent_similarity, compute_dtype, normalize
 from ...tokens import NO_TIMESTAMPS, Selection, VideoTokens, check_sink_tokens
-from ..checks import check_choice, check_flag, check_integer, check_number, is_integer
+from ..checks import check_choice, check_flag, check_integer, check_number, is_integer, required_saliency
 from ..identity import keep_all
 from ..reduce import Reducer
 from ..rows import arrange, static_positions
@@ -163,13 +163,12 @@ class Tango:
 
     def _saliency(self, tokens: VideoTokens) -> Tensor:
         """``(N,)`` with the sinks masked, in a copy."""
-        if tokens.saliency is None:
-            raise InputError("Tango needs VideoTokens.saliency (T, H, W): pass it, or choose a method that needs none")
+        saliency = required_saliency(self, tokens)
         sinks = tokens.sink_tokens or ()
         if self.sink_tokens is not None:
             check_sink_tokens("Tango.sink_tokens", self.sink_tokens, tokens.height, tokens.width)
             sinks = self.sink_tokens
-        saliency = tokens.saliency.to(compute_dtype(tokens.saliency.dtype), copy=True).flatten(1)
+        saliency = saliency.to(compute_dtype(saliency.dtype), copy=True).flatten(1)
         saliency[:, list(sinks)] = 0
         return saliency.flatten()
 

@@ -6,10 +6,9 @@ from typing import ClassVar, Literal
 import torch
 
 from ...budget import count, validate_retention
-from ...errors import InputError
 from ...registry import register_method
 from ...tokens import Selection, VideoTokens
-from ..checks import check_choice, check_flag
+from ..checks import check_choice, check_flag, required_saliency
 from ..identity import keep_all
 from ..pick import best_of_frames, even_counts, pick
 
@@ -61,10 +60,9 @@ class TopK:
         """
         if self.retention == 1:
             return keep_all(tokens, (tokens.frames,))
-        if tokens.saliency is None:
-            raise InputError("TopK needs VideoTokens.saliency (T, H, W): pass it, or choose a method that needs none")
+        saliency = required_saliency(self, tokens)
         if self.exact:
             counts = even_counts(count(self.retention, tokens.count), tokens.frames)
         else:
             counts = [count(self.retention, tokens.height * tokens.width)] * tokens.frames
-        return pick(tokens, best_of_frames(tokens.saliency.flatten(1), counts))
+        return pick(tokens, best_of_frames(saliency.flatten(1), counts))
