@@ -19,6 +19,8 @@ from torch import Tensor
 from .errors import InputError
 
 NO_TIMESTAMPS = "no timestamps given: frames are taken as one second apart"
+# A flag on the device, and the message for when it is set.
+_Fault = tuple[Tensor, str]
 _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -51,18 +53,23 @@ class VideoTokens:
         _check_tensor("features", self.features, "(T, H, W, D)")
         frames, height, width, _ = self.features.shape
         grid = (frames, height, width)
+        faults = [_not_finite("features", self.features)]
         if self.saliency is not None:
             self._check_signal("saliency", self.saliency, "(T, H, W)", grid)
-            if bool((self.saliency < 0).any()):
-                raise InputError("VideoTokens.saliency has negative values: pass attention weights, which are >= 0")
+            faults.append(_not_finite("saliency", self.saliency))
+            negative = "VideoTokens.saliency has negative values: pass attention weights, which are >= 0"
+            faults.append(((self.saliency < 0).any(), negative))
         if self.frame_features is not None:
             self._check_signal("frame_features", self.frame_features, "(T, Dv)", (frames,))
+            faults.append(_not_finite("frame_features", self.frame_features))
         if self.keys is not None:
             self._check_signal("keys", self.keys, "(T, H, W, Dk)", grid)
+            faults.append(_not_finite("keys", self.keys))
         if self.timestamps is not None:
-            _check_timestamps(self.timestamps, frames)
+            faults += _timestamp_faults(self.timestamps, frames)
         if self.sink_tokens is not None:
             check_sink_tokens("VideoTokens.sink_tokens", self.sink_tokens, height, width)
+        _raise_first(faults)
 
     def _check_signal(self, name: str, value: Tensor, layout: str, leading: tuple[int, ...]) -> None:
         _check_tensor(name, value, layout)
@@ -210,11 +217,27 @@ def _check_tensor(name: str, value: object, layout: str) -> None:
             f"VideoTokens.{name} must be float16, bfloat16, float32 or float64, not {value.dtype}: convert it with "
             ".float()"
         )
-    if not bool(torch.isfinite(value).all()):
-        raise InputError(f"VideoTokens.{name} has NaN or infinite values: check the model's outputs and its dtype")
 
 
-def _check_timestamps(value: object, frames: int) -> None:
+def _not_finite(name: str, value: Tensor) -> _Fault:
+    # The extremes of values with a NaN are NaN, and nothing of the size of the values is made.
+    extremes = torch.stack(torch.aminmax(value))
+    message = f"VideoTokens.{name} has NaN or infinite values: check the model's outputs and its dtype"
+    return ~torch.isfinite(extremes).all(), message
+
+
+def _raise_first(faults: list[_Fault]) -> None:
+    """Ask each device once which of the faults there are, and raise `InputError` for the first."""
+    devices = {flag.device for flag, _ in faults}
+    found = {
+        device: iter(torch.stack([flag for flag, _ in faults if flag.device == device]).tolist()) for device in devices
+    }
+    for flag, message in faults:
+        if next(found[flag.device]):
+            raise InputError(message)
+
+
+def _timestamp_faults(value: object, frames: int) -> list[_Fault]:
     if not isinstance(value, Tensor):
         raise InputError(f"VideoTokens.timestamps must be a tensor (T,) of seconds, not {type(value).__name__}")
     if value.shape != (frames,) or value.is_complex() or value.dtype == torch.bool:
@@ -222,7 +245,13 @@ def _check_timestamps(value: object, frames: int) -> None:
             f"VideoTokens.timestamps must be ({frames},) real seconds, one a frame, "
             f"not {tuple(value.shape)} {value.dtype}"
         )
-    if not bool(torch.isfinite(value).all()):
-        raise InputError("VideoTokens.timestamps has NaN or infinite values: pass seconds, or None for one a second")
-    if not bool((value[1:] > value[:-1]).all()):
-        raise InputError("VideoTokens.timestamps must increase strictly: sort the frames by time and drop repeats")
+    return [
+        (
+            ~torch.isfinite(value).all(),
+            "VideoTokens.timestamps has NaN or infinite values: pass seconds, or None for one a second",
+        ),
+        (
+            ~(value[1:] > value[:-1]).all(),
+            "VideoTokens.timestamps must increase strictly: sort the frames by time and drop repeats",
+        ),
+    ]

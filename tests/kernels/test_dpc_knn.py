@@ -1,12 +1,15 @@
-"""The torch variant of DPC-KNN against plain loops."""
+"""DPC-KNN in PyTorch against plain loops: exact distances, float32 products that are settled, tiles, ragged pools."""
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from tangovlm.kernels.dpc_knn import Peaks, dpc_knn
-from tangovlm.kernels.dpc_knn import torch as variant
+from tangovlm.kernels.dpc_knn import Peaks, dpc_knn, dpc_knn_ragged, pytorch, settle, tiles
+from tangovlm.kernels.dpc_knn.exact import exact_squared, grid_scale
 from tangovlm.kernels.dpc_knn.reference import dpc_knn_reference
+from tangovlm.kernels.dpc_knn.tiles import Tiles
 
 
 def points(batch: int, n: int, dim: int, seed: int = 0) -> Tensor:
@@ -50,20 +53,119 @@ def test_ties_go_to_the_lowest_index() -> None:
 def test_equal_points_have_equal_distances_however_they_are_computed() -> None:
     x = points(1, 61, 333, seed=9).float()
     x[:, 17] = x[:, 60] = x[:, 0]
-    distances = next(variant._Distances(x).tiles())[1]
+    scale = grid_scale(torch.linalg.vector_norm(x, dim=-1).amax(dim=1))
+    distances = exact_squared(x, x, scale)
     assert torch.equal(distances, distances.mT)
     assert torch.equal(distances[:, 0], distances[:, 60])
     assert torch.equal(distances[:, 0], distances[:, 17])
     assert float(distances[0, 0, 60]) == 0
+    some = torch.tensor([3, 0, 60])
+    assert torch.equal(exact_squared(x[:, some], x, scale), distances[:, some])
 
 
-def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = points(3, 50, 40, seed=1).float()
-    whole = dpc_knn(x, 13, 7)
-    for elements in (50 * 50, 50 * 7, 1):
-        monkeypatch.setattr(variant, "_TILE_ELEMENTS", elements)
-        for a, b in zip(whole, dpc_knn(x, 13, 7), strict=True):
-            assert torch.equal(a, b)
+def lattice(batch: int, n: int, dim: int, seed: int) -> Tensor:
+    """Points of few kinds: most distances have equals, and many points have duplicates."""
+    return torch.randint(0, 3, (batch, n, dim), generator=torch.Generator().manual_seed(seed)).float()
+
+
+LIMITS = (
+    {},
+    {"tiles._SPLIT_FROM": 1, "tiles._SIDE": 9},
+    {"tiles._SIDE": 9, "tiles._SPLIT_FROM": 1, "tiles.KEPT_ELEMENTS": 1, "pytorch.KEPT_ELEMENTS": 1},
+    {"tiles.POINT_ELEMENTS": 1, "tiles._SIDE": 20, "tiles.KEPT_ELEMENTS": 1, "pytorch._RUN_ELEMENTS": 1},
+    {"settle._HELD_ELEMENTS": 1},
+    {"settle._HELD_ELEMENTS": 300, "pytorch._RUN_ELEMENTS": 5000},
+)
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=lambda limits: ",".join(limits) or "none")
+@pytest.mark.parametrize("kind", ["spread", "lattice", "close", "duplicates"])
+def test_limits_of_memory_change_nothing(limits: dict[str, int], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = lattice(3, 50, 5, 1) if kind == "lattice" else points(3, 50, 40, seed=1).float()
+    if kind == "close":
+        x = x[:, :1] + 1e-3 * x
+    if kind == "duplicates":
+        x[:, 25:] = x[:, :25].clone()
+    exact = _exact(x, 13, 7, False)
+    for name, value in limits.items():
+        module, _, constant = name.partition(".")
+        monkeypatch.setattr({"tiles": tiles, "pytorch": pytorch, "settle": settle}[module], constant, value)
+    for found, wanted in zip(dpc_knn(x, 13, 7), exact, strict=True):
+        assert torch.equal(found, wanted)
+    for found, wanted in zip(_exact(x, 13, 7, False), exact, strict=True):
+        assert torch.equal(found, wanted)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(st.integers(1, 60), st.integers(1, 40), st.integers(0, 2**31), st.integers(1, 9), st.booleans(), st.data())
+def test_what_rounding_leaves_open_is_settled(
+    n: int, dim: int, seed: int, neighbors: int, include_self: bool, data: st.DataObject
+) -> None:
+    kind = data.draw(st.sampled_from(("spread", "lattice", "close", "shifted")))
+    x = lattice(2, n, dim, seed) if kind == "lattice" else points(2, n, dim, seed).float()
+    if kind == "close":
+        x = x[:, :1] + 1e-4 * x
+    if kind == "shifted":
+        x = x + 30
+    centers = data.draw(st.integers(1, n))
+    exact = _exact(x, centers, neighbors, include_self)
+    for found, wanted in zip(dpc_knn(x, centers, neighbors, include_self=include_self), exact, strict=True):
+        assert torch.equal(found, wanted)
+    if kind == "spread" and dim > 4:
+        assert_reference(exact, x, centers, neighbors, include_self)
+
+
+def _exact(x: Tensor, centers: int, neighbors: int, include_self: bool) -> Peaks:
+    """All distances exact, nothing to settle."""
+    flat = x.flatten(0, 1)
+    numbers = torch.arange(len(flat)).view(x.shape[:2])
+    return pytorch._cluster(Tiles(lambda some: flat[some], numbers, exact=True), centers, neighbors, include_self)
+
+
+@pytest.mark.parametrize("dim", [3, 64, 896, 3584])
+@pytest.mark.parametrize("kind", ["spread", "close", "long"])
+def test_the_error_of_fast_distances_is_bounded(dim: int, kind: str) -> None:
+    x = points(2, 120, dim, seed=dim).float()
+    if kind == "close":
+        x = x[:, :1] + 0.01 * x
+    if kind == "long":
+        x = x * 57
+    flat, numbers = x.flatten(0, 1), torch.arange(240).view(2, 120)
+    fast, exact = (Tiles(lambda some: flat[some], numbers, exact=exact) for exact in (False, True))
+    for (_, _, a), (_, _, b) in zip(fast, exact, strict=True):
+        worst = (a - b).abs().amax(dim=(1, 2))
+        assert bool((worst > 0).all())
+        assert bool((worst <= fast.error).all())
+
+
+def test_few_scores_are_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the fast distances would be of no use."""
+    settled = []
+    exact_scores = settle._exact_scores
+
+    def counting(tiles: Tiles, item: int, some: Tensor, *rest: object) -> Tensor | None:
+        settled.append(len(some))
+        return exact_scores(tiles, item, some, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(settle, "_exact_scores", counting)
+    x = points(8, 180, 512, seed=3).float()
+    assert_reference(dpc_knn(x, 9, 7), x, 9, 7)
+    assert sum(settled) < 16
+    dpc_knn(lattice(1, 60, 3, 0), 9, 7)
+    assert settled[-1] > 9
+
+
+def test_ragged_pools_are_clustered_each_by_itself() -> None:
+    sizes, centers = [5, 5, 1, 30, 30, 30, 2], [2, 2, 1, 4, 4, 7, 2]
+    x = points(1, sum(sizes), 24, seed=8)[0].float()
+    found = dpc_knn_ragged(lambda some: x[some], sizes, centers, 3, device=x.device)
+    point, cluster = 0, 0
+    for n, m in zip(sizes, centers, strict=True):
+        chosen, order, labels = dpc_knn_reference(x[point : point + n].tolist(), m, 3)
+        assert found.centers[cluster : cluster + m].tolist() == [point + i for i in chosen]
+        assert found.order[cluster : cluster + m].tolist() == [point + i for i in order]
+        assert found.labels[point : point + n].tolist() == [cluster + label for label in labels]
+        point, cluster = point + n, cluster + m
 
 
 def test_batch_order_changes_nothing() -> None:

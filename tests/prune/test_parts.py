@@ -4,10 +4,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tangovlm import VideoTokens
 from tangovlm.budget import SegmentShape
-from tangovlm.prune.merge import blend, mean_over_time
+from tangovlm.prune.entries import Entries
+from tangovlm.prune.merge import blend
 from tangovlm.prune.rows import arrange
-from tangovlm.prune.select import select_salient, top_salient
+from tangovlm.prune.select import select_diverse, top_salient
 
 
 def test_rows_of_a_segment_with_static_positions() -> None:
@@ -47,9 +49,20 @@ def test_selection_spreads_over_what_tokens_show() -> None:
     # Two looks: one seen by the three most salient tokens, another by the fourth.
     looks = torch.tensor([[1.0, 0.0], [1.0, 0.01], [1.0, 0.02], [0.0, 1.0], [0.5, 0.5]])
     saliency = torch.tensor([[0.7, 0.9, 0.8, 0.6, 0.1]])
-    assert sorted(select_salient(looks[None], saliency, 2, expansion=2.0, neighbors=2)[0].tolist()) == [1, 3]
-    assert sorted(select_salient(looks[None], saliency, 2, expansion=1.0, neighbors=2)[0].tolist()) == [1, 2]
-    assert sorted(select_salient(looks[None], saliency, 5, expansion=1.5, neighbors=2)[0].tolist()) == [0, 1, 2, 3, 4]
+
+    def chosen(candidates: int, keep: int) -> list[int]:
+        shortlist = top_salient(saliency, candidates)[0]
+        return sorted(select_diverse(lambda some: looks[some], shortlist, [candidates], [keep], 2).tolist())
+
+    assert chosen(4, 2) == [1, 3]
+    assert chosen(2, 2) == [1, 2]
+    assert chosen(5, 5) == [0, 1, 2, 3, 4]
+
+
+def test_rows_are_selected_from_each_by_itself() -> None:
+    looks = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]).repeat(2, 1)
+    shortlist = torch.tensor([1, 0, 2, 5, 4, 3])
+    assert select_diverse(lambda some: looks[some], shortlist, [3, 3], [2, 1], 1).tolist() == [1, 2, 5]
 
 
 def test_blend() -> None:
@@ -65,16 +78,31 @@ def test_equal_values_merge_into_the_same_bits() -> None:
     value = torch.full((1, 7, 3), 0.1)
     merged = blend(value, torch.tensor([[2]]), torch.zeros(1, 7, dtype=torch.int64), 0.6)
     assert torch.equal(merged, value[:, :1])
-    assert torch.equal(mean_over_time(value[0, :, None], torch.ones(7, 1, dtype=torch.bool)), value[0, :1])
 
 
 def test_what_stands_alone_is_copied_to_the_bit() -> None:
     value = torch.full((2, 1, 1), -0.0)
     assert bool(blend(value, torch.tensor([[0], [0]]), torch.zeros(2, 1, dtype=torch.int64), 0.6).signbit().all())
-    assert bool(mean_over_time(value, torch.tensor([[True], [False]])).signbit().all())
 
 
-def test_mean_over_time_leaves_out_what_is_not_used() -> None:
-    values = torch.tensor([1.0, 3.0, 100.0]).view(3, 1, 1).half()
-    assert mean_over_time(values, torch.tensor([[True], [True], [False]])).tolist() == [[2.0]]
-    assert mean_over_time(values, torch.tensor([[True], [False], [False]])).tolist() == [[1.0]]
+def columns(values: list[float], dtype: torch.dtype, reopen: int) -> Entries:
+    """One position over three frames, static, with rising saliency."""
+    features = torch.tensor(values, dtype=dtype).view(3, 1, 1, 1).expand(-1, -1, -1, 3)
+    rows = arrange(torch.tensor([[True]]), (3,))
+    return Entries(VideoTokens(features), torch.tensor([0.2, 0.4, 0.6]), rows, reopen)
+
+
+def test_static_columns_are_averaged_over_time() -> None:
+    entries = columns([1.0, 3.0, 100.0], torch.float16, 0)
+    torch.testing.assert_close(entries.column_means, torch.full((1, 3), 104 / 3))
+    torch.testing.assert_close(entries.saliency, torch.tensor([0.4]))
+
+
+def test_reopened_tokens_do_not_count_in_the_mean() -> None:
+    assert columns([1.0, 3.0, 100.0], torch.float16, 1).column_means.tolist() == [[2.0] * 3]
+    assert columns([1.0, 3.0, 100.0], torch.float16, 2).column_means.tolist() == [[1.0] * 3]
+
+
+def test_equal_columns_keep_their_bits() -> None:
+    assert torch.equal(columns([0.1] * 3, torch.float32, 0).column_means, torch.full((1, 3), 0.1))
+    assert bool(columns([-0.0] * 3, torch.float32, 0).column_means.signbit().all())

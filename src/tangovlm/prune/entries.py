@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ..kernels.blend import blend_ragged
 from ..kernels.dpc_knn import Peaks
-from ..signals.similarity import compute_dtype
 from ..tokens import Selection, VideoTokens
-from .merge import mean_over_time
 from .rows import Rows
 from .slots import Slots
+from .transfer import positions, send
 
 
 class Entries:
@@ -31,21 +31,28 @@ class Entries:
     def __init__(self, tokens: VideoTokens, saliency: Tensor, rows: Rows, reopen: int = 0) -> None:
         device = tokens.features.device
         self.rows = rows
+        self.device = device
         self._tokens = tokens
-        self._features = tokens.features.flatten(0, 2)  # (N, D)
-        self._reopened = _reopened(saliency, rows, reopen)  # (N,) bool
-        self.place = rows.place.to(device)  # (E,) grid index
-        columns = rows.columns.to(device)
-        self._column_means, mean_saliency = _average_columns(self._features, saliency, rows, self._reopened)  # (C, D)
-        self.saliency = saliency[self.place].index_copy_(0, columns, mean_saliency)  # (E,)
+        self.features = tokens.features.flatten(0, 2)  # (N, D)
+        self.place = send(rows.place, device)  # (E,) grid index
+        self._reopened = _reopened(saliency.cpu(), rows, reopen)  # tokens, on the host
+        over_time = _tokens_of_columns(rows, self._reopened)
+        self.column_means = _mean_columns(self.features, *over_time)  # (C, D)
+        self.saliency = saliency[rows.place.to(saliency.device)]  # (E,) on the device of the saliency given
+        everywhere = _tokens_of_columns(rows, self._reopened[:0])
+        mean_saliency = _mean_columns(saliency[:, None], *everywhere)[:, 0].to(saliency.dtype)
+        self.saliency.index_copy_(0, rows.columns.to(saliency.device), mean_saliency)
+        columns = send(rows.columns, device)
         self._column = torch.zeros_like(self.place)  # (E,) number of a static entry among the columns
         self._column[columns] = torch.arange(len(columns), device=device)
         self._home = torch.full_like(self.place, -1)  # (E,) the slot that an entry goes into, -1 where it is dropped
-        self.slots = torch.zeros_like(self.place, dtype=torch.bool)  # (E,)
-        self._written = [(columns, self._column_means)]  # entries, and the values that stand there if they are slots
+        self._slots = torch.zeros_like(self.place, dtype=torch.bool)  # (E,)
+        self._written = [(columns, self.column_means)]  # entries, and the values that stand there if they are slots
 
     def by_shape(self, counts: Sequence[int]) -> Iterator[tuple[Tensor, int, bool]]:
         """Yield (entries ``(B, size)``, count, whether static) of all rows with a count, rows of equal shape at once.
+
+        Entries are on the device of `saliency`.
 
         Parameters
         ----------
@@ -57,15 +64,23 @@ class Entries:
             if count:
                 groups[size, count, static].append(start)
         for (size, count, static), starts in groups.items():
-            yield ranges(starts, size, self.place.device), count, static
+            yield ranges(starts, size, self.saliency.device), count, static
 
     def values(self, entries: Tensor, static: bool) -> Tensor:
         """``(..., D)``: means of static columns, in float32 at least, or features of dynamic tokens."""
-        return self._column_means[self._column[entries]] if static else self._features[self.place[entries]]
+        return self.column_means[self.column(entries)] if static else self.features[self.place[entries]]
+
+    def column(self, entries: Tensor) -> Tensor:
+        """Rows of `column_means` for static entries."""
+        return self._column[entries]
+
+    def left(self, number: int) -> Tensor:
+        """``(number,)``: the entries that are no slots, ascending; their number must be known."""
+        return positions(~self._slots, number)
 
     def keep(self, entries: Tensor) -> None:
         """Make each of these entries a slot of its own."""
-        self.slots[entries] = True
+        self._slots[entries] = True
         self._home[entries] = entries
 
     def merge(self, entries: Tensor, anchors: Tensor, labels: Tensor, values: Tensor) -> None:
@@ -75,7 +90,7 @@ class Entries:
         ----------
         values: ``(B, m, D)``, what stands in the slots.
         """
-        self.slots[anchors] = True
+        self._slots[anchors] = True
         self._home[entries] = anchors.gather(1, labels)
         self._written.append((anchors.flatten(), values.flatten(0, 1)))
 
@@ -87,43 +102,46 @@ class Entries:
         """The selection, which has ``total`` slots."""
         slots = Slots(self._tokens)
         home = torch.where(self._home >= 0, self.place[self._home.clamp_min(0)], -1)
-        entry_of = self.rows.entry_of.to(home.device)
-        slots.send(torch.arange(len(entry_of), device=home.device), home[entry_of])
-        slots.keep(self.place[self.slots])
-        slots.keep(self._reopened.nonzero().flatten())
+        entry_of = send(self.rows.entry_of, self.device)
+        slots.send(torch.arange(len(entry_of), device=self.device), home[entry_of])
+        slots.keep(self.place[positions(self._slots, total - len(self._reopened))])
+        slots.keep(send(self._reopened, self.device))
         for entries, values in self._written:
-            used = self.slots[entries]
-            slots.write(self.place[entries[used]], values[used])
-        selection = slots.finish(self.rows.segments)
-        assert len(selection.indices) == total
-        return selection
+            slots.write(self.place[entries], values)
+        return slots.finish(self.rows.segments, total)
 
 
 def ranges(starts: list[int], size: int, device: torch.device) -> Tensor:
     """``(B, size)``: consecutive numbers from each start."""
-    return torch.tensor(starts, device=device)[:, None] + torch.arange(size, device=device)
+    return send(torch.tensor(starts)[:, None] + torch.arange(size), device)
 
 
 def _reopened(saliency: Tensor, rows: Rows, number: int) -> Tensor:
-    """``(N,)`` bool: the most salient static tokens outside the first frame of their segment."""
-    reopened = torch.zeros(len(saliency), dtype=torch.bool, device=saliency.device)
-    if number:
-        tokens = torch.arange(len(rows.entry_of))
-        hidden = (rows.place[rows.entry_of] != tokens).nonzero().flatten().to(saliency.device)
-        order = saliency[hidden].sort(descending=True, stable=True).indices
-        reopened[hidden[order[:number]]] = True
-    return reopened
+    """The ``number`` most salient static tokens outside the first frame of their segment; all on the host."""
+    tokens = torch.arange(len(rows.entry_of))
+    hidden = (rows.place[rows.entry_of] != tokens).nonzero().flatten()
+    order = saliency[hidden].sort(descending=True, stable=True).indices
+    return hidden[order[:number]]
 
 
-def _average_columns(features: Tensor, saliency: Tensor, rows: Rows, reopened: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean features ``(C, D)``, without the reopened tokens, and mean saliency ``(C,)`` of the static columns."""
-    length = rows.static.shape[1]
-    means = [features.new_zeros(0, features.shape[1], dtype=compute_dtype(features.dtype))]
-    mean_saliency = [saliency.new_zeros(0)]
-    for shape, first, mask in zip(rows.shapes, rows.first_frames, rows.static, strict=True):
-        if shape.static:
-            frames = torch.arange(first, first + shape.frames)[:, None]
-            tokens = (frames * length + mask.nonzero().flatten()).to(features.device)
-            means.append(mean_over_time(features[tokens], ~reopened[tokens]))
-            mean_saliency.append(saliency[tokens].mean(dim=0))
-    return torch.cat(means), torch.cat(mean_saliency)
+def _tokens_of_columns(rows: Rows, without: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(tokens of all static columns, position of each column's first one among them, column of each); on the host.
+
+    Parameters
+    ----------
+    without: tokens to leave out, none of them in the first frame of its segment.
+    """
+    column = torch.full_like(rows.place, -1)
+    column[rows.columns] = torch.arange(len(rows.columns))
+    column_of = column[rows.entry_of]
+    column_of[without] = -1
+    tokens = (column_of >= 0).nonzero().flatten()
+    tokens = tokens[column_of[tokens].sort(stable=True).indices]
+    first = torch.searchsorted(column_of[tokens], torch.arange(len(rows.columns)))
+    return tokens, first, column_of[tokens]
+
+
+def _mean_columns(values: Tensor, tokens: Tensor, first: Tensor, column: Tensor) -> Tensor:
+    """Means ``(C, D)`` of ``values (N, D)`` over the tokens of each column; an exact copy where they are equal."""
+    tokens, first, column = (send(part, values.device) for part in (tokens, first, column))
+    return blend_ragged(values, tokens, first, column, 0.0)

@@ -1,9 +1,9 @@
-"""Merging of tokens into anchors (STM) and over time."""
+"""Merging of tokens into anchors (STM)."""
 
 import torch
 from torch import Tensor
 
-from ..signals.similarity import compute_dtype
+from ..kernels.blend import cluster_offsets
 
 _TILE_ELEMENTS = 1 << 24
 
@@ -24,13 +24,13 @@ def blend(
     Returns ``(B, m, D)`` in float32 (float64 for float64). A cluster of one is an exact copy of its anchor, and so is
     a cluster of equal tokens.
     """
-    wide = values.to(compute_dtype(values.dtype))
-    own = wide.gather(1, anchors[..., None].expand(-1, -1, wide.shape[2]))
-    # Sums of differences to the anchor, and by matmul: equal tokens give exactly zero, and no atomics decide the order.
-    offsets = wide - own.gather(1, labels[..., None].expand_as(wide))
-    spread, members = sum_by_label(offsets, labels, anchors.shape[1])
+    (batch, n, _), m = values.shape, anchors.shape[1]
+    item = torch.arange(batch, device=values.device)[:, None]
+    every = torch.arange(batch * n, device=values.device)
+    parts = cluster_offsets(values.flatten(0, 1), every, (anchors + item * n).flatten(), (labels + item * m).flatten())
+    own, offsets, members = (part.view(batch, m, -1) for part in parts)
     averaged = members if include_anchor else (members - 1).clamp_min(1)
-    return torch.where(members > 1, own + spread * ((1 - anchor_weight) / averaged), own)
+    return own + offsets * ((1 - anchor_weight) * members / averaged)
 
 
 def sum_by_label(values: Tensor, labels: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
@@ -43,19 +43,3 @@ def sum_by_label(values: Tensor, labels: Tensor, clusters: int) -> tuple[Tensor,
         sums.append(member @ values)
         counts.append(member.sum(-1, keepdim=True))
     return torch.cat(sums, dim=1), torch.cat(counts, dim=1)
-
-
-def mean_over_time(values: Tensor, used: Tensor) -> Tensor:
-    """Mean over the frames in use, the first frame always among them.
-
-    Parameters
-    ----------
-    values: ``(n, m, D)``, any floating type.
-    used: ``(n, m)`` bool; ``used[0]`` is True.
-
-    Returns ``(m, D)`` in float32 (float64 for float64); where one frame is used, an exact copy of it.
-    """
-    wide = values.to(compute_dtype(values.dtype))
-    frames = used.sum(dim=0)[:, None]
-    spread = ((wide - wide[0]) * used[..., None]).sum(dim=0)
-    return torch.where(frames > 1, wide[0] + spread / frames, wide[0])

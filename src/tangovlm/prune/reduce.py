@@ -4,20 +4,21 @@ Counts, thresholds and placement are decided by the caller, so that one reducer 
 authors' release alike.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from ..budget import RowCount
-from ..kernels.dpc_knn import dpc_knn
+from ..budget import RowCount, candidates
+from ..kernels.blend import blend_ragged
+from ..kernels.dpc_knn import dpc_knn_ragged
 from ..tokens import Selection, VideoTokens
-from .entries import Entries, ranges
-from .merge import blend
+from .entries import Entries
 from .rows import Rows
-from .select import select_salient, top_salient
+from .select import select_diverse, top_salient
+from .transfer import send
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Reducer:
     def __call__(
         self,
         tokens: VideoTokens,
-        points: Tensor,
+        points: Callable[[Tensor], Tensor],
         saliency: Tensor,
         rows: Rows,
         counts: Sequence[RowCount],
@@ -45,60 +46,84 @@ class Reducer:
         Parameters
         ----------
         tokens: the video; only its features are read.
-        points: ``(N, D)`` float32 or float64; where distances are taken.
-        saliency: ``(N,)``; sinks already masked.
+        points: gives ``(k, D)`` float32 or float64, where distances are taken, of tokens ``(k,)`` on their device.
+        saliency: ``(N,)`` on the host; sinks already masked.
         rows: the entries of the video.
         counts: what each row keeps.
         reopen: static tokens to keep beside their column's mean, for when every entry is kept and the budget is larger.
         """
         state = Entries(tokens, saliency, rows, reopen)
         if all(count.kept == size for count, size in zip(counts, rows.sizes, strict=True)):
-            state.keep(torch.arange(len(rows.place), device=points.device))
+            state.keep(torch.arange(len(rows.place), device=state.device))
         else:
             self._select(state, points, counts)
             self._merge(state, points, counts)
         return state.finish(sum(count.kept for count in counts) + reopen)
 
-    def _select(self, state: Entries, points: Tensor, counts: Sequence[RowCount]) -> None:
-        """Choose the salient entries of every row, all rows of equal shape at once."""
-        for entries, keep, _ in state.by_shape([count.salient for count in counts]):
-            saliency = state.saliency[entries]
-            if self.diversity:
-                own = points[state.place[entries]]
-                chosen = select_salient(own, saliency, keep, expansion=self.expansion, neighbors=self.neighbors)
+    def _select(self, state: Entries, points: Callable[[Tensor], Tensor], counts: Sequence[RowCount]) -> None:
+        """Choose the salient entries of every row. Which ones compete is known on the host."""
+        kept, competing = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
+        sizes, keep = [], []
+        for entries, number, _ in state.by_shape([count.salient for count in counts]):
+            wanted = candidates(number, self.expansion, entries.shape[1]) if self.diversity else number
+            shortlist = entries.gather(1, top_salient(state.saliency[entries], wanted))
+            if wanted == number:
+                kept.append(shortlist.flatten())
             else:
-                chosen = top_salient(saliency, keep)
-            state.keep(entries.gather(1, chosen))
+                competing.append(shortlist.flatten())
+                sizes += [wanted] * len(shortlist)
+                keep += [number] * len(shortlist)
+        state.keep(send(torch.cat(kept), state.device))
+        if sizes:
+            shortlist = send(torch.cat(competing), state.device)
+            state.keep(select_diverse(lambda some: points(state.place[some]), shortlist, sizes, keep, self.neighbors))
 
-    def _merge(self, state: Entries, points: Tensor, counts: Sequence[RowCount]) -> None:
+    def _merge(self, state: Entries, points: Callable[[Tensor], Tensor], counts: Sequence[RowCount]) -> None:
         """Merge what selection left: the static row of a segment by itself, its dynamic rows together."""
-        left = (~state.slots).nonzero().flatten()
-        pools: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
-        start = 0
-        for size, anchors, static in _pools(state.rows, counts):
-            if anchors:
-                pools[size, anchors, static].append(start)
-            start += size
-        for (size, anchors, static), starts in pools.items():
-            entries = left[ranges(starts, size, left.device)]
-            if anchors == size:
-                state.keep(entries)
-            else:
-                self._cluster(state, entries, points[state.place[entries]], anchors, static)
+        pools = _pools(state.rows, counts)
+        left = state.left(sum(pool.size for pool in pools))
+        starts = [0, *accumulate(pool.size for pool in pools)]
+        placed = list(zip(pools, starts, strict=False))
+        whole = [(pool, start) for pool, start in placed if 0 < pool.anchors == pool.size]
+        state.keep(left[_places(whole, state.device)])
+        for static in (True, False):
+            some = [(p, start) for p, start in placed if 0 < p.anchors < p.size and p.static == static]
+            if some:
+                self._cluster(state, left[_places(some, state.device)], points, [pool for pool, _ in some], static)
 
-    def _cluster(self, state: Entries, entries: Tensor, points: Tensor, anchors: int, static: bool) -> None:
-        peaks = dpc_knn(points, anchors, self.neighbors)
+    def _cluster(
+        self, state: Entries, entries: Tensor, points: Callable[[Tensor], Tensor], pools: list["_Pool"], static: bool
+    ) -> None:
+        peaks = dpc_knn_ragged(
+            lambda some: points(state.place[entries[some]]),
+            [pool.size for pool in pools],
+            [pool.anchors for pool in pools],
+            self.neighbors,
+            device=state.device,
+        )
         if not self.merge:
-            state.keep(entries.gather(1, peaks.centers))
+            state.keep(entries[peaks.centers])
             return
         # The release computes the values in ascending order of the anchors but stores them in order of score.
-        stand = entries.gather(1, peaks.order if self.misplace else peaks.centers)
-        merged = blend(state.values(entries, static), peaks.centers, peaks.labels, self.anchor_weight)
-        state.merge(entries, stand, peaks.labels, merged)
+        stand = entries[peaks.order if self.misplace else peaks.centers]
+        values, index = (
+            (state.column_means, state.column(entries)) if static else (state.features, state.place[entries])
+        )
+        merged = blend_ragged(values, index, peaks.centers, peaks.labels, self.anchor_weight)
+        state.merge(entries[None], stand[None], peaks.labels[None], merged[None])
 
 
-def _pools(rows: Rows, counts: Sequence[RowCount]) -> list[tuple[int, int, bool]]:
-    """(entries left by selection, anchors, whether static) of the pools, in the order of their entries."""
+@dataclass(frozen=True)
+class _Pool:
+    """Entries that are merged with each other: their number, how many anchors they get, whether they are static."""
+
+    size: int
+    anchors: int
+    static: bool
+
+
+def _pools(rows: Rows, counts: Sequence[RowCount]) -> list[_Pool]:
+    """What selection leaves, in the order of the entries."""
     pools = []
     remaining = iter(counts)
     for shape in rows.shapes:
@@ -106,5 +131,11 @@ def _pools(rows: Rows, counts: Sequence[RowCount]) -> list[tuple[int, int, bool]
             if size:
                 taken = [next(remaining) for _ in range(number)]
                 left = sum(size - count.salient for count in taken)
-                pools.append((left, sum(count.kept - count.salient for count in taken), static))
+                pools.append(_Pool(left, sum(count.kept - count.salient for count in taken), static))
     return pools
+
+
+def _places(pools: list[tuple[_Pool, int]], device: torch.device) -> Tensor:
+    """Consecutive numbers of each pool from its start, pool after pool."""
+    parts = [torch.arange(start, start + pool.size) for pool, start in pools]
+    return send(torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64), device)

@@ -1,10 +1,11 @@
 """Salient token selection (STS): the tokens looked at most, spread over what they show."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
-from ..budget import candidates
-from ..kernels.dpc_knn import dpc_knn
+from ..kernels.dpc_knn import dpc_knn_ragged
 
 
 def top_salient(saliency: Tensor, keep: int) -> Tensor:
@@ -12,27 +13,29 @@ def top_salient(saliency: Tensor, keep: int) -> Tensor:
     return saliency.sort(dim=-1, descending=True, stable=True).indices[:, :keep]
 
 
-def select_salient(points: Tensor, saliency: Tensor, keep: int, *, expansion: float, neighbors: int) -> Tensor:
-    """Choose ``keep`` salient and diverse tokens of each row (Tango paper, arXiv 2604.09547, section STS).
+def select_diverse(
+    points: Callable[[Tensor], Tensor],
+    shortlist: Tensor,
+    sizes: Sequence[int],
+    keep: Sequence[int],
+    neighbors: int,
+) -> Tensor:
+    """Choose diverse tokens of the salient ones of each row (Tango paper, arXiv 2604.09547, section STS).
 
-    The ``expansion * keep`` most salient tokens are clustered into ``keep`` groups by DPC-KNN, and the most salient
-    token of each group is chosen.
+    The candidates of a row are clustered into as many groups as it keeps by DPC-KNN, and the most salient token of
+    each group is chosen.
 
     Parameters
     ----------
-    points: ``(B, n, D)`` float32 or float64; where distances are taken.
-    saliency: ``(B, n)``.
-    keep: at most n.
+    points: gives ``(k, D)``, where distances are taken, of tokens ``(k,)``.
+    shortlist: ``(M,)`` int64, the candidates of all rows, row after row, by descending saliency.
+    sizes, keep: candidates of each row, and how many of them are chosen.
 
-    Returns indices ``(B, keep)`` int64, in no particular order.
+    Returns the chosen ones, ``(sum of keep,)`` int64, row after row in no particular order.
     """
-    batch, n = saliency.shape
-    shortlist = top_salient(saliency, candidates(keep, expansion, n))
-    if shortlist.shape[1] == keep:
-        return shortlist
-    gathered = points.gather(1, shortlist[..., None].expand(-1, -1, points.shape[2]))
-    labels = dpc_knn(gathered, keep, neighbors).labels
+    device = shortlist.device
+    labels = dpc_knn_ragged(lambda numbers: points(shortlist[numbers]), sizes, keep, neighbors, device=device).labels
     # The shortlist descends, so the first member of a cluster is its most salient one.
-    place = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
-    first = torch.full((batch, keep), labels.shape[1], device=labels.device).scatter_reduce_(1, labels, place, "amin")
-    return shortlist.gather(1, first)
+    place = torch.arange(len(labels), device=device)
+    first = torch.full((sum(keep),), len(labels), device=device).scatter_reduce_(0, labels, place, "amin")
+    return shortlist[first]

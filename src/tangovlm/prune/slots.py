@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..tokens import Selection, VideoTokens
+from .transfer import positions
 
 
 class Slots:
@@ -29,15 +30,24 @@ class Slots:
         self._home[tokens] = slots
 
     def write(self, slots: Tensor, values: Tensor) -> None:
-        """Put ``values (..., D)`` into slots ``(...)``."""
+        """Put ``values (..., D)`` into slots ``(...)``; those for tokens that are not kept are lost."""
         self._written.append((slots.flatten(), values.flatten(0, -2)))
 
-    def finish(self, segments: tuple[int, ...]) -> Selection:
-        """The kept tokens in the order of the grid."""
-        places = self._kept.nonzero().flatten()
-        number = self._kept.cumsum(0) - 1
-        values = self._tokens.features.flatten(0, 2)[places]
+    def finish(self, segments: tuple[int, ...], total: int | None = None) -> Selection:
+        """The kept tokens in the order of the grid.
+
+        Parameters
+        ----------
+        total: how many they are; None asks the device.
+        """
+        total = int(self._kept.sum()) if total is None else total
+        places = positions(self._kept, total)
+        number = torch.where(self._kept, self._kept.cumsum(0) - 1, total)
+        features = self._tokens.features.flatten(0, 2)
+        # The last row takes what was written for tokens that are not kept.
+        values = features.new_empty(total + 1, features.shape[1])
+        values[:total] = features[places]
         for slots, merged in self._written:
             values[number[slots]] = merged.to(values.dtype)
         sources = torch.where(self._home >= 0, number[self._home.clamp_min(0)], -1)
-        return Selection(places, values, sources.view(self._tokens.features.shape[:3]), segments)
+        return Selection(places, values[:total], sources.view(self._tokens.features.shape[:3]), segments)

@@ -2,13 +2,16 @@
 
 The channels of a token are split into three consecutive blocks (time | row | column). Inside a block of size d with
 base B, channels k and k + d/2 are rotated by the angle ``p * B^(-2k/d)``, where p is the time in seconds, the row or
-the column. The tables are separable: (T, d_t/2), (H, d_h/2) and (W, d_w/2), never of the size of the features.
+the column.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..kernels.st_rope import Rotation, Tables, rotate_rows, scaled_rows
 
 Sections = tuple[int, int, int]
 
@@ -21,6 +24,41 @@ def default_sections(dim: int) -> Sections:
     """
     space = dim // 3 // 2 * 2
     return dim - 2 * space, space, space
+
+
+def rotation_tables(
+    times_s: Tensor,
+    grid: tuple[int, int, int],
+    *,
+    sections: Sections | None = None,
+    base_time: float = 1e4,
+    base_space: float = 1e3,
+    dtype: torch.dtype = torch.float32,
+) -> Tables:
+    """Angles of ST-RoPE for tokens ``(H, W, D)`` of frames at ``times_s (T,)`` seconds.
+
+    Parameters
+    ----------
+    times_s: on the device where the tables are to be.
+    grid: (H, W, D).
+
+    Raises
+    ------
+    InputError: sections that do not sum to D.
+    """
+    height, width, dim = grid
+    sections = sections or default_sections(dim)
+    if sum(sections) != dim:
+        raise InputError(
+            f"rope_sections {sections} sum to {sum(sections)} but tokens have {dim} channels: make them equal"
+        )
+    rows, columns = (torch.arange(n, device=times_s.device) for n in (height, width))
+    bases = (base_time, base_space, base_space)
+    time, row, column = (
+        _table(position, size // 2, base, dtype)
+        for position, size, base in zip((times_s, rows, columns), sections, bases, strict=True)
+    )
+    return Tables((len(times_s), height, width), time, row, column, sections)
 
 
 def st_rope(
@@ -39,32 +77,45 @@ def st_rope(
     ------
     InputError: sections that do not sum to D.
     """
-    frames, height, width, dim = unit.shape
-    sections = sections or default_sections(dim)
-    if sum(sections) != dim:
-        raise InputError(
-            f"rope_sections {sections} sum to {sum(sections)} but tokens have {dim} channels: make them equal"
-        )
-    device = unit.device
-    coordinates = (
-        (times_s.to(device, torch.float64).view(frames, 1, 1), base_time),
-        (torch.arange(height, device=device, dtype=torch.float64).view(1, height, 1), base_space),
-        (torch.arange(width, device=device, dtype=torch.float64).view(1, 1, width), base_space),
+    _, height, width, dim = unit.shape
+    tables = rotation_tables(
+        times_s.to(unit.device),
+        (height, width, dim),
+        sections=sections,
+        base_time=base_time,
+        base_space=base_space,
+        dtype=unit.dtype,
     )
-    rotated = unit.clone()
-    start = 0
-    for (position, base), size in zip(coordinates, sections, strict=True):
-        half = size // 2
-        first, second = unit[..., start : start + half], unit[..., start + half : start + 2 * half]
-        cos, sin = _tables(position, half, base, unit.dtype)
-        rotated[..., start : start + half] = first * cos - second * sin
-        rotated[..., start + half : start + 2 * half] = second * cos + first * sin
-        start += size
-    return rotated
+    flat = unit.flatten(0, 2)
+    every = torch.arange(len(flat), device=unit.device)
+    return rotate_rows(flat, every, flat.new_ones(len(flat)), tables).view_as(unit)
 
 
-def _tables(position: Tensor, half: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and sin, shape of ``position`` plus (half,). Angles are float64: a late second is a large angle."""
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Where distances between the tokens of a video are taken: unit tokens, rotated or not, made when asked for.
+
+    Parameters
+    ----------
+    features: ``(N, D)``, any floating type.
+    norms: ``(N,)`` float32 or float64, never zero.
+    tables: in the type of ``norms``; None leaves the tokens as they are.
+    """
+
+    features: Tensor
+    norms: Tensor
+    tables: Tables | None
+
+    def of(self, index: Tensor) -> Tensor:
+        """``(M, D)``: the points of tokens ``index (M,)``, in the type of ``norms``."""
+        scale = self.norms.reciprocal()
+        if self.tables is None:
+            return scaled_rows(self.features, index, scale)
+        return rotate_rows(self.features, index, scale, self.tables)
+
+
+def _table(position: Tensor, half: int, base: float, dtype: torch.dtype) -> Rotation:
+    """cos and sin ``(n, half)`` of positions ``(n,)``. Angles are float64: a late second is a large angle."""
     exponents = torch.arange(half, device=position.device, dtype=torch.float64) / max(half, 1)
-    angles = position[..., None] * base**-exponents
+    angles = position.double()[:, None] * base**-exponents
     return angles.cos().to(dtype), angles.sin().to(dtype)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 _EPSILON = 1e-12
+_HELD_ELEMENTS = 1 << 21  # vectors held in float32 at a time, 8 MiB, which a CPU's cache holds
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -14,11 +15,32 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 def normalize(vectors: Tensor) -> Tensor:
     """``(..., D)`` divided by its Euclidean norm over D, in `compute_dtype`; a zero vector stays zero."""
     vectors = vectors.to(compute_dtype(vectors.dtype))
-    norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return vectors / norms.clamp_min(_EPSILON)
+    return vectors / clamped_norms(vectors)[..., None]
 
 
 def adjacent_similarity(unit: Tensor) -> Tensor:
     """Cosines ``(T - 1, ...)`` between each frame of unit vectors ``(T, ..., D)`` and the next one."""
     cosines: Tensor = torch.linalg.vecdot(unit[:-1], unit[1:])
     return cosines
+
+
+def norms_and_cosines(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Norms ``(T, ...)`` of vectors ``(T, ..., D)``, never zero, and cosines ``(T - 1, ...)`` of adjacent frames.
+
+    Both in `compute_dtype`, in one pass over the vectors, which need not be unit ones. A few frames are worked on at a
+    time; nothing of the size of the vectors is made.
+    """
+    norms, products = [], []
+    step = max(1, _HELD_ELEMENTS // vectors[0].numel())
+    for start in range(0, len(vectors), step):
+        frames = vectors[start : start + step + 1].to(compute_dtype(vectors.dtype))
+        norms.append(clamped_norms(frames[:step]))
+        products.append(torch.linalg.vecdot(frames[:-1], frames[1:]))
+    lengths = torch.cat(norms)
+    return lengths, torch.cat(products) / lengths[:-1] / lengths[1:]
+
+
+def clamped_norms(vectors: Tensor) -> Tensor:
+    """Euclidean norms ``(...)`` over D of vectors ``(..., D)``, in `compute_dtype` and never zero."""
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1, dtype=compute_dtype(vectors.dtype))
+    return norms.clamp_min_(_EPSILON)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...budget import count, proportional, validate_retention
 from ...registry import register_method
-from ...signals.similarity import adjacent_similarity, compute_dtype, normalize
+from ...signals.similarity import compute_dtype, norms_and_cosines
 from ...tokens import Selection, VideoTokens
 from ..checks import check_flag, check_integer, check_number, required_saliency
 from ..cluster import capped_neighbors, density_peaks
@@ -73,7 +73,7 @@ class HoliTom:
         ------
         InputError: no saliency.
         """
-        similarity = adjacent_similarity(normalize(tokens.features).flatten(1, 2))
+        _, similarity = norms_and_cosines(tokens.features.flatten(1, 2))
         static = (similarity > self._threshold).cpu()
         segments = segment_by_gain(static)
         if self.retention == 1:

@@ -9,14 +9,15 @@ from torch import Tensor
 from ...budget import count, exact_rows, release_rows, validate_retention
 from ...errors import MethodError
 from ...registry import register_method
-from ...signals.position import st_rope
-from ...signals.similarity import adjacent_similarity, compute_dtype, normalize
+from ...signals.position import Points, rotation_tables
+from ...signals.similarity import adjacent_similarity, compute_dtype, normalize, norms_and_cosines
 from ...tokens import NO_TIMESTAMPS, Selection, VideoTokens, check_sink_tokens
 from ..checks import check_choice, check_flag, check_integer, check_number, is_integer, required_saliency
 from ..identity import keep_all
 from ..reduce import Reducer
 from ..rows import arrange, static_positions
-from ..segment import NO_FRAME_FEATURES, adjacent_frames, frame_means, segment_by_frames, segment_by_gain
+from ..segment import NO_FRAME_FEATURES, frame_means, segment_by_frames, segment_by_gain
+from ..transfer import send, to_host
 
 
 @register_method
@@ -124,11 +125,11 @@ class Tango:
         ------
         InputError: no saliency, sinks outside the grid, or sections that do not sum to D.
         """
-        unit = normalize(tokens.features)
-        segments, static = self._segment(tokens, unit)
+        seen = self._look(tokens)
+        segments, static = self._segment(seen)
         if self.retention == 1:
             return keep_all(tokens, segments)
-        saliency = self._saliency(tokens)
+        saliency = self._saliency(tokens, seen)
         rows = arrange(static, segments)
         if self.exact:
             total = count(self.retention, tokens.count)
@@ -139,7 +140,7 @@ class Tango:
         reducer = Reducer(
             self.expansion, self.neighbors, self.anchor_weight, self.diversity, self.merge, self.placement == "release"
         )
-        selection = reducer(tokens, self._points(tokens, unit), saliency, rows, counts, reopen)
+        selection = reducer(tokens, self._points(tokens, seen.norms).of, saliency, rows, counts, reopen)
         return replace(selection, notes=self._notes(tokens))
 
     @property
@@ -148,40 +149,52 @@ class Tango:
             return self.segment_threshold
         return 0.65 if self.retention <= 0.1 else 0.8
 
-    def _segment(self, tokens: VideoTokens, unit: Tensor) -> tuple[tuple[int, ...], Tensor]:
-        """Frames of each segment, and its static positions ``(S, L)`` bool on the host."""
-        static_threshold = self._threshold if self.static_threshold is None else self.static_threshold
-        similarity = adjacent_similarity(unit.flatten(1, 2))
-        # One transfer for both tables.
-        alike, static = torch.stack([similarity > self._threshold, similarity > static_threshold]).cpu()
-        if self.segmentation == "holitom":
-            segments = segment_by_gain(alike)
-        else:
+    def _look(self, tokens: VideoTokens) -> "_Seen":
+        """What the choice of counts and candidates rests on, brought to the host in a single transfer."""
+        norms, similarity = norms_and_cosines(tokens.features.flatten(1, 2))
+        adjacent = saliency = similarity[:0]
+        if self.segmentation == "fastvid":
             frames = frame_means(tokens) if tokens.frame_features is None else tokens.frame_features
-            segments = segment_by_frames(adjacent_frames(frames), self._threshold)
-        return segments, static_positions(static, segments)
+            adjacent = adjacent_similarity(normalize(frames))
+        if self.retention < 1:
+            saliency = required_saliency(self, tokens)
+        return _Seen(norms.flatten(), *to_host(similarity, adjacent, saliency))
 
-    def _saliency(self, tokens: VideoTokens) -> Tensor:
-        """``(N,)`` with the sinks masked, in a copy."""
-        saliency = required_saliency(self, tokens)
+    def _segment(self, seen: "_Seen") -> tuple[tuple[int, ...], Tensor]:
+        """Frames of each segment, and its static positions ``(S, L)`` bool; all on the host."""
+        static_threshold = self._threshold if self.static_threshold is None else self.static_threshold
+        if self.segmentation == "holitom":
+            segments = segment_by_gain(seen.similarity > self._threshold)
+        else:
+            segments = segment_by_frames(seen.adjacent, self._threshold)
+        return segments, static_positions(seen.similarity > static_threshold, segments)
+
+    def _saliency(self, tokens: VideoTokens, seen: "_Seen") -> Tensor:
+        """``(N,)`` on the host with the sinks masked, in a copy."""
         sinks = tokens.sink_tokens or ()
         if self.sink_tokens is not None:
             check_sink_tokens("Tango.sink_tokens", self.sink_tokens, tokens.height, tokens.width)
             sinks = self.sink_tokens
-        saliency = saliency.to(compute_dtype(saliency.dtype), copy=True).flatten(1)
+        saliency = seen.saliency.to(compute_dtype(seen.saliency.dtype), copy=True).flatten(1)
         saliency[:, list(sinks)] = 0
         return saliency.flatten()
 
-    def _points(self, tokens: VideoTokens, unit: Tensor) -> Tensor:
-        """``(N, D)``: where distances are taken."""
+    def _points(self, tokens: VideoTokens, norms: Tensor) -> Points:
+        """Where distances are taken."""
+        tables = None
         if self.st_rope:
             times = torch.arange(tokens.frames)
             if self.timestamps and tokens.timestamps is not None:
                 times = tokens.timestamps
-            unit = st_rope(
-                unit, times, sections=self.rope_sections, base_time=self.base_time, base_space=self.base_space
+            tables = rotation_tables(
+                times if times.device == norms.device else send(times, norms.device),
+                (tokens.height, tokens.width, tokens.dim),
+                sections=self.rope_sections,
+                base_time=self.base_time,
+                base_space=self.base_space,
+                dtype=norms.dtype,
             )
-        return unit.flatten(0, 2)
+        return Points(tokens.features.flatten(0, 2), norms, tables)
 
     def _notes(self, tokens: VideoTokens) -> tuple[str, ...]:
         notes = []
@@ -190,6 +203,24 @@ class Tango:
         if "frame_features" in self.needs and tokens.frame_features is None:
             notes.append(NO_FRAME_FEATURES)
         return tuple(notes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What is measured of a video before anything is chosen; on the host but for the norms.
+
+    Parameters
+    ----------
+    norms: ``(N,)`` on the device.
+    similarity: ``(T - 1, L)``, cosines of each token and the next at its place.
+    adjacent: ``(T - 1,)``, cosines of the global features of adjacent frames; empty where they do not count.
+    saliency: ``(T, H, W)``; empty where nothing is chosen.
+    """
+
+    norms: Tensor
+    similarity: Tensor
+    adjacent: Tensor
+    saliency: Tensor
 
 
 def _check(tango: Tango) -> None:

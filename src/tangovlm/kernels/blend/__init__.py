@@ -1,0 +1,39 @@
+"""Merging each cluster of tokens into its anchor."""
+
+from torch import Tensor, float64
+
+from ..dispatch import variant
+from .pytorch import offsets_torch
+
+__all__ = ["blend_ragged", "cluster_offsets"]
+
+
+def blend_ragged(values: Tensor, index: Tensor, centers: Tensor, labels: Tensor, anchor_weight: float) -> Tensor:
+    """``w * anchor + (1 - w) * mean of the members`` of each cluster, the anchor among them.
+
+    Parameters
+    ----------
+    values: ``(N, D)``, any floating type.
+    index: ``(M,)`` int64, rows of ``values``: the tokens that are merged.
+    centers: ``(C,)`` int64, the anchor of each cluster, a position in ``index``.
+    labels: ``(M,)`` int64, the cluster of each token; no cluster is empty.
+    anchor_weight: w in [0, 1].
+
+    Returns ``(C, D)`` in float32 (float64 for float64). A cluster of one is an exact copy of its anchor, and so is a
+    cluster of equal tokens.
+    """
+    if values.dtype != float64 and variant(values.device) == "triton":
+        from .triton import blend_ragged_triton
+
+        return blend_ragged_triton(values, index, centers, labels, anchor_weight)
+    own, offsets, _ = cluster_offsets(values, index, centers, labels)
+    return own.add_(offsets, alpha=1 - anchor_weight)
+
+
+def cluster_offsets(values: Tensor, index: Tensor, centers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Anchors ``(C, D)``, the mean of each cluster less its anchor ``(C, D)``, and member counts ``(C, 1)``.
+
+    All in float32 (float64 for float64); for the parameters see `blend_ragged`. A difference that a sum of equal
+    values may have by rounding is zero.
+    """
+    return offsets_torch(values, index, centers, labels)

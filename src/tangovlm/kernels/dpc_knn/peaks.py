@@ -1,0 +1,13 @@
+"""What clustering by density peaks gives."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Peaks(NamedTuple):
+    """Clusters around centres, all int64; one batch dimension where pools are alike, none where they are ragged."""
+
+    centers: Tensor  # ascending in each pool
+    order: Tensor  # the same centres by descending score
+    labels: Tensor  # cluster of each point, a position in `centers`
