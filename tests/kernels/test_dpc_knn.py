@@ -17,6 +17,16 @@ def points(batch: int, n: int, dim: int, seed: int = 0) -> Tensor:
     return torch.nn.functional.normalize(torch.randn(batch, n, dim, generator=generator, dtype=torch.float64), dim=-1)
 
 
+def ordered(x: Tensor, centers: int, neighbors: int, include_self: bool = False) -> Peaks:
+    """With the order, after a look that the rest is the same without."""
+    found = dpc_knn(x, centers, neighbors, include_self=include_self, ordered=True)
+    without = dpc_knn(x, centers, neighbors, include_self=include_self)
+    assert torch.equal(without.centers, found.centers)
+    assert torch.equal(without.order, found.centers)
+    assert torch.equal(without.labels, found.labels)
+    return found
+
+
 def assert_reference(found: Peaks, x: Tensor, centers: int, neighbors: int, include_self: bool = False) -> None:
     for item, chosen, order, labels in zip(x.tolist(), *(part.tolist() for part in found), strict=True):
         assert (chosen, order, labels) == dpc_knn_reference(item, centers, neighbors, include_self=include_self)
@@ -28,26 +38,26 @@ def assert_reference(found: Peaks, x: Tensor, centers: int, neighbors: int, incl
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equals_reference(n: int, centers: int, neighbors: int, include_self: bool, dtype: torch.dtype) -> None:
     x = points(3, n, 6, seed=n).to(dtype)
-    assert_reference(dpc_knn(x, centers, neighbors, include_self=include_self), x, centers, neighbors, include_self)
+    assert_reference(ordered(x, centers, neighbors, include_self), x, centers, neighbors, include_self)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 30.0, 300.0])
 def test_points_need_not_be_unit_vectors(scale: float) -> None:
     """exp(-d^2) would be one or zero for all of them."""
     x = points(2, 30, 5, seed=4) * scale
-    assert_reference(dpc_knn(x, 6, 5), x, 6, 5)
+    assert_reference(ordered(x, 6, 5), x, 6, 5)
 
 
 def test_ties_go_to_the_lowest_index() -> None:
     same = torch.full((1, 12, 5), 0.3)
-    found = dpc_knn(same, 4, 3)
+    found = ordered(same, 4, 3)
     assert found.centers.tolist() == found.order.tolist() == [[0, 1, 2, 3]]
     assert found.labels.tolist() == [[0, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0]]
-    assert dpc_knn(torch.zeros(1, 5, 3), 2, 3).centers.tolist() == [[0, 1]]
+    assert ordered(torch.zeros(1, 5, 3), 2, 3).centers.tolist() == [[0, 1]]
     # Three pairs of equal points: the first of each pair leads it.
     pairs = points(1, 3, 97, seed=2).repeat_interleave(2, dim=1).float()
-    assert dpc_knn(pairs, 3, 1).centers.tolist() == [[0, 2, 4]]
-    assert dpc_knn(pairs, 3, 1).labels.tolist() == [[0, 0, 1, 1, 2, 2]]
+    assert ordered(pairs, 3, 1).centers.tolist() == [[0, 2, 4]]
+    assert ordered(pairs, 3, 1).labels.tolist() == [[0, 0, 1, 1, 2, 2]]
 
 
 def test_equal_points_have_equal_distances_however_they_are_computed() -> None:
@@ -90,7 +100,7 @@ def test_limits_of_memory_change_nothing(limits: dict[str, int], kind: str, monk
     for name, value in limits.items():
         module, _, constant = name.partition(".")
         monkeypatch.setattr({"tiles": tiles, "pytorch": pytorch, "settle": settle}[module], constant, value)
-    for found, wanted in zip(dpc_knn(x, 13, 7), exact, strict=True):
+    for found, wanted in zip(ordered(x, 13, 7), exact, strict=True):
         assert torch.equal(found, wanted)
     for found, wanted in zip(_exact(x, 13, 7, False), exact, strict=True):
         assert torch.equal(found, wanted)
@@ -109,7 +119,7 @@ def test_what_rounding_leaves_open_is_settled(
         x = x + 30
     centers = data.draw(st.integers(1, n))
     exact = _exact(x, centers, neighbors, include_self)
-    for found, wanted in zip(dpc_knn(x, centers, neighbors, include_self=include_self), exact, strict=True):
+    for found, wanted in zip(ordered(x, centers, neighbors, include_self), exact, strict=True):
         assert torch.equal(found, wanted)
     if kind == "spread" and dim > 4:
         assert_reference(exact, x, centers, neighbors, include_self)
@@ -119,7 +129,7 @@ def _exact(x: Tensor, centers: int, neighbors: int, include_self: bool) -> Peaks
     """All distances exact, nothing to settle."""
     flat = x.flatten(0, 1)
     numbers = torch.arange(len(flat)).view(x.shape[:2])
-    return pytorch._cluster(Tiles(lambda some: flat[some], numbers, exact=True), centers, neighbors, include_self)
+    return pytorch._cluster(Tiles(lambda some: flat[some], numbers, exact=True), centers, neighbors, include_self, True)
 
 
 @pytest.mark.parametrize("dim", [3, 64, 896, 3584])
@@ -138,6 +148,27 @@ def test_the_error_of_fast_distances_is_bounded(dim: int, kind: str) -> None:
         assert bool((worst <= fast.error).all())
 
 
+@pytest.mark.parametrize("setting", ["legacy", "matmul", "everything"])
+def test_products_of_fewer_bits_are_not_relied_on(setting: str) -> None:
+    """Setting them is the right of a program that loads a model; it must not change what is kept."""
+    numbers = torch.arange(6).view(1, 6)
+    flat = points(1, 6, 4)[0].float()
+    assert not Tiles(lambda some: flat[some], numbers, exact=False).exact
+    try:
+        if setting == "legacy":
+            torch.set_float32_matmul_precision("medium")
+        elif setting == "matmul":
+            torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        else:
+            torch.backends.fp32_precision = "tf32"
+        assert Tiles(lambda some: flat[some], numbers, exact=False).exact
+    finally:
+        torch.backends.fp32_precision = "none"
+        torch.backends.mkldnn.matmul.fp32_precision = "none"
+        torch.set_float32_matmul_precision("highest")
+    assert not Tiles(lambda some: flat[some], numbers, exact=False).exact
+
+
 def test_few_scores_are_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the fast distances would be of no use."""
     settled = []
@@ -149,16 +180,16 @@ def test_few_scores_are_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(settle, "_exact_scores", counting)
     x = points(8, 180, 512, seed=3).float()
-    assert_reference(dpc_knn(x, 9, 7), x, 9, 7)
+    assert_reference(ordered(x, 9, 7), x, 9, 7)
     assert sum(settled) < 16
-    dpc_knn(lattice(1, 60, 3, 0), 9, 7)
+    ordered(lattice(1, 60, 3, 0), 9, 7)
     assert settled[-1] > 9
 
 
 def test_ragged_pools_are_clustered_each_by_itself() -> None:
     sizes, centers = [5, 5, 1, 30, 30, 30, 2], [2, 2, 1, 4, 4, 7, 2]
     x = points(1, sum(sizes), 24, seed=8)[0].float()
-    found = dpc_knn_ragged(lambda some: x[some], sizes, centers, 3, device=x.device)
+    found = dpc_knn_ragged(lambda some: x[some], sizes, centers, 3, device=x.device, ordered=True)
     point, cluster = 0, 0
     for n, m in zip(sizes, centers, strict=True):
         chosen, order, labels = dpc_knn_reference(x[point : point + n].tolist(), m, 3)
@@ -171,15 +202,15 @@ def test_ragged_pools_are_clustered_each_by_itself() -> None:
 def test_batch_order_changes_nothing() -> None:
     x = points(6, 33, 20, seed=5).float()
     shuffle = torch.tensor([3, 0, 5, 1, 4, 2])
-    for a, b in zip(dpc_knn(x, 9, 7), dpc_knn(x[shuffle], 9, 7), strict=True):
+    for a, b in zip(ordered(x, 9, 7), ordered(x[shuffle], 9, 7), strict=True):
         assert torch.equal(a[shuffle], b)
-    alone = dpc_knn(x[2:3], 9, 7)
-    assert torch.equal(alone.labels[0], dpc_knn(x, 9, 7).labels[2])
+    alone = ordered(x[2:3], 9, 7)
+    assert torch.equal(alone.labels[0], ordered(x, 9, 7).labels[2])
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_equals_cpu() -> None:
     x = points(2, 300, 96, seed=6).float()
-    for a, b in zip(dpc_knn(x, 40, 7), dpc_knn(x.cuda(), 40, 7), strict=True):
+    for a, b in zip(ordered(x, 40, 7), ordered(x.cuda(), 40, 7), strict=True):
         assert torch.equal(a, b.cpu())

@@ -5,10 +5,12 @@ See `tangovlm.prune.rows` for rows and entries.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from ..kernels import fallback_note
 from ..kernels.blend import blend_ragged
 from ..kernels.dpc_knn import Peaks
 from ..tokens import Selection, VideoTokens
@@ -108,7 +110,7 @@ class Entries:
         slots.keep(send(self._reopened, self.device))
         for entries, values in self._written:
             slots.write(self.place[entries], values)
-        return slots.finish(self.rows.segments, total)
+        return replace(slots.finish(self.rows.segments, total), notes=fallback_note(self.device))
 
 
 def ranges(starts: list[int], size: int, device: torch.device) -> Tensor:

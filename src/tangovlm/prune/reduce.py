@@ -100,6 +100,7 @@ class Reducer:
             [pool.anchors for pool in pools],
             self.neighbors,
             device=state.device,
+            ordered=self.misplace,
         )
         if not self.merge:
             state.keep(entries[peaks.centers])

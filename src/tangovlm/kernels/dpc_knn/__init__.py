@@ -12,7 +12,9 @@ from .pytorch import dpc_knn_torch
 __all__ = ["Peaks", "dpc_knn", "dpc_knn_ragged"]
 
 
-def dpc_knn(points: Tensor, centers: int, neighbors: int, *, include_self: bool = False) -> Peaks:
+def dpc_knn(
+    points: Tensor, centers: int, neighbors: int, *, include_self: bool = False, ordered: bool = False
+) -> Peaks:
     """Choose ``centers`` density peaks among the points of each batch and assign every point to the nearest.
 
     With Euclidean distances d: density rho_i = exp(-mean of d_ij^2 over the ``neighbors`` nearest j), and delta_i the
@@ -28,6 +30,7 @@ def dpc_knn(points: Tensor, centers: int, neighbors: int, *, include_self: bool 
     centers: m, 1 to n.
     neighbors: points that the density looks at, at most as many as there are.
     include_self: whether a point is a neighbour of itself.
+    ordered: whether the order of the centres is wanted.
 
     Returns centres ``(B, m)``, the same in order ``(B, m)`` and labels ``(B, n)``; numbers count from 0 in each batch.
     """
@@ -39,6 +42,7 @@ def dpc_knn(points: Tensor, centers: int, neighbors: int, *, include_self: bool 
         [centers] * batch,
         neighbors,
         include_self=include_self,
+        ordered=ordered,
         device=points.device,
     )
     first = torch.arange(batch, device=points.device)[:, None]
@@ -57,6 +61,7 @@ def dpc_knn_ragged(
     *,
     device: torch.device,
     include_self: bool = False,
+    ordered: bool = False,
 ) -> Peaks:
     """Cluster pools of different sizes, each by itself; see `dpc_knn`.
 
@@ -75,4 +80,4 @@ def dpc_knn_ragged(
 
         if takes(rows(torch.zeros(0, dtype=torch.int64, device=device)), neighbors):
             return dpc_knn_triton(rows, sizes, centers, neighbors, include_self, device)
-    return dpc_knn_torch(rows, sizes, centers, neighbors, include_self, device)
+    return dpc_knn_torch(rows, sizes, centers, neighbors, include_self, ordered, device)

@@ -19,14 +19,20 @@ _RUN_ELEMENTS = 1 << 21
 
 
 def dpc_knn_torch(
-    rows: Rows, sizes: Sequence[int], centers: Sequence[int], neighbors: int, include_self: bool, device: torch.device
+    rows: Rows,
+    sizes: Sequence[int],
+    centers: Sequence[int],
+    neighbors: int,
+    include_self: bool,
+    ordered: bool,
+    device: torch.device,
 ) -> Peaks:
     """See `tangovlm.kernels.dpc_knn.dpc_knn_ragged`."""
     dim = rows(torch.zeros(0, dtype=torch.int64, device=device)).shape[1]
     parts, point, cluster = [], 0, 0
     for n, m, pools in _runs(sizes, centers, dim):
         numbers = torch.arange(point, point + pools * n, device=device).view(pools, n)
-        found = _cluster(Tiles(rows, numbers, exact=device.type != "cpu"), m, neighbors, include_self)
+        found = _cluster(Tiles(rows, numbers, exact=device.type != "cpu"), m, neighbors, include_self, ordered)
         first_point = numbers[:, :1]
         first_cluster = torch.arange(cluster, cluster + pools * m, m, device=device)[:, None]
         parts.append((found.centers + first_point, found.order + first_point, found.labels + first_cluster))
@@ -45,7 +51,7 @@ def _runs(sizes: Sequence[int], centers: Sequence[int], dim: int) -> Iterator[tu
             left -= min(left, at_once)
 
 
-def _cluster(tiles: Tiles, centers: int, neighbors: int, include_self: bool) -> Peaks:
+def _cluster(tiles: Tiles, centers: int, neighbors: int, include_self: bool, ordered: bool) -> Peaks:
     """Clusters of B pools; numbers count from 0 in each pool."""
     skipped = 0 if include_self else 1
     nearest = (min(neighbors + skipped, tiles.n), skipped)
@@ -61,7 +67,8 @@ def _cluster(tiles: Tiles, centers: int, neighbors: int, include_self: bool) -> 
             order,
             known,
             nearest,
-            lambda item: _cluster(tiles.exactly(item), centers, neighbors, include_self).order[0],
+            ordered,
+            lambda item: _cluster(tiles.exactly(item), centers, neighbors, include_self, True).order[0],
         )
     chosen = order.sort(dim=-1).values
     columns = tiles.columns(chosen)
@@ -69,7 +76,7 @@ def _cluster(tiles: Tiles, centers: int, neighbors: int, include_self: bool) -> 
     if not tiles.exact:
         labels = settle_labels(tiles, chosen, columns, labels)
     labels.scatter_(1, chosen, torch.arange(centers, device=chosen.device).expand_as(chosen))
-    return Peaks(chosen, order, labels)
+    return Peaks(chosen, order if ordered else chosen, labels)
 
 
 def _spread(tiles: Tiles, nearest: int, skipped: int) -> tuple[Tensor, Tensor]:

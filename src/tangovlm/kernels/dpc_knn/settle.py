@@ -13,7 +13,8 @@ from torch import Tensor
 from .exact import exact_squared
 from .tiles import Tiles
 
-_HELD_ELEMENTS = 1 << 21  # distances held at a time, 8 MiB in float32
+# Distances held at a time, 16 MiB in float32; in large pools those of some points at least.
+_HELD_ELEMENTS, _HELD_POINTS = 1 << 22, 128
 
 
 class Estimate(NamedTuple):
@@ -39,9 +40,10 @@ def settle_order(
     order: Tensor,
     known: Estimate,
     neighbors: tuple[int, int],
+    ordered: bool,
     from_scratch: Callable[[int], Tensor],
 ) -> Tensor:
-    """The centres ``(B, m)`` by descending score.
+    """The centres ``(B, m)``, by descending score if ``ordered``.
 
     Parameters
     ----------
@@ -51,8 +53,15 @@ def settle_order(
     """
     centers = order.shape[1]
     in_sight = known.upper >= known.lower.topk(centers, dim=-1).values[:, -1:]
-    lower, upper = (bound.where(in_sight, -torch.inf) for bound in (known.lower, known.upper))
-    open_ = _overlapping(lower, upper) & in_sight
+    if ordered:
+        lower, upper = (bound.where(in_sight, -torch.inf) for bound in (known.lower, known.upper))
+        open_ = _overlapping(lower, upper) & in_sight
+    elif centers == tiles.n:
+        return order
+    else:
+        # Above the bounds of all but as many as there are centres, a point is one of them.
+        open_ = (known.lower <= known.upper.topk(centers + 1, dim=-1).values[:, -1:]) & in_sight
+        open_ &= in_sight.sum(dim=-1, keepdim=True) > centers
     for item in open_.any(dim=1).nonzero().flatten().tolist():
         pool = Estimate(*(part[item] for part in known))
         some = open_[item].nonzero().flatten()
@@ -96,7 +105,8 @@ def _exact_scores(tiles: Tiles, item: int, points: Tensor, pool: Estimate, neigh
     Exact are only the distances that may count: to the nearest points, and to the nearest that may be denser. Of these
     the ones whose density is not certainly above or below need an exact density too.
     """
-    if len(points) * tiles.n > _HELD_ELEMENTS:
+    most = max(_HELD_ELEMENTS // tiles.n, _HELD_POINTS)
+    if len(points) > most:
         return None
     error = tiles.error[item]
     rows = tiles.rows(item, points)
@@ -105,7 +115,7 @@ def _exact_scores(tiles: Tiles, item: int, points: Tensor, pool: Estimate, neigh
     may_count = (gap >= -3 * error) & (rows <= pool.nearest_denser[points, None] + 2 * error)
     unsure = (may_count & (gap <= 3 * error)).any(dim=0).index_fill(0, points, False).nonzero().flatten()
     both = torch.cat([points, unsure])
-    if len(both) * tiles.n > _HELD_ELEMENTS:
+    if len(both) > most:
         return None
     rows = torch.cat([rows, tiles.rows(item, unsure)])
     near = rows <= rows.kthvalue(neighbors[0], dim=1, keepdim=True).values + 2 * error
@@ -117,7 +127,7 @@ def _exact_scores(tiles: Tiles, item: int, points: Tensor, pool: Estimate, neigh
     least = torch.where(denser, exact[: len(points)], torch.inf).amin(dim=1)
     if bool(least.isinf().any()):
         far = (pool.farthest >= pool.farthest.max() - 2 * error).nonzero().flatten()
-        if len(far) * tiles.n > _HELD_ELEMENTS:
+        if len(far) > most:
             return None
         columns = (tiles.rows(item, far) >= pool.farthest.max() - 2 * error).any(dim=0).nonzero().flatten()
         largest = exact_squared(tiles.of_pool(item, far), tiles.of_pool(item, columns), tiles.scale[item]).max()

@@ -28,7 +28,8 @@ class Tiles:
     ----------
     rows: gives the points ``(k, D)``, float32 or float64, of int64 numbers ``(k,)``.
     numbers: ``(B, n)`` int64, the points of each pool; one pool where not all points fit into `POINT_ELEMENTS`.
-    exact: whether distances are to be exact; those of float64 points always are.
+    exact: whether distances are to be exact; those of float64 points always are, and all where PyTorch was told to
+        multiply float32 numbers in fewer bits: the error would leave too much open.
     """
 
     def __init__(self, rows: Rows, numbers: Tensor, exact: bool) -> None:
@@ -42,7 +43,7 @@ class Tiles:
         self._whole = self.take(numbers) if numbers.numel() * self._dim <= POINT_ELEMENTS else None
         self.norms = torch.cat([torch.linalg.vector_norm(self.points(*b), dim=-1) for b in self.blocks], dim=1)
         self.largest_norm = self.norms.amax(dim=1)  # (B,)
-        self.exact = exact or self.norms.dtype == torch.float64
+        self.exact = exact or self.norms.dtype == torch.float64 or _narrowed()
         self.scale = grid_scale(self.largest_norm)
         self._kept = list(self._make()) if batch * self.n * (self.n + side) // 2 <= KEPT_ELEMENTS else None
 
@@ -123,3 +124,11 @@ def _take(found: Tensor, rows: tuple[int, int], columns: tuple[int, int], tile: 
     place = (chosen - columns[0]).clamp(0, tile.shape[2] - 1)[:, None, :].expand(-1, tile.shape[1], -1)
     part = found[:, slice(*rows)]
     part.copy_(torch.where(inside[:, None, :], tile.gather(2, place), part))
+
+
+def _narrowed() -> bool:
+    """Whether this process has let products of float32 numbers on the CPU have fewer bits (`fp32_precision`)."""
+    generic = getattr(torch.backends, "fp32_precision", None)
+    if generic is None:  # before 2.9
+        return torch.get_float32_matmul_precision() != "highest"
+    return not {"bf16", "tf32"}.isdisjoint({generic, torch.backends.mkldnn.matmul.fp32_precision})  # type: ignore[attr-defined]

@@ -141,7 +141,7 @@ class Tango:
             self.expansion, self.neighbors, self.anchor_weight, self.diversity, self.merge, self.placement == "release"
         )
         selection = reducer(tokens, self._points(tokens, seen.norms).of, saliency, rows, counts, reopen)
-        return replace(selection, notes=self._notes(tokens))
+        return replace(selection, notes=self._notes(tokens) + selection.notes)
 
     @property
     def _threshold(self) -> float:

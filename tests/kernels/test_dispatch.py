@@ -1,0 +1,28 @@
+"""Which variant runs where, and what is said where there is none."""
+
+import pytest
+import torch
+
+from tangovlm.kernels import dispatch, fallback_note, variant
+
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_triton_runs_on_cuda_where_it_is_installed(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_has_triton", lambda: installed)
+    assert variant(CPU) == "torch"
+    assert fallback_note(CPU) == ()
+    assert variant(CUDA) == ("triton" if installed else "torch")
+    assert bool(fallback_note(CUDA)) is not installed
+    assert all("pip install triton" in note for note in fallback_note(CUDA))
+
+
+def test_the_note_of_a_missing_kernel_reaches_the_selection(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tangovlm import Tango, VideoTokens, method
+    from tangovlm.prune import entries
+
+    monkeypatch.setattr(entries, "fallback_note", lambda _device: (dispatch.NO_TRITON,))
+    tokens = VideoTokens(torch.rand(4, 3, 3, 12), torch.rand(4, 3, 3), torch.arange(4.0))
+    for pruner in (Tango(retention=0.3), method("holitom", retention=0.3)):
+        assert pruner(tokens).notes == (dispatch.NO_TRITON,)
