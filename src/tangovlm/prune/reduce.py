@@ -6,7 +6,6 @@ authors' release alike.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -82,17 +81,16 @@ class Reducer:
         """Merge what selection left: the static row of a segment by itself, its dynamic rows together."""
         pools = _pools(state.rows, counts)
         left = state.left(sum(pool.size for pool in pools))
-        starts = [0, *accumulate(pool.size for pool in pools)]
-        placed = list(zip(pools, starts, strict=False))
-        whole = [(pool, start) for pool, start in placed if 0 < pool.anchors == pool.size]
-        state.keep(left[_places(whole, state.device)])
-        for static in (True, False):
-            some = [(p, start) for p, start in placed if 0 < p.anchors < p.size and p.static == static]
-            if some:
-                self._cluster(state, left[_places(some, state.device)], points, [pool for pool, _ in some], static)
+        state.keep(left[_places([pool for pool in pools if 0 < pool.anchors == pool.size], state.device)])
+        # Pools of one shape side by side are clustered at once; static ones come first.
+        crowded = sorted(
+            (pool for pool in pools if 0 < pool.anchors < pool.size), key=lambda p: (not p.static, p.size, p.anchors)
+        )
+        if crowded:
+            self._cluster(state, left[_places(crowded, state.device)], points, crowded)
 
     def _cluster(
-        self, state: Entries, entries: Tensor, points: Callable[[Tensor], Tensor], pools: list["_Pool"], static: bool
+        self, state: Entries, entries: Tensor, points: Callable[[Tensor], Tensor], pools: list["_Pool"]
     ) -> None:
         peaks = dpc_knn_ragged(
             lambda some: points(state.place[entries[some]]),
@@ -107,17 +105,32 @@ class Reducer:
             return
         # The release computes the values in ascending order of the anchors but stores them in order of score.
         stand = entries[peaks.order if self.misplace else peaks.centers]
-        values, index = (
-            (state.column_means, state.column(entries)) if static else (state.features, state.place[entries])
+        members = sum(pool.size for pool in pools if pool.static)
+        clusters = sum(pool.anchors for pool in pools if pool.static)
+        means, features = state.column_means, state.features
+        merged = torch.cat(
+            [
+                self._blend(means, state.column(entries[:members]), peaks.centers[:clusters], peaks.labels[:members]),
+                self._blend(
+                    features,
+                    state.place[entries[members:]],
+                    peaks.centers[clusters:] - members,
+                    peaks.labels[members:] - clusters,
+                ),
+            ]
         )
-        merged = blend_ragged(values, index, peaks.centers, peaks.labels, self.anchor_weight)
         state.merge(entries[None], stand[None], peaks.labels[None], merged[None])
+
+    def _blend(self, values: Tensor, index: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
+        return blend_ragged(values, index, centers, labels, self.anchor_weight)
 
 
 @dataclass(frozen=True)
 class _Pool:
-    """Entries that are merged with each other: their number, how many anchors they get, whether they are static."""
+    """Entries that are merged with each other: the first of those left, their number, how many anchors they get, and
+    whether they are static."""
 
+    start: int
     size: int
     anchors: int
     static: bool
@@ -125,18 +138,20 @@ class _Pool:
 
 def _pools(rows: Rows, counts: Sequence[RowCount]) -> list[_Pool]:
     """What selection leaves, in the order of the entries."""
-    pools = []
+    pools: list[_Pool] = []
+    start = 0
     remaining = iter(counts)
     for shape in rows.shapes:
         for static, size, number in ((True, shape.static, 1), (False, shape.dynamic, shape.frames)):
             if size:
                 taken = [next(remaining) for _ in range(number)]
                 left = sum(size - count.salient for count in taken)
-                pools.append(_Pool(left, sum(count.kept - count.salient for count in taken), static))
+                pools.append(_Pool(start, left, sum(count.kept - count.salient for count in taken), static))
+                start += left
     return pools
 
 
-def _places(pools: list[tuple[_Pool, int]], device: torch.device) -> Tensor:
-    """Consecutive numbers of each pool from its start, pool after pool."""
-    parts = [torch.arange(start, start + pool.size) for pool, start in pools]
+def _places(pools: list[_Pool], device: torch.device) -> Tensor:
+    """The numbers of the pools' entries among those left, pool after pool."""
+    parts = [torch.arange(pool.start, pool.start + pool.size) for pool in pools]
     return send(torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64), device)

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 _EPSILON = 1e-12
-_HELD_ELEMENTS = 1 << 21  # vectors held in float32 at a time, 8 MiB, which a CPU's cache holds
+# Elements worked on at a time: 8 MiB in float32, which a CPU's cache holds; elsewhere few launches count more.
+_HELD_ELEMENTS = (1 << 21, 1 << 26)
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -31,7 +32,7 @@ def norms_and_cosines(vectors: Tensor) -> tuple[Tensor, Tensor]:
     time; nothing of the size of the vectors is made.
     """
     norms, products = [], []
-    step = max(1, _HELD_ELEMENTS // vectors[0].numel())
+    step = max(1, _HELD_ELEMENTS[vectors.device.type != "cpu"] // vectors[0].numel())
     for start in range(0, len(vectors), step):
         frames = vectors[start : start + step + 1].to(compute_dtype(vectors.dtype))
         norms.append(clamped_norms(frames[:step]))
