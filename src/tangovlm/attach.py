@@ -3,9 +3,9 @@
 How it works, in the order in which a call of `generate` meets it:
 
 1. `generate` and the model's forward give up `video_metadata`, which stock models do not take; its timestamps are kept.
-2. `get_video_features` runs the stock encoder with hooks for the signals, reduces every video, and returns as many
-   features as before: kept ones with their new values, dropped ones tagged (`families.splice`). So all checks of the
-   stock model pass.
+2. `get_video_features` runs the stock encoder, a chunk of frames at a time, with hooks for the signals, reduces every
+   video, and returns as many features as before: kept ones with their new values, dropped ones tagged
+   (`families.splice`). So all checks of the stock model pass.
 3. `prepare_inputs_for_generation` is told the unpruned length of a cache, which it takes for the position in the
    prompt.
 4. A hook in front of the text model takes the tagged rows out and renumbers positions. What it has to remember lives
@@ -15,14 +15,15 @@ How it works, in the order in which a call of `generate` meets it:
 Everything is put on the instance, nothing on its class, and all of it is removed on exit.
 """
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, MethodError, ModelError
 from .families.base import Family
+from .families.chunks import check_chunk_frames
+from .families.shadow import shadowed
 from .families.splice import POSITIONS
 from .inllm.base import Inside
 from .inllm.pair import Pair, plan
@@ -43,6 +44,7 @@ def attach(
     head_weights: str | Path | None = None,
     record: bool = False,
     positions: str = "contiguous",
+    chunk_frames: int | None = None,
 ) -> Iterator[Session]:
     """Run a method inside a stock model for as long as the context lasts.
 
@@ -65,16 +67,21 @@ def attach(
     record: keep what pictures need in `Session.videos`.
     positions: "contiguous" gives the shorter sequence position ids without gaps, as the authors' code does for LLaVA;
         "original" leaves every kept token the position id that it has in the unpruned prompt.
+    chunk_frames: the most frames that the vision encoder is given at a time, which bounds its working memory; None for
+        what the device holds easily (by its size, not by what is free, so that results do not depend on that), and for
+        all at once at retention 1.0. Features of several chunks equal those of one up to rounding.
 
     Raises
     ------
     ModelError: unsupported architecture, a model that is attached already, no weights for the saliency, or a signal
         that the family does not give.
     MethodError: something else than a method.
-    InputError: unknown positions or saliency, NaN features, timestamps that do not fit, labels together with pruning.
+    InputError: unknown positions or saliency, chunk_frames below 1, NaN features, timestamps that do not fit, labels
+        together with pruning, a CUDA device that is out of memory.
     """
     family = family_for(model)(model, saliency=saliency, head_weights=head_weights)
-    with attach_family(family, pruner, timestamps=timestamps, record=record, positions=positions) as session:
+    options: dict[str, Any] = {"positions": positions, "chunk_frames": chunk_frames}
+    with attach_family(family, pruner, timestamps=timestamps, record=record, **options) as session:
         yield session
 
 
@@ -86,6 +93,7 @@ def attach_family(
     timestamps: Any = None,
     record: bool = False,
     positions: str = "contiguous",
+    chunk_frames: int | None = None,
 ) -> Iterator[Session]:
     """As `attach`, for a model already bound to its family (which then keeps the head weights it has read)."""
     if (
@@ -96,11 +104,12 @@ def attach_family(
         raise MethodError(f"attach takes a method such as tangovlm.Tango(retention=0.1), not {pruner!r}")
     if positions not in POSITIONS:
         raise InputError(f"positions is {positions!r}: choose {' or '.join(map(repr, POSITIONS))}")
+    check_chunk_frames(chunk_frames)
     model, encoder = family.model, family.encoder
     if hasattr(encoder.get_video_features, _MARK):
         raise ModelError("the model is attached already: leave that context first")
     layers: Any = family.decoder.layers
-    session = Session(family, pruner, plan(pruner, len(layers)), timestamps, record, positions)
+    session = Session(family, pruner, plan(pruner, len(layers)), timestamps, record, positions, chunk_frames)
     family.check(pruner.name, session.needs, session.saliency)
     family.prepare(session.needs, session.saliency)
     with ExitStack() as undo:
@@ -109,7 +118,7 @@ def attach_family(
             (model, "generate", session.generate),
             (model, "prepare_inputs_for_generation", session.prepare_inputs),
         ):
-            undo.enter_context(_shadowed(owner, name, wrapper))
+            setattr(undo.enter_context(shadowed(owner, name, wrapper)), _MARK, True)
         hooks = [
             model.register_forward_pre_hook(session.before_forward, with_kwargs=True),
             model.register_forward_hook(session.after_forward, always_call=True),
@@ -127,24 +136,3 @@ def attach_family(
         for hook in hooks:
             undo.callback(hook.remove)
         yield session
-
-
-@contextmanager
-def _shadowed(owner: Any, name: str, wrapper: Callable[..., Any]) -> Iterator[None]:
-    """Hide a method of one instance behind a wrapper that gets the original as its first argument."""
-    original = getattr(owner, name)
-    replaced = vars(owner).get(name)
-
-    # `generate` selects arguments by the signature, which `wraps` keeps.
-    @functools.wraps(original)
-    def shadow(*args: Any, **kwargs: Any) -> Any:
-        return wrapper(original, *args, **kwargs)
-
-    setattr(shadow, _MARK, True)
-    setattr(owner, name, shadow)
-    try:
-        yield
-    finally:
-        delattr(owner, name)
-        if replaced is not None:
-            setattr(owner, name, replaced)

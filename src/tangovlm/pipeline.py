@@ -3,11 +3,11 @@
 decode (video/) -> pixels and prompt (families/) -> attach a method -> the model's own generate -> Answer
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from time import perf_counter
+from typing import Any
 
 import torch
 import transformers
@@ -15,21 +15,21 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from . import registry
+from . import registry, sources
 from .attach import attach_family
 from .errors import InputError, ModelError, TangoError
 from .families import checkpoint
 from .families.base import Family
+from .families.chunks import check_chunk_frames
 from .families.inputs import check_question
 from .inllm.base import Inside
 from .inllm.pair import Pair
 from .records import VideoRecord
 from .session import Session
+from .sources import Progress, Source
 from .tokens import Pruner
 from .video import Frames, decode
-
-Progress = Callable[[str, int, int], None]
-Result = TypeVar("Result")
+from .video.ahead import FramesChangedError
 
 BUILTIN = Path(__file__).parent / "tiny" / "weights"
 BUILTIN_NOTE = (
@@ -72,7 +72,8 @@ class Answer(str):
     tokens_before, tokens_after: visual tokens of the video, without the newline that is always kept.
     retention, method, segments: see `tangovlm.Selection` and the method's fields.
     tokens_per_layer: what each layer of the language model held, empty where nothing was pruned inside it.
-    timings_ms: decode (of the video), encode, prune, prefill, decode_tokens (of the answer).
+    timings_ms: decode (of the video, or waiting for it where both go on at once), encode, prune, prefill,
+        decode_tokens (of the answer).
     notes: fallbacks and what else one should know.
     model: name of the model. frames: what it saw. video: the record of `attach`, if asked for.
     """
@@ -173,6 +174,8 @@ def ask(
     progress: Progress | None = None,
     record: bool = False,
     positions: str = "contiguous",
+    chunk_frames: int | None = None,
+    overlap: bool | None = None,
 ) -> Answer:
     """Answer a question about a video, greedily.
 
@@ -185,7 +188,9 @@ def ask(
     frames: how many to take of the file; None for what the model is meant for.
     progress: called with a stage ("decode", "encode", "generate"), what is done and how much there is.
     record: keep what pictures need in `Answer.video`.
-    positions: see `tangovlm.attach`.
+    positions, chunk_frames: see `tangovlm.attach`.
+    overlap: encode the first frames of a file while the others are decoded, a few at a time; None for doing so on CUDA.
+        At retention 1.0, where the model runs untouched, it is not done.
 
     Raises
     ------
@@ -193,23 +198,59 @@ def ask(
         what the model computes.
     """
     check_question(question)
+    check_chunk_frames(chunk_frames)
     if isinstance(max_new_tokens, bool) or max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
     pruner = registry.method(method, retention=retention) if isinstance(method, str) else method
     llm = model if isinstance(model, VideoLLM) else load(model)
     report = progress or (lambda _stage, _done, _total: None)
-
-    clip, decode_ms = _timed(lambda: _frames(video, frames, llm, report))
+    call = _Call(llm, question, pruner, max_new_tokens, report, record, positions)
+    count = llm.default_frames if frames is None else frames
+    if overlap is None:
+        overlap = llm.family.device.type == "cuda"
+    if overlap and llm.family.streams and not isinstance(video, Frames) and getattr(pruner, "retention", 1) < 1:
+        few = min(chunk_frames or sources.FRAMES_AHEAD, sources.FRAMES_AHEAD)
+        try:
+            with sources.ahead(video, count, llm.family, llm.config, report) as source:
+                return call(source, few)
+        except FramesChangedError:
+            # Damaged: once more, and whole.
+            pass
+    start = perf_counter()
+    clip = video if isinstance(video, Frames) else _decode(video, count, llm, report)
+    decode_ms = 1000 * (perf_counter() - start)
     report("encode", 0, 1)
-    inputs, prepare_ms = _timed(lambda: model_inputs(llm, clip, question))
-    streamer = _Progress(report, max_new_tokens)
-    attached = attach_family(llm.family, pruner, timestamps=clip.timestamps_s, record=record, positions=positions)
-    with attached as session:
-        output = llm.model.generate(
-            **inputs, max_new_tokens=max_new_tokens, streamer=streamer, logits_processor=[_refuse_nan], **_GREEDY
-        )
-    text = llm.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
-    return _answer(text, llm, clip, session, {"decode": decode_ms, "prepare": prepare_ms})
+    return call(sources.whole(clip, decode_ms, llm.family, llm.config), chunk_frames)
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """The question of an `ask`, however its video gets to the model."""
+
+    llm: VideoLLM
+    question: str
+    pruner: Pruner | Inside | Pair
+    max_new_tokens: int
+    report: Progress
+    record: bool
+    positions: str
+
+    def __call__(self, source: Source, chunk_frames: int | None) -> Answer:
+        llm = self.llm
+        inputs = _inputs(llm, source.pixels, self.question)
+        streamer = _Progress(self.report, self.max_new_tokens)
+        options: dict[str, Any] = {"positions": self.positions, "chunk_frames": chunk_frames}
+        attached = attach_family(llm.family, self.pruner, timestamps=source.timestamps_s, record=self.record, **options)
+        with attached as session:
+            output = llm.model.generate(
+                **inputs,
+                max_new_tokens=self.max_new_tokens,
+                streamer=streamer,
+                logits_processor=[_refuse_nan],
+                **_GREEDY,
+            )
+        text = llm.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        return _answer(text, llm, source, session)
 
 
 # A checkpoint's sampling parameters would only draw warnings from greedy search.
@@ -241,36 +282,32 @@ class _Progress(BaseStreamer):  # type: ignore[misc] # transformers is not follo
         self._report("generate", self._total, self._total)
 
 
-def _frames(video: str | Path | Frames, count: int | None, llm: VideoLLM, report: Progress) -> Frames:
-    if isinstance(video, Frames):
-        return video
+def _decode(path: str | Path, frames: int, llm: VideoLLM, report: Progress) -> Frames:
     size = llm.family.frame_size(llm.config)
-    wanted = llm.default_frames if count is None else count
-    return decode(video, wanted, size=size, progress=lambda done, total: report("decode", done, total))
+    return decode(path, frames, size=size, progress=lambda done, total: report("decode", done, total))
 
 
 def model_inputs(llm: VideoLLM, clip: Frames, question: str) -> dict[str, Tensor]:
     """What the model's `generate` takes for one question about one clip, on the model's device."""
-    pixels = llm.family.pixels(clip.pixels.to(llm.family.device), llm.config)
+    return _inputs(llm, llm.family.pixels(clip.pixels.to(llm.family.device), llm.config), question)
+
+
+def _inputs(llm: VideoLLM, pixels: Tensor, question: str) -> dict[str, Tensor]:
     inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, question)
     return {name: tensor.to(llm.family.device) for name, tensor in inputs.items()}
 
 
-def _answer(text: str, llm: VideoLLM, clip: Frames, session: Session, before_ms: dict[str, float]) -> Answer:
+def _answer(text: str, llm: VideoLLM, source: Source, session: Session) -> Answer:
     seen = session.report
     (video,) = seen.videos
     answer = Answer(text)
     answer.tokens_before, answer.tokens_after = video.tokens_before, video.tokens_after
     answer.retention, answer.method, answer.segments = video.retention, video.method, video.segments
     answer.tokens_per_layer = video.tokens_per_layer
-    answer.timings_ms = {"decode": before_ms["decode"], **seen.timings_ms}
-    answer.timings_ms["encode"] += before_ms["prepare"]
+    answer.timings_ms = {"decode": source.decode_ms(), **seen.timings_ms}
+    answer.timings_ms["encode"] += source.prepare_ms()
+    clip = source.frames()
     answer.notes = (*clip.notes, *seen.notes, *((BUILTIN_NOTE,) if llm.builtin else ()))
     answer.model, answer.frames = llm.name, clip
     answer.video = session.videos[0] if session.videos else None
     return answer
-
-
-def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
-    start = time.perf_counter()
-    return work(), 1000 * (time.perf_counter() - start)

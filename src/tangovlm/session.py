@@ -39,12 +39,14 @@ class Session:
         timestamps: Any = None,
         record: bool = False,
         positions: str = "contiguous",
+        chunk_frames: int | None = None,
     ) -> None:
         self.family = family
         self.pruner = pruner
         self.plan = plan
         self.runner = None if plan.inside is None else Runner(family.decoder, plan.inside, plan.cuts)
         self.original_positions = positions == "original"
+        self.chunk_frames = chunk_frames
         self._records = Records(record)
         self._given = None if timestamps is None else times.given(timestamps)
         self._from_metadata: list[Tensor | None] | None = None
@@ -91,14 +93,16 @@ class Session:
         grids = self.family.grids(*args, **kwargs)
         self._grids = grids
         if self.plan.before is None:
+            # Where nothing is pruned, dividing the call could change a bit of the stock result: only on request.
+            whole = sum(grid.frames for grid in grids)
             with self._clock.stage("encode"):
-                output = original(*args, **kwargs)
+                output = self.family.encode(original, self.chunk_frames or whole, *args, **kwargs)
             for grid in grids:
                 self._keep_all(grid)
             return output
         as_tuple = kwargs.pop("return_dict", None) is False
         with self._clock.stage("encode"), self.family.observe(self.needs, self.saliency) as signals:
-            output = original(*args, return_dict=True, **kwargs)
+            output = self.family.encode(original, self.chunk_frames, *args, return_dict=True, **kwargs)
         features = output.pooler_output
         pruned = [self._prune(tokens, rows) for tokens, rows in self._tokens(features, grids, signals)]
         output.pooler_output = torch.stack(pruned) if isinstance(features, Tensor) else type(features)(pruned)

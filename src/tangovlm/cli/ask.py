@@ -79,11 +79,19 @@ def ask(
     positions: Annotated[
         Positions, typer.Option(help="Position ids of the kept tokens: without gaps, or as in the unpruned prompt.")
     ] = Positions.CONTIGUOUS,
+    chunk_frames: Annotated[
+        int | None,
+        typer.Option(
+            help="The most frames that the vision encoder sees at a time; left out, what the device holds easily.",
+            show_default=False,
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.")] = 64,
 ) -> None:
     """Ask a question about a video, with a fraction of its visual tokens."""
     check_question(question)
     check_at_least_one("--frames", frames)
+    check_at_least_one("--chunk-frames", chunk_frames)
     check_at_least_one("--max-new-tokens", max_new_tokens)
     pruner = registry.method(method, retention=retention)
     check_video(video)
@@ -91,7 +99,15 @@ def ask(
         check_report(report, video)
     with only_results():
         llm = load(model, device=device(device_name), dtype=dtype, saliency=saliency, head_weights=head_weights)
-        run = Run(video, llm, frames, max_new_tokens, record=report is not None, positions=positions.value)
+        run = Run(
+            video,
+            llm,
+            frames,
+            max_new_tokens,
+            record=report is not None,
+            positions=positions.value,
+            chunk_frames=chunk_frames,
+        )
         exchange = _compared(run, question, pruner) if compare else Exchange(question, run(question, pruner))
         if report is not None:
             shown = {
@@ -142,6 +158,7 @@ class Run:
     max_new_tokens: int
     record: bool
     positions: str = "contiguous"
+    chunk_frames: int | None = None
 
     def __call__(self, question: str, pruner: Pruner, words: str = "", **changes: Any) -> Answer:
         """Ask; `words` go before the bars' own, `changes` are keywords of `pipeline.ask` for this one time."""
@@ -152,6 +169,7 @@ class Run:
             "max_new_tokens": self.max_new_tokens,
             "record": self.record,
             "positions": self.positions,
+            "chunk_frames": self.chunk_frames,
         } | changes
         with stage_bars(words) as progress:
             return pipeline.ask(self.video, question, model=self.llm, method=pruner, progress=progress, **options)

@@ -5,7 +5,7 @@ which signals its vision encoder gives away, and how a question about a video be
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, ModelError
 from ..tokens import VideoTokens
+from . import chunks
 
 SaliencyKind = Literal["p-attn", "attn"]
 SALIENCY_KINDS: tuple[str, ...] = get_args(SaliencyKind)
@@ -68,6 +69,8 @@ class Family(ABC):
     default_frames: ClassVar[int]
     gives: ClassVar[frozenset[str]] = frozenset({"saliency", "timestamps", "frame_features", "keys"})
     saliency_kinds: ClassVar[tuple[str, ...]] = SALIENCY_KINDS
+    streams: ClassVar[bool] = False
+    """Whether `streamed` can be called."""
 
     def __init__(self, model: Any, *, saliency: str | None = None, head_weights: str | Path | None = None) -> None:
         if saliency is not None and saliency not in SALIENCY_KINDS:
@@ -100,6 +103,48 @@ class Family(ABC):
     @abstractmethod
     def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
         """Token grids of the videos in a call of `get_video_features`, from its arguments."""
+
+    @property
+    @abstractmethod
+    def frame_bytes(self) -> int:
+        """Working memory of one frame between its pixels and its features, roughly."""
+
+    def encode(self, original: Callable[..., Any], chunk_frames: int | None, *args: Any, **kwargs: Any) -> Any:
+        """What the stock `get_video_features` gives, made of a few frames at a time.
+
+        The result is that of the undivided call up to rounding (a matrix product of another size may add in another
+        order), without the hidden states that stock code collects for itself. A call that is a single chunk is the
+        stock one.
+
+        Parameters
+        ----------
+        original: the stock `get_video_features`; args, kwargs: of the call.
+        chunk_frames: the most frames at a time, those of all videos in a row; None for what the device holds easily.
+
+        Raises
+        ------
+        InputError: a CUDA device that is out of memory.
+        """
+        frames = sum(grid.frames for grid in self.grids(*args, **kwargs))
+        device = self.device
+        at_once = min(frames, chunk_frames or chunks.frames_at_once(self.frame_bytes, device))
+        with chunks.memory_guard(at_once, self.frame_bytes, device):
+            if at_once == frames:
+                return original(*args, **kwargs)
+            as_tuple = kwargs.pop("return_dict", None) is False
+            output = self.encode_chunks(original, chunks.bounds(frames, at_once), *args, return_dict=True, **kwargs)
+        return output.to_tuple() if as_tuple else output
+
+    @abstractmethod
+    def encode_chunks(
+        self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
+    ) -> Any:
+        """See `encode`.
+
+        Parameters
+        ----------
+        bounds: (start, stop) of each chunk, at least two.
+        """
 
     def kind(self, wanted: str | None = None) -> str:
         """Which saliency to take: the family's if it was given one, else the one that is wanted, else p-attn."""
@@ -154,7 +199,10 @@ class Family(ABC):
 
     @abstractmethod
     def observe(self, needs: frozenset[str], kind: str | None = None) -> AbstractContextManager[Signals]:
-        """Within the context, the signals of the vision encoder's next call are collected into what it yields."""
+        """Within the context, signals of the vision encoder are collected; what it yields has them when it ends.
+
+        Several calls within it, such as those for chunks of frames, follow each other along the first dimension.
+        """
 
     @abstractmethod
     def sinks(self, grid: Grid) -> tuple[int, ...] | None:
@@ -163,6 +211,19 @@ class Family(ABC):
     @abstractmethod
     def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
         """Model inputs of one video from uint8 frames ``(T, 3, H, W)`` and the checkpoint's preprocessor config."""
+
+    def streamed(
+        self, frames: int, config: Mapping[str, Any], take: Callable[[int, int], Tensor]
+    ) -> AbstractContextManager[Tensor]:
+        """Within the context, what `pixels` would give, filled in as the vision tower asks for it; for one call.
+
+        Parameters
+        ----------
+        frames: of the video.
+        config: see `pixels`.
+        take: gives the uint8 frames ``(n, 3, H, W)`` from one to another, called in order.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.streams is False")
 
     @abstractmethod
     def frame_size(self, config: Mapping[str, Any]) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """LLaVA-OneVision: SigLIP tower, two-layer projector, bilinear pooling to half the side, a newline after the video."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from ..errors import ModelError
 from ..registry import register_family
 from ..signals.saliency import PoolingHead, mean_attention, mean_keys, pool_to_grid
 from ..signals.sinks import sinks_for_grid
+from . import chunks
 from .base import Family, Grid, Signals
 from .checkpoint import complete
 from .head_weights import load_head_weights
@@ -20,6 +22,9 @@ from .inputs import PixelSpec, chat_prompt, prepare_pixels
 _PUBLISHED_HEAD = "google/siglip-so400m-patch14-384"
 _PUBLISHED_WIDTH = 1152
 _PIXELS = PixelSpec(size=(384, 384), mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+
+# Parts of the signals, one a call of the tower, under the names of `Signals`.
+Found: TypeAlias = dict[str, list[Tensor]]
 
 
 @register_family("LlavaOnevisionForConditionalGeneration")
@@ -31,6 +36,7 @@ class LlavaOnevision(Family):
     """
 
     default_frames = 32
+    streams = True
 
     @classmethod
     def load_model(cls, source: str, **options: Any) -> Any:
@@ -61,12 +67,34 @@ class LlavaOnevision(Family):
 
     def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
         """All videos of a batch have the same number of frames: pixels are ``(videos, T, 3, height, width)``."""
-        # 5.17 calls it pixel_values.
-        pixels = (
-            args[0] if args else kwargs["pixel_values_videos" if "pixel_values_videos" in kwargs else "pixel_values"]
-        )
+        pixels = args[0] if args else kwargs[_pixels_name(kwargs)]
         half = (self.side + 1) // 2
         return [Grid(pixels.shape[1], half, half)] * pixels.shape[0]
+
+    @property
+    def frame_bytes(self) -> int:
+        """See `Family.frame_bytes`: the MLP of a layer of the tower, or projector and pooling where they take more."""
+        vision, text = self.model.config.vision_config, self.model.config.text_config
+        width = max(2 * vision.hidden_size + 2 * vision.intermediate_size, vision.hidden_size + 3 * text.hidden_size)
+        return int(self.side**2 * width * self.encoder.dtype.itemsize)
+
+    def encode_chunks(
+        self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
+    ) -> Any:
+        """See `Family.encode_chunks`: the frames of a chunk pass for a video of their own."""
+        pixels, args = (args[0], args[1:]) if args else (kwargs.pop(_pixels_name(kwargs)), ())
+        parts, rows = [], []
+        for start, stop in bounds:
+            output = original(pixels.flatten(0, 1)[None, start:stop], *args, **kwargs)
+            part = chunks.fields(output, kwargs)
+            features = part.pop("pooler_output")[0]
+            tokens = Grid(stop - start, (self.side + 1) // 2, (self.side + 1) // 2).tokens
+            rows.append(features[:tokens])
+            parts.append(part)
+        videos = torch.cat(rows).view(pixels.shape[0], -1, features.shape[-1])
+        newline = features[tokens:].expand(pixels.shape[0], -1, -1)
+        joined = {name: chunks.join([part[name] for part in parts]) for name in parts[0]}
+        return type(output)(**joined, pooler_output=torch.cat([videos, newline], dim=1))
 
     def videos(self, input_ids: Tensor, grids: Sequence[Grid]) -> Tensor:
         """See `Family.videos`: all videos of a call are alike, and each is followed by its newline."""
@@ -89,20 +117,23 @@ class LlavaOnevision(Family):
         """See `Family.observe`. Hooks only: the tower keeps its attention implementation."""
         signals, kind = Signals(), self.kind(kind)
         layer = self.tower.encoder.layers[-1].self_attn
+        found: Found = defaultdict(list)
         query: list[Tensor] = []
         hooks = []
         if self._wants_head(needs, kind):
-            hooks.append(self.tower.post_layernorm.register_forward_hook(self._on_hidden(signals, needs, kind)))
+            hooks.append(self.tower.post_layernorm.register_forward_hook(self._on_hidden(found, needs, kind)))
         wants_attention = "saliency" in needs and kind == "attn"
         if wants_attention:
             hooks.append(layer.q_proj.register_forward_hook(lambda _module, _args, output: query.append(output)))
         if wants_attention or "keys" in needs:
-            hooks.append(layer.k_proj.register_forward_hook(self._on_key(signals, needs, query)))
+            hooks.append(layer.k_proj.register_forward_hook(self._on_key(found, needs, query)))
         try:
             yield signals
         finally:
             for hook in hooks:
                 hook.remove()
+        for name, parts in found.items():
+            setattr(signals, name, torch.cat(parts))
 
     @cached_property
     def head(self) -> PoolingHead:
@@ -144,25 +175,26 @@ class LlavaOnevision(Family):
     def _wants_head(self, needs: frozenset[str], kind: str) -> bool:
         return "frame_features" in needs or ("saliency" in needs and kind == "p-attn")
 
-    def _on_hidden(self, signals: Signals, needs: frozenset[str], kind: str) -> Callable[..., None]:
+    def _on_hidden(self, found: Found, needs: frozenset[str], kind: str) -> Callable[..., None]:
         @torch.no_grad()
         def hook(_module: nn.Module, args: tuple[Tensor, ...], _output: Tensor) -> None:
             scores, pooled = self.head(args[0], pool="frame_features" in needs)
-            signals.frame_features = pooled
+            if pooled is not None:
+                found["frame_features"].append(pooled)
             if "saliency" in needs and kind == "p-attn":
-                signals.saliency = self._to_grid(scores)
+                found["saliency"].append(self._to_grid(scores))
 
         return hook
 
-    def _on_key(self, signals: Signals, needs: frozenset[str], query: list[Tensor]) -> Callable[..., None]:
+    def _on_key(self, found: Found, needs: frozenset[str], query: list[Tensor]) -> Callable[..., None]:
         heads = self.tower.encoder.layers[-1].self_attn.num_heads
 
         @torch.no_grad()
         def hook(_module: nn.Module, _args: tuple[Tensor, ...], key: Tensor) -> None:
             if query:
-                signals.saliency = self._to_grid(mean_attention(query.pop(), key, heads))
+                found["saliency"].append(self._to_grid(mean_attention(query.pop(), key, heads)))
             if "keys" in needs:
-                signals.keys = pool_to_grid(mean_keys(key, heads), self.side)
+                found["keys"].append(pool_to_grid(mean_keys(key, heads), self.side))
 
         return hook
 
@@ -177,6 +209,24 @@ class LlavaOnevision(Family):
         """``(1, T, 3, height, width)`` float32."""
         return prepare_pixels(frames, PixelSpec.from_config(config, _PIXELS))[None]
 
+    @contextmanager
+    def streamed(self, frames: int, config: Mapping[str, Any], take: Callable[[int, int], Tensor]) -> Iterator[Tensor]:
+        """See `Family.streamed`."""
+        spec = PixelSpec.from_config(config, _PIXELS)
+        pixels = torch.empty(1, frames, 3, *spec.size, device=self.device)
+        filled = 0
+
+        def fill(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            nonlocal filled
+            start, filled = filled, filled + len(args[0])
+            args[0].copy_(prepare_pixels(take(start, filled).to(self.device, non_blocking=True), spec))
+
+        hook = self.encoder.vision_tower.register_forward_pre_hook(fill)
+        try:
+            yield pixels
+        finally:
+            hook.remove()
+
     def inputs(self, tokenizer: Any, template: str | None, pixels: Tensor, question: str) -> dict[str, Tensor]:
         """See `Family.inputs`: the video is ``T * ceil(side / 2) ** 2`` placeholders and one for the newline."""
         video_token = tokenizer.convert_ids_to_tokens(self.model.config.video_token_index)
@@ -189,3 +239,8 @@ class LlavaOnevision(Family):
             "attention_mask": encoded["attention_mask"],
             "pixel_values_videos": pixels,
         }
+
+
+def _pixels_name(kwargs: Mapping[str, Any]) -> str:
+    """Keyword of the pixels in a call of `get_video_features`; 5.17 has another one."""
+    return "pixel_values_videos" if "pixel_values_videos" in kwargs else "pixel_values"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..kernels.st_rope import Rotation, Tables, rotate_rows, scaled_rows
+from ..kernels.st_rope import Rotation, Tables, rotate_rows, unit_rows
 
 Sections = tuple[int, int, int]
 
@@ -108,10 +108,9 @@ class Points:
 
     def of(self, index: Tensor) -> Tensor:
         """``(M, D)``: the points of tokens ``index (M,)``, in the type of ``norms``."""
-        scale = self.norms.reciprocal()
         if self.tables is None:
-            return scaled_rows(self.features, index, scale)
-        return rotate_rows(self.features, index, scale, self.tables)
+            return unit_rows(self.features, index, self.norms)
+        return rotate_rows(self.features, index, self.norms, self.tables)
 
 
 def _table(position: Tensor, half: int, base: float, dtype: torch.dtype) -> Rotation:

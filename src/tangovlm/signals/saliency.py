@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Largest attention map or float32 copy of hidden states held at once, in elements (128 MiB).
-CHUNK_ELEMENTS = 2**25
+# Largest attention map or float32 copy of hidden states held at once, in elements (16 MiB).
+CHUNK_ELEMENTS = 2**22
 
 
 def fold_probe(probe: Tensor, in_proj_weight: Tensor, in_proj_bias: Tensor, heads: int) -> Tensor:
@@ -66,7 +66,7 @@ def mean_attention(query_FPC: Tensor, key_FPC: Tensor, heads: int) -> Tensor:
 
 def mean_keys(key_FPC: Tensor, heads: int) -> Tensor:
     """Keys of one layer averaged over heads: ``(F, P, C / A)`` float32."""
-    return torch.mean(key_FPC.float().view(*key_FPC.shape[:2], heads, -1), dim=2)
+    return torch.mean(key_FPC.view(*key_FPC.shape[:2], heads, -1), dim=2, dtype=torch.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
 import av
 import torch
@@ -18,6 +19,16 @@ from .sample import Timeline, uniform
 from .source import MAX_MEGAPIXELS, MAX_PIXELS, local_file
 
 Progress = Callable[[int, int], None]
+
+
+class Watch(Protocol):
+    """Is told what there is of a clip while it is decoded; what it raises ends the decoding."""
+
+    def planned(self, timestamps_s: Tensor) -> None:
+        """The times of the frames that will be taken, unless the file is damaged."""
+
+    def arrived(self, pictures: Tensor, count: int) -> None:
+        """The first `count` of `pictures (T, 3, H, W)` are there for good."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,8 @@ def decode(
     *,
     size: tuple[int, int] | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
+    pin_memory: bool = False,
 ) -> Frames:
     """Take `frames` frames uniformly over a whole clip by presentation time.
 
@@ -60,6 +73,8 @@ def decode(
     size: `(H, W)` of the upright frames, scaled while decoding (bicubic) without keeping the aspect ratio; None =
         that of the clip.
     progress: called with (frames done, frames in all) before the first frame and after each.
+    watch: told of the frames one by one.
+    pin_memory: keep the frames where a CUDA device can fetch them by itself.
 
     Raises
     ------
@@ -71,13 +86,15 @@ def decode(
     with Reader(file) as reader:
         timeline = reader.timeline()
         times = [timeline.pts[place] for place in uniform(timeline.pts, frames)]
-        upright = Upright(size)
-        pictures, shown = _take(reader, times, timeline, upright, progress)
         clock = _clock(reader.stream, timeline)
+        if watch is not None:
+            watch.planned(clock.seconds(times))
+        upright = Upright(size)
+        pictures, shown = _take(reader, times, timeline, upright, progress, watch, pin_memory)
         notes = _notes(reader, timeline, frames, len(shown), upright, clock)
     return Frames(
         pixels=pictures,
-        timestamps_s=torch.tensor([float(pts * clock.tick_s) for pts in shown], dtype=torch.float64),
+        timestamps_s=clock.seconds(shown),
         fps=clock.fps,
         duration_s=clock.duration_s,
         notes=notes,
@@ -91,6 +108,10 @@ class _Clock:
     tick_s: Fraction
     fps: float | None
     duration_s: float
+
+    def seconds(self, ticks: list[int]) -> Tensor:
+        """`(T,)` float64."""
+        return torch.tensor([float(pts * self.tick_s) for pts in ticks], dtype=torch.float64)
 
 
 def _clock(stream: VideoStream, timeline: Timeline) -> _Clock:
@@ -114,7 +135,13 @@ def _check_size(size: tuple[int, int] | None) -> None:
 
 
 def _take(
-    reader: Reader, times: list[int], timeline: Timeline, upright: Upright, progress: Progress | None
+    reader: Reader,
+    times: list[int],
+    timeline: Timeline,
+    upright: Upright,
+    progress: Progress | None,
+    watch: Watch | None,
+    pin_memory: bool,
 ) -> tuple[Tensor, list[int]]:
     """`(T, 3, H, W)` pictures and the ticks of each; fewer than `times` where damage made a frame come twice."""
     pictures = torch.empty(0, dtype=torch.uint8)
@@ -125,9 +152,12 @@ def _take(
         if frame.pts is not None and (not shown or frame.pts > shown[-1]):
             picture = torch.from_numpy(upright(frame).copy())
             if not shown:
-                pictures = torch.empty((len(times), 3, *picture.shape[:2]), dtype=torch.uint8)
+                size = (len(times), 3, *picture.shape[:2])
+                pictures = torch.empty(size, dtype=torch.uint8, pin_memory=pin_memory)
             pictures[len(shown)] = picture.permute(2, 0, 1)
             shown.append(frame.pts)
+            if watch is not None:
+                watch.arrived(pictures, len(shown))
         if progress is not None:
             progress(done, len(times))
     return pictures[: len(shown)], shown

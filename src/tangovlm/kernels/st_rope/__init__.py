@@ -3,14 +3,14 @@
 from torch import Tensor, float32
 
 from ..dispatch import variant
-from .pytorch import rotate_rows_torch, scaled_rows
+from .pytorch import rotate_rows_torch, unit_rows
 from .tables import Rotation, Tables
 
-__all__ = ["Rotation", "Tables", "rotate_rows", "scaled_rows"]
+__all__ = ["Rotation", "Tables", "rotate_rows", "unit_rows"]
 
 
-def rotate_rows(features: Tensor, index: Tensor, scale: Tensor, tables: Tables) -> Tensor:
-    """Tokens ``features[index]``, each times its scale, rotated by its time and its place in the grid.
+def rotate_rows(features: Tensor, index: Tensor, norms: Tensor, tables: Tables) -> Tensor:
+    """Tokens ``features[index]``, each divided by its norm and rotated by its time and its place in the grid.
 
     Inside a block of d channels, channels k and k + d // 2 are rotated by the angle of column k of the block's table;
     an odd last channel is not rotated.
@@ -19,13 +19,13 @@ def rotate_rows(features: Tensor, index: Tensor, scale: Tensor, tables: Tables) 
     ----------
     features: ``(N, D)``, any floating type, in raster order.
     index: ``(M,)`` int64.
-    scale: ``(N,)`` float32 or float64; one over the norm gives rotated unit tokens.
-    tables: in the type of ``scale``.
+    norms: ``(N,)`` float32 or float64, never zero.
+    tables: in the type of ``norms``.
 
-    Returns ``(M, D)`` in the type of ``scale``.
+    Returns ``(M, D)`` in the type of ``norms``.
     """
-    if scale.dtype == float32 and variant(features.device) == "triton":
+    if norms.dtype == float32 and variant(features.device) == "triton":
         from .triton import rotate_rows_triton
 
-        return rotate_rows_triton(features, index, scale, tables)
-    return rotate_rows_torch(features, index, scale, tables)
+        return rotate_rows_triton(features, index, norms, tables)
+    return rotate_rows_torch(features, index, norms, tables)

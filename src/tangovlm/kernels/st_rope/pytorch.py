@@ -1,4 +1,4 @@
-"""Gathering, scaling and rotating tokens, a slab of rows at a time, so that what is in between stays in the cache."""
+"""Gathering, normalising and rotating tokens, a slab of rows at a time, so that what is in between stays in the cache."""
 
 import torch
 from torch import Tensor
@@ -8,18 +8,18 @@ from .tables import Tables
 _SLAB_ELEMENTS = 1 << 20  # 4 MiB in float32
 
 
-def rotate_rows_torch(features: Tensor, index: Tensor, scale: Tensor, tables: Tables) -> Tensor:
+def rotate_rows_torch(features: Tensor, index: Tensor, norms: Tensor, tables: Tables) -> Tensor:
     """See `tangovlm.kernels.st_rope.rotate_rows`."""
-    rotated = scale.new_empty(len(index), features.shape[1])
+    rotated = norms.new_empty(len(index), features.shape[1])
     step = max(1, _SLAB_ELEMENTS // features.shape[1])
     for part, some in zip(torch.split(rotated, step), torch.split(index, step), strict=True):
-        _rotate(scaled_rows(features, some, scale), some, tables, part)
+        _rotate(unit_rows(features, some, norms), some, tables, part)
     return rotated
 
 
-def scaled_rows(features: Tensor, index: Tensor, scale: Tensor) -> Tensor:
-    """``features[index]``, each row times its scale, in the type of ``scale (N,)``."""
-    return features.index_select(0, index).to(scale.dtype).mul_(scale[index, None])
+def unit_rows(features: Tensor, index: Tensor, norms: Tensor) -> Tensor:
+    """``features[index]``, each row divided by its norm, in the type of ``norms (N,)``."""
+    return features.index_select(0, index).to(norms.dtype).div_(norms[index, None])
 
 
 def _rotate(tokens: Tensor, index: Tensor, tables: Tables, rotated: Tensor) -> None:

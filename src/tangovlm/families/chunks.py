@@ -1,0 +1,86 @@
+"""The frames of a call in chunks: how many the vision encoder sees at a time, and its outputs put together again."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+# Working memory of a chunk. On CUDA a share of the device, which many times over fills it with work; the whole memory
+# counts and not the free one, as the size of a matrix product may touch its last bit, and results must not depend on
+# what else is running.
+_CUDA_SHARE = 16
+# One frame keeps a CPU busy; more only cost memory.
+_CPU_BYTES = 2**29
+_OPTIONAL = ("hidden_states", "attentions")
+
+
+def frames_at_once(frame_bytes: int, device: torch.device) -> int:
+    """Frames of a chunk, at least 1, by the size of the device.
+
+    Parameters
+    ----------
+    frame_bytes: working memory that one frame takes.
+    """
+    total = _CPU_BYTES
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory // _CUDA_SHARE
+    return max(1, total // frame_bytes)
+
+
+def check_chunk_frames(chunk_frames: object) -> None:
+    """Raise `InputError` unless it is None or a whole number of at least 1."""
+    whole = isinstance(chunk_frames, int) and not isinstance(chunk_frames, bool)
+    if chunk_frames is not None and not (whole and chunk_frames >= 1):  # type: ignore[operator] # whole: an int
+        raise InputError(f"chunk_frames is {chunk_frames!r}: give a whole number of at least 1, or None")
+
+
+def bounds(frames: int, at_most: int) -> list[tuple[int, int]]:
+    """(start, stop) of as few chunks as possible, of sizes that differ by at most one, the larger ones first.
+
+    >>> bounds(7, 3)
+    [(0, 3), (3, 5), (5, 7)]
+    """
+    chunks = -(-frames // at_most)
+    size, larger = divmod(frames, chunks)
+    cuts = [number * size + min(number, larger) for number in range(chunks + 1)]
+    return list(pairwise(cuts))
+
+
+def fields(output: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the output of a chunk is kept: hidden states and attentions only if the caller asked for them.
+
+    Stock code collects hidden states for itself. Holding those of all frames is what chunks are there to avoid.
+    """
+    return {name: value for name, value in output.items() if name not in _OPTIONAL or options.get(f"output_{name}")}
+
+
+def join(parts: Sequence[Any]) -> Any:
+    """Tensors of all chunks one after another along their first dimension, also inside of tuples; None stays None."""
+    if isinstance(parts[0], Tensor):
+        return torch.cat(list(parts))
+    return None if parts[0] is None else tuple(join(entries) for entries in zip(*parts, strict=True))
+
+
+@contextmanager
+def memory_guard(frames: int, frame_bytes: int, device: torch.device) -> Iterator[None]:
+    """Turn running out of memory within into an error that says how to mend it.
+
+    Parameters
+    ----------
+    frames: that are encoded at once.
+
+    Raises
+    ------
+    InputError: the device's memory is too small.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        wanted = f"encoding {frames} frames at once takes about {frames * frame_bytes / 1e9:.1f} GB"
+        mend = f"give chunk_frames={max(1, frames // 4)}" if frames > 1 else "free memory, or use a smaller model"
+        raise InputError(f"{device} is out of memory: {wanted} beside the model; {mend}") from error
