@@ -15,7 +15,7 @@ from .settle import Estimate, log_score, mean_of_sorted, settle_labels, settle_o
 from .tiles import KEPT_ELEMENTS, Rows, Tiles
 
 # Points of small pools that are worked on at a time, in coordinates: 16 MiB in float32, which a CPU's cache holds.
-_RUN_ELEMENTS = 1 << 21
+_RUN_ELEMENTS = 1 << 22
 
 
 def dpc_knn_torch(
@@ -46,6 +46,8 @@ def _runs(sizes: Sequence[int], centers: Sequence[int], dim: int) -> Iterator[tu
     for (n, m), group in groupby(zip(sizes, centers, strict=True)):
         left = len(list(group))
         at_once = max(1, min(_RUN_ELEMENTS // (n * dim), KEPT_ELEMENTS // (n * n)))
+        # Each thread takes whole pools: no thread is to wait for another.
+        at_once -= at_once % torch.get_num_threads() if at_once > torch.get_num_threads() else 0
         while left:
             yield n, m, min(left, at_once)
             left -= min(left, at_once)
