@@ -46,7 +46,7 @@ contracts: $(DEV)
 	$(BIN)/lint-imports
 
 bench: $(RUNTIME)
-	$(BIN)/python benchmarks/prune.py
+	$(BIN)/tangovlm bench prune --shape 32,14,14,3584
 
 dev: $(DEV)
 

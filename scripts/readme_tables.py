@@ -9,12 +9,16 @@ from functools import cache
 from pathlib import Path
 
 from tangovlm import registry
+from tangovlm.bench import flops, prune, scale, tables, ttft
 from tangovlm.cli.methods import MethodCard, cards
 from tangovlm.evaluate.summary import finished, overview, page
 
 ROOT = Path(__file__).resolve().parent.parent
 README, BENCHMARK = ROOT / "README.md", ROOT / "docs" / "benchmark.md"
-RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.jsonl*"))
+PERFORMANCE = ROOT / "docs" / "performance.md"
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.jsonl.gz"))
+BENCHES = {"prune": prune, "scale": scale, "ttft": ttft, "flops": flops}
+"""Command of `tangovlm bench` to its module; results are in benchmarks/results/bench-COMMAND.jsonl."""
 
 
 def methods_table() -> str:
@@ -35,6 +39,17 @@ def settings_table(name: str) -> str:
     card = next(card for card in cards() if card.name == name)
     lines = ["| field | default |", "|---|---|"]
     return "\n".join(lines + [f"| `{field}` | `{default!r}` |" for field, default in card.parameters.items()])
+
+
+def bench_tables(folder: Path) -> dict[str, str]:
+    """A table for each benchmark that has results."""
+    found = {}
+    for name, bench in BENCHES.items():
+        path = folder / f"bench-{name}.jsonl"
+        if path.exists():
+            rows = tables.read(path, bench.KEYS)
+            found[f"bench {name}"] = f"{tables.markdown(rows, bench.COLUMNS)}\n\n{tables.origin(rows)}"
+    return found
 
 
 def tree() -> str:
@@ -58,6 +73,9 @@ def generated() -> dict[Path, dict[str, str]]:
         pages[BENCHMARK][f"benchmark-{of.name}"] = page(of, lines, headers, look=True).rstrip()
         if of.name == "methods":
             pages[README]["benchmark"] = overview(lines)
+    if parts := bench_tables(ROOT / "benchmarks" / "results"):
+        pages[PERFORMANCE] = parts
+        pages[README]["bench"] = parts["bench prune"]
     for card in cards():
         pages[ROOT / "docs" / "methods" / f"{card.name}.md"] = {"settings": settings_table(card.name)}
     return pages

@@ -1,8 +1,15 @@
-"""What all tests share: one hypothesis profile, reproducible where a red run must be repeated elsewhere."""
+"""What all tests share: one hypothesis profile, reproducible where a red run must be repeated elsewhere.
+
+Where there is no CUDA device, kernels in Triton run on its interpreter: Triton wants to know when it is imported.
+"""
 
 import os
 
+import torch
 from hypothesis import HealthCheck, settings
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 settings.register_profile(
     "tangovlm",

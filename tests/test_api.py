@@ -10,9 +10,23 @@ import tangovlm
 from tangovlm.cli import app
 
 COMMANDS = {
+    "bench prune": {
+        "--shape", "--retention", "--video", "--dtype", "--reference", "--repeats", "--device", "--threads", "--out",
+        "--json", "--help",
+    },
+    "bench scale": {
+        "--shape", "--frames", "--batch", "--retention", "--video", "--dtype", "--repeats", "--device", "--threads",
+        "--out", "--json", "--help",
+    },
+    "bench ttft": {
+        "--size", "--model", "--frames", "--batch", "--retention", "--dtype", "--repeats", "--device", "--threads",
+        "--out", "--json", "--help",
+    },
+    "bench flops": {"--size", "--frames", "--retention", "--out", "--json", "--help"},
     "ask": {
         "video", "question", "--model", "--method", "--retention", "--frames", "--compare", "--report", "--json",
-        "--device", "--dtype", "--head-weights", "--saliency", "--positions", "--max-new-tokens", "--help",
+        "--device", "--dtype", "--head-weights", "--saliency", "--positions", "--chunk-frames",
+        "--max-new-tokens", "--help",
     },
     "demo": {"--output-dir", "--json", "--help"},
     "eval": {
@@ -32,7 +46,12 @@ def surface() -> dict[str, set[str]]:
         parameters = command.get_params(context)
         return {parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.name for parameter in parameters}
 
-    return {name: names(command) for name, command in root.commands.items()}
+    found = {}
+    for name, command in root.commands.items():
+        parts = getattr(command, "commands", None)
+        # A group is no command of its own; its parts are.
+        found |= {name: names(command)} if parts is None else {f"{name} {part}": names(parts[part]) for part in parts}
+    return found
 
 
 def parameters(function: Any) -> list[str]:

@@ -12,6 +12,8 @@ import torch
 
 import tangovlm
 from tangovlm import registry
+from tangovlm.bench import flops
+from tangovlm.bench.tables import append
 
 from .test_api import surface
 
@@ -46,6 +48,21 @@ def test_drift_is_noticed() -> None:
     assert tables.filled(stale, tables.generated()[ROOT / "README.md"]) == README != stale
 
 
+def test_results_of_a_benchmark_make_a_table(tmp_path: Path) -> None:
+    rows = list(flops.run(size="tiny", frames=1, retentions=(1.0, 0.5), progress=lambda words: None))
+    append(tmp_path / "bench-flops.jsonl", rows)
+    parts = load_tables().bench_tables(tmp_path)
+    assert list(parts) == ["bench flops"]
+    assert "| 1.0 | 196 |" in parts["bench flops"]
+    assert "| 0.5 | 98 |" in parts["bench flops"]
+    assert parts["bench flops"].endswith(f"torch {torch.__version__}.")
+
+
+def test_results_of_benchmarks_are_known() -> None:
+    known = {f"bench-{name}.jsonl" for name in load_tables().BENCHES}
+    assert {path.name for path in (ROOT / "benchmarks" / "results").glob("bench-*")} <= known
+
+
 def test_every_method_and_model_is_in_the_readme() -> None:
     for name in registry.methods():
         assert f"docs/methods/{name}.md" in README
@@ -75,7 +92,8 @@ def test_commands_in_the_readme_exist() -> None:
     lines = re.findall(r"^    tangovlm (.+)$", README, re.MULTILINE)
     assert len(lines) >= 3
     for line in lines:
-        name, *words = shlex.split(line)
+        name = next(name for name in commands if f"{line} ".startswith(f"{name} "))
+        words = shlex.split(line.removeprefix(name))
         assert {word for word in words if word.startswith("--")} <= commands[name]
     options = set(re.findall(r"`(--[\w-]+)", README)) - {"--check"}
     assert options <= set.union(*commands.values())

@@ -11,11 +11,19 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 @pytest.mark.parametrize("installed", [True, False])
 def test_triton_runs_on_cuda_where_it_is_installed(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "_has_triton", lambda: installed)
+    monkeypatch.setattr(dispatch, "_capability", lambda _device: (8, 0))
     assert variant(CPU) == "torch"
     assert fallback_note(CPU) == ()
     assert variant(CUDA) == ("triton" if installed else "torch")
     assert bool(fallback_note(CUDA)) is not installed
     assert all("pip install triton" in note for note in fallback_note(CUDA))
+
+
+def test_old_devices_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_has_triton", lambda: True)
+    monkeypatch.setattr(dispatch, "_capability", lambda _device: (7, 5))
+    assert variant(CUDA) == "torch"
+    assert fallback_note(CUDA) == (dispatch.OLD_DEVICE,)
 
 
 def test_the_note_of_a_missing_kernel_reaches_the_selection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import tangovlm
 from tangovlm.errors import TangoError
 
 from .ask import ask
+from .bench import bench
 from .demo import demo
 from .eval import evaluate
 from .methods import methods
@@ -32,6 +33,7 @@ app.command()(ask)
 app.command()(demo)
 app.command("eval")(evaluate)
 app.command()(methods)
+app.add_typer(bench, name="bench")
 
 
 def _show_version(wanted: bool) -> None:

@@ -25,15 +25,25 @@ def header(llm: VideoLLM) -> dict[str, Any]:
         "model": llm.name,
         "weights": weights_digest(llm),
         "dtype": str(llm.model.dtype).removeprefix("torch."),
+        **machine(device),
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where figures were taken: the device by name, the machine, threads, and versions."""
+    versions: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "tangovlm": tangovlm.__version__,
+    }
+    if device.type == "cuda":
+        versions["cuda"] = torch.version.cuda
+    return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "machine": {"cpu": _cpu_name(), "cores": os.cpu_count(), "system": platform.system()},
         "threads": torch.get_num_threads(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "tangovlm": tangovlm.__version__,
-        },
+        "versions": versions,
     }
 
 

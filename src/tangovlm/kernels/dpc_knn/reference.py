@@ -14,20 +14,20 @@ def dpc_knn_reference(
     See `tangovlm.kernels.dpc_knn.dpc_knn` for the definition.
     """
     n = len(points)
-    distance = [[math.dist(a, b) for b in points] for a in points]
+    squared = [[sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) for b in points] for a in points]
     log_density = []
     for i in range(n):
-        others = sorted(distance[i][j] for j in range(n) if include_self or j != i)[:neighbors]
-        log_density.append(-sum(d * d for d in others) / max(len(others), 1))
+        others = sorted(squared[i][j] for j in range(n) if include_self or j != i)[:neighbors]
+        log_density.append(-sum(others) / max(len(others), 1))
     score = []
     for i in range(n):
         denser = [j for j in range(n) if (log_density[j], -j) > (log_density[i], -i)]
-        delta = min((distance[i][j] for j in denser), default=max(map(max, distance)))
-        score.append(log_density[i] + (math.log(delta) if delta else -math.inf))
+        separation = min((squared[i][j] for j in denser), default=max(map(max, squared)))
+        score.append(log_density[i] + (0.5 * math.log(separation) if separation else -math.inf))
     order = sorted(range(n), key=lambda i: (-score[i], i))[:centers]
     chosen = sorted(order)
     labels = [
-        chosen.index(i) if i in chosen else min(range(centers), key=lambda c: (distance[i][chosen[c]], c))
+        chosen.index(i) if i in chosen else min(range(centers), key=lambda c: (squared[i][chosen[c]], c))
         for i in range(n)
     ]
     return chosen, order, labels

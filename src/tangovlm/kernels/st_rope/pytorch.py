@@ -1,4 +1,4 @@
-"""Gathering, normalising and rotating tokens, a slab of rows at a time, so that what is in between stays in the cache."""
+"""Gathering, normalising and rotating tokens, a slab of rows at a time that stays in the cache."""
 
 import torch
 from torch import Tensor

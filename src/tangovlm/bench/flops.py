@@ -1,0 +1,147 @@
+"""FLOPs of a whole model: the papers' formula beside what PyTorch counts operation by operation.
+
+The counter runs the stock model on the meta device, which knows shapes and no values. It agrees exactly with twice the
+formula once keys and values have their real width: the formula counts multiply-accumulates, of which each is two
+FLOPs, and takes the projections of keys and values for as wide as those of queries, which grouped-query attention
+makes narrower. Both count attention over all pairs of tokens, the causal half not taken off.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tangovlm.budget import count, prefill_flops, validate_retention
+from tangovlm.evaluate.provenance import machine
+
+from .tables import Column, giga, number, text
+from .ttft_models import LlavaOnevision, check
+
+RETENTIONS = (1.0, 0.2, 0.15, 0.1)
+KEYS = ("model", "frames", "retention")
+"""What tells rows apart; a row with the same entries replaces another."""
+COLUMNS = (
+    Column("retention", text("retention")),
+    Column("tokens", number("tokens", 0)),
+    Column("formula GMAC", giga("formula_macs")),
+    Column("counted GFLOP", giga("counted_flops")),
+    Column("counted / formula", number("ratio", 3)),
+    Column("explained", number("explained_ratio", 3)),
+    Column("tower GFLOP", giga("tower_flops")),
+    Column("projector GFLOP", giga("projector_flops")),
+    Column("less by (model)", number("saving", 2)),
+    Column("less by (all)", number("saving_with_tower", 2)),
+)
+
+
+@dataclass(frozen=True)
+class FlopsRow:
+    """Prefill of the visual tokens of one video; neither the words of a prompt nor the head are counted.
+
+    Parameters
+    ----------
+    formula_macs: `tangovlm.budget.prefill_flops`.
+    counted_flops: of the language model, by `torch.utils.flop_counter`. ratio: over formula_macs.
+    explained_ratio: what `ratio` should be, twice the formula with keys and values of their own width over the formula.
+    tower_flops, projector_flops: counted; they do not depend on the retention.
+    saving: counted_flops without pruning over this row's. saving_with_tower: the same with tower and projector.
+    """
+
+    model: str
+    frames: int
+    retention: float
+    tokens: int
+    formula_macs: int
+    counted_flops: int
+    ratio: float
+    explained_ratio: float
+    tower_flops: int
+    projector_flops: int
+    saving: float
+    saving_with_tower: float
+    versions: dict[str, str]
+
+
+def run(
+    *,
+    size: str = "7b",
+    frames: int = 32,
+    retentions: Sequence[float] = RETENTIONS,
+    progress: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    """Count LLaVA-OneVision on one video and yield a row for each retention.
+
+    Raises
+    ------
+    InputError: an unknown size, or a retention outside (0, 1].
+    """
+    check(size, ())
+    for retention in retentions:
+        validate_retention(retention)
+    device = torch.device("meta")
+    progress(f"LLaVA-OneVision {size}, {frames} frames")
+    host = LlavaOnevision(size, device, torch.bfloat16)
+    whole, projector = _encoder_flops(host, frames)
+    all_tokens = host.visual_tokens(frames)
+    unpruned = model_flops(host, all_tokens)
+    for retention in retentions:
+        tokens = count(retention, all_tokens)
+        counted = model_flops(host, tokens)
+        macs, real = formula_macs(host, tokens)
+        row = FlopsRow(
+            model=f"llava-onevision {size}",
+            frames=frames,
+            retention=retention,
+            tokens=tokens,
+            formula_macs=macs,
+            counted_flops=counted,
+            ratio=counted / macs,
+            explained_ratio=2 * real / macs,
+            tower_flops=whole - projector,
+            projector_flops=projector,
+            saving=unpruned / counted,
+            saving_with_tower=(whole + unpruned) / (whole + counted),
+            versions=machine(device)["versions"],
+        )
+        yield asdict(row)
+
+
+def formula_macs(host: LlavaOnevision, tokens: int) -> tuple[int, int]:
+    """Multiply-accumulates of a prefill by the papers' formula, and with keys and values as wide as they are."""
+    config = host.model.config.text_config
+    hidden, layers = config.hidden_size, config.num_hidden_layers
+    formula = prefill_flops([tokens] * layers, hidden=hidden, intermediate=config.intermediate_size)
+    narrow = hidden * config.num_key_value_heads // config.num_attention_heads
+    return formula, formula - layers * 2 * tokens * hidden * (hidden - narrow)
+
+
+@torch.no_grad()
+def model_flops(host: LlavaOnevision, tokens: int) -> int:
+    """FLOPs of the language model for a number of tokens, as PyTorch counts them."""
+    text_model = host.model.model.language_model
+    width = host.model.config.text_config.hidden_size
+    inputs = torch.empty(1, tokens, width, device=host.device, dtype=host.model.dtype)
+    with FlopCounterMode(display=False) as counter:
+        # Masks given by layer type are taken as they are; making one would read values, which there are none of.
+        text_model(inputs_embeds=inputs, attention_mask={"full_attention": None}, use_cache=False)
+    total: int = counter.get_total_flops()
+    return total
+
+
+@torch.no_grad()
+def _encoder_flops(host: LlavaOnevision, frames: int) -> tuple[int, int]:
+    """FLOPs from pixels to features, and those of the projector among them."""
+    side = host.frame_side
+    pixels = torch.empty(1, frames, 3, side, side, device=host.device, dtype=host.model.dtype)
+    config = host.model.config
+    with FlopCounterMode(display=False) as counter:
+        host.model.get_video_features(
+            pixels,
+            vision_feature_layer=config.vision_feature_layer,
+            vision_feature_select_strategy=config.vision_feature_select_strategy,
+        )
+    modules = counter.get_flop_counts()
+    projector = type(host.model.model.multi_modal_projector).__name__
+    return counter.get_total_flops(), sum(modules[projector].values())

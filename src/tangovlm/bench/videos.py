@@ -1,0 +1,88 @@
+"""Synthetic visual tokens with the structure that pruning looks for, the same on every machine and device.
+
+A frame shows objects: regions of the grid whose tokens share a direction, each token with a texture of its own.
+"still" is a film of four scenes, of half, a quarter, an eighth and an eighth of the frames; in each a fifth of the
+positions changes with every frame and the others stay, but for a little noise. In "busy" every frame is a scene.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tangovlm.errors import InputError
+from tangovlm.tokens import VideoTokens
+
+KINDS = ("still", "busy")
+_SCENES = (0.5, 0.75, 0.875)
+_OBJECTS = 12
+_CHANGING = 0.2
+_TEXTURE, _NOISE, _CHANGE = 0.7, 0.25, 1.2
+
+
+class Shape(NamedTuple):
+    """(T, H, W, D); see `tangovlm.tokens`."""
+
+    frames: int
+    height: int
+    width: int
+    dim: int
+
+    @property
+    def tokens(self) -> int:
+        """N."""
+        return self.frames * self.height * self.width
+
+    def __str__(self) -> str:
+        return "x".join(str(size) for size in self)
+
+
+def parse_shape(text: str, option: str = "--shape") -> Shape:
+    """Read ``T,H,W,D``.
+
+    Raises
+    ------
+    InputError: not four integers of at least 1.
+    """
+    sizes = text.split(",")
+    if len(sizes) != len(Shape._fields) or not all(size.strip().isdecimal() and int(size) >= 1 for size in sizes):
+        raise InputError(
+            f"{option} is {text!r}: give frames, rows, columns and channels as T,H,W,D, such as 32,14,14,3584"
+        )
+    return Shape(*(int(size) for size in sizes))
+
+
+def synthetic(
+    shape: Shape, kind: str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu", seed: int = 0
+) -> VideoTokens:
+    """Tokens, saliency and timestamps (a second a frame) of one video of `KINDS`; one frame at a time in float32."""
+    features = torch.empty(shape, dtype=dtype, device=device)
+    saliency = torch.empty(shape[:3], device=device)
+    for frame, (values, gaze) in enumerate(_frames(shape, kind, torch.Generator().manual_seed(seed))):
+        features[frame], saliency[frame] = values, gaze
+    return VideoTokens(features, saliency, torch.arange(shape.frames, dtype=torch.float64, device=device))
+
+
+def _frames(shape: Shape, kind: str, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features ``(H, W, D)`` and saliency ``(H, W)`` of each frame."""
+    grid = (shape.height, shape.width)
+    cuts = {round(part * shape.frames) for part in _SCENES} if kind == "still" else range(shape.frames)
+    for frame in range(shape.frames):
+        if frame == 0 or frame in cuts:
+            objects = torch.randn(_OBJECTS, shape.dim, generator=generator)
+            shown = objects[_regions(grid, generator)]
+            scene = shown + _TEXTURE * torch.randn(*grid, shape.dim, generator=generator)
+            changing = torch.rand(grid, generator=generator) < _CHANGING
+            gaze = torch.rand(grid, generator=generator)
+        noise = torch.randn(*grid, shape.dim, generator=generator)
+        values = torch.where(changing[..., None], shown + _CHANGE * noise, scene + _NOISE * noise)
+        yield values, 0.8 * gaze + 0.2 * torch.rand(grid, generator=generator)
+
+
+def _regions(grid: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Object of each position ``(H, W)``: the nearest of as many random places."""
+    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    places = torch.rand(_OBJECTS, 2, generator=generator) * torch.tensor(grid)
+    distances = (rows[..., None] - places[:, 0]).square() + (columns[..., None] - places[:, 1]).square()
+    return distances.argmin(dim=-1)

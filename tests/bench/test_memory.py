@@ -1,0 +1,114 @@
+"""The memory meters against allocations of known size, and the words for too little of it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tangovlm.bench import memory
+from tangovlm.bench.memory import TensorBytes, available_bytes, check_fits, peak_memory, told_out_of_memory
+from tangovlm.errors import InputError
+
+CPU = torch.device("cpu")
+BYTES = 64 * 10**6
+SLACK, MISSING = 8 * 10**6, 10**6
+
+
+def touch(size: int) -> int:
+    """Hold and write ``size`` bytes, then let go."""
+    return int(torch.ones(size, dtype=torch.uint8)[-1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of the resident memory")
+class TestResident:
+    def test_known_size(self) -> None:
+        touch(100)
+        peak = peak_memory(lambda: touch(BYTES), CPU)
+        assert (peak.meter, peak.result) == ("resident", 1)
+        # The kernel counts pages in batches, so a few may be missing.
+        assert BYTES - MISSING < peak.extra_bytes < BYTES + SLACK
+        assert peak.extra_mb == peak.extra_bytes / 1e6
+
+    def test_an_earlier_peak_does_not_count(self) -> None:
+        touch(3 * BYTES)
+        assert peak_memory(lambda: touch(10), CPU).extra_bytes < SLACK
+
+    def test_many_small_pieces_that_were_free_already_do_count(self) -> None:
+        def pieces() -> int:
+            return sum(int(piece[0]) for piece in [torch.ones(16_000) for _ in range(1000)])
+
+        assert pieces() == 1000
+        peak = peak_memory(pieces, CPU)
+        assert BYTES - SLACK < peak.extra_bytes < BYTES + 2 * SLACK
+
+
+class TestTensorBytes:
+    def test_what_lives_together(self) -> None:
+        with TensorBytes() as held:
+            first = torch.ones(1000)
+            second = torch.ones(500)
+            del first
+            third = torch.ones(700)
+            del second, third
+        assert held.peak == 6000
+
+    def test_views_and_writing_in_place_are_free(self) -> None:
+        with TensorBytes() as held:
+            values = torch.ones(10, 100)
+            values.view(-1)[3:7].add_(1)
+            values.mul_(2)
+        assert held.peak == 4000
+
+    def test_what_was_there_is_free(self) -> None:
+        before = torch.ones(1000)
+        with TensorBytes() as held:
+            view = before.view(10, 100)
+            view += 1
+            assert view.sum() == 2000
+        assert held.peak < 100
+
+    def test_stands_in_where_the_system_does_not_tell(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(memory, "_RESET", tmp_path / "missing" / "clear_refs")
+        peak = peak_memory(lambda: torch.ones(1000).sum().item(), CPU)
+        assert (peak.meter, peak.result) == ("tensors", 1000.0)
+        assert 4000 <= peak.extra_bytes < 4100
+
+
+class TestRefusals:
+    def test_too_large(self) -> None:
+        with pytest.raises(
+            InputError, match=r"^a film wants about 1000000\.0 GB of memory on cpu and .* are free: cut it$"
+        ):
+            check_fits(10**15, CPU, "a film", "cut it")
+        check_fits(1, CPU, "a film", "cut it")
+
+    def test_unknown_is_no_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(memory, "available_bytes", lambda device: None)
+        check_fits(10**15, CPU, "a film", "cut it")
+
+    def test_an_allocation_that_fails(self) -> None:
+        words = r"^a film ran out of memory on cpu \(it wants about 3\.0 GB, \d{16} bytes more .* free now\): cut it$"
+        with pytest.raises(InputError, match=words), told_out_of_memory(3 * 10**9, CPU, "a film", "cut it"):
+            torch.empty(1 << 50)
+
+    def test_other_errors_stay(self) -> None:
+        with pytest.raises(RuntimeError, match="size of tensor"), told_out_of_memory(1, CPU, "a film", "cut it"):
+            torch.ones(2) + torch.ones(3)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="the limit is of Linux")
+    def test_a_limit_of_the_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import resource
+
+        used = memory._status_bytes("VmSize")
+        monkeypatch.setattr(resource, "getrlimit", lambda kind: (used + 10**6, resource.RLIM_INFINITY))
+        assert abs((available_bytes(CPU) or 0) - 10**6) < 10**6
+
+    def test_a_container_has_less(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        for name, text in {"max": "5000\n", "current": "4000\n", "stat": "anon 9\ninactive_file 300\n"}.items():
+            (tmp_path / f"memory.{name}").write_text(text)
+        group = (str(tmp_path), "memory.max", "memory.current", "inactive_file")
+        monkeypatch.setattr(memory, "_CONTROL_GROUPS", (group,))
+        assert available_bytes(CPU) == 1300
+        (tmp_path / "memory.max").write_text("max\n")
+        assert (available_bytes(CPU) or 10**9) > 10**6

@@ -1,0 +1,138 @@
+"""`tangovlm bench`: results, files, and what is refused."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tangovlm.bench import prune
+from tangovlm.bench.prune import PruneRow, Rates
+
+from .conftest import Run
+
+SMALL = ("--shape", "8,4,5,32", "--repeats", 2, "--device", "cpu")
+COMMANDS = ("prune", "scale", "ttft", "flops")
+
+
+@pytest.fixture(autouse=True)
+def _setting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No second of products for every command, and the threads as they were."""
+    monkeypatch.setattr(Rates, "measure", classmethod(lambda cls, device: cls(gflops=100.0, gb_s=10.0)))
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_prune_as_json(tangovlm_command: Run) -> None:
+    found = tangovlm_command("bench", "prune", *SMALL, "--retention", 0.2, "--threads", 1, "--json")
+    assert found.status == 0, found.err
+    assert len(found.out.splitlines()) == 1
+    assert found.json["benchmark"] == "prune"
+    still, busy = found.json["rows"]
+    assert {"speedup", "ms", "reference_ms", "peak_extra_mb", "device", "dtype"} <= still.keys()
+    assert set(still) == set(PruneRow.__dataclass_fields__)
+    assert (still["video"], busy["video"]) == ("still", "busy")
+    assert [still[name] for name in ("threads", "retention", "tokens_after", "device")] == [1, 0.2, 32, "cpu"]
+    assert "8x4x5x32 busy, float32" in found.err
+
+
+def test_prune_as_table_and_file(tangovlm_command: Run, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    options = ("--video", "still", "--no-reference", "--dtype", "bfloat16", "--out", path)
+    first = tangovlm_command("bench", "prune", *SMALL, *options)
+    assert first.status == 0, first.err
+    assert "8×4×5×32" in first.out
+    assert "bfloat16" in first.out
+    assert tangovlm_command("bench", "prune", *SMALL, *options).status == 0
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["reference_note"] for line in lines] == ["not asked for"] * 2
+
+
+def test_several_shapes(tangovlm_command: Run) -> None:
+    found = tangovlm_command("bench", "prune", *SMALL, "--shape", "4,3,3,16", "--video", "busy", "--json")
+    assert [row["shape"] for row in found.json["rows"]] == [[8, 4, 5, 32], [4, 3, 3, 16]]
+
+
+def test_scale(tangovlm_command: Run) -> None:
+    options = ("--shape", "3,3,16", "--frames", 16, "--batch", 2, "--repeats", 1, "--device", "cpu", "--json")
+    found = tangovlm_command("bench", "scale", *options)
+    assert found.status == 0, found.err
+    assert (found.json["benchmark"], len(found.json["rows"])) == ("scale", 4)
+
+
+def test_help_without_a_command(tangovlm_command: Run) -> None:
+    found = tangovlm_command("bench")
+    assert (found.status, found.err) == (0, "")
+    assert all(command in found.out for command in COMMANDS)
+
+
+def test_flops(tangovlm_command: Run) -> None:
+    found = tangovlm_command("bench", "flops", "--size", "tiny", "--frames", 2, "--json")
+    assert found.status == 0, found.err
+    assert [row["retention"] for row in found.json["rows"]] == [1.0, 0.2, 0.15, 0.1]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("command", COMMANDS[:3])
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
+    def test_no_such_device(self, tangovlm_command: Run, command: str) -> None:
+        tangovlm_command("bench", command, "--device", "cuda").refused("--device cuda", "try cpu")
+
+    def test_device_that_is_not_measured(self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tangovlm.cli.bench.device", lambda name: name)
+        tangovlm_command("bench", "prune", "--device", "mps").refused("--device mps", "choose cpu or cuda")
+
+    @pytest.mark.parametrize("shape", ["32,14,14", "a,b,c,d", "32,0,14,8", "32x14x14x8"])
+    def test_malformed_shape(self, tangovlm_command: Run, shape: str) -> None:
+        tangovlm_command("bench", "prune", "--device", "cpu", "--shape", shape).refused("--shape", shape, "T,H,W,D")
+
+    def test_shape_that_does_not_fit(self, tangovlm_command: Run) -> None:
+        options = ("--device", "cpu", "--shape", "100000,14,14,3584", "--dtype", "float32")
+        refused = tangovlm_command("bench", "prune", *options)
+        refused.refused("100000x14x14x3584", "421.5 GB", "free", "--dtype float16", "--no-reference", "smaller --shape")
+
+    def test_running_out_of_memory(self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(prune, "tango_reference", lambda tokens, retention: torch.empty(1 << 50))
+        found = tangovlm_command("bench", "prune", *SMALL)
+        assert (found.status, found.out) == (2, "")
+        assert found.err.splitlines()[-1].startswith("tangovlm: pruning 8x4x5x32 in float32 ran out of memory on cpu")
+        assert "Traceback" not in found.err
+
+    @pytest.mark.parametrize("option", ["--repeats", "--threads"])
+    @pytest.mark.parametrize("command", COMMANDS[:3])
+    def test_counts(self, tangovlm_command: Run, command: str, option: str) -> None:
+        tangovlm_command("bench", command, option, 0).refused(f"{option} is 0", "at least 1")
+
+    def test_more_counts(self, tangovlm_command: Run) -> None:
+        tangovlm_command("bench", "scale", "--batch", 0).refused("--batch is 0")
+        tangovlm_command("bench", "scale", "--frames", 4).refused("--frames is 4", "at least 8")
+        tangovlm_command("bench", "ttft", "--frames", 0).refused("--frames is 0")
+        tangovlm_command("bench", "flops", "--frames", -1).refused("--frames is -1")
+
+    def test_choices(self, tangovlm_command: Run) -> None:
+        tangovlm_command("bench", "prune", "--video", "loud").refused("--video", "loud", "still")
+        tangovlm_command("bench", "prune", "--dtype", "int8").refused("--dtype", "int8", "float16")
+        tangovlm_command("bench", "flops", "--size", "huge").refused("huge", "7b")
+        tangovlm_command("bench", "ttft", "--size", "huge", "--device", "cpu").refused("huge", "7b")
+        tangovlm_command("bench", "ttft", "--model", "magic", "--device", "cpu").refused("magic", "llava-onevision")
+
+    @pytest.mark.parametrize("retention", [0, 1.5])
+    def test_retention(self, tangovlm_command: Run, retention: float) -> None:
+        for command in ("prune", "scale"):
+            tangovlm_command("bench", command, "--retention", retention, "--device", "cpu").refused(
+                "retention", "(0, 1]"
+            )
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_file_that_cannot_be_written(self, tangovlm_command: Run, tmp_path: Path, command: str) -> None:
+        tangovlm_command("bench", command, "--out", tmp_path).refused("--out", "is a folder")
+        tangovlm_command("bench", command, "--out", tmp_path / "no" / "rows.jsonl").refused(
+            "--out", "there is no folder"
+        )
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="a full disk that every Linux has")
+    def test_not_a_file(self, tangovlm_command: Run) -> None:
+        tangovlm_command("bench", "flops", "--out", "/dev/full").refused("--out /dev/full")
