@@ -1,9 +1,9 @@
 """Merging each cluster of tokens into its anchor."""
 
-from torch import Tensor, float64
+from torch import Tensor, cat, float64
 
 from ..dispatch import variant
-from .pytorch import offsets_torch
+from .pytorch import blend_torch, offset_pieces
 
 __all__ = ["blend_ragged", "cluster_offsets"]
 
@@ -26,8 +26,7 @@ def blend_ragged(values: Tensor, index: Tensor, centers: Tensor, labels: Tensor,
         from .triton import blend_ragged_triton
 
         return blend_ragged_triton(values, index, centers, labels, anchor_weight)
-    own, offsets, _ = cluster_offsets(values, index, centers, labels)
-    return own.add_(offsets, alpha=1 - anchor_weight)
+    return blend_torch(values, index, centers, labels, anchor_weight)
 
 
 def cluster_offsets(values: Tensor, index: Tensor, centers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,4 +35,5 @@ def cluster_offsets(values: Tensor, index: Tensor, centers: Tensor, labels: Tens
     All in float32 (float64 for float64); for the parameters see `blend_ragged`. A difference that a sum of equal
     values may have by rounding is zero.
     """
-    return offsets_torch(values, index, centers, labels)
+    own, offsets, members = zip(*offset_pieces(values, index, centers, labels), strict=True)
+    return cat(own), cat(offsets), cat(members)
