@@ -5,6 +5,7 @@ import torch
 
 from tangovlm.kernels.blend import blend_ragged
 from tangovlm.kernels.blend import pytorch as blending
+from tangovlm.kernels.blend.reference import blend_reference
 from tangovlm.kernels.st_rope import pytorch as rotating
 from tangovlm.signals.position import Points, rotation_tables, st_rope
 from tangovlm.signals.similarity import clamped_norms, normalize
@@ -24,10 +25,8 @@ def test_blend_equals_loops(dtype: torch.dtype, held: int, monkeypatch: pytest.M
     labels[centers] = torch.arange(4)
     found = blend_ragged(values, index, centers, labels, 0.6)
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    for cluster, center in enumerate(centers.tolist()):
-        members = [values[index[i]].double() for i in range(30) if labels[i] == cluster]
-        expected = 0.6 * values[index[center]].double() + 0.4 * torch.stack(members).mean(dim=0)
-        torch.testing.assert_close(found[cluster].double(), expected, atol=1e-6, rtol=1e-6)
+    expected = blend_reference(values.tolist(), index.tolist(), centers.tolist(), labels.tolist(), 0.6)
+    torch.testing.assert_close(found.double(), torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=1e-6)
     assert torch.equal(found[3], values[index[28]].to(found.dtype))
 
 

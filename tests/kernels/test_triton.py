@@ -1,7 +1,6 @@
 """Kernels in Triton against plain loops: on a CUDA device, or on Triton's interpreter where there is none."""
 
 import importlib
-import math
 from collections.abc import Sequence
 
 import pytest
@@ -9,8 +8,10 @@ import torch
 from torch import Tensor
 
 import tangovlm
+from tangovlm.kernels.blend.reference import blend_reference
 from tangovlm.kernels.dpc_knn.reference import dpc_knn_reference
 from tangovlm.kernels.st_rope import Tables
+from tangovlm.kernels.st_rope.reference import rotate_reference
 from tests.strategies import make_features
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
@@ -173,21 +174,13 @@ def test_rotation(device: torch.device, sections: tuple[int, int, int], dtype: t
     norms = noise(len(features), seed=1).abs() + 0.5
     index = torch.tensor([23, 0, 5, 5, 11])
     rotated = st_rope.rotate_rows_triton(features.to(device), index.to(device), norms.to(device), tables)
-    wanted = torch.empty(len(index), sum(sections), dtype=torch.float64)
-    for to, row in enumerate(index.tolist()):
-        token = [float(value) / float(norms[row]) for value in features[row]]
+    wanted = []
+    for row in index.tolist():
         places = (row // (height * width), row // width % height, row % width)
-        start = 0
-        for size, place, angle in zip(sections, places, angles, strict=True):
-            half = size // 2
-            wanted[to, start : start + size] = torch.tensor(token[start : start + size], dtype=torch.float64)
-            for k in range(half):
-                a, b, phi = token[start + k], token[start + half + k], float(angle[place, k])
-                wanted[to, start + k] = a * math.cos(phi) - b * math.sin(phi)
-                wanted[to, start + half + k] = b * math.cos(phi) + a * math.sin(phi)
-            start += size
+        turns = [angle[place].tolist() for angle, place in zip(angles, places, strict=True)]
+        wanted.append(rotate_reference(features[row].tolist(), float(norms[row]), sections, turns))
     assert rotated.dtype == torch.float32
-    torch.testing.assert_close(rotated.cpu().double(), wanted, atol=2e-6, rtol=0)
+    torch.testing.assert_close(rotated.cpu().double(), torch.tensor(wanted, dtype=torch.float64), atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -199,11 +192,8 @@ def test_blend(device: torch.device, dtype: torch.dtype, weight: float) -> None:
     labels = torch.cat([whole(60, below=5, seed=1).clamp(max=3), torch.tensor([4, 5, 5, 5])])
     centers = torch.tensor([int((labels == label).nonzero()[-1]) for label in range(6)])
     merged = blend.blend_ragged_triton(*(part.to(device) for part in (values, index, centers, labels)), weight).cpu()
-    for cluster, center in enumerate(centers.tolist()):
-        members = [values[index[i]].double() for i in range(len(index)) if labels[i] == cluster]
-        mean = sum(members, torch.zeros(300, dtype=torch.float64)) / len(members)
-        wanted = weight * values[index[center]].double() + (1 - weight) * mean
-        torch.testing.assert_close(merged[cluster].double(), wanted, atol=2e-6, rtol=0)
+    wanted = blend_reference(values.tolist(), index.tolist(), centers.tolist(), labels.tolist(), weight)
+    torch.testing.assert_close(merged.double(), torch.tensor(wanted, dtype=torch.float64), atol=2e-6, rtol=0)
     assert torch.equal(merged[4:], values[[3, 8]].float())
 
 
