@@ -47,7 +47,7 @@ def bench_tables(folder: Path) -> dict[str, str]:
     for name, bench in BENCHES.items():
         path = folder / f"bench-{name}.jsonl"
         if path.exists():
-            rows = tables.read(path, bench.KEYS)
+            rows = tables.read(path, name, bench.KEYS)
             found[f"bench {name}"] = f"{tables.markdown(rows, bench.COLUMNS)}\n\n{tables.origin(rows)}"
     return found
 
@@ -75,6 +75,7 @@ def generated() -> dict[Path, dict[str, str]]:
             pages[README]["benchmark"] = overview(lines)
     if parts := bench_tables(ROOT / "benchmarks" / "results"):
         pages[PERFORMANCE] = parts
+    if "bench prune" in parts:
         pages[README]["bench"] = parts["bench prune"]
     for card in cards():
         pages[ROOT / "docs" / "methods" / f"{card.name}.md"] = {"settings": settings_table(card.name)}

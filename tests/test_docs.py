@@ -50,12 +50,21 @@ def test_drift_is_noticed() -> None:
 
 def test_results_of_a_benchmark_make_a_table(tmp_path: Path) -> None:
     rows = list(flops.run(size="tiny", frames=1, retentions=(1.0, 0.5), progress=lambda words: None))
-    append(tmp_path / "bench-flops.jsonl", rows)
+    append(tmp_path / "bench-flops.jsonl", "flops", rows)
     parts = load_tables().bench_tables(tmp_path)
     assert list(parts) == ["bench flops"]
     assert "| 1.0 | 196 |" in parts["bench flops"]
     assert "| 0.5 | 98 |" in parts["bench flops"]
     assert parts["bench flops"].endswith(f"torch {torch.__version__}.")
+
+
+def test_a_benchmark_without_results_has_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = load_tables()
+    monkeypatch.setattr(tables, "bench_tables", lambda folder: {"bench flops": "a table"})
+    monkeypatch.setattr(tables, "RESULTS", [])
+    pages = tables.generated.__wrapped__()
+    assert pages[tables.PERFORMANCE] == {"bench flops": "a table"}
+    assert "bench" not in pages[tables.README]
 
 
 def test_results_of_benchmarks_are_known() -> None:

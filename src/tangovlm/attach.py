@@ -68,8 +68,9 @@ def attach(
     positions: "contiguous" gives the shorter sequence position ids without gaps, as the authors' code does for LLaVA;
         "original" leaves every kept token the position id that it has in the unpruned prompt.
     chunk_frames: the most frames that the vision encoder is given at a time, which bounds its working memory; None for
-        what the device holds easily (by its size, not by what is free, so that results do not depend on that), and for
-        all at once at retention 1.0. Features of several chunks equal those of one up to rounding.
+        what takes about 512 MiB on the CPU, or a sixteenth of a CUDA device (of its size, not of what is free, so that
+        results do not depend on that), and for all at once where nothing is pruned before the language model. Features
+        of several chunks equal those of one up to rounding.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def attach(
         that the family does not give.
     MethodError: something else than a method.
     InputError: unknown positions or saliency, chunk_frames below 1, NaN features, timestamps that do not fit, labels
-        together with pruning, a CUDA device that is out of memory.
+        together with pruning, a device that is out of memory while encoding or pruning.
     """
     family = family_for(model)(model, saliency=saliency, head_weights=head_weights)
     options: dict[str, Any] = {"positions": positions, "chunk_frames": chunk_frames}
@@ -96,12 +97,7 @@ def attach_family(
     chunk_frames: int | None = None,
 ) -> Iterator[Session]:
     """As `attach`, for a model already bound to its family (which then keeps the head weights it has read)."""
-    if (
-        isinstance(pruner, type)
-        or not (callable(pruner) or isinstance(pruner, Pair))
-        or not hasattr(pruner, "retention")
-    ):
-        raise MethodError(f"attach takes a method such as tangovlm.Tango(retention=0.1), not {pruner!r}")
+    check_method(pruner)
     if positions not in POSITIONS:
         raise InputError(f"positions is {positions!r}: choose {' or '.join(map(repr, POSITIONS))}")
     check_chunk_frames(chunk_frames)
@@ -136,3 +132,13 @@ def attach_family(
         for hook in hooks:
             undo.callback(hook.remove)
         yield session
+
+
+def check_method(pruner: object) -> None:
+    """Raise `MethodError` unless it is a method that can be attached."""
+    if (
+        isinstance(pruner, type)
+        or not (callable(pruner) or isinstance(pruner, Pair))
+        or not hasattr(pruner, "retention")
+    ):
+        raise MethodError(f"attach takes a method such as tangovlm.Tango(retention=0.1), not {pruner!r}")

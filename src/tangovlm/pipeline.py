@@ -16,14 +16,14 @@ from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from . import registry, sources
-from .attach import attach_family
+from .attach import attach_family, check_method
 from .errors import InputError, ModelError, TangoError
 from .families import checkpoint
 from .families.base import Family
 from .families.chunks import check_chunk_frames
 from .families.inputs import check_question
 from .inllm.base import Inside
-from .inllm.pair import Pair
+from .inllm.pair import Pair, plan
 from .records import VideoRecord
 from .session import Session
 from .sources import Progress, Source
@@ -188,9 +188,9 @@ def ask(
     frames: how many to take of the file; None for what the model is meant for.
     progress: called with a stage ("decode", "encode", "generate"), what is done and how much there is.
     record: keep what pictures need in `Answer.video`.
-    positions, chunk_frames: see `tangovlm.attach`.
-    overlap: encode the first frames of a file while the others are decoded, a few at a time; None for doing so on CUDA.
-        At retention 1.0, where the model runs untouched, it is not done.
+    positions, chunk_frames: see `tangovlm.attach`; with `overlap` no chunk_frames means 8.
+    overlap: encode the first frames of a file while the others are decoded, `chunk_frames` at a time; None for doing so
+        on CUDA. Not done where nothing is pruned before the language model.
 
     Raises
     ------
@@ -208,11 +208,10 @@ def ask(
     count = llm.default_frames if frames is None else frames
     if overlap is None:
         overlap = llm.family.device.type == "cuda"
-    if overlap and llm.family.streams and not isinstance(video, Frames) and getattr(pruner, "retention", 1) < 1:
-        few = min(chunk_frames or sources.FRAMES_AHEAD, sources.FRAMES_AHEAD)
+    if overlap and llm.family.streams and not isinstance(video, Frames) and _prunes_before(llm, pruner):
         try:
             with sources.ahead(video, count, llm.family, llm.config, report) as source:
-                return call(source, few)
+                return call(source, chunk_frames or sources.FRAMES_AHEAD)
         except FramesChangedError:
             # Damaged: once more, and whole.
             pass
@@ -221,6 +220,13 @@ def ask(
     decode_ms = 1000 * (perf_counter() - start)
     report("encode", 0, 1)
     return call(sources.whole(clip, decode_ms, llm.family, llm.config), chunk_frames)
+
+
+def _prunes_before(llm: VideoLLM, pruner: Pruner | Inside | Pair) -> bool:
+    """Whether a method drops tokens before the language model; see `attach` for the errors."""
+    check_method(pruner)
+    layers: Any = llm.family.decoder.layers
+    return plan(pruner, len(layers)).before is not None
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from .inllm.base import Inside
 from .inllm.limits import check_cache, check_generation
 from .inllm.pair import Pair, Plan
 from .inllm.runner import Runner
+from .memory import memory_guard
 from .records import Records, VideoRecord
 from .tokens import NO_TIMESTAMPS, Pruner, Report, Selection, VideoReport, VideoTokens
 
@@ -125,7 +126,8 @@ class Session:
     def _prune(self, tokens: VideoTokens, rows: Tensor) -> Tensor:
         before, pruner = self._clock.totals_ms["prune"], self.plan.before
         assert pruner is not None
-        with self._clock.stage("prune"):
+        wanted = f"pruning the {tokens.count} tokens of a video"
+        with self._clock.stage("prune"), memory_guard(rows.device, wanted, "give fewer frames, or free memory"):
             selection = pruner(tokens)
             tagged = splice.tag_dropped(rows, selection)
         report = VideoReport(

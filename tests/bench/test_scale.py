@@ -47,7 +47,7 @@ def test_kinds_do_not_run_into_each_other() -> None:
 
 def test_grids_are_read() -> None:
     assert parse_grid("14,13,896") == (14, 13, 896)
-    for text in ("14,14", "1,14,14,896", "14,x,8", "0,1,1"):
+    for text in ("14,14", "1,14,14,896", "14,x,8", "0,1,1", "9" * 5000 + ",1,1"):
         with pytest.raises(InputError, match=r"--shape is .*H,W,D, such as 14,14,896"):
             parse_grid(text)
 
@@ -59,5 +59,7 @@ def test_frames_begin_at_eight() -> None:
 
 
 def test_too_large_is_refused_at_once() -> None:
-    with pytest.raises(InputError, match="wants about"):
+    with pytest.raises(
+        InputError, match=r"wants about .*: choose fewer --frames or a smaller --batch or a smaller --shape"
+    ):
         rows(most_frames=1 << 40)

@@ -31,6 +31,7 @@ class Spied(ttft_models.LlavaOnevision):
     seen: list[dict[str, Any]]
     models: list[Any]
     starved_when_attached = False
+    starved_from = 0
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -40,7 +41,7 @@ class Spied(ttft_models.LlavaOnevision):
         def generate(**kwargs: Any) -> Any:
             attached = hasattr(self.encoder.get_video_features, "_tangovlm_attached")
             self.seen.append({"attached": attached, "new": kwargs["max_new_tokens"], "hooks": self.hooks()})
-            if attached and self.starved_when_attached:
+            if attached and self.starved_when_attached and len(self.seen) > self.starved_from:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return inner(**kwargs)
 
@@ -82,21 +83,26 @@ def test_rows() -> None:
 def test_the_unpruned_row_is_the_stock_model(spied: type[Spied]) -> None:
     measured(repeats=2)
     calls = spied.seen
-    # One metered, one warm-up, two timed, one of many tokens, two in stages; for each of the two rows.
-    assert [call["attached"] for call in calls] == [False] * 7 + [True] * 7
-    assert [call["new"] for call in calls] == [1, 1, 1, 1, 1 + ttft.NEW_TOKENS, 1, 1] * 2
+    # For each of the two rows one metered and one warm-up; timed in turns; then one of many tokens, two in stages.
+    turns = [False, False, True, True] + [False, True] * 2 + [False] * 3 + [True] * 3
+    assert [call["attached"] for call in calls] == turns
+    assert [call["new"] for call in calls] == [1] * 8 + [1 + ttft.NEW_TOKENS, 1, 1] * 2
     # Nothing is hung on the tower while the whole is timed.
-    assert [call["hooks"] for call in calls] == ([0] * 5 + [1] * 2) * 2
+    assert [call["hooks"] for call in calls] == [0] * 8 + [0, 1, 1] * 2
     (model,) = spied.models
     assert "get_video_features" not in vars(model.model)
     assert sum(len(module._forward_pre_hooks) for module in model.modules()) == 0
 
 
-def test_out_of_memory_costs_the_row_only(spied: type[Spied], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("calls_before", [0, 7])
+def test_out_of_memory_costs_the_row_only(
+    spied: type[Spied], monkeypatch: pytest.MonkeyPatch, calls_before: int
+) -> None:
     monkeypatch.setattr(spied, "starved_when_attached", True)
+    monkeypatch.setattr(spied, "starved_from", calls_before)
     rows = measured(retentions=[0.2, 0.1])
     assert [row["note"] for row in rows] == [None, "out of memory", "out of memory"]
-    assert rows[1]["ttft_ms"] is rows[1]["speedup"] is None
+    assert rows[1]["ttft_ms"] is rows[1]["speedup"] is rows[1]["peak_mb"] is rows[1]["memory_meter"] is None
     assert len(markdown(rows, ttft.COLUMNS).splitlines()) == 5
 
 

@@ -51,8 +51,25 @@ def test_shapes_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "32", "32,14,14", "32,14,14,3584,1", "32,14,14,x", "0,14,14,8", "-1,2,2,2", "1.5,2,2,2"]
+    "text",
+    [
+        "",
+        "32",
+        "32,14,14",
+        "32,14,14,3584,1",
+        "32,14,14,x",
+        "0,14,14,8",
+        "-1,2,2,2",
+        "1.5,2,2,2",
+        "9" * 5000 + ",1,1,1",
+    ],
 )
 def test_shapes_are_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"--shape is .* T,H,W,D, such as 32,14,14,3584"):
         parse_shape(text)
+
+
+def test_a_long_refused_shape_is_not_repeated_whole() -> None:
+    with pytest.raises(InputError) as refused:
+        parse_shape("9" * 5000 + ",1,1,1")
+    assert len(str(refused.value)) < 200

@@ -48,6 +48,7 @@ def test_prune_as_table_and_file(tangovlm_command: Run, tmp_path: Path) -> None:
     assert "bfloat16" in first.out
     assert tangovlm_command("bench", "prune", *SMALL, *options).status == 0
     lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["benchmark"] for line in lines] == ["prune"] * 2
     assert [line["reference_note"] for line in lines] == ["not asked for"] * 2
 
 
@@ -92,7 +93,7 @@ class TestRefusals:
     def test_shape_that_does_not_fit(self, tangovlm_command: Run) -> None:
         options = ("--device", "cpu", "--shape", "100000,14,14,3584", "--dtype", "float32")
         refused = tangovlm_command("bench", "prune", *options)
-        refused.refused("100000x14x14x3584", "421.5 GB", "free", "--dtype float16", "--no-reference", "smaller --shape")
+        refused.refused("100000x14x14x3584", "421.5 GB", "free", "--dtype float16 or a smaller --shape")
 
     def test_running_out_of_memory(self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(prune, "tango_reference", lambda tokens, retention: torch.empty(1 << 50))
@@ -111,6 +112,16 @@ class TestRefusals:
         tangovlm_command("bench", "scale", "--frames", 4).refused("--frames is 4", "at least 8")
         tangovlm_command("bench", "ttft", "--frames", 0).refused("--frames is 0")
         tangovlm_command("bench", "flops", "--frames", -1).refused("--frames is -1")
+
+    def test_counts_that_are_too_large(self, tangovlm_command: Run) -> None:
+        before = torch.get_num_threads()
+        for threads in (10**6, 10**14):
+            tangovlm_command("bench", "prune", "--threads", threads).refused(f"--threads is {threads}", "at most")
+        assert torch.get_num_threads() == before
+        tangovlm_command("bench", "flops", "--frames", 10**8).refused("--frames is 1", "at most 1000000")
+        tangovlm_command("bench", "scale", "--frames", 10**400).refused("--frames is 1", "at most 1000000")
+        tangovlm_command("bench", "scale", "--batch", 10**400).refused("--batch is 1", "at most 1000000")
+        tangovlm_command("bench", "ttft", "--frames", 8, "--frames", 10**400).refused("--frames is 1", "at most")
 
     def test_choices(self, tangovlm_command: Run) -> None:
         tangovlm_command("bench", "prune", "--video", "loud").refused("--video", "loud", "still")
@@ -132,6 +143,23 @@ class TestRefusals:
         tangovlm_command("bench", command, "--out", tmp_path / "no" / "rows.jsonl").refused(
             "--out", "there is no folder"
         )
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_file_of_other_rows(
+        self, tangovlm_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+    ) -> None:
+        def never(**_: object) -> Iterator[dict[str, object]]:
+            raise AssertionError("measured")
+            yield {}
+
+        monkeypatch.setattr(f"tangovlm.bench.{command}.run", never)
+        path = tmp_path / "rows.jsonl"
+        for text in ('{"benchmark": "other"}\n', "words\n"):
+            path.write_text(text)
+            tangovlm_command("bench", command, "--out", path).refused(
+                str(path), "line 1", f"no row of `tangovlm bench {command}`"
+            )
+            assert path.read_text() == text
 
     @pytest.mark.skipif(sys.platform != "linux", reason="a full disk that every Linux has")
     def test_not_a_file(self, tangovlm_command: Run) -> None:

@@ -1,6 +1,7 @@
 """Frames in chunks against all of them at once, through the model's own calls."""
 
 import warnings
+import weakref
 from collections.abc import Iterator
 from itertools import pairwise
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import tangovlm
 from tangovlm.errors import InputError
@@ -108,6 +110,30 @@ def test_older_releases_have_another_keyword_and_no_newline(model: Any) -> None:
     torch.testing.assert_close(got.pooler_output, older(videos).pooler_output)
 
 
+def test_nothing_but_the_result_of_a_chunk_outlives_it(model: Any) -> None:
+    collected: list[weakref.ref[torch.Tensor]] = []
+
+    def stock(pixels: torch.Tensor, **_: Any) -> Any:
+        assert [one() for one in collected] == [None] * len(collected)
+        hidden = torch.ones(pixels.shape[1], 25, 32)
+        collected.append(weakref.ref(hidden))
+        return BaseModelOutputWithPooling(
+            pooler_output=torch.ones(1, 9 * pixels.shape[1] + 1, 2), hidden_states=(hidden,)
+        )
+
+    LlavaOnevision(model).encode(stock, 3, make_videos(model, 2, FRAMES))
+    assert len(collected) == 4
+
+
+def test_the_estimate_covers_what_the_tower_holds() -> None:
+    model = make_model(side=8)
+    vision = model.config.vision_config
+    vision.num_hidden_layers += 10
+    hidden, inner, text = 32, 48, 48
+    wanted = 64 * 4 * (12 * hidden + max(2 * hidden + 2 * inner, hidden + 3 * text))
+    assert LlavaOnevision(model).frame_bytes == wanted
+
+
 # --- within attach ----------------------------------------------------------------------------------------------------
 
 
@@ -161,14 +187,46 @@ def test_model_is_restored_after_an_error_in_a_chunk(model: Any, tower_calls: li
     hook.remove()
 
 
-def test_out_of_memory_names_the_way_out(model: Any) -> None:
-    def starved(_module: Any, _args: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+@pytest.fixture
+def starved(model: Any) -> Iterator[list[Exception]]:
+    """What the vision tower raises instead of running; nothing: it asks the CPU for more than there is."""
+    raised: list[Exception] = []
 
-    hook = model.model.vision_tower.register_forward_pre_hook(starved)
-    with pytest.raises(InputError, match=r"encoding 10 frames at once takes about 0\.0 GB.*chunk_frames=2"):
-        generated(model, Norms())
+    def starve(_module: Any, _args: Any) -> None:
+        if raised:
+            raise raised[0]
+        torch.empty(1 << 50)
+
+    hook = model.model.vision_tower.register_forward_pre_hook(starve)
+    yield raised
     hook.remove()
+
+
+@pytest.mark.parametrize("raised", [[], [torch.OutOfMemoryError("CUDA out of memory")], [MemoryError()]])
+def test_out_of_memory_names_the_way_out(model: Any, starved: list[Exception], raised: list[Exception]) -> None:
+    starved += raised
+    words = (
+        r"^cpu is out of memory: encoding 10 frames at once takes about 0\.0 GB .*chunk_frames=2 .*--chunk-frames 2\)$"
+    )
+    with pytest.raises(InputError, match=words):
+        generated(model, Norms())
+    with pytest.raises(InputError, match="encoding 1 frames at once.*smaller model"):
+        generated(model, Norms(), chunk_frames=1)
+
+
+def test_other_errors_of_the_tower_stay(model: Any, starved: list[Exception]) -> None:
+    starved.append(RuntimeError("shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        generated(model, Norms())
+
+
+def test_out_of_memory_while_pruning(model: Any) -> None:
+    class Greedy(Norms):
+        def __call__(self, tokens: Any) -> Any:
+            return torch.empty(1 << 50)
+
+    with pytest.raises(InputError, match=r"^cpu is out of memory: pruning the 45 tokens of a video; give fewer frames"):
+        generated(model, Greedy())
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, True, "4"])

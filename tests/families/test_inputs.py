@@ -53,6 +53,22 @@ def test_pixels_of_the_right_size_are_exact() -> None:
     torch.testing.assert_close(prepare_pixels(video, SPEC), wanted)
 
 
+@pytest.fixture
+def set_default_dtype() -> Any:
+    yield torch.set_default_dtype
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("shape", [(50, 64), (28, 28)])
+def test_pixels_do_not_depend_on_the_default_dtype(shape: tuple[int, int], set_default_dtype: Any) -> None:
+    video = frames(2, *shape)
+    wanted = prepare_pixels(video, SPEC)
+    set_default_dtype(torch.bfloat16)
+    got = prepare_pixels(video, SPEC)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, wanted)
+
+
 @pytest.mark.parametrize("shape", [(50, 64), (28, 28), (20, 20)])
 def test_pixels_equal_the_stock_processor(shape: tuple[int, int], stock_processor: Any) -> None:
     video = frames(3, *shape)

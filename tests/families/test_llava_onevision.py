@@ -167,6 +167,23 @@ def test_towers_of_other_kinds_are_refused() -> None:
 # --- grids ------------------------------------------------------------------------------------------------------------
 
 
+@torch.no_grad()
+def test_streamed_pixels_do_not_depend_on_the_default_dtype() -> None:
+    model = make_model(side=5)
+    family, config = LlavaOnevision(model), {"size": {"height": 35, "width": 35}}
+    frames = torch.arange(4 * 3 * 40 * 30).remainder(256).to(torch.uint8).view(4, 3, 40, 30)
+    wanted = family.pixels(frames, config)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with family.streamed(4, config, lambda start, stop: frames[start:stop]) as pixels:
+            for start in (0, 2):
+                model.model.vision_tower(pixels[0, start : start + 2])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert pixels.dtype == torch.float32
+    assert torch.equal(pixels, wanted)
+
+
 def test_grids() -> None:
     model = make_model(side=5)
     grids = LlavaOnevision(model).grids(make_videos(model, 2, 7))

@@ -37,6 +37,20 @@ def test_many_equal_tokens_blend_into_the_same_bits() -> None:
     assert torch.equal(merged, values[:1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_large_clusters_have_their_true_mean(dtype: torch.dtype) -> None:
+    """One after another, 2^17 values would lose the difference to the anchor in the rounding of their sum."""
+    values = torch.full((1 << 17, 3), 1.0, dtype=dtype)
+    values[1:] = 1.0078125
+    merged = blend_ragged(values, torch.arange(1 << 17), torch.tensor([0]), torch.zeros(1 << 17, dtype=torch.int64), 0)
+    torch.testing.assert_close(merged, torch.full((1, 3), 1.0078125), atol=1e-6, rtol=0)
+
+
+def test_no_clusters_give_no_values() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    assert blend_ragged(torch.rand(4, 3), none, none, none, 0.6).shape == (0, 3)
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("slab", [1, 1 << 20])
 def test_chosen_points_are_those_of_all_tokens(dtype: torch.dtype, slab: int, monkeypatch: pytest.MonkeyPatch) -> None:

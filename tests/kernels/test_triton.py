@@ -197,6 +197,28 @@ def test_blend(device: torch.device, dtype: torch.dtype, weight: float) -> None:
     assert torch.equal(merged[4:], values[[3, 8]].float())
 
 
+def test_pools_may_be_held_a_few_at_a_time(
+    device: torch.device, small_tiles: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = noise(60, 12).to(device)
+    sizes, centers = [20, 3, 1, 30, 6], [4, 2, 1, 5, 3]
+    together = clusters(x, sizes, centers, 3)
+    for held in (1, 12 * 24):
+        monkeypatch.setattr(dpc_knn, "_HELD_ELEMENTS", held)
+        assert clusters(x, sizes, centers, 3) == together
+
+
+def test_the_default_type_changes_nothing(device: torch.device, small_tiles: None) -> None:
+    x = noise(33, 12).to(device)
+    expected = clusters(x, [33], [5], 3)
+    for dtype in (torch.bfloat16, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            assert clusters(x, [33], [5], 3) == expected
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
 def test_inputs_are_not_changed_and_results_repeat(device: torch.device, small_tiles: None) -> None:
     x = noise(33, 12).to(device)
     before = x.clone()

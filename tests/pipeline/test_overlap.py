@@ -10,7 +10,7 @@ import torch
 
 import tangovlm
 from tangovlm import pipeline, sources
-from tangovlm.errors import InputError, VideoError
+from tangovlm.errors import InputError, MethodError, VideoError
 from tangovlm.video.ahead import Ahead, FramesChangedError
 from tests.attach.tiny_models import state_of
 from tests.pipeline.checkpoints import write_checkpoint, write_clip
@@ -58,7 +58,16 @@ def ask(llm: pipeline.VideoLLM, clip: Any, **options: Any) -> tangovlm.pipeline.
 
 @pytest.mark.parametrize(
     ("options", "calls"),
-    [({}, [5, 5]), ({"chunk_frames": 3}, [3, 3, 2, 2]), ({"frames": 6}, [6]), ({"frames": 99}, [7, 7, 6])],
+    [
+        ({}, [5, 5]),
+        ({"chunk_frames": 3}, [3, 3, 2, 2]),
+        ({"chunk_frames": 9}, [5, 5]),
+        ({"chunk_frames": 10}, [10]),
+        ({"frames": 6}, [6]),
+        ({"frames": 99}, [7, 7, 6]),
+        ({"frames": 20, "chunk_frames": 10}, [10, 10]),
+        ({"method": "topk+fastv", "retention": 0.5}, [5, 5]),
+    ],
 )
 def test_the_same_answer(
     llm: pipeline.VideoLLM, clip: Path, options: dict[str, Any], calls: list[int], tower_calls: list[int]
@@ -93,10 +102,11 @@ def test_only_where_it_is_wanted_and_of_use(
     monkeypatch.setattr(sources, "ahead", None)
     ask(llm, clip)
     ask(llm, clip, overlap=True, retention=1.0)
+    ask(llm, clip, overlap=True, method="fastv", retention=0.8)
     ask(llm, frames, overlap=True)
     monkeypatch.setattr(type(llm.family), "streams", False)
     ask(llm, clip, overlap=True)
-    assert tower_calls == [10] * 5
+    assert tower_calls == [10] * 6
 
 
 def test_progress(llm: pipeline.VideoLLM, clip: Path) -> None:
@@ -128,6 +138,8 @@ def test_mistakes(llm: pipeline.VideoLLM, clip: Path, monkeypatch: pytest.Monkey
         ask(llm, clip, frames=0, overlap=True)
     with pytest.raises(InputError, match="chunk_frames is 0"):
         ask(llm, clip, chunk_frames=0, overlap=True)
+    with pytest.raises(MethodError, match="takes a method such as"):
+        ask(llm, clip, method=tangovlm.Tango, overlap=True)
 
     def fail(_module: Any, _args: Any) -> None:
         raise ZeroDivisionError

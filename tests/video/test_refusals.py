@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from tangovlm.errors import VideoError
 from tangovlm.video import decode
+from tangovlm.video.reader import Reader
 from tangovlm.video.source import open_video
 from tests.video import clips
 
@@ -124,6 +126,17 @@ def test_a_video_stream_without_frames(tmp_path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         container.start_encoding()
     refused(path, "holds no frames|no video stream|index cannot be read")
+
+
+def test_a_packet_of_a_stream_that_there_is_not(tmp_path: Path) -> None:
+    def demux(_stream: object) -> object:
+        raise IndexError("list index out of range")
+
+    with Reader(clips.write(tmp_path / "clip.ts", 4)) as reader:
+        reader.container.close()
+        reader.container = SimpleNamespace(demux=demux, close=lambda: None)
+        with pytest.raises(VideoError, match=r"clip\.ts: cannot be read through .*damaged, copy it again"):
+            reader.timeline()
 
 
 @pytest.mark.parametrize("frames", [0, -3, True, 1.5])

@@ -22,14 +22,19 @@ def default_dtype(shape: Shape, device: torch.device) -> torch.dtype:
 
 
 def memory_words(
-    shape: Shape, dtype: torch.dtype, device: torch.device, videos: int = 1
+    shape: Shape, dtype: torch.dtype, device: torch.device, ways_out: Sequence[str], videos: int = 1
 ) -> tuple[int, torch.device, str, str]:
-    """What `memory.check_fits` takes: beside the videos, room for half of one and at least 250 MB is asked for."""
+    """What `memory.check_fits` takes: beside the videos, room for half of one and at least 250 MB is asked for.
+
+    Parameters
+    ----------
+    ways_out: what would make it less, in words; a narrower ``dtype`` is said here where there is one.
+    """
     size = shape.tokens * shape.dim * dtype.itemsize
     wanted = videos * size + max(size // 2, _SMALLEST_BESIDE)
     what = f"pruning {shape} in {dtype_name(dtype)}" + (f", {videos} videos" if videos > 1 else "")
-    narrower = "" if dtype.itemsize == 2 else "--dtype float16, "
-    return wanted, device, what, f"choose {narrower}--no-reference, or a smaller --shape"
+    ways = [*(() if dtype.itemsize == 2 else ("--dtype float16",)), *ways_out]
+    return wanted, device, what, f"choose {' or '.join(ways)}"
 
 
 def dtype_name(dtype: torch.dtype) -> str:

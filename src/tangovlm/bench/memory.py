@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tangovlm.errors import InputError
+from tangovlm.memory import is_out_of_memory
 
 from .measure import synchronize
 
@@ -142,12 +143,6 @@ def told_out_of_memory(wanted: int, device: torch.device, what: str, way_out: st
         words += [f"{more[1]} more could not be had"] if more else []
         words += [] if free is None else [f"{_gb(free)} are free now"]
         raise InputError(f"{what} ran out of memory on {device} ({', '.join(words)}): {way_out}") from error
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception says that memory could not be had; the CPU's allocator raises a plain RuntimeError."""
-    words = ("not enough memory", "can't allocate memory", "cannot allocate memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error).lower() for word in words)
 
 
 def _gb(size: int) -> str:

@@ -15,6 +15,7 @@ from tangovlm.kernels.dispatch import fallback_note, variant
 from .floor import clustered, known_flops
 from .inputs import default_dtype, dtype_name, memory_words, prepared
 from .measure import Timing, product_gflops, read_gb_s, synchronizations, timed
+from .measured import Measured
 from .memory import available_bytes, check_fits, peak_memory, told_out_of_memory
 from .reference import Reduced, reference_bytes, tango_reference
 from .tables import Column, number, text
@@ -48,21 +49,19 @@ COLUMNS = (
 WARM_UP = 1
 """The run whose memory is metered."""
 _REFERENCE_RUNS = 3
+_SMALLER = "a smaller --shape"
 LIMIT_MS, _REFERENCE_MS = 60_000.0, 20_000.0
 """No further run of the library, and of the reference, begins once its runs have taken so long."""
 
 
 @dataclass(frozen=True)
-class PruneRow:
+class PruneRow(Measured):
     """One video, measured.
 
     Parameters
     ----------
     name: of the shape. video: its kind, see `tangovlm.bench.videos`. shape: (T, H, W, D).
-    device, machine, threads, versions: see `tangovlm.evaluate.provenance.machine`.
-    kernel: the variant that ran.
-    tokens_before, tokens_after, segments: counts.
-    warm_up, repeats: runs that are not counted, and runs that are.
+    tokens_after, segments: counts.
     ms, p80_ms: of a run: the median, and what four of five do not exceed.
     reference_ms, reference_repeats: the same of `tangovlm.bench.reference`; None where it was not run, and
         reference_note says why.
@@ -80,18 +79,8 @@ class PruneRow:
     name: str
     video: str
     shape: Shape
-    retention: float
-    dtype: str
-    device: str
-    machine: dict[str, Any]
-    threads: int
-    versions: dict[str, str]
-    kernel: str
-    tokens_before: int
     tokens_after: int
     segments: int
-    warm_up: int
-    repeats: int
     ms: float
     p80_ms: float
     reference_ms: float | None
@@ -153,11 +142,13 @@ def run(
     pruner = tangovlm.Tango(retention=retention)
     shapes = shapes or tuple(SHAPES.values())
     for shape in shapes:
-        check_fits(*memory_words(shape, dtype or default_dtype(shape, device), device))
+        check_fits(*memory_words(shape, dtype or default_dtype(shape, device), device, [_SMALLER]))
+    # The reference is not in the estimate, so that only what ran out of memory while running may be due to it.
+    ways_out = ["--no-reference", _SMALLER] if reference else [_SMALLER]
     for shape in shapes:
         for kind in videos:
             chosen = dtype or default_dtype(shape, device)
-            with told_out_of_memory(*memory_words(shape, chosen, device)):
+            with told_out_of_memory(*memory_words(shape, chosen, device, ways_out)):
                 row = _measure(shape, kind, pruner, chosen, device, repeats, reference, progress)
             yield asdict(row) | {"shape": list(shape)}
 

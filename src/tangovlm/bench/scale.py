@@ -1,6 +1,7 @@
 """How time and memory of pruning grow: with the frames of one video, and with videos one after another."""
 
 import math
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from tangovlm.tokens import Selection
 from .floor import clustered, known_flops
 from .inputs import default_dtype, dtype_name, memory_words, prepared
 from .measure import timed
+from .measured import Measured
 from .memory import check_fits, peak_memory, told_out_of_memory
 from .prune import LIMIT_MS, WARM_UP
 from .tables import Column, number, text
@@ -23,6 +25,7 @@ from .videos import Shape, parse_shape, synthetic
 
 FIRST_FRAMES = 8
 BATCH_FRAMES = 32
+_WAYS_OUT = ("fewer --frames", "a smaller --batch", "a smaller --shape")
 KEYS = ("axis", "video", "shape", "videos", "retention", "dtype", "device", "machine", "threads")
 """What tells rows apart; a row with the same entries replaces another."""
 COLUMNS = (
@@ -42,7 +45,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class ScaleRow:
+class ScaleRow(Measured):
     """One size, measured; fields that `tangovlm.bench.prune.PruneRow` has too mean the same.
 
     Parameters
@@ -58,17 +61,7 @@ class ScaleRow:
     video: str
     shape: tuple[int, ...]
     videos: int
-    retention: float
-    dtype: str
-    device: str
-    machine: dict[str, Any]
-    threads: int
-    versions: dict[str, str]
-    kernel: str
-    tokens_before: int
     tokens_after: int
-    warm_up: int
-    repeats: int
     ms: float
     p80_ms: float
     ms_per_1000_tokens: float
@@ -84,12 +77,13 @@ def parse_grid(given: str) -> tuple[int, int, int]:
 
     Raises
     ------
-    InputError: not three integers of at least 1.
+    InputError: not three integers of at least 1 and at most nine digits.
     """
     try:
         _, *grid = parse_shape(f"1,{given}")
     except InputError:
-        raise InputError(f"--shape is {given!r}: give rows, columns and channels as H,W,D, such as 14,14,896") from None
+        shown = reprlib.repr(given)
+        raise InputError(f"--shape is {shown}: give rows, columns and channels as H,W,D, such as 14,14,896") from None
     height, width, dim = grid
     return height, width, dim
 
@@ -129,7 +123,7 @@ def run(
     chosen = dtype or default_dtype(Shape(most_frames, *grid), device)
     steps = [("frames", Shape(frames, *grid), 1) for frames in _doubled(FIRST_FRAMES, most_frames)]
     steps += [("videos", Shape(BATCH_FRAMES, *grid), count) for count in _doubled(1, most_videos)]
-    words = [memory_words(shape, chosen, device, count) for _, shape, count in steps]
+    words = [memory_words(shape, chosen, device, _WAYS_OUT, count) for _, shape, count in steps]
     for each in words:
         check_fits(*each)
     for kind in videos:

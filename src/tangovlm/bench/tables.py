@@ -1,6 +1,11 @@
-"""Rows of a benchmark as a table, and the files that keep them: one JSON object a line, each whole by itself."""
+"""Rows of a benchmark as a table, and the files that keep them: one JSON object a line, each whole by itself.
+
+A row of a file names its benchmark, the command of `tangovlm bench`, under "benchmark"; rows from before it did are
+known by their other entries only.
+"""
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -63,35 +68,47 @@ def origin(rows: Sequence[Row]) -> str:
     return f"Taken with {'; '.join(dict.fromkeys(_place(row) for row in rows))}."
 
 
-def append(path: Path, rows: Sequence[Row]) -> None:
-    """Add rows to the end of a file, which is made if it is not there.
+def append(path: Path, benchmark: str, rows: Sequence[Row]) -> None:
+    """Add rows of a benchmark to the end of a file, which is made if it is not there; they begin a line.
 
     Raises
     ------
     InputError: it cannot be written.
     """
-    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    lines = "".join(json.dumps({"benchmark": benchmark, **row}, allow_nan=False) + "\n" for row in rows)
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(lines)
+        with path.open("a+b") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                lines = ("" if file.read() == b"\n" else "\n") + lines
+            file.write(lines.encode())
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}: choose another --out") from error
 
 
-def read(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
+def read(path: Path, benchmark: str, keys: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of a file; of those that have equal entries under ``keys`` the last, at the place of the first.
 
     Raises
     ------
-    InputError: a line that is no row; names it.
+    InputError: it cannot be read, or a line is no row of this benchmark; names the line.
     """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}: choose another file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} holds no rows of a benchmark: choose another file") from error
     rows: dict[str, dict[str, Any]] = {}
-    for place, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for place, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            rows[json.dumps([row[key] for key in keys])] = row
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} line {place} is no row of this benchmark: mend it or take it anew") from error
+            named, key = row.get("benchmark", benchmark), json.dumps([row[key] for key in keys])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            named = None
+        if named != benchmark:
+            raise InputError(f"{path} line {place} is no row of `tangovlm bench {benchmark}`: choose another file")
+        rows[key] = row
     return list(rows.values())
 
 

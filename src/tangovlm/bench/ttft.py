@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from tangovlm.errors import InputError, ModelError
 from tangovlm.evaluate.provenance import machine
 from tangovlm.families.base import Family
 from tangovlm.kernels.dispatch import variant
+from tangovlm.memory import is_out_of_memory
 
 from .inputs import dtype_name
-from .measure import timed
-from .memory import MB, check_fits, is_out_of_memory, peak_memory
+from .measure import Timing, timed
+from .measured import Measured
+from .memory import MB, check_fits, peak_memory
 from .stages import STAGES, Steps, stage_times
 from .tables import Column, number, text
 from .ttft_models import HOSTS, Host, check
@@ -53,22 +56,23 @@ NEW_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class TtftRow:
+class TtftRow(Measured):
     """One model on one kind of input; what was not measured is None, and ``note`` says why.
 
     Parameters
     ----------
     size: see `ttft_shapes`. batch: videos, with a prompt each.
-    device, machine, threads, versions: see `tangovlm.evaluate.provenance.machine`.
-    kernel: the variant that pruning ran.
-    tokens_before, tokens_after: visual tokens of a video. segments: that the first video fell into.
-    warm_up, repeats: runs of each measurement that are not counted, and that are.
-    ttft_ms, ttft_p80_ms: frames in, first token out, nothing synchronised between: the median, and what four of five
-        do not exceed. Retention 1.0 is the stock model, not attached.
-    pixels_ms, tower_ms, project_ms, prune_ms, prefill_ms: medians of runs of their own, synchronised between stages:
-        copying and normalising frames; vision tower (with the saliency, if pruned); projector and pooling; all that
-        being attached adds after that; the rest. See `stages`.
-    decode_tok_s: tokens a second, all videos together, after the first.
+    tokens_before, tokens_after: visual tokens of one video. segments: that the first video fell into.
+    warm_up, repeats: runs up to the first token that are not counted (the metered one comes before them), and runs
+        that are; they take turns with those of the other retentions, so that other work on the machine slows all.
+    ttft_ms, ttft_p80_ms: of these runs, frames in, first token out: the median, and what four of five do not exceed.
+        Retention 1.0 is the stock model, not attached, and nothing is synchronised between; being attached, the
+        session's stopwatch waits for a CUDA device where a stage of it begins or ends, which the time includes.
+    pixels_ms, tower_ms, project_ms, prune_ms, prefill_ms: medians of as many runs of their own, afterwards and with
+        no warm-up, synchronised between stages: copying and normalising frames; vision tower, and if pruned the
+        hooks on it that take the saliency, the pooling head included; projector and pooling; all that being attached
+        adds after that; the rest. See `stages`.
+    decode_tok_s: tokens a second, all videos together, after the first; of one run of `NEW_TOKENS` more tokens.
     peak_mb: most memory up to the first token, weights included, 10^6 bytes; memory_meter is how it was found.
     speedup: ttft_ms of the unpruned row over this one's. prune_share: of the sum of the stages.
     """
@@ -77,16 +81,6 @@ class TtftRow:
     size: str
     frames: int
     batch: int
-    retention: float
-    dtype: str
-    device: str
-    machine: dict[str, Any]
-    threads: int
-    versions: dict[str, str]
-    kernel: str
-    tokens_before: int
-    warm_up: int
-    repeats: int
     tokens_after: int | None = None
     segments: int | None = None
     ttft_ms: float | None = None
@@ -119,7 +113,7 @@ def run(
 ) -> Iterator[dict[str, Any]]:
     """Measure every model with every number of frames, batch and retention, and yield the rows.
 
-    The unpruned model is measured first, whether it is asked for or not.
+    The unpruned model is measured beside the others, whether it is asked for or not, and its row is the first.
 
     Parameters
     ----------
@@ -127,7 +121,7 @@ def run(
     models: names of `MODELS`.
     frames, batches: none for those of the size in `FRAMES` and `BATCHES`.
     dtype: None for bfloat16 on CUDA and float32 on the CPU.
-    repeats: runs of each measurement, at least 1.
+    repeats: runs up to the first token, and runs in stages; at least 1.
     progress: is told what begins.
 
     Raises
@@ -183,6 +177,15 @@ def _model_rows(
             yield from _Bench(host, number_of_frames, batch, repeats, progress).rows(blank, pruners)
 
 
+@dataclass
+class _Entry:
+    """A row while it is measured."""
+
+    row: TtftRow
+    pruner: tangovlm.Tango | None = None
+    runs_ms: tuple[float, ...] = ()
+
+
 class _Bench:
     """One model on one kind of input."""
 
@@ -197,61 +200,75 @@ class _Bench:
         blank = replace(
             blank, frames=self._frames, batch=self._batch, tokens_before=self._host.visual_tokens(self._frames)
         )
-        stock = self._row(blank, None)
-        yield asdict(stock)
-        for pruner in pruners:
-            row = self._row(replace(blank, retention=pruner.retention), pruner)
-            if row.ttft_ms and stock.ttft_ms:
-                row = replace(row, speedup=stock.ttft_ms / row.ttft_ms)
-            yield asdict(row)
+        entries = [_Entry(blank), *(_Entry(replace(blank, retention=each.retention), each) for each in pruners)]
+        for step in (self._meter, *[self._time] * self._repeats, self._divide):
+            for entry in entries:
+                self._attempt(step, entry)
+        stock = entries[0].row.ttft_ms
+        for row in (entry.row for entry in entries):
+            yield asdict(replace(row, speedup=stock / row.ttft_ms) if stock and row.ttft_ms else row)
 
-    def _row(self, row: TtftRow, pruner: tangovlm.Tango | None) -> TtftRow:
-        self._progress(f"{row.model} {row.size}, {row.frames} frames, batch {row.batch}, retention {row.retention}")
+    @torch.inference_mode()
+    def _attempt(self, step: Callable[[_Entry], None], entry: _Entry) -> None:
+        """Take a step, unless one before it failed; a failure that is due to the model or to memory is noted."""
+        if entry.row.note is not None:
+            return
         try:
-            return self._measured(row, pruner)
+            step(entry)
         except ModelError as error:
             # A model that the library cannot prune yet.
-            return replace(row, note=str(error))
+            entry.row = replace(entry.row, note=str(error), peak_mb=None, memory_meter=None)
         except (RuntimeError, MemoryError, InputError) as error:
             cause = error.__cause__ if isinstance(error, InputError) else error
             if not isinstance(cause, Exception) or not is_out_of_memory(cause):
                 raise
-            return replace(row, note="out of memory")
+            entry.row = replace(entry.row, note="out of memory", peak_mb=None, memory_meter=None)
 
-    @torch.inference_mode()
-    def _measured(self, row: TtftRow, pruner: tangovlm.Tango | None) -> TtftRow:
-        device = self._host.device
-        family = None if pruner is None else self._host.family()
-        with self._attached(family, pruner) as session:
-            # The first run of this size is metered, so that buffers which libraries keep for the next are counted.
-            peak = peak_memory(self._first_token, device)
-            timing = timed(self._first_token, device=device, repeats=self._repeats, warm_up=WARM_UP)
-            steps = Steps(device)
+    def _meter(self, entry: _Entry) -> None:
+        """Memory and the warm-up: the first run of this size, so that buffers kept for the next run are counted."""
+        row = entry.row
+        self._progress(f"{row.model} {row.size}, {row.frames} frames, batch {row.batch}, retention {row.retention}")
+        with self._attached(entry.pruner):
+            peak = peak_memory(self._first_token, self._host.device)
+            for _ in range(WARM_UP):
+                self._first_token()
+        entry.row = replace(row, peak_mb=(row.weights_mb or 0.0) + peak.extra_mb, memory_meter=peak.meter)
+
+    def _time(self, entry: _Entry) -> None:
+        """One run of the whole."""
+        with self._attached(entry.pruner):
+            entry.runs_ms += timed(self._first_token, device=self._host.device, repeats=1).runs_ms
+
+    def _divide(self, entry: _Entry) -> None:
+        """Decoding, the stages, and the row with all figures but the speed-up."""
+        steps, timing = Steps(self._host.device), Timing(entry.runs_ms, None)
+        with self._attached(entry.pruner) as session:
             self._generate(1 + NEW_TOKENS, logits_processor=[steps])
         stages = stage_times(
-            self._host, lambda: self._attached(family, pruner), self._pixels, self._generate, self._repeats
+            self._host, lambda: self._attached(entry.pruner), self._pixels, self._generate, self._repeats
         )
         figures: dict[str, Any] = {f"{stage}_ms": ms for stage, ms in stages.items()}
         videos = None if session is None else session.report.videos[-self._batch :]
-        return replace(
-            row,
-            tokens_after=row.tokens_before if videos is None else videos[0].tokens_after,
+        entry.row = replace(
+            entry.row,
+            tokens_after=entry.row.tokens_before if videos is None else videos[0].tokens_after,
             segments=None if videos is None else len(videos[0].segments),
             ttft_ms=timing.median_ms,
             ttft_p80_ms=timing.p80_ms,
             **figures,
             decode_tok_s=self._batch * steps.per_second,
-            peak_mb=(row.weights_mb or 0.0) + peak.extra_mb,
-            memory_meter=peak.meter,
-            speedup=1.0 if pruner is None else None,
             prune_share=stages["prune"] / sum(stages.values()),
         )
 
-    def _attached(self, family: Family | None, pruner: tangovlm.Tango | None) -> Any:
+    @cached_property
+    def _family(self) -> Family:
+        return self._host.family()
+
+    def _attached(self, pruner: tangovlm.Tango | None) -> Any:
         """The context in which the model prunes; the stock model where there is no pruner."""
-        if family is None or pruner is None:
+        if pruner is None:
             return nullcontext()
-        return attach_family(family, pruner, timestamps=torch.arange(self._frames, dtype=torch.float64))
+        return attach_family(self._family, pruner, timestamps=torch.arange(self._frames, dtype=torch.float64))
 
     def _pixels(self) -> dict[str, Tensor]:
         return self._host.pixels(self._clips)

@@ -5,6 +5,7 @@ A frame shows objects: regions of the grid whose tokens share a direction, each 
 positions changes with every frame and the others stay, but for a little noise. In "busy" every frame is a scene.
 """
 
+import reprlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from tangovlm.errors import InputError
 from tangovlm.tokens import VideoTokens
 
 KINDS = ("still", "busy")
+_MOST_DIGITS = 9
 _SCENES = (0.5, 0.75, 0.875)
 _OBJECTS = 12
 _CHANGING = 0.2
@@ -43,14 +45,15 @@ def parse_shape(text: str, option: str = "--shape") -> Shape:
 
     Raises
     ------
-    InputError: not four integers of at least 1.
+    InputError: not four integers of at least 1 and at most nine digits.
     """
-    sizes = text.split(",")
-    if len(sizes) != len(Shape._fields) or not all(size.strip().isdecimal() and int(size) >= 1 for size in sizes):
+    sizes = [size.strip() for size in text.split(",")]
+    if len(sizes) != len(Shape._fields) or not all(map(_is_size, sizes)):
         raise InputError(
-            f"{option} is {text!r}: give frames, rows, columns and channels as T,H,W,D, such as 32,14,14,3584"
+            f"{option} is {reprlib.repr(text)}: give frames, rows, columns and channels as T,H,W,D, such as "
+            "32,14,14,3584"
         )
-    return Shape(*(int(size) for size in sizes))
+    return Shape(*map(int, sizes))
 
 
 def synthetic(
@@ -62,6 +65,11 @@ def synthetic(
     for frame, (values, gaze) in enumerate(_frames(shape, kind, torch.Generator().manual_seed(seed))):
         features[frame], saliency[frame] = values, gaze
     return VideoTokens(features, saliency, torch.arange(shape.frames, dtype=torch.float64, device=device))
+
+
+def _is_size(text: str) -> bool:
+    # The length first: Python refuses to read numbers of thousands of digits.
+    return text.isdecimal() and len(text) <= _MOST_DIGITS and int(text) >= 1
 
 
 def _frames(shape: Shape, kind: str, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

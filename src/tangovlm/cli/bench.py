@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -37,7 +38,21 @@ class Dtype(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class Benchmark(Protocol):
+    """The module of a benchmark: what tells its rows apart, and the columns of its table."""
+
+    @property
+    def KEYS(self) -> Sequence[str]: ...  # noqa: N802
+
+    @property
+    def COLUMNS(self) -> Sequence[Column]: ...  # noqa: N802
+
+
 bench = typer.Typer()
+
+_MOST = 10**6
+_MOST_THREADS = 4 * (os.cpu_count() or 1)
+"""More than any measurement wants, and less than what cannot be counted or started any more."""
 
 DeviceName = Annotated[
     str | None, typer.Option("--device", help="Where to run: cpu, or cuda (if there, the default).", show_default=False)
@@ -102,7 +117,7 @@ def prune(
         reference=reference,
         progress=talk,
     )
-    _finish("prune", rows, benchmark.COLUMNS, out, as_json)
+    _finish("prune", benchmark, rows, out, as_json)
 
 
 @bench.command()
@@ -120,13 +135,15 @@ def scale(
     as_json: AsJson = False,
 ) -> None:
     """How time and memory of pruning grow with the frames of a video, and with the number of videos."""
-    check_at_least_one("--batch", batch)
+    _check_counts("--batch", batch)
     target = _prepare(device_name, repeats, threads, out)
     from tangovlm.bench import scale as benchmark
 
+    longest = benchmark.check_frames(frames)
+    _check_counts("--frames", longest)
     rows = benchmark.run(
         grid=benchmark.parse_grid(shape),
-        most_frames=benchmark.check_frames(frames),
+        most_frames=longest,
         most_videos=batch,
         videos=_videos(video),
         retention=retention,
@@ -135,7 +152,7 @@ def scale(
         repeats=repeats,
         progress=talk,
     )
-    _finish("scale", rows, benchmark.COLUMNS, out, as_json)
+    _finish("scale", benchmark, rows, out, as_json)
 
 
 @bench.command()
@@ -162,9 +179,8 @@ def ttft(
     as_json: AsJson = False,
 ) -> None:
     """Time to first token of whole models with random weights, pruned and not, stage by stage."""
-    for option, values in (("--frames", frames), ("--batch", batch)):
-        for value in values or ():
-            check_at_least_one(option, value)
+    _check_counts("--frames", *(frames or ()))
+    _check_counts("--batch", *(batch or ()))
     target = _prepare(device_name, repeats, threads, out)
     from tangovlm.bench import ttft as benchmark
 
@@ -179,7 +195,7 @@ def ttft(
         repeats=repeats,
         progress=talk,
     )
-    _finish("ttft", rows, benchmark.COLUMNS, out, as_json)
+    _finish("ttft", benchmark, rows, out, as_json)
 
 
 @bench.command()
@@ -191,18 +207,18 @@ def flops(
     as_json: AsJson = False,
 ) -> None:
     """FLOPs of LLaVA-OneVision: the papers' formula beside what PyTorch counts."""
-    check_at_least_one("--frames", frames)
+    _check_counts("--frames", frames)
     _check_out(out)
     from tangovlm.bench import flops as benchmark
 
     rows = benchmark.run(size=size, frames=frames, retentions=retention or benchmark.RETENTIONS, progress=talk)
-    _finish("flops", rows, benchmark.COLUMNS, out, as_json)
+    _finish("flops", benchmark, rows, out, as_json)
 
 
 def _prepare(device_name: str | None, repeats: int, threads: int | None, out: Path | None) -> torch.device:
     """Check what all commands take, set the threads, and return the device."""
-    check_at_least_one("--repeats", repeats)
-    check_at_least_one("--threads", threads)
+    _check_counts("--repeats", repeats)
+    _check_counts("--threads", threads, most=_MOST_THREADS)
     _check_out(out)
     import torch
 
@@ -212,6 +228,14 @@ def _prepare(device_name: str | None, repeats: int, threads: int | None, out: Pa
     if target.type not in {"cpu", "cuda"}:
         raise InputError(f"--device {device_name} cannot be measured: choose cpu or cuda")
     return target
+
+
+def _check_counts(option: str, *values: int | None, most: int = _MOST) -> None:
+    """Raise `InputError` for a count below one or above ``most``."""
+    for value in values:
+        check_at_least_one(option, value)
+        if value is not None and value > most:
+            raise InputError(f"{option} is {value}: it can be at most {most}")
 
 
 def _check_out(out: Path | None) -> None:
@@ -233,18 +257,20 @@ def _dtype(name: Dtype | None) -> torch.dtype | None:
 
 
 def _finish(
-    name: str, measured: Iterable[dict[str, Any]], columns: Sequence[Column], out: Path | None, as_json: bool
+    name: str, benchmark: Benchmark, measured: Iterable[dict[str, Any]], out: Path | None, as_json: bool
 ) -> None:
-    """Take the rows, writing each to the file at once, and show them."""
-    from tangovlm.bench.tables import aligned, append
+    """Take the rows, writing each to the file at once, and show them; a file of other rows is refused before."""
+    from tangovlm.bench.tables import aligned, append, read
 
+    if out is not None and out.exists():
+        read(out, name, benchmark.KEYS)
     rows = []
     with only_results():
         for row in measured:
             rows.append(row)
             if out is not None:
-                append(out, [row])
+                append(out, name, [row])
     if as_json:
         show_json({"benchmark": name, "rows": rows})
         return
-    show(aligned(rows, columns))
+    show(aligned(rows, benchmark.COLUMNS))

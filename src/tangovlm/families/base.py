@@ -123,12 +123,12 @@ class Family(ABC):
 
         Raises
         ------
-        InputError: a CUDA device that is out of memory.
+        InputError: a device that is out of memory.
         """
         frames = sum(grid.frames for grid in self.grids(*args, **kwargs))
         device = self.device
         at_once = min(frames, chunk_frames or chunks.frames_at_once(self.frame_bytes, device))
-        with chunks.memory_guard(at_once, self.frame_bytes, device):
+        with chunks.guarded(at_once, self.frame_bytes, device):
             if at_once == frames:
                 return original(*args, **kwargs)
             as_tuple = kwargs.pop("return_dict", None) is False

@@ -1,7 +1,7 @@
 """The frames of a call in chunks: how many the vision encoder sees at a time, and its outputs put together again."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..memory import memory_guard
 
 # Working memory of a chunk. On CUDA a share of the device, which many times over fills it with work; the whole memory
 # counts and not the free one, as the size of a matrix product may touch its last bit, and results must not depend on
@@ -66,21 +67,9 @@ def join(parts: Sequence[Any]) -> Any:
     return None if parts[0] is None else tuple(join(entries) for entries in zip(*parts, strict=True))
 
 
-@contextmanager
-def memory_guard(frames: int, frame_bytes: int, device: torch.device) -> Iterator[None]:
-    """Turn running out of memory within into an error that says how to mend it.
-
-    Parameters
-    ----------
-    frames: that are encoded at once.
-
-    Raises
-    ------
-    InputError: the device's memory is too small.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        wanted = f"encoding {frames} frames at once takes about {frames * frame_bytes / 1e9:.1f} GB"
-        mend = f"give chunk_frames={max(1, frames // 4)}" if frames > 1 else "free memory, or use a smaller model"
-        raise InputError(f"{device} is out of memory: {wanted} beside the model; {mend}") from error
+def guarded(frames: int, frame_bytes: int, device: torch.device) -> AbstractContextManager[None]:
+    """Where ``frames`` are encoded at once: see `memory_guard`."""
+    wanted = f"encoding {frames} frames at once takes about {frames * frame_bytes / 1e9:.1f} GB beside the model"
+    fewer = max(1, frames // 4)
+    way_out = f"give chunk_frames={fewer} (or --chunk-frames {fewer})"
+    return memory_guard(device, wanted, way_out if frames > 1 else "free memory, or use a smaller model")

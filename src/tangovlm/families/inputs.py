@@ -68,14 +68,17 @@ def prepare_pixels(frames: Tensor, spec: PixelSpec) -> Tensor:
     """
     if frames.dtype != torch.uint8 or frames.dim() != 4 or frames.shape[1] != 3 or frames.shape[0] == 0:
         raise InputError(f"frames must be uint8 (T, 3, H, W) with T >= 1, not {frames.dtype} {tuple(frames.shape)}")
-    mean = torch.tensor(spec.mean, device=frames.device).view(3, 1, 1)
-    std = torch.tensor(spec.std, device=frames.device).view(3, 1, 1)
-    pixels = torch.empty(*frames.shape[:2], *spec.size, device=frames.device)
+    # Also where torch's default dtype is another: a number of Python's times bytes would be of that.
+    as_float: dict[str, Any] = {"dtype": torch.float32, "device": frames.device}
+    mean = torch.tensor(spec.mean, **as_float).view(3, 1, 1)
+    std = torch.tensor(spec.std, **as_float).view(3, 1, 1)
+    rescale = torch.tensor(spec.rescale, **as_float)
+    pixels = torch.empty(*frames.shape[:2], *spec.size, **as_float)
     fits = tuple(frames.shape[-2:]) == spec.size
     # Frame by frame the work stays in a CPU's cache. Elsewhere the number of calls counts.
     together = fits and frames.device.type != "cpu"
     for target, source in [(pixels, frames)] if together else zip(pixels, frames, strict=True):
-        torch.mul(source if fits else _resize(source, spec), spec.rescale, out=target).sub_(mean).div_(std)
+        torch.mul(source if fits else _resize(source, spec), rescale, out=target).sub_(mean).div_(std)
     return pixels
 
 

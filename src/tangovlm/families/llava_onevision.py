@@ -73,10 +73,14 @@ class LlavaOnevision(Family):
 
     @property
     def frame_bytes(self) -> int:
-        """See `Family.frame_bytes`: the MLP of a layer of the tower, or projector and pooling where they take more."""
+        """See `Family.frame_bytes`: the MLP of a layer of the tower, or projector and pooling where they take more.
+
+        Both beside the hidden states of all layers, which stock code of some releases collects on the way.
+        """
         vision, text = self.model.config.vision_config, self.model.config.text_config
         width = max(2 * vision.hidden_size + 2 * vision.intermediate_size, vision.hidden_size + 3 * text.hidden_size)
-        return int(self.side**2 * width * self.encoder.dtype.itemsize)
+        collected = vision.num_hidden_layers * vision.hidden_size
+        return int(self.side**2 * (width + collected) * self.encoder.dtype.itemsize)
 
     def encode_chunks(
         self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
@@ -86,7 +90,9 @@ class LlavaOnevision(Family):
         parts, rows = [], []
         for start, stop in bounds:
             output = original(pixels.flatten(0, 1)[None, start:stop], *args, **kwargs)
-            part = chunks.fields(output, kwargs)
+            part, kind = chunks.fields(output, kwargs), type(output)
+            # What it holds beside the part must be gone before the next chunk makes the like.
+            del output
             features = part.pop("pooler_output")[0]
             tokens = Grid(stop - start, (self.side + 1) // 2, (self.side + 1) // 2).tokens
             rows.append(features[:tokens])
@@ -94,7 +100,7 @@ class LlavaOnevision(Family):
         videos = torch.cat(rows).view(pixels.shape[0], -1, features.shape[-1])
         newline = features[tokens:].expand(pixels.shape[0], -1, -1)
         joined = {name: chunks.join([part[name] for part in parts]) for name in parts[0]}
-        return type(output)(**joined, pooler_output=torch.cat([videos, newline], dim=1))
+        return kind(**joined, pooler_output=torch.cat([videos, newline], dim=1))
 
     def videos(self, input_ids: Tensor, grids: Sequence[Grid]) -> Tensor:
         """See `Family.videos`: all videos of a call are alike, and each is followed by its newline."""
@@ -213,7 +219,7 @@ class LlavaOnevision(Family):
     def streamed(self, frames: int, config: Mapping[str, Any], take: Callable[[int, int], Tensor]) -> Iterator[Tensor]:
         """See `Family.streamed`."""
         spec = PixelSpec.from_config(config, _PIXELS)
-        pixels = torch.empty(1, frames, 3, *spec.size, device=self.device)
+        pixels = torch.empty(1, frames, 3, *spec.size, dtype=torch.float32, device=self.device)
         filled = 0
 
         def fill(_module: nn.Module, args: tuple[Tensor, ...]) -> None:

@@ -69,8 +69,10 @@ class Reader:
                     keyframes.append(Keyframe(order, packet.pts, packet.dts))
                 if not packet.is_discard:
                     times.add(packet.pts)
-        except av.FFmpegError as error:
-            why = f"cannot be read through ({error.strerror}); it is damaged, copy it again"
+        except (av.FFmpegError, IndexError) as error:
+            # PyAV looks the stream of a packet up by its number, which damage may have made one that there is not.
+            reason = error.strerror if isinstance(error, av.FFmpegError) else "a packet of no stream"
+            why = f"cannot be read through ({reason}); it is damaged, copy it again"
             raise VideoError(f"{self.file}: {why}") from error
         if not times:
             raise VideoError(f"{self.file}: its video stream holds no frames; it is damaged, give another file")

@@ -32,8 +32,9 @@ def blend_ragged(values: Tensor, index: Tensor, centers: Tensor, labels: Tensor,
 def cluster_offsets(values: Tensor, index: Tensor, centers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Anchors ``(C, D)``, the mean of each cluster less its anchor ``(C, D)``, and member counts ``(C, 1)``.
 
-    All in float32 (float64 for float64); for the parameters see `blend_ragged`. A difference that a sum of equal
-    values may have by rounding is zero.
+    All in float32 (float64 for float64); for the parameters see `blend_ragged`; there is at least one cluster. A
+    difference that a sum of a few hundred equal values may have by rounding is zero.
     """
-    own, offsets, members = zip(*offset_pieces(values, index, centers, labels), strict=True)
-    return cat(own), cat(offsets), cat(members)
+    pieces = list(offset_pieces(values, index, centers, labels))
+    own, offsets, members = (cat([piece[part] for piece in pieces]) for part in range(3))
+    return own, offsets, members

@@ -1,12 +1,18 @@
-"""Means of bags of tokens, read once and never gathered, a few clusters at a time."""
+"""Means of clusters of tokens, as sums of bags of rows that are read once and never gathered.
 
-from collections.abc import Iterator
+A sum of equal values in a row is off by up to half a unit in the last place for each, so that a bag has a limited
+number of members, and a large cluster several bags.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-_HELD_ELEMENTS = 1 << 22  # values of a type held at a time, 16 MiB in float32
+_HELD_ELEMENTS = 1 << 22  # values of a kind held at a time, 16 MiB in float32
+_MEMBERS = 256  # of a bag
 
 Piece = tuple[Tensor, Tensor, Tensor]
 
@@ -23,45 +29,65 @@ def blend_torch(values: Tensor, index: Tensor, centers: Tensor, labels: Tensor, 
 
 def offset_pieces(values: Tensor, index: Tensor, centers: Tensor, labels: Tensor) -> Iterator[Piece]:
     """What `tangovlm.kernels.blend.cluster_offsets` gives, of some clusters after the other."""
+    device = labels.device
     order = labels.sort(stable=True).indices
-    ends = torch.searchsorted(labels[order], torch.arange(len(centers), device=labels.device), right=True)
-    starts = torch.cat([ends.new_zeros(1), ends])
     anchors, members = index[centers], index[order]
-    for first, last, begin, end in _runs(starts.tolist(), values):
-        bags = starts[first:last] - begin
-        yield _offsets(values, anchors[first:last], members[begin:end], bags, (ends[first:last] - starts[first:last]))
+    ends = torch.searchsorted(labels[order], torch.arange(len(centers), device=device), right=True)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    bags = (ends - starts + _MEMBERS - 1) // _MEMBERS
+    cluster = torch.repeat_interleave(torch.arange(len(centers), device=device), bags)
+    first_bag = bags.cumsum(0) - bags
+    begin = starts[cluster] + _MEMBERS * (torch.arange(len(cluster), device=device) - first_bag[cluster])
+    size = torch.minimum(begin + _MEMBERS, ends[cluster]) - begin
+    bounds = [0, *bags.cumsum(0).tolist()]
+    for first, last in _runs(bounds, _HELD_ELEMENTS // values.shape[1]):
+        some = slice(bounds[first], bounds[last])
+        share = size[some] / (ends - starts)[cluster[some]]
+        own = values[anchors[first:last]].to(_wide(values))
+        of_bag = own[cluster[some] - first]
+        offsets = _bag_means(values, members, begin[some], size[some]).sub_(of_bag)
+        noise = of_bag.abs_().mul_(size[some, None] * torch.finfo(own.dtype).eps)
+        offsets.masked_fill_(offsets.abs() <= noise, 0)
+        if len(offsets) > len(own):
+            each = torch.arange(len(offsets), device=device)
+            parts = first_bag[first:last] - bounds[first]
+            weights = share.to(own.dtype)
+            offsets = functional.embedding_bag(each, offsets, parts, mode="sum", per_sample_weights=weights)
+        # Adding -0.0 changes nothing, not even the sign of a zero.
+        yield own, offsets.masked_fill_(offsets == 0, -0.0), (ends - starts)[first:last, None].to(own.dtype)
 
 
-def _runs(bounds: list[int], values: Tensor) -> Iterator[tuple[int, int, int, int]]:
-    """(first cluster, one past the last, and the same of their members) of clusters that are worked on at once.
+def _runs(bounds: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """(first, one past the last) of neighbouring groups with at most so many members together, or of one with more.
 
     Parameters
     ----------
-    bounds: the first member of each cluster, and one past the last member of all.
+    bounds: the first member of each group, and one past the last of all.
     """
-    most = max(1, _HELD_ELEMENTS // values.shape[1])
-    # Members in 16 bits are held in float32: a sum in 16 bits would be rounded to 16 bits.
-    held = values.dtype != _wide(values)
     first = 0
-    while first < len(bounds) - 1:
-        last = first + 1
-        while last < len(bounds) - 1 and last - first < most and (not held or bounds[last + 1] - bounds[first] <= most):
-            last += 1
-        yield first, last, bounds[first], bounds[last]
-        first = last
+    for group, (_, stop) in enumerate(pairwise(bounds)):
+        if group > first and stop - bounds[first] > most:
+            yield first, group
+            first = group
+    if first < len(bounds) - 1:
+        yield first, len(bounds) - 1
 
 
-def _offsets(values: Tensor, anchors: Tensor, members: Tensor, bags: Tensor, sizes: Tensor) -> Piece:
+def _bag_means(values: Tensor, members: Tensor, begin: Tensor, size: Tensor) -> Tensor:
+    """``(bags, D)``: means of neighbouring bags of ``members``, each from ``begin`` on."""
     wide = _wide(values)
-    own = values[anchors].to(wide)
-    if values.dtype != wide:
-        values, members = values[members].to(wide), torch.arange(len(members), device=members.device)
-    counts = sizes[:, None].to(wide)
-    offsets = functional.embedding_bag(members, values, bags, mode="sum").div_(counts).sub_(own)
-    # A sum of n equal values is off by up to n half units in the last place: what is within that is no difference.
-    noise = own.abs().mul_(counts * torch.finfo(wide).eps)
-    # Adding -0.0 changes nothing, not even the sign of a zero.
-    return own, offsets.masked_fill_(offsets.abs() <= noise, -0.0), counts
+    if values.dtype == wide:
+        some = members[begin[0] : begin[-1] + size[-1]]
+        sums = functional.embedding_bag(some, values, begin - begin[0], mode="sum")
+        return sums.div_(size[:, None])
+    # A sum in 16 bits would be rounded to 16 bits: some members at a time are held in float32.
+    means = torch.empty(len(begin), values.shape[1], dtype=wide, device=values.device)
+    bounds = [*begin.tolist(), int(begin[-1] + size[-1])]
+    for first, last in _runs(bounds, _HELD_ELEMENTS // values.shape[1]):
+        held = values[members[bounds[first] : bounds[last]]].to(wide)
+        place = torch.arange(len(held), device=held.device)
+        means[first:last] = functional.embedding_bag(place, held, begin[first:last] - bounds[first], mode="sum")
+    return means.div_(size[:, None])
 
 
 def _wide(values: Tensor) -> torch.dtype:

@@ -2,7 +2,8 @@
 
 A matrix product rounds in an order of its own: d(a, b) and d(b, a), or the distances of equal points, differ in their
 last bits, and rounding decides ties. So the points are put on a grid so fine that it costs less than float32 does, and
-so coarse that every product and sum is an exact integer in float64.
+so coarse that every product is an exact integer in float64, and so is every squared distance up to 2^53 steps squared;
+longer ones are rounded once.
 """
 
 import torch
@@ -36,7 +37,8 @@ def exact_squared(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
         own = torch.linalg.vecdot(left, left)[..., None]
         for j in range(0, b.shape[-2], step):
             right = left if a is b and i == j else (b[..., j : j + step, :] * scale).round_()
-            sums = own + torch.linalg.vecdot(right, right)[..., None, :]
-            sums.sub_(left @ right.mT, alpha=2).clamp_min_(0).mul_(unit)
-            distances[..., i : i + step, j : j + step] = sums
+            products = left @ right.mT
+            # In this order no sum of near points is rounded; |a|^2 + |b|^2 would pass 2^53.
+            squared = (own - products).add_(torch.linalg.vecdot(right, right)[..., None, :] - products)
+            distances[..., i : i + step, j : j + step] = squared.clamp_min_(0).mul_(unit)
     return distances

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from .peaks import Peaks
 from .settle import Estimate, log_score, mean_of_sorted, settle_labels, settle_order
-from .tiles import KEPT_ELEMENTS, Rows, Tiles
+from .tiles import KEPT_ELEMENTS, Block, Rows, Tiles
 
 # Points of small pools that are worked on at a time, in coordinates: 16 MiB in float32, which a CPU's cache holds.
 _RUN_ELEMENTS = 1 << 22
+_CENTERS = 4096  # that a block of points is compared with at a time
 
 
 def dpc_knn_torch(
@@ -57,13 +58,13 @@ def _cluster(tiles: Tiles, centers: int, neighbors: int, include_self: bool, ord
     """Clusters of B pools; numbers count from 0 in each pool."""
     skipped = 0 if include_self else 1
     nearest = (min(neighbors + skipped, tiles.n), skipped)
-    spread, farthest = _spread(tiles, *nearest)
+    spread = _spread(tiles, *nearest)
     error = tiles.error[:, None]
-    least, most = _separation(tiles, spread, farthest.amax(dim=1, keepdim=True), error)
+    least, most = _separation(tiles, spread, error)
     lower, upper = log_score(least - error, spread + error), log_score(most + error, spread - error)
     order = ((lower + upper) / 2).sort(dim=-1, descending=True, stable=True).indices[:, :centers]
     if not tiles.exact:
-        known = Estimate(spread, farthest, most, lower, upper)
+        known = Estimate(spread, most, lower, upper)
         order = settle_order(
             tiles,
             order,
@@ -73,32 +74,45 @@ def _cluster(tiles: Tiles, centers: int, neighbors: int, include_self: bool, ord
             lambda item: _cluster(tiles.exactly(item), centers, neighbors, include_self, True).order[0],
         )
     chosen = order.sort(dim=-1).values
-    columns = tiles.columns(chosen)
-    labels = columns.argmin(dim=-1)
+    labels, runner_up = _nearest_centers(tiles, chosen)
     if not tiles.exact:
-        labels = settle_labels(tiles, chosen, columns, labels)
+        labels = settle_labels(tiles, chosen, labels, runner_up <= 2 * error)
     labels.scatter_(1, chosen, torch.arange(centers, device=chosen.device).expand_as(chosen))
     return Peaks(chosen, order if ordered else chosen, labels)
 
 
-def _spread(tiles: Tiles, nearest: int, skipped: int) -> tuple[Tensor, Tensor]:
-    """-log rho, and the largest squared distance of each point, both ``(B, n)``."""
-    closest: dict[tuple[int, int], Tensor] = {}
-    farthest: dict[tuple[int, int], Tensor] = {}
+def _nearest_centers(tiles: Tiles, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest of the centres ``chosen (B, m)`` to each point, and how much farther the next is, both ``(B, n)``."""
+    labels, margins = [], []
+    for block in tiles.blocks:
+        best = chosen.new_zeros(len(chosen), block[1] - block[0])
+        least = tiles.norms.new_full((*best.shape, 2), torch.inf)
+        for first in range(0, chosen.shape[1], _CENTERS):
+            distances = tiles.between(block, chosen[:, first : first + _CENTERS])
+            nearest = distances.min(dim=-1)
+            best = torch.where(nearest.values < least[..., 0], nearest.indices + first, best)
+            two = distances.topk(min(2, distances.shape[-1]), dim=-1, largest=False).values
+            least = torch.cat([least, two], dim=-1).topk(2, dim=-1, largest=False, sorted=True).values
+        labels.append(best)
+        margins.append(least[..., 1] - least[..., 0])
+    return torch.cat(labels, dim=1), torch.cat(margins, dim=1)
+
+
+def _spread(tiles: Tiles, nearest: int, skipped: int) -> Tensor:
+    """-log rho ``(B, n)``."""
+    closest: dict[Block, Tensor] = {}
     for rows, columns, tile in tiles:
         for block, part in ((rows, tile),) if rows == columns else ((rows, tile), (columns, tile.mT)):
             known = part if block not in closest else torch.cat([closest[block], part], dim=-1)
             closest[block] = known.topk(min(nearest, known.shape[-1]), dim=-1, largest=False, sorted=True).values
-            far = part.amax(dim=-1)
-            farthest[block] = torch.maximum(farthest[block], far) if block in farthest else far
-    spread = mean_of_sorted(torch.cat([closest[block] for block in tiles.blocks], dim=1), skipped)
-    return spread, torch.cat([farthest[block] for block in tiles.blocks], dim=1)
+    return mean_of_sorted(torch.cat([closest[block] for block in tiles.blocks], dim=1), skipped)
 
 
-def _separation(tiles: Tiles, spread: Tensor, largest: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+def _separation(tiles: Tiles, spread: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
     """delta^2 ``(B, n)``: the least distance to a point that may be denser, and to one that certainly is.
 
-    The densest point has the largest distance of its pool.
+    The densest point has none denser. With the largest distance of its pool, which no other exceeds, it would come
+    first in the order, and so it does with infinity.
     """
     possible, certain = torch.full_like(spread, torch.inf), torch.full_like(spread, torch.inf)
     margin = 2 * error[..., None]
@@ -117,18 +131,17 @@ def _separation(tiles: Tiles, spread: Tensor, largest: Tensor, error: Tensor) ->
         if rows != columns:
             _lower(possible, columns, tile, gap <= margin, dim=1)
             _lower(certain, columns, tile, gap < -margin, dim=1)
-    certain = torch.where(certain.isinf(), largest, certain)
     return (certain if tiles.exact else torch.minimum(possible, certain)), certain
 
 
-def _denser(gap: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+def _denser(gap: Tensor, rows: Block, columns: Block) -> Tensor:
     """Whether the column's point is denser than the row's: of equals the one of lower index is."""
     row = torch.arange(*rows, device=gap.device)[:, None]
     column = torch.arange(*columns, device=gap.device)
     return (gap > 0) | ((gap == 0) & (column < row))
 
 
-def _lower(least: Tensor, block: tuple[int, int], tile: Tensor, mask: Tensor, dim: int) -> None:
+def _lower(least: Tensor, block: Block, tile: Tensor, mask: Tensor, dim: int) -> None:
     """Lower the values of a block to the least of the tile's where the mask is set."""
     part = least[:, slice(*block)]
     part.copy_(torch.minimum(part, torch.where(mask, tile, torch.inf).amin(dim=dim)))

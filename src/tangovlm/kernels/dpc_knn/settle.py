@@ -23,13 +23,11 @@ class Estimate(NamedTuple):
     Parameters
     ----------
     spread: -log rho, off by at most that error too.
-    farthest: the largest squared distance of each point.
     nearest_denser: the least squared distance to a point that is certainly denser.
     lower, upper: bounds of log(rho * delta), float64.
     """
 
     spread: Tensor
-    farthest: Tensor
     nearest_denser: Tensor
     lower: Tensor
     upper: Tensor
@@ -75,18 +73,20 @@ def settle_order(
     return order
 
 
-def settle_labels(tiles: Tiles, chosen: Tensor, columns: Tensor, labels: Tensor) -> Tensor:
-    """The nearest centre ``(B, n)`` of each point, given the distances ``columns (B, n, m)`` to centres ``chosen``."""
-    if columns.shape[2] == 1:
-        return labels
-    least = columns.topk(2, dim=-1, largest=False).values
-    open_ = least[..., 1] - least[..., 0] <= 2 * tiles.error[:, None]
-    for item in open_.any(dim=1).nonzero().flatten().tolist():
-        centers = tiles.of_pool(item, chosen[item])
-        for some in torch.split(open_[item].nonzero().flatten(), max(1, _HELD_ELEMENTS // len(centers))):
-            exact = exact_squared(tiles.of_pool(item, some), centers, tiles.scale[item])
-            labels[item, some] = exact.argmin(dim=-1)
+def settle_labels(tiles: Tiles, chosen: Tensor, labels: Tensor, open_: Tensor) -> Tensor:
+    """The nearest of the centres ``chosen (B, m)`` to each point, ``(B, n)``; known already where it is not open."""
+    for item in open_.any(dim=1).nonzero().flatten().tolist() if chosen.shape[1] > 1 else ():
+        points = open_[item].nonzero().flatten()
+        for some in torch.split(points, max(1, _HELD_ELEMENTS // chosen.shape[1])):
+            labels[item, some] = _exact_to(tiles, item, some, chosen[item]).argmin(dim=-1)
     return labels
+
+
+def _exact_to(tiles: Tiles, item: int, points: Tensor, others: Tensor) -> Tensor:
+    """Exact distances ``(k, m)`` of points of one pool to others of it."""
+    own = tiles.of_pool(item, points)
+    parts = torch.split(others, max(1, _HELD_ELEMENTS // tiles.dim))
+    return torch.cat([exact_squared(own, tiles.of_pool(item, part), tiles.scale[item]) for part in parts], dim=1)
 
 
 def _overlapping(lower: Tensor, upper: Tensor) -> Tensor:
@@ -120,18 +120,11 @@ def _exact_scores(tiles: Tiles, item: int, points: Tensor, pool: Estimate, neigh
     rows = torch.cat([rows, tiles.rows(item, unsure)])
     near = rows <= rows.kthvalue(neighbors[0], dim=1, keepdim=True).values + 2 * error
     columns = (near.any(dim=0) | may_count.any(dim=0)).nonzero().flatten()
-    exact = exact_squared(tiles.of_pool(item, both), tiles.of_pool(item, columns), tiles.scale[item])
+    exact = _exact_to(tiles, item, both, columns)
     spread = pool.spread.index_copy(0, both, mean_of_nearest(exact, *neighbors))
     gap = spread[points, None] - spread[columns]
     denser = (gap > 0) | ((gap == 0) & (columns < points[:, None]))
     least = torch.where(denser, exact[: len(points)], torch.inf).amin(dim=1)
-    if bool(least.isinf().any()):
-        far = (pool.farthest >= pool.farthest.max() - 2 * error).nonzero().flatten()
-        if len(far) > most:
-            return None
-        columns = (tiles.rows(item, far) >= pool.farthest.max() - 2 * error).any(dim=0).nonzero().flatten()
-        largest = exact_squared(tiles.of_pool(item, far), tiles.of_pool(item, columns), tiles.scale[item]).max()
-        least = torch.where(least.isinf(), largest, least)
     return log_score(least, spread[points])
 
 

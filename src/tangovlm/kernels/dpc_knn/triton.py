@@ -9,6 +9,7 @@ it can be and programs without work end at once.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -30,6 +31,8 @@ _CHANNELS = 64
 _TILING = {"BLOCK": _BLOCK, "CHANNELS": _CHANNELS, "num_warps": 4, "num_stages": 3}
 _PROGRAMS = 528  # two rounds of two programs on 132 SMs: fewer leave SMs idle, many more only lengthen the lists
 _FEW_ROWS = 16
+# Coordinates of pools that are clustered together, 512 MiB in three bytes each: enough to fill any device.
+_HELD_ELEMENTS = (1 << 29) // 3
 _SLAB_ELEMENTS = 1 << 26  # coordinates held in float32 at a time, 256 MiB
 
 
@@ -43,10 +46,25 @@ def dpc_knn_triton(
 ) -> Peaks:
     """See `tangovlm.kernels.dpc_knn.dpc_knn_ragged`, for finite points that `takes` allows.
 
-    Three bytes a coordinate are held, and `_SLAB_ELEMENTS` of them in float32 at a time.
+    Three bytes a coordinate of `_HELD_ELEMENTS` are held, more only for a single pool that has more, and
+    `_SLAB_ELEMENTS` of them in float32 at a time.
     """
+    most = _HELD_ELEMENTS // rows(torch.zeros(0, dtype=torch.int64, device=device)).shape[1]
+    parts, point, cluster, first = [], 0, 0, 0
     with torch.cuda.device(device if device.type == "cuda" else -1):
-        return _cluster(rows, _Groups.of(sizes, centers, device), neighbors, include_self)
+        while first < len(sizes):
+            last = first + 1
+            while last < len(sizes) and sum(sizes[first : last + 1]) <= most:
+                last += 1
+            groups = _Groups.of(sizes[first:last], centers[first:last], device)
+            found = _cluster(partial(_shifted, rows, point), groups, neighbors, include_self)
+            parts.append((found.centers + point, found.order + point, found.labels + cluster))
+            point, cluster, first = point + len(found.labels), cluster + len(found.centers), last
+    return Peaks(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _shifted(rows: Rows, by: int, numbers: Tensor) -> Tensor:
+    return rows(numbers + by)
 
 
 def _cluster(rows: Rows, groups: "_Groups", neighbors: int, include_self: bool) -> Peaks:
@@ -111,7 +129,7 @@ class _Grid(NamedTuple):
         # Where not all points are held they are made twice: the step of the grid needs the largest of a group.
         held = [rows(slab) for slab in slabs] if len(slabs) == 1 else None
         largest = [torch.linalg.vector_norm(part, torch.inf, dim=1) for part in held or map(rows, slabs)]
-        bound = torch.zeros(len(groups.points) - 1, device=numbers.device)
+        bound = torch.zeros(len(groups.points) - 1, dtype=torch.float32, device=numbers.device)
         bound.scatter_reduce_(0, groups.of_point, torch.cat(largest), "amax")
         # The power of two that brings the bound below 127/128 of 2^23, which is where the highest byte ends.
         exponent = ((bound * (129 / 128)).view(torch.int32) >> 23).clamp_min_(22)
