@@ -31,14 +31,16 @@ def norms_and_cosines(vectors: Tensor) -> tuple[Tensor, Tensor]:
     Both in `compute_dtype`, in one pass over the vectors, which need not be unit ones. A few frames are worked on at a
     time; nothing of the size of the vectors is made.
     """
-    norms, products = [], []
+    wide = compute_dtype(vectors.dtype)
+    # Made before the parts: small results between large temporaries would keep the allocator from using these again.
+    norms = torch.empty(vectors.shape[:-1], dtype=wide, device=vectors.device)
+    cosines = torch.empty_like(norms[1:])
     step = max(1, _HELD_ELEMENTS[vectors.device.type != "cpu"] // vectors[0].numel())
     for start in range(0, len(vectors), step):
-        frames = vectors[start : start + step + 1].to(compute_dtype(vectors.dtype))
-        norms.append(clamped_norms(frames[:step]))
-        products.append(torch.linalg.vecdot(frames[:-1], frames[1:]))
-    lengths = torch.cat(norms)
-    return lengths, torch.cat(products) / lengths[:-1] / lengths[1:]
+        frames = vectors[start : start + step + 1].to(wide)
+        norms[start : start + step] = clamped_norms(frames[:step])
+        cosines[start : start + step] = torch.linalg.vecdot(frames[:-1], frames[1:])
+    return norms, cosines.div_(norms[:-1]).div_(norms[1:])
 
 
 def clamped_norms(vectors: Tensor) -> Tensor:

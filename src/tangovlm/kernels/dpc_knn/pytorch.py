@@ -83,19 +83,17 @@ def _cluster(tiles: Tiles, centers: int, neighbors: int, include_self: bool, ord
 
 def _nearest_centers(tiles: Tiles, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest of the centres ``chosen (B, m)`` to each point, and how much farther the next is, both ``(B, n)``."""
-    labels, margins = [], []
+    labels = chosen.new_zeros(len(chosen), tiles.n)
+    least = tiles.norms.new_full((*labels.shape, 2), torch.inf)
     for block in tiles.blocks:
-        best = chosen.new_zeros(len(chosen), block[1] - block[0])
-        least = tiles.norms.new_full((*best.shape, 2), torch.inf)
+        best, two = labels[:, slice(*block)], least[:, slice(*block)]
         for first in range(0, chosen.shape[1], _CENTERS):
             distances = tiles.between(block, chosen[:, first : first + _CENTERS])
             nearest = distances.min(dim=-1)
-            best = torch.where(nearest.values < least[..., 0], nearest.indices + first, best)
-            two = distances.topk(min(2, distances.shape[-1]), dim=-1, largest=False).values
-            least = torch.cat([least, two], dim=-1).topk(2, dim=-1, largest=False, sorted=True).values
-        labels.append(best)
-        margins.append(least[..., 1] - least[..., 0])
-    return torch.cat(labels, dim=1), torch.cat(margins, dim=1)
+            best.copy_(torch.where(nearest.values < two[..., 0], nearest.indices + first, best))
+            also = distances.topk(min(2, distances.shape[-1]), dim=-1, largest=False).values
+            two.copy_(torch.cat([two, also], dim=-1).topk(2, dim=-1, largest=False, sorted=True).values)
+    return labels, least[..., 1] - least[..., 0]
 
 
 def _spread(tiles: Tiles, nearest: int, skipped: int) -> Tensor:
