@@ -20,7 +20,6 @@ def test_rows_of_a_segment_with_static_positions() -> None:
     assert rows.entry_of.tolist() == [0, 1, 2, 3, 5, 4, 3, 6, 4]
     assert rows.sizes == [3, 2, 1, 1]
     assert rows.starts == [0, 3, 5, 6]
-    assert rows.first_frames == [0, 1]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

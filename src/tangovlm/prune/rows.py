@@ -56,11 +56,6 @@ class Rows:
         """First entry of each row."""
         return [0, *accumulate(self.sizes)][:-1]
 
-    @cached_property
-    def first_frames(self) -> list[int]:
-        """First frame of each segment."""
-        return [0, *accumulate(self.segments)][:-1]
-
 
 def static_positions(static: Tensor, segments: tuple[int, ...]) -> Tensor:
     """Positions ``(S, L)`` that are static in every pair of frames of a segment; none where it has one frame.
