@@ -3,13 +3,14 @@
 How it works, in the order in which a call of `generate` meets it:
 
 1. `generate` and the model's forward give up `video_metadata`, which stock models do not take; its timestamps are kept.
-2. `get_video_features` runs the stock encoder, a chunk of frames at a time, with hooks for the signals, reduces every
-   video, and returns as many features as before: kept ones with their new values, dropped ones tagged
-   (`families.splice`). So all checks of the stock model pass.
-3. `prepare_inputs_for_generation` is told the unpruned length of a cache, which it takes for the position in the
-   prompt.
-4. A hook in front of the text model takes the tagged rows out and renumbers positions. What it has to remember lives
-   on the cache, so that calls do not touch each other and a conversation can go on.
+2. The method that makes features (`get_video_features` in most models) runs the stock encoder, a chunk of frames at a
+   time, with hooks for the signals, reduces every video, and returns as many features as before: kept ones with their
+   new values, dropped ones tagged (`families.splice`). So all checks of the stock model pass.
+3. `prepare_inputs_for_generation` and what makes position ids are told the unpruned length of a cache, which they take
+   for the position in the prompt.
+4. A hook in front of the text model takes the tagged rows out and renumbers positions, or leaves kept tokens their own
+   where these have several rows (M-RoPE). What it has to remember lives on the cache, so that calls do not touch each
+   other and a conversation can go on.
 5. For a method inside the language model, hooks in front of its layers shorten the prompt once more (`inllm.runner`).
 
 Everything is put on the instance, nothing on its class, and all of it is removed on exit.
@@ -43,7 +44,7 @@ def attach(
     saliency: str | None = None,
     head_weights: str | Path | None = None,
     record: bool = False,
-    positions: str = "contiguous",
+    positions: str | None = None,
     chunk_frames: int | None = None,
 ) -> Iterator[Session]:
     """Run a method inside a stock model for as long as the context lasts.
@@ -61,12 +62,14 @@ def attach(
     timestamps: seconds of the frames: one tensor ``(T,)`` for all videos of a call, or a list with one for each.
         None: those of the `video_metadata` handed to a call, else frames are taken as one second apart, which the
         report says.
-    saliency: "p-attn" or "attn"; None for the one that the method is meant for (its `signal`), else p-attn.
+    saliency: "p-attn", "attn" or "mean-query" (see `tangovlm models` for those of a family); None for the one that the
+        method is meant for (its `signal`), else the family's first, which the report says.
     head_weights: safetensors file, checkpoint directory or hub id with SigLIP's pooling head, for a checkpoint
         without it.
     record: keep what pictures need in `Session.videos`.
     positions: "contiguous" gives the shorter sequence position ids without gaps, as the authors' code does for LLaVA;
-        "original" leaves every kept token the position id that it has in the unpruned prompt.
+        "original" leaves every kept token the position id that it has in the unpruned prompt. None: contiguous, but
+        original for models with M-RoPE, which take nothing else.
     chunk_frames: the most frames that the vision encoder is given at a time, which bounds its working memory; None for
         what takes about 512 MiB on the CPU, or a sixteenth of a CUDA device (of its size, not of what is free, so that
         results do not depend on that), and for all at once where nothing is pruned before the language model. Features
@@ -93,16 +96,20 @@ def attach_family(
     *,
     timestamps: Any = None,
     record: bool = False,
-    positions: str = "contiguous",
+    positions: str | None = None,
     chunk_frames: int | None = None,
 ) -> Iterator[Session]:
     """As `attach`, for a model already bound to its family (which then keeps the head weights it has read)."""
     check_method(pruner)
-    if positions not in POSITIONS:
+    if positions not in (None, *POSITIONS):
         raise InputError(f"positions is {positions!r}: choose {' or '.join(map(repr, POSITIONS))}")
+    if positions == "contiguous" and family.keeps_positions:
+        raise InputError(
+            f"positions is 'contiguous', but the family {family.name} keeps M-RoPE positions: leave it out"
+        )
     check_chunk_frames(chunk_frames)
     model, encoder = family.model, family.encoder
-    if hasattr(encoder.get_video_features, _MARK):
+    if hasattr(getattr(encoder, family.feature_method), _MARK):
         raise ModelError("the model is attached already: leave that context first")
     layers: Any = family.decoder.layers
     session = Session(family, pruner, plan(pruner, len(layers)), timestamps, record, positions, chunk_frames)
@@ -110,9 +117,10 @@ def attach_family(
     family.prepare(session.needs, session.saliency)
     with ExitStack() as undo:
         for owner, name, wrapper in (
-            (encoder, "get_video_features", session.get_video_features),
+            (encoder, family.feature_method, session.encode),
             (model, "generate", session.generate),
             (model, "prepare_inputs_for_generation", session.prepare_inputs),
+            (model, "_prepare_position_ids_for_generation", session.position_ids),
         ):
             setattr(undo.enter_context(shadowed(owner, name, wrapper)), _MARK, True)
         hooks = [

@@ -5,6 +5,7 @@ decode (video/) -> pixels and prompt (families/) -> attach a method -> the model
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -173,7 +174,7 @@ def ask(
     max_new_tokens: int = 64,
     progress: Progress | None = None,
     record: bool = False,
-    positions: str = "contiguous",
+    positions: str | None = None,
     chunk_frames: int | None = None,
     overlap: bool | None = None,
 ) -> Answer:
@@ -239,11 +240,11 @@ class _Call:
     max_new_tokens: int
     report: Progress
     record: bool
-    positions: str
+    positions: str | None
 
     def __call__(self, source: Source, chunk_frames: int | None) -> Answer:
         llm = self.llm
-        inputs = _inputs(llm, source.pixels, self.question)
+        inputs = _inputs(llm, source.pixels, self.question, source.timestamps_s)
         streamer = _Progress(self.report, self.max_new_tokens)
         options: dict[str, Any] = {"positions": self.positions, "chunk_frames": chunk_frames}
         attached = attach_family(llm.family, self.pruner, timestamps=source.timestamps_s, record=self.record, **options)
@@ -289,17 +290,17 @@ class _Progress(BaseStreamer):  # type: ignore[misc] # transformers is not follo
 
 
 def _decode(path: str | Path, frames: int, llm: VideoLLM, report: Progress) -> Frames:
-    size = llm.family.frame_size(llm.config)
+    size = partial(llm.family.frame_size, llm.config)
     return decode(path, frames, size=size, progress=lambda done, total: report("decode", done, total))
 
 
 def model_inputs(llm: VideoLLM, clip: Frames, question: str) -> dict[str, Tensor]:
     """What the model's `generate` takes for one question about one clip, on the model's device."""
-    return _inputs(llm, llm.family.pixels(clip.pixels.to(llm.family.device), llm.config), question)
+    return _inputs(llm, llm.family.pixels(clip.pixels.to(llm.family.device), llm.config), question, clip.timestamps_s)
 
 
-def _inputs(llm: VideoLLM, pixels: Tensor, question: str) -> dict[str, Tensor]:
-    inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, question)
+def _inputs(llm: VideoLLM, pixels: Tensor, question: str, seconds: Tensor) -> dict[str, Tensor]:
+    inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, question, seconds)
     return {name: tensor.to(llm.family.device) for name, tensor in inputs.items()}
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from .errors import InputError
 from .families import splice
 from .families import timestamps as times
-from .families.base import Family, Grid, Signals, frame_starts
+from .families.base import Family
+from .families.call import Clip, Grid, Prompt, Signals
 from .families.stopwatch import Stopwatch
 from .inllm import masks
 from .inllm.base import Inside
@@ -22,7 +23,7 @@ from .records import Records, VideoRecord
 from .tokens import NO_TIMESTAMPS, Pruner, Report, Selection, VideoReport, VideoTokens
 
 STAGES = ("encode", "prune", "prefill", "decode_tokens")
-_VISUAL_INPUTS = ("pixel_values_videos", "mm_encoder_outputs", "inputs_embeds")
+_ENCODED_INPUTS = ("mm_encoder_outputs", "inputs_embeds")
 
 
 class Session:
@@ -39,18 +40,20 @@ class Session:
         plan: Plan,
         timestamps: Any = None,
         record: bool = False,
-        positions: str = "contiguous",
+        positions: str | None = None,
         chunk_frames: int | None = None,
     ) -> None:
         self.family = family
         self.pruner = pruner
         self.plan = plan
         self.runner = None if plan.inside is None else Runner(family.decoder, plan.inside, plan.cuts)
-        self.original_positions = positions == "original"
+        self.original_positions = positions == "original" or family.keeps_positions
         self.chunk_frames = chunk_frames
         self._records = Records(record)
         self._given = None if timestamps is None else times.given(timestamps)
         self._from_metadata: list[Tensor | None] | None = None
+        self._step_seconds: list[float] | None = None
+        self._prompt_ids: Tensor | None = None
         self._clock = Stopwatch(family.device, STAGES)
         self._in_generate = False
         self._first_forward = False
@@ -89,47 +92,50 @@ class Session:
 
     # --- step 2: encoding -----------------------------------------------------------------------------------------
 
-    def get_video_features(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def encode(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The stock features, with dropped tokens tagged."""
-        grids = self.family.grids(*args, **kwargs)
-        self._grids = grids
-        if self.plan.before is None:
+        clips = self.family.clips(self._prompt(), *args, **kwargs)
+        self._grids = [clip.grid for clip in clips]
+        if self.plan.before is None or not clips:
             # Where nothing is pruned, dividing the call could change a bit of the stock result: only on request.
-            whole = sum(grid.frames for grid in grids)
+            whole = sum(grid.frames for grid in self.family.grids(*args, **kwargs))
             with self._clock.stage("encode"):
                 output = self.family.encode(original, self.chunk_frames or whole, *args, **kwargs)
-            for grid in grids:
+            for grid in self._grids:
                 self._keep_all(grid)
             return output
         as_tuple = kwargs.pop("return_dict", None) is False
         with self._clock.stage("encode"), self.family.observe(self.needs, self.saliency) as signals:
             output = self.family.encode(original, self.chunk_frames, *args, return_dict=True, **kwargs)
-        features = output.pooler_output
-        pruned = [self._prune(tokens, rows) for tokens, rows in self._tokens(features, grids, signals)]
-        output.pooler_output = torch.stack(pruned) if isinstance(features, Tensor) else type(features)(pruned)
+        features = self.family.features(output, clips)
+        tokens = self._tokens(features, clips, signals)
+        self.family.put(output, clips, [self._prune(*each) for each in zip(tokens, features, clips, strict=True)])
         return output.to_tuple() if as_tuple else output
 
-    def _tokens(
-        self, features: Sequence[Tensor] | Tensor, grids: list[Grid], signals: Signals
-    ) -> Iterator[tuple[VideoTokens, Tensor]]:
-        seconds = self._timestamps([grid.frames for grid in grids])
-        for rows, grid, start, time in zip(features, grids, frame_starts(grids), seconds, strict=True):
-            yield self.family.video_tokens(rows, grid, start, signals, time), rows
+    def _prompt(self) -> Prompt:
+        found = self._given or self._from_metadata or []
+        frames = tuple(seconds.numel() for seconds in found if seconds is not None)
+        return Prompt(self._prompt_ids, frames if frames and len(frames) == len(found) else None)
 
-    def _timestamps(self, frames: list[int]) -> list[Tensor | None]:
-        if self._given is not None:
-            return times.assign(self._given, frames)
-        if self._from_metadata is not None:
-            return times.assign(self._from_metadata, frames)
-        return [None] * len(frames)
+    def _tokens(self, features: Sequence[Tensor], clips: Sequence[Clip], signals: Signals) -> Iterator[VideoTokens]:
+        for rows, clip, time in zip(features, clips, self._timestamps(clips), strict=True):
+            yield self.family.video_tokens(rows, clip, signals, time)
 
-    def _prune(self, tokens: VideoTokens, rows: Tensor) -> Tensor:
+    def _timestamps(self, clips: Sequence[Clip]) -> list[Tensor | None]:
+        steps = [clip.grid.frames for clip in clips]
+        found = self._given or self._from_metadata
+        if found is None and self._step_seconds is not None:
+            pairs = zip(self._step_seconds, steps, strict=False)
+            found = [step * torch.arange(count, dtype=torch.float64) for step, count in pairs]
+        return times.assign(found or [None], steps, self.family.frames_per_step)
+
+    def _prune(self, tokens: VideoTokens, rows: Tensor, clip: Clip) -> Tensor:
         before, pruner = self._clock.totals_ms["prune"], self.plan.before
         assert pruner is not None
         wanted = f"pruning the {tokens.count} tokens of a video"
         with self._clock.stage("prune"), memory_guard(rows.device, wanted, "give fewer frames, or free memory"):
             selection = pruner(tokens)
-            tagged = splice.tag_dropped(rows, selection)
+            tagged = self._tagged(rows, clip.grid, selection)
         report = VideoReport(
             tokens_before=tokens.count,
             tokens_after=selection.indices.numel(),
@@ -144,11 +150,21 @@ class Session:
         self._records.add(report, selection, tokens.saliency)
         return tagged
 
+    def _tagged(self, rows: Tensor, grid: Grid, selection: Selection) -> Tensor:
+        places = self.family.places(grid)
+        at = selection.indices if isinstance(places, slice) else places.to(rows.device)[selection.indices]
+        # A newline that stock code adds behind the features has no row here.
+        kept = self.family.kept_rows(selection, grid)[: len(rows)]
+        return splice.tag_dropped(rows, kept, at, selection.features)
+
     def _fallbacks(self, tokens: VideoTokens) -> Iterator[str]:
         if "timestamps" in self.needs and tokens.timestamps is None:
             yield NO_TIMESTAMPS
         if "saliency" in self.needs and tokens.sink_tokens is None:
             yield f"no sink positions are known for a grid of {tokens.height} x {tokens.width}: none are masked"
+        wanted = getattr(self.pruner, "signal", None)
+        if "saliency" in self.needs and self.family.saliency is None and wanted not in (None, self.saliency):
+            yield f"the family {self.family.name} does not give the saliency {wanted!r}: {self.saliency!r} is taken"
 
     def _keep_all(self, grid: Grid) -> None:
         plan = self.plan
@@ -169,14 +185,15 @@ class Session:
             check_generation(named | kwargs, self.family.model.generation_config)
         if not self._in_generate:
             self._begin_call(kwargs, prompt=True)
-        outer = self._in_generate, self._from_metadata
-        self._take_metadata(kwargs)
+            self._prompt_ids = _ids(args, kwargs, "inputs")
+        outer = self._in_generate, self._from_metadata, self._step_seconds
+        self._take_times(kwargs)
         self._in_generate = True
         try:
             with self._clock.stage("prefill"):
                 return original(*args, **kwargs)
         finally:
-            self._in_generate, self._from_metadata = outer
+            self._in_generate, self._from_metadata, self._step_seconds = outer
             self._first_forward = False
 
     def prepare_inputs(self, original: Callable[..., Any], input_ids: Any, **kwargs: Any) -> Any:
@@ -190,7 +207,7 @@ class Session:
             embeds = kwargs.get("inputs_embeds")
             kwargs["next_sequence_length"] = (input_ids if embeds is None else embeds).shape[1] - state.unpruned
         inputs = original(input_ids, **kwargs)
-        if state is not None or _is_visual(inputs) or masks.recall(kwargs.get("past_key_values")) is not None:
+        if state is not None or self._is_visual(inputs) or masks.recall(kwargs.get("past_key_values")) is not None:
             # For a static cache stock code makes the mask here, over places that pruning moves: let the text model
             # make it.
             mask = inputs.get("attention_mask")
@@ -201,11 +218,12 @@ class Session:
     def before_forward(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In front of the whole model."""
         if not self._in_generate:
-            self._begin_call(kwargs, prompt=_is_visual(kwargs))
-            self._take_metadata(kwargs)
-            self._first_forward = _is_visual(kwargs)
+            self._begin_call(kwargs, prompt=self._is_visual(kwargs))
+            self._prompt_ids = _ids(args, kwargs, "input_ids")
+            self._take_times(kwargs)
+            self._first_forward = self._is_visual(kwargs)
         self._timed = False
-        if not self.identity and kwargs.get("labels") is not None and kwargs.get("pixel_values_videos") is not None:
+        if not self.identity and kwargs.get("labels") is not None and self._is_visual(kwargs):
             raise InputError("labels do not fit the pruned sequence: leave them out, or leave the attach context")
         if self._first_forward:
             self._clock.enter("prefill")
@@ -219,7 +237,7 @@ class Session:
             self._clock.turn_into("decode_tokens")
         self._timed = self._first_forward = False
         if not self._in_generate:
-            self._from_metadata = None
+            self._from_metadata = self._step_seconds = None
 
     def _begin_call(self, kwargs: dict[str, Any], prompt: bool) -> None:
         """In front of a call of the user's: forget what a failed one and a cache that was reset left behind."""
@@ -232,21 +250,47 @@ class Session:
             splice.forget(cache)
             masks.forget(cache)
 
-    def _take_metadata(self, kwargs: dict[str, Any]) -> None:
-        metadata = kwargs.pop("video_metadata", None)
+    def _take_times(self, kwargs: dict[str, Any]) -> None:
+        metadata, steps = kwargs.pop("video_metadata", None), kwargs.get("second_per_grid_ts")
         if metadata is not None:
             self._from_metadata = times.from_metadata(metadata)
+        if steps is not None:
+            self._step_seconds = [float(seconds) for seconds in steps]
+
+    def _is_visual(self, kwargs: dict[str, Any]) -> bool:
+        values = [kwargs.get(name) for name in (*self.family.visual_inputs, *_ENCODED_INPUTS)]
+        # Stock code hands on an empty mapping of encoder outputs where there are none.
+        return any(value is not None and not (isinstance(value, dict) and not value) for value in values)
 
     # --- step 4: in front of the text model -----------------------------------------------------------------------
 
-    def before_base(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def position_ids(self, original: Callable[..., Any], inputs: Any, options: dict[str, Any]) -> Any:
+        """The stock position ids of several rows, which are made from the unpruned length of a cache."""
+        state = splice.seen(options.get("past_key_values"))
+        return original(inputs, options if state is None else options | {"past_key_values": _Unpruned(state.unpruned)})
+
+    def before_base(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In front of the model without its head: only a forward that is handed visual features can hold tags."""
-        self._may_hold_tags = bool(args) or _is_visual(kwargs)
+        self._may_hold_tags = bool(args) or self._is_visual(kwargs)
         self._ids = None
         if self.runner is not None and self._may_hold_tags:
             self._ids = args[0] if args else kwargs.get("input_ids")
             if self._ids is None:
                 raise InputError("pruning inside the model needs input_ids, which say where the video is")
+        state = splice.seen(kwargs.get("past_key_values")) if self.family.keeps_positions else None
+        if state is None or self._may_hold_tags or kwargs.get("position_ids") is not None:
+            return None
+        # Stock code would count from the length of the pruned cache.
+        return args, kwargs | {"position_ids": self._next_positions(kwargs, state)}
+
+    def _next_positions(self, kwargs: dict[str, Any], state: splice.Seen) -> Tensor:
+        """``(3, B, Q)``: text goes on behind the highest position of the unpruned prompt."""
+        ids, mask = kwargs["input_ids"], kwargs.get("attention_mask")
+        places = torch.arange(state.unpruned, state.unpruned + ids.shape[1], device=ids.device).expand(ids.shape)
+        if isinstance(mask, Tensor) and mask.dim() == 2:
+            places = splice.positions(mask, ids.shape[1])
+        ahead: Tensor = self.family.encoder.rope_deltas.to(ids.device)
+        return (places + ahead.repeat_interleave(ids.shape[0] // ahead.shape[0], dim=0)).expand(3, -1, -1)
 
     def before_decoder(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In front of the text model."""
@@ -275,15 +319,36 @@ class Session:
         tagged = splice.find_tagged(embeds) if self._may_hold_tags and self.plan.before is not None else None
         if state is None and tagged is None:
             return {}
-        past = _length(cache, state)
+        past, rows = _length(cache, state), kwargs.get("position_ids")
+        if not self.family.keeps_positions or (rows is not None and rows.dim() != 3):
+            rows = None
         step = splice.advance(
-            embeds, kwargs.get("attention_mask"), past, state, tagged, original=self.original_positions
+            embeds, kwargs.get("attention_mask"), past, state, tagged, original=self.original_positions, rows=rows
         )
         self._step, mask = step, step.mask
+        if tagged is not None:
+            self._check_context(past + step.valid.shape[1])
         if mask is None and cache is None and self.original_positions:
             # Without cache and mask, stock code takes gaps between position ids for the borders of packed prompts.
             mask = step.state.mask.long()
-        return {"inputs_embeds": step.embeds, "position_ids": step.position_ids, "attention_mask": mask}
+        changed: dict[str, Any] = {"inputs_embeds": step.embeds, "attention_mask": mask}
+        changed["position_ids"] = step.position_ids
+        if step.places is not None and kwargs.get("deepstack_visual_embeds") is not None:
+            visual, layers = splice.gather_layers(kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"], step)
+            changed |= {"visual_pos_masks": visual, "deepstack_visual_embeds": layers}
+        return changed
+
+    def _check_context(self, length: int) -> None:
+        """Raise `InputError` for a prompt of `length` positions that the text model was not made for."""
+        limit = getattr(self.family.decoder.config, "max_position_embeddings", None)
+        if limit is None or length <= limit:
+            return
+        report = self.report
+        # A hundredth of the context for the answer; thousandths downwards.
+        room = limit - limit // 100 - (length - report.tokens_after)
+        fits = int(1000 * room / report.tokens_before) / 1000
+        way_out = f"give retention={fits} (or --retention {fits})" if fits > 0 else "give fewer frames"
+        raise InputError(f"the prompt has {length} tokens after pruning, the model's context {limit}: {way_out}")
 
     def before_layer(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In front of a layer of the text model, which needs position ids for nothing but finding packed prompts."""
@@ -300,10 +365,21 @@ class Session:
             self._records.read(self.runner.end(cache))
 
 
-def _is_visual(kwargs: dict[str, Any]) -> bool:
-    values = [kwargs.get(name) for name in _VISUAL_INPUTS]
-    # Stock code hands on an empty mapping of encoder outputs where there are none.
-    return any(value is not None and not (isinstance(value, dict) and not value) for value in values)
+def _ids(args: tuple[Any, ...], kwargs: dict[str, Any], first: str) -> Tensor | None:
+    """The token ids of a call whose first argument has the name `first`."""
+    found = args[0] if args else kwargs.get(first)
+    found = kwargs.get("input_ids") if found is None else found
+    return found if isinstance(found, Tensor) and not found.is_floating_point() else None
+
+
+class _Unpruned:
+    """Passes for a cache of another length."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def get_seq_length(self) -> int:
+        return self._length
 
 
 def _length(cache: Any, state: splice.Seen | None) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -64,7 +65,7 @@ def ahead(path: Any, frames: int, family: Family, config: Mapping[str, Any], rep
     """
     pinned = family.device.type == "cuda"
     with ExitStack() as stack:
-        clip = stack.enter_context(Ahead(path, frames, size=family.frame_size(config), pin_memory=pinned))
+        clip = stack.enter_context(Ahead(path, frames, size=partial(family.frame_size, config), pin_memory=pinned))
         times, count = clip.timestamps_s, len(clip.timestamps_s)
         before_ms = clip.waited_ms
         report("decode", 0, count)

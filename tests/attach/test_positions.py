@@ -167,8 +167,14 @@ def test_a_method_gets_the_saliency_it_is_meant_for(model: Any) -> None:
 
 def test_a_signal_that_the_family_does_not_give(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LlavaOnevision, "saliency_kinds", ("p-attn",))
-    with pytest.raises(ModelError, match=r"'wants' needs the saliency 'attn', which LlavaOnevision does not give"):
-        tangovlm.attach(model, Wants([])).__enter__()
+    with pytest.raises(
+        ModelError, match=r"'wants' needs the saliency 'attn', which the family llava-onevision does not"
+    ):
+        tangovlm.attach(model, Wants([]), saliency="attn").__enter__()
+    assert torch.equal(observed(model), observed(model, saliency="p-attn"))
+    with tangovlm.attach(model, Wants([])) as session:
+        model.generate(**prompts(model), **GREEDY)
+    assert "does not give the saliency 'attn': 'p-attn' is taken" in " ".join(session.report.notes)
     monkeypatch.setattr(LlavaOnevision, "gives", frozenset({"timestamps"}))
-    with pytest.raises(ModelError, match=r"'wants' needs saliency, which LlavaOnevision does not give"):
+    with pytest.raises(ModelError, match=r"'wants' needs saliency, which the family llava-onevision does not give"):
         tangovlm.attach(model, Wants([])).__enter__()

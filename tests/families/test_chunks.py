@@ -131,7 +131,7 @@ def test_the_estimate_covers_what_the_tower_holds() -> None:
     vision.num_hidden_layers += 10
     hidden, inner, text = 32, 48, 48
     wanted = 64 * 4 * (12 * hidden + max(2 * hidden + 2 * inner, hidden + 3 * text))
-    assert LlavaOnevision(model).frame_bytes == wanted
+    assert LlavaOnevision(model).frame_bytes([]) == wanted
 
 
 # --- within attach ----------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_the_device_decides_where_nobody_does(
     model: Any, tower_calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = LlavaOnevision(model)
-    monkeypatch.setattr(chunks, "_CPU_BYTES", 4 * family.frame_bytes)
+    monkeypatch.setattr(chunks, "_CPU_BYTES", 4 * family.frame_bytes([]))
     wanted, _ = generated(model, Norms(), chunk_frames=10)
     tower_calls.clear()
     got, _ = generated(model, Norms())

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from tangovlm.errors import ModelError
-from tangovlm.families.base import Grid, frame_starts
+from tangovlm.families.call import Clip, Grid, Prompt
 from tangovlm.families.llava_onevision import LlavaOnevision
 from tests.attach.tiny_models import make_model, make_videos
 
@@ -186,10 +186,9 @@ def test_streamed_pixels_do_not_depend_on_the_default_dtype() -> None:
 
 def test_grids() -> None:
     model = make_model(side=5)
-    grids = LlavaOnevision(model).grids(make_videos(model, 2, 7))
-    assert grids == [Grid(7, 3, 3)] * 2
-    assert grids[0].tokens == 63
-    assert frame_starts(grids) == [0, 7]
+    clips = LlavaOnevision(model).clips(Prompt(), make_videos(model, 2, 7))
+    assert clips == [Clip(Grid(7, 3, 3), 0), Clip(Grid(7, 3, 3), 7)]
+    assert clips[0].grid.tokens == 63
 
 
 def test_sinks_are_known_for_the_released_grid_only() -> None:

@@ -18,10 +18,12 @@ def reply(
     llm: VideoLLM, family: Family, run: Run, pixels: Tensor, seconds: Tensor, question: Question
 ) -> tuple[Reply, int]:
     """The reply to one question, and how many visual tokens the language model was given."""
-    inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, question.text)
+    inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, question.text, seconds)
     inputs = {name: tensor.to(llm.family.device) for name, tensor in inputs.items()}
     words = [llm.tokenizer(choice).input_ids for choice in question.choices]
-    with attach_family(family, run.pruner, timestamps=seconds, positions=run.positions) as session:
+    # Where there is no choice it is not the run's.
+    positions = None if family.keeps_positions else run.positions
+    with attach_family(family, run.pruner, timestamps=seconds, positions=positions) as session:
         output = llm.model.generate(
             **inputs,
             max_new_tokens=MAX_NEW_TOKENS,

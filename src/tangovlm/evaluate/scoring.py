@@ -20,6 +20,7 @@ from transformers import DynamicCache
 from tangovlm.attach import attach_family
 from tangovlm.errors import InputError, ModelError
 from tangovlm.families.base import SALIENCY_KINDS, Family
+from tangovlm.families.call import Prompt
 from tangovlm.pipeline import VideoLLM
 from tangovlm.tiny.evaluate import MAX_NEW_TOKENS
 from tangovlm.tiny.questions import Question
@@ -82,7 +83,10 @@ class Scorer:
         self.llm = llm
         family = llm.family
         self._families: dict[str, Family] = {
-            kind: type(family)(llm.model, saliency=kind, head_weights=family.head_weights) for kind in SALIENCY_KINDS
+            kind: type(family)(
+                llm.model, saliency=kind if kind in family.saliency_kinds else None, head_weights=family.head_weights
+            )
+            for kind in SALIENCY_KINDS
         }
         eos = llm.model.generation_config.eos_token_id
         ends = eos if isinstance(eos, list) else [] if eos is None else [eos]
@@ -95,8 +99,7 @@ class Scorer:
 
     def shares(self, run: Run) -> bool:
         """Whether what a run keeps can be read once for all questions; if not, it goes through `attached`."""
-        # Positions in three dimensions depend on the whole prompt.
-        return not run.in_llm and not hasattr(self.llm.family.encoder, "get_rope_index")
+        return not run.in_llm and self.llm.family.in_one_piece
 
     def check(self, runs: Iterable[Run]) -> None:
         """See that every method fits the model, before anything is computed.
@@ -106,7 +109,8 @@ class Scorer:
         TangoError: a signal that the model does not give, a retention that cannot be reached; see `attach`.
         """
         for run in runs:
-            with attach_family(self.family(run.saliency), run.pruner, positions=run.positions):
+            family = self.family(run.saliency)
+            with attach_family(family, run.pruner, positions=None if family.keeps_positions else run.positions):
                 pass
 
     # --- the tower ------------------------------------------------------------------------------------------------
@@ -126,8 +130,8 @@ class Scorer:
         with ExitStack() as stack:
             signals = {k: stack.enter_context(self.family(k).observe(wanted)) for k, wanted in needs.items()}
             rows = self.llm.family.encoder.get_video_features(pixels, return_dict=True).pooler_output[0]
-        (grid,) = self.llm.family.grids(pixels)
-        tokens = {k: self.family(k).video_tokens(rows, grid, 0, found, seconds) for k, found in signals.items()}
+        (clip,) = self.llm.family.clips(Prompt(), pixels)
+        tokens = {k: self.family(k).video_tokens(rows, clip, found, seconds) for k, found in signals.items()}
         return Encoded(rows, tokens)
 
     # --- the prompt -----------------------------------------------------------------------------------------------

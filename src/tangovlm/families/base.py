@@ -5,50 +5,37 @@ which signals its vision encoder gives away, and how a question about a video be
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelError
-from ..tokens import VideoTokens
+from ..tokens import Selection, VideoTokens
 from . import chunks
+from .call import Clip, Found, Grid, Prompt, Signals
 
-SaliencyKind = Literal["p-attn", "attn"]
+SaliencyKind = Literal["p-attn", "attn", "mean-query"]
 SALIENCY_KINDS: tuple[str, ...] = get_args(SaliencyKind)
 
-
-class Grid(NamedTuple):
-    """Token grid of one video."""
-
-    frames: int
-    height: int
-    width: int
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the video, without newlines."""
-        return self.frames * self.height * self.width
-
-
-@dataclass
-class Signals:
-    """What the vision encoder gave away during one call, already on the token grid; frames of all videos in a row.
-
-    Parameters
-    ----------
-    saliency: ``(F, H, W)`` or None.
-    frame_features: ``(F, Dv)`` or None.
-    keys: ``(F, H, W, Dk)`` or None.
-    """
-
-    saliency: Tensor | None = None
-    frame_features: Tensor | None = None
-    keys: Tensor | None = None
+FEATURES: tuple[str, ...] = (
+    "batch",
+    "several videos",
+    "image beside video",
+    "multi-turn",
+    "beams",
+    "sampling",
+    "assisted",
+    "static cache",
+    "no cache",
+    "chunked encoding",
+    "pruning inside",
+)
+"""Uses of a model that the tests know; a family names those in which it is tested."""
 
 
 class Family(ABC):
@@ -57,8 +44,9 @@ class Family(ABC):
     Parameters
     ----------
     model: the stock model, e.g. `LlavaOnevisionForConditionalGeneration`.
-    saliency: "p-attn", the attention of the encoder's pooling head, or "attn", the mean attention of its last layer;
-        None: the one that a method asks for.
+    saliency: "p-attn", the attention of the encoder's pooling head, "attn", the mean attention of its last layer, or
+        "mean-query", the attention of the mean query of that layer; None: the one that a method asks for, or where
+        the family does not give that, the first of its own.
     head_weights: safetensors file, checkpoint directory or hub id with the pooling head, where the model has none.
 
     Raises
@@ -66,9 +54,22 @@ class Family(ABC):
     InputError: unknown saliency.
     """
 
+    name: ClassVar[str]
+    checkpoints: ClassVar[tuple[str, ...]]
+    """Hub ids of published checkpoints of the family."""
+    tested: ClassVar[frozenset[str]] = frozenset(FEATURES)
+    """Those of `FEATURES` in which the family is tested against an independent reference."""
     default_frames: ClassVar[int]
+    feature_method: ClassVar[str] = "get_video_features"
+    """Method of the encoder that makes the features."""
+    visual_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
+    """Arguments of the model that hold what is encoded."""
+    keeps_positions: ClassVar[bool] = False
+    """Whether position ids have several rows (M-RoPE), of which kept tokens keep their own."""
     gives: ClassVar[frozenset[str]] = frozenset({"saliency", "timestamps", "frame_features", "keys"})
     saliency_kinds: ClassVar[tuple[str, ...]] = SALIENCY_KINDS
+    in_one_piece: ClassVar[bool] = False
+    """Whether pixels alone give the features, which stand in the prompt side by side, those of the grid first."""
     streams: ClassVar[bool] = False
     """Whether `streamed` can be called."""
 
@@ -85,9 +86,9 @@ class Family(ABC):
         """The stock model from a directory or hub id; `options` go to `from_pretrained`."""
 
     @property
-    @abstractmethod
     def encoder(self) -> Any:
-        """The object whose `get_video_features` makes the features of all videos of a call."""
+        """The object whose `feature_method` makes the features of all videos of a call: the model without its head."""
+        return self.model.model
 
     @property
     def decoder(self) -> nn.Module:
@@ -100,17 +101,55 @@ class Family(ABC):
         """Where the text model is."""
         return next(self.decoder.parameters()).device
 
+    # --- videos in a call of the encoder ------------------------------------------------------------------------
+
     @abstractmethod
     def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
-        """Token grids of the videos in a call of `get_video_features`, from its arguments."""
+        """Token grids of what a call of `feature_method` encodes, from its arguments."""
 
-    @property
+    def clips(self, _prompt: Prompt, *args: Any, **kwargs: Any) -> list[Clip]:
+        """The videos among what a call of `feature_method` encodes; by default all of it, one video a grid."""
+        clips, start = [], 0
+        for grid in self.grids(*args, **kwargs):
+            clips.append(Clip(grid, start))
+            start += grid.frames
+        return clips
+
+    def features(self, output: Any, clips: Sequence[Clip]) -> list[Tensor]:
+        """Features of each video, ``(R, D)``, in the output of `feature_method`."""
+        del clips
+        return list(output.pooler_output)
+
+    def put(self, output: Any, clips: Sequence[Clip], features: Sequence[Tensor]) -> None:
+        """Put features ``(R, D)`` in the place of those that `features` took."""
+        del clips
+        old = output.pooler_output
+        output.pooler_output = torch.stack(list(features)) if isinstance(old, Tensor) else type(old)(features)
+
+    def rows(self, grid: Grid) -> int:
+        """R: features of a video, those of its grid and others such as newlines."""
+        return grid.tokens
+
+    def places(self, grid: Grid) -> slice | Tensor:
+        """Where among the R features the tokens of the grid are, in raster order; ``(N,)`` if it is a tensor."""
+        return slice(0, grid.tokens)
+
+    def kept_rows(self, selection: Selection, grid: Grid) -> Tensor:
+        """Which of the R features the language model gets: ``(R,)`` bool; by default all that is not on the grid."""
+        kept = torch.ones(self.rows(grid), dtype=torch.bool, device=selection.indices.device)
+        on_grid = torch.zeros(grid.tokens, dtype=torch.bool, device=kept.device)
+        on_grid[selection.indices] = True
+        kept[self.places(grid)] = on_grid
+        return kept
+
+    # --- encoding -----------------------------------------------------------------------------------------------
+
     @abstractmethod
-    def frame_bytes(self) -> int:
+    def frame_bytes(self, grids: Sequence[Grid]) -> int:
         """Working memory of one frame between its pixels and its features, roughly."""
 
     def encode(self, original: Callable[..., Any], chunk_frames: int | None, *args: Any, **kwargs: Any) -> Any:
-        """What the stock `get_video_features` gives, made of a few frames at a time.
+        """What the stock `feature_method` gives, made of a few frames at a time.
 
         The result is that of the undivided call up to rounding (a matrix product of another size may add in another
         order), without the hidden states that stock code collects for itself. A call that is a single chunk is the
@@ -118,17 +157,17 @@ class Family(ABC):
 
         Parameters
         ----------
-        original: the stock `get_video_features`; args, kwargs: of the call.
+        original: the stock `feature_method`; args, kwargs: of the call.
         chunk_frames: the most frames at a time, those of all videos in a row; None for what the device holds easily.
 
         Raises
         ------
         InputError: a device that is out of memory.
         """
-        frames = sum(grid.frames for grid in self.grids(*args, **kwargs))
-        device = self.device
-        at_once = min(frames, chunk_frames or chunks.frames_at_once(self.frame_bytes, device))
-        with chunks.guarded(at_once, self.frame_bytes, device):
+        grids, device = self.grids(*args, **kwargs), self.device
+        frames, frame_bytes = sum(grid.frames for grid in grids), self.frame_bytes(grids)
+        at_once = min(frames, chunk_frames or chunks.frames_at_once(frame_bytes, device))
+        with chunks.guarded(at_once, frame_bytes, device):
             if at_once == frames:
                 return original(*args, **kwargs)
             as_tuple = kwargs.pop("return_dict", None) is False
@@ -146,9 +185,13 @@ class Family(ABC):
         bounds: (start, stop) of each chunk, at least two.
         """
 
+    # --- signals ------------------------------------------------------------------------------------------------
+
     def kind(self, wanted: str | None = None) -> str:
-        """Which saliency to take: the family's if it was given one, else the one that is wanted, else p-attn."""
-        return self.saliency or wanted or "p-attn"
+        """Which saliency to take: what the family was told, else what is wanted, else the first that it gives."""
+        if self.saliency is not None:
+            return self.saliency
+        return wanted if wanted in self.saliency_kinds else self.saliency_kinds[0]
 
     def check(self, name: str, needs: frozenset[str], kind: str) -> None:
         """See that a method's signals are to be had.
@@ -163,28 +206,15 @@ class Family(ABC):
         ModelError: the family cannot give a signal, whatever the checkpoint.
         """
         missing = sorted(needs - self.gives)
-        if "saliency" in needs and not missing and kind not in self.saliency_kinds:
+        kinds = not missing and "saliency" in needs and kind not in self.saliency_kinds
+        if kinds:
             missing = [f"the saliency {kind!r}"]
         if missing:
             raise ModelError(
-                f"method {name!r} needs {missing[0]}, which {type(self).__name__} does not give: choose another method"
+                f"method {name!r} needs {missing[0]}, which the family {self.name} does not give: choose another "
+                f"{'saliency, ' + ' or '.join(map(repr, self.saliency_kinds)) if kinds else 'method'}"
             )
 
-    @abstractmethod
-    def videos(self, input_ids: Tensor, grids: Sequence[Grid]) -> Tensor:
-        """Which video of its prompt each token stands for.
-
-        Parameters
-        ----------
-        input_ids: ``(B, Q)`` whole prompts with their placeholders.
-        grids: of the videos, in order; there may be copies of every prompt.
-
-        Returns
-        -------
-        ``(B, Q)`` int64, counted from 0 in each prompt; -1 for all tokens outside a grid.
-        """
-
-    @abstractmethod
     def prepare(self, needs: frozenset[str], kind: str | None = None) -> None:
         """Get ready to observe these signals, so that what is missing is found before anything is encoded.
 
@@ -196,17 +226,79 @@ class Family(ABC):
         ------
         ModelError: the model cannot give a signal.
         """
+        del needs, kind
 
-    @abstractmethod
-    def observe(self, needs: frozenset[str], kind: str | None = None) -> AbstractContextManager[Signals]:
+    @contextmanager
+    def observe(self, needs: frozenset[str], kind: str | None = None) -> Iterator[Signals]:
         """Within the context, signals of the vision encoder are collected; what it yields has them when it ends.
 
-        Several calls within it, such as those for chunks of frames, follow each other along the first dimension.
+        Several calls within it, such as those for chunks of frames, follow each other. Hooks only: the encoder keeps
+        its attention implementation.
         """
+        signals = Signals()
+        found: Found = defaultdict(list)
+        hooks = self.listen(found, needs, self.kind(kind))
+        try:
+            yield signals
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for name, parts in found.items():
+            setattr(signals, name, self.join(parts))
 
     @abstractmethod
-    def sinks(self, grid: Grid) -> tuple[int, ...] | None:
+    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
+        """Put hooks on the encoder that append to `found`; each hook has `remove`."""
+
+    def join(self, parts: list[Tensor]) -> Tensor | list[Tensor]:
+        """Parts of a signal as `Signals` has them; by default there is one part a call, frames first."""
+        return torch.cat(parts)
+
+    def sinks(self, _grid: Grid) -> tuple[int, ...] | None:
         """Grid positions that the encoder is known to over-attend; None where nobody has looked."""
+        return None
+
+    # --- the prompt ---------------------------------------------------------------------------------------------
+
+    @property
+    def placeholder(self) -> int:
+        """Id of the token that stands for a feature of a video in a prompt."""
+        config = self.model.config
+        return int(getattr(config, "video_token_index", None) or config.video_token_id)
+
+    def videos(self, input_ids: Tensor, grids: Sequence[Grid]) -> Tensor:
+        """Which video of its prompt each token stands for.
+
+        Parameters
+        ----------
+        input_ids: ``(B, Q)`` whole prompts with their placeholders.
+        grids: of the videos, in order; there may be copies of every prompt, side by side.
+
+        Returns
+        -------
+        ``(B, Q)`` int64, counted from 0 in each prompt; -1 for all tokens outside a grid.
+        """
+        placeholder = input_ids == self.placeholder
+        counts = placeholder.sum(dim=1).tolist()
+        copies = max(1, sum(counts) // sum(self.rows(grid) for grid in grids))
+        result, waiting = torch.full_like(input_ids, -1), list(grids)
+        for first in range(0, len(counts), copies):
+            numbers: list[Tensor] = []
+            while sum(map(len, numbers)) < counts[first] and waiting:
+                grid = waiting.pop(0)
+                number = torch.full((self.rows(grid),), -1, device=input_ids.device)
+                number[self.places(grid)] = len(numbers)
+                numbers.append(number)
+            for row in range(first, min(first + copies, len(counts)) if numbers else first):
+                result[row, placeholder[row]] = torch.cat(numbers)
+        return result
+
+    @property
+    def frames_per_step(self) -> int:
+        """Sampled frames that one frame of the token grid stands for."""
+        return 1
+
+    # --- from a file to inputs ----------------------------------------------------------------------------------
 
     @abstractmethod
     def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -226,42 +318,46 @@ class Family(ABC):
         raise NotImplementedError(f"{type(self).__name__}.streams is False")
 
     @abstractmethod
-    def frame_size(self, config: Mapping[str, Any]) -> tuple[int, int]:
-        """Height and width in pixels to which `pixels` resizes frames."""
+    def frame_size(self, config: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
+        """Height and width in pixels to which `pixels` resizes frames of this size."""
 
     @abstractmethod
-    def inputs(self, tokenizer: Any, template: str | None, pixels: Tensor, question: str) -> dict[str, Tensor]:
-        """Arguments of `generate` for one question about one video; pixels stay on their device."""
+    def inputs(
+        self, tokenizer: Any, template: str | None, pixels: Tensor, question: str, seconds: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Arguments of `generate` for one question about one video; pixels stay on their device.
 
-    def video_tokens(
-        self, rows: Tensor, grid: Grid, start: int, signals: Signals, timestamps: Tensor | None
-    ) -> VideoTokens:
+        Parameters
+        ----------
+        template: the processor's chat template, None for the tokenizer's.
+        pixels: see `pixels`.
+        seconds: ``(T,)`` times of the frames; None for one a second.
+        """
+
+    def video_tokens(self, rows: Tensor, clip: Clip, signals: Signals, timestamps: Tensor | None) -> VideoTokens:
         """One video's features and signals as `VideoTokens`.
 
         Parameters
         ----------
-        rows: ``(R, D)`` features of the video, those of the grid first; what follows them (a newline) is left out.
-        start: the video's first frame in `signals`.
+        rows: ``(R, D)`` features of the video.
+        signals: of the whole call.
+        timestamps: ``(T,)`` seconds, one a frame of the grid.
 
         Raises
         ------
         InputError: NaN or infinite features or signals.
         """
-        frames = slice(start, start + grid.frames)
+        grid, frames = clip.grid, slice(clip.start, clip.start + clip.grid.frames)
         return VideoTokens(
-            features=rows[: grid.tokens].view(*grid, -1),
-            saliency=None if signals.saliency is None else signals.saliency[frames],
+            features=rows[self.places(grid)].view(*grid, -1),
+            saliency=_of_frames(signals.saliency, frames),
             timestamps=timestamps,
-            frame_features=None if signals.frame_features is None else signals.frame_features[frames],
-            keys=None if signals.keys is None else signals.keys[frames],
+            frame_features=_of_frames(signals.frame_features, frames),
+            keys=_of_frames(signals.keys, frames),
             sink_tokens=self.sinks(grid),
         )
 
 
-def frame_starts(grids: Sequence[Grid]) -> list[int]:
-    """Index of each video's first frame when the frames of all videos stand in a row."""
-    starts, total = [], 0
-    for grid in grids:
-        starts.append(total)
-        total += grid.frames
-    return starts
+def _of_frames(signal: Tensor | list[Tensor] | None, frames: slice) -> Tensor | None:
+    part = None if signal is None else signal[frames]
+    return torch.stack(part) if isinstance(part, list) else part

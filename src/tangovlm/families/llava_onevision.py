@@ -1,10 +1,9 @@
 """LLaVA-OneVision: SigLIP tower, two-layer projector, bilinear pooling to half the side, a newline after the video."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,8 @@ from ..registry import register_family
 from ..signals.saliency import PoolingHead, mean_attention, mean_keys, pool_to_grid
 from ..signals.sinks import sinks_for_grid
 from . import chunks
-from .base import Family, Grid, Signals
+from .base import Family
+from .call import Found, Grid
 from .checkpoint import complete
 from .head_weights import load_head_weights
 from .inputs import PixelSpec, chat_prompt, prepare_pixels
@@ -22,9 +22,6 @@ from .inputs import PixelSpec, chat_prompt, prepare_pixels
 _PUBLISHED_HEAD = "google/siglip-so400m-patch14-384"
 _PUBLISHED_WIDTH = 1152
 _PIXELS = PixelSpec(size=(384, 384), mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
-
-# Parts of the signals, one a call of the tower, under the names of `Signals`.
-Found: TypeAlias = dict[str, list[Tensor]]
 
 
 @register_family("LlavaOnevisionForConditionalGeneration")
@@ -35,7 +32,15 @@ class LlavaOnevision(Family):
     the layer norm that belongs to the head: the checkpoint's own where it has a head, else the published SigLIP's.
     """
 
+    name = "llava-onevision"
+    checkpoints = (
+        "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+        "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+        "llava-hf/llava-onevision-qwen2-72b-ov-hf",
+    )
     default_frames = 32
+    saliency_kinds = ("p-attn", "attn")
+    in_one_piece = True
     streams = True
 
     @classmethod
@@ -44,11 +49,6 @@ class LlavaOnevision(Family):
         from transformers import LlavaOnevisionForConditionalGeneration
 
         return complete(LlavaOnevisionForConditionalGeneration, source, **options)
-
-    @property
-    def encoder(self) -> Any:
-        """`LlavaOnevisionModel`."""
-        return self.model.model
 
     @cached_property
     def tower(self) -> Any:
@@ -68,11 +68,18 @@ class LlavaOnevision(Family):
     def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
         """All videos of a batch have the same number of frames: pixels are ``(videos, T, 3, height, width)``."""
         pixels = args[0] if args else kwargs[_pixels_name(kwargs)]
-        half = (self.side + 1) // 2
-        return [Grid(pixels.shape[1], half, half)] * pixels.shape[0]
+        return [self.grid(pixels.shape[1])] * pixels.shape[0]
 
-    @property
-    def frame_bytes(self) -> int:
+    def grid(self, frames: int) -> Grid:
+        """Of a video of so many frames."""
+        half = (self.side + 1) // 2
+        return Grid(frames, half, half)
+
+    def rows(self, grid: Grid) -> int:
+        """See `Family.rows`: the video is followed by one newline."""
+        return grid.tokens + 1
+
+    def frame_bytes(self, _grids: Sequence[Grid]) -> int:
         """See `Family.frame_bytes`: the MLP of a layer of the tower, or projector and pooling where they take more.
 
         Both beside the hidden states of all layers, which stock code of some releases collects on the way.
@@ -94,20 +101,13 @@ class LlavaOnevision(Family):
             # What it holds beside the part must be gone before the next chunk makes the like.
             del output
             features = part.pop("pooler_output")[0]
-            tokens = Grid(stop - start, (self.side + 1) // 2, (self.side + 1) // 2).tokens
+            tokens = self.grid(stop - start).tokens
             rows.append(features[:tokens])
             parts.append(part)
         videos = torch.cat(rows).view(pixels.shape[0], -1, features.shape[-1])
         newline = features[tokens:].expand(pixels.shape[0], -1, -1)
         joined = {name: chunks.join([part[name] for part in parts]) for name in parts[0]}
         return kind(**joined, pooler_output=torch.cat([videos, newline], dim=1))
-
-    def videos(self, input_ids: Tensor, grids: Sequence[Grid]) -> Tensor:
-        """See `Family.videos`: all videos of a call are alike, and each is followed by its newline."""
-        size = grids[0].tokens + 1
-        placeholder = input_ids == self.model.config.video_token_index
-        place = placeholder.cumsum(dim=1) - 1
-        return torch.where(placeholder & (place % size < size - 1), place // size, -1)
 
     def sinks(self, grid: Grid) -> tuple[int, ...] | None:
         """Positions masked by the release, for the 14 x 14 grid."""
@@ -118,12 +118,9 @@ class LlavaOnevision(Family):
         if self._wants_head(needs, self.kind(kind)):
             _ = self.head
 
-    @contextmanager
-    def observe(self, needs: frozenset[str], kind: str | None = None) -> Iterator[Signals]:
-        """See `Family.observe`. Hooks only: the tower keeps its attention implementation."""
-        signals, kind = Signals(), self.kind(kind)
+    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
+        """See `Family.listen`."""
         layer = self.tower.encoder.layers[-1].self_attn
-        found: Found = defaultdict(list)
         query: list[Tensor] = []
         hooks = []
         if self._wants_head(needs, kind):
@@ -133,13 +130,7 @@ class LlavaOnevision(Family):
             hooks.append(layer.q_proj.register_forward_hook(lambda _module, _args, output: query.append(output)))
         if wants_attention or "keys" in needs:
             hooks.append(layer.k_proj.register_forward_hook(self._on_key(found, needs, query)))
-        try:
-            yield signals
-        finally:
-            for hook in hooks:
-                hook.remove()
-        for name, parts in found.items():
-            setattr(signals, name, torch.cat(parts))
+        return hooks
 
     @cached_property
     def head(self) -> PoolingHead:
@@ -200,14 +191,18 @@ class LlavaOnevision(Family):
             if query:
                 found["saliency"].append(self._to_grid(mean_attention(query.pop(), key, heads)))
             if "keys" in needs:
-                found["keys"].append(pool_to_grid(mean_keys(key, heads), self.side))
+                found["keys"].append(self.pool(mean_keys(key, heads)))
 
         return hook
 
-    def _to_grid(self, scores: Tensor) -> Tensor:
-        return pool_to_grid(scores[..., None], self.side)[..., 0]
+    def pool(self, values: Tensor) -> Tensor:
+        """Values of patches ``(F, side * side, C)`` as the model pools its features: ``(F, H, W, C)``."""
+        return pool_to_grid(values, self.side)
 
-    def frame_size(self, config: Mapping[str, Any]) -> tuple[int, int]:
+    def _to_grid(self, scores: Tensor) -> Tensor:
+        return self.pool(scores[..., None])[..., 0]
+
+    def frame_size(self, config: Mapping[str, Any], _height: int, _width: int) -> tuple[int, int]:
         """See `Family.frame_size`."""
         return PixelSpec.from_config(config, _PIXELS).size
 
@@ -233,12 +228,14 @@ class LlavaOnevision(Family):
         finally:
             hook.remove()
 
-    def inputs(self, tokenizer: Any, template: str | None, pixels: Tensor, question: str) -> dict[str, Tensor]:
-        """See `Family.inputs`: the video is ``T * ceil(side / 2) ** 2`` placeholders and one for the newline."""
+    def inputs(
+        self, tokenizer: Any, template: str | None, pixels: Tensor, question: str, _seconds: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """See `Family.inputs`: each feature of the video has a placeholder."""
         video_token = tokenizer.convert_ids_to_tokens(self.model.config.video_token_index)
         image_token = tokenizer.convert_ids_to_tokens(self.model.config.image_token_index)
         prompt = chat_prompt(tokenizer, template, question, video_token, reserved=(image_token,))
-        placeholders = sum(grid.tokens + 1 for grid in self.grids(pixels))
+        placeholders = sum(self.rows(grid) for grid in self.grids(pixels))
         encoded = tokenizer(prompt.replace(video_token, video_token * placeholders), return_tensors="pt")
         return {
             "input_ids": encoded["input_ids"],

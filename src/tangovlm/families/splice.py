@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..tokens import Selection
 
 _ATTRIBUTE = "_tangovlm_seen"
 
@@ -70,22 +69,23 @@ def forget(cache: Any) -> None:
         delattr(cache, _ATTRIBUTE)
 
 
-def tag_dropped(rows: Tensor, selection: Selection) -> Tensor:
-    """Features of a video with the kept values at their places and all other tokens of the grid tagged.
+def tag_dropped(rows: Tensor, kept: Tensor, places: Tensor, values: Tensor) -> Tensor:
+    """Features of a video with the kept values at their places and all that is dropped tagged.
 
     Parameters
     ----------
-    rows: ``(R, D)``, the tokens of the grid first; rows behind them (a newline) stay as they are.
+    rows: ``(R, D)``.
+    kept: ``(R,)`` bool, which of them the text model gets.
+    places: ``(K,)`` int64, where `values` go; places that are kept otherwise (newlines) stay as they are.
+    values: ``(K, D)``.
 
     Returns
     -------
     ``(R, D)``, a new tensor.
     """
-    tagged = rows.clone()
-    grid = tagged[: selection.sources.numel()]
-    grid.zero_()
-    grid[:, 0] = float("nan")
-    grid[selection.indices] = selection.features.to(rows.dtype)
+    tagged = rows.masked_fill(~kept[:, None], 0)
+    tagged[:, 0].masked_fill_(~kept, float("nan"))
+    tagged[places] = values.to(rows.dtype)
     return tagged
 
 
@@ -173,11 +173,12 @@ class Advance(NamedTuple):
     Parameters
     ----------
     embeds: ``(B, M, D)``.
-    position_ids: ``(B, M)``.
+    position_ids: ``(B, M)``, or ``(P, B, M)`` where positions of several rows were handed on.
     mask: ``(B, past + M)`` int64, or None where nothing is padded.
     state: to leave on the cache.
     places: ``(B, M)`` what was gathered, None where nothing was taken out.
     valid: ``(B, M)`` bool, which of them are no padding.
+    kept: ``(B, Q)`` bool, which of the positions that came were gathered.
     """
 
     embeds: Tensor
@@ -186,6 +187,7 @@ class Advance(NamedTuple):
     state: Seen
     places: Tensor | None
     valid: Tensor
+    kept: Tensor
 
 
 def advance(
@@ -196,6 +198,7 @@ def advance(
     tagged: Tensor | None,
     *,
     original: bool = False,
+    rows: Tensor | None = None,
 ) -> Advance:
     """Take the tagged rows out of the embeddings ``(B, Q, D)`` and tell the others their positions.
 
@@ -204,19 +207,23 @@ def advance(
     attention_mask: what the text model was handed, see `split_mask`.
     past: length of the cache.
     original: give the kept tokens the position ids that they have in the unpruned prompt, in place of ids without gaps.
+    rows: ``(P, B, Q)`` position ids of several rows, of which the kept tokens keep theirs; the first of four is the
+        place in the text, which has no gaps.
     """
     old_mask, new_mask = split_mask(attention_mask, past, embeds, state)
     unpruned = (past if state is None else state.unpruned) + embeds.shape[1]
-    index, skipped = None, _skipped(state, new_mask)
+    index, skipped, kept = None, _skipped(state, new_mask), new_mask
     if tagged is not None:
         dropped = skipped + (new_mask & tagged).long().cumsum(dim=1)
-        index, new_mask = compact(new_mask & ~tagged)
+        kept = new_mask & ~tagged
+        index, new_mask = compact(kept)
         embeds = gather_embeds(embeds, index, new_mask)
         before, skipped = dropped.gather(1, index), dropped[:, -1:]
     else:
         before = skipped
     mask = torch.cat([old_mask, new_mask], dim=1)
-    position_ids = positions(mask, new_mask.shape[1]) + (before if original else 0)
+    counted = positions(mask, new_mask.shape[1])
+    position_ids = counted + (before if original else 0) if rows is None else _kept_positions(rows, index, counted)
     if state is not None and state.padded:
         padded = True
     elif state is not None and tagged is None and attention_mask is None:
@@ -224,4 +231,29 @@ def advance(
     else:
         padded = not bool(mask.all())
     new = Seen(mask, unpruned, padded, skipped)
-    return Advance(embeds, position_ids, mask.long() if padded else None, new, index, new_mask)
+    return Advance(embeds, position_ids, mask.long() if padded else None, new, index, new_mask, kept)
+
+
+def _kept_positions(rows: Tensor, index: Tensor | None, counted: Tensor) -> Tensor:
+    """See `Advance.position_ids` and `advance`."""
+    rows = rows.expand(-1, counted.shape[0], -1)
+    if index is not None:
+        rows = rows.gather(2, index.expand(rows.shape[0], -1, -1))
+    return torch.cat([counted[None], rows[1:]]) if rows.shape[0] == 4 else rows
+
+
+def gather_layers(visual: Tensor, layers: list[Tensor], step: Advance) -> tuple[Tensor, list[Tensor]]:
+    """What is added to the visual tokens behind single layers (DeepStack), without the dropped ones.
+
+    Parameters
+    ----------
+    visual: ``(B, Q)`` bool, which positions are visual.
+    layers: ``(V, D)`` of each layer, one row a visual position, in order.
+
+    Returns
+    -------
+    ``(B, M)`` bool and ``(V', D)`` of each layer.
+    """
+    assert step.places is not None
+    left = step.kept[visual]
+    return visual.gather(1, step.places) & step.valid, [layer[left.to(layer.device)] for layer in layers]

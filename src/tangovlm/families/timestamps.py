@@ -53,21 +53,45 @@ def given(timestamps: Any) -> list[Tensor]:
     raise InputError("timestamps must be one tensor (T,) of seconds, or a list with one such tensor a video")
 
 
-def assign(times: Sequence[Tensor | None], frames: Sequence[int]) -> list[Tensor | None]:
+def assign(times: Sequence[Tensor | None], steps: Sequence[int], frames_per_step: int = 1) -> list[Tensor | None]:
     """Deal times out to videos: one for all, or one each.
 
     Parameters
     ----------
-    frames: frames of each video.
+    times: ``(n,)`` seconds: of the steps of the token grid, or of the frames of which `frames_per_step` make a step.
+    steps: T of each video's token grid.
+
+    Returns
+    -------
+    ``(T,)`` seconds of each video.
 
     Raises
     ------
     InputError: another number of videos, or another number of frames.
     """
-    if len(times) not in (1, len(frames)):
-        raise InputError(f"timestamps for {len(times)} videos, but {len(frames)} videos are encoded: give one each")
-    dealt = list(times) * (len(frames) // len(times))
-    for number, (seconds, count) in enumerate(zip(dealt, frames, strict=True)):
-        if seconds is not None and seconds.numel() != count:
-            raise InputError(f"video {number} has {count} frames but {seconds.numel()} timestamps: give one a frame")
-    return dealt
+    if len(times) not in (1, len(steps)):
+        raise InputError(f"timestamps for {len(times)} videos, but {len(steps)} videos are encoded: give one each")
+    dealt = list(times) * (len(steps) // len(times))
+    return [
+        None if seconds is None else _of_steps(number, seconds, count, frames_per_step)
+        for number, (seconds, count) in enumerate(zip(dealt, steps, strict=True))
+    ]
+
+
+def _of_steps(number: int, seconds: Tensor, steps: int, frames_per_step: int) -> Tensor:
+    frames = seconds.numel()
+    if frames == steps:
+        return seconds
+    # An encoder that takes several frames for a step repeats the last one where they do not come out even.
+    if -(-frames // frames_per_step) != steps:
+        wanted = f"{steps} frames" if frames_per_step == 1 else f"{steps} steps of {frames_per_step} frames"
+        raise InputError(f"video {number} has {wanted} but {frames} timestamps: give one a frame")
+    return at_steps(seconds, steps)
+
+
+def at_steps(seconds: Tensor, steps: int) -> Tensor:
+    """Seconds ``(F,)`` of frames, linearly interpolated at equally spaced places: ``(steps,)`` float64."""
+    places = torch.linspace(0, seconds.numel() - 1, steps, dtype=torch.float64, device=seconds.device)
+    before = places.floor().long()
+    after = (before + 1).clamp_max(seconds.numel() - 1)
+    return torch.lerp(seconds.double()[before], seconds.double()[after], places - before)

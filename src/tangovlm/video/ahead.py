@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .decode import Frames, decode
+from .pixels import Size
 
 
 class FramesChangedError(Exception):
@@ -35,7 +36,7 @@ class Ahead:
         path: str | os.PathLike[str],
         frames: int,
         *,
-        size: tuple[int, int] | None = None,
+        size: Size = None,
         pin_memory: bool = False,
     ) -> None:
         self.waited_ms = 0.0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tangovlm.errors import VideoError
 
-from .pixels import Upright
+from .pixels import Size, Upright
 from .reader import Reader
 from .sample import Timeline, uniform
 from .source import MAX_MEGAPIXELS, MAX_PIXELS, local_file
@@ -55,7 +55,7 @@ def decode(
     path: str | os.PathLike[str],
     frames: int,
     *,
-    size: tuple[int, int] | None = None,
+    size: Size = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
     pin_memory: bool = False,
@@ -70,8 +70,8 @@ def decode(
     ----------
     path: a local file; URLs and playlists are refused, and no file but this one is opened.
     frames: how many. Where the clip has fewer, all of them are taken, and a note says so.
-    size: `(H, W)` of the upright frames, scaled while decoding (bicubic) without keeping the aspect ratio; None =
-        that of the clip.
+    size: `(H, W)` of the upright frames, scaled while decoding (bicubic) without keeping the aspect ratio, or a
+        function that gives it for their own `(H, W)`; None = that of the clip.
     progress: called with (frames done, frames in all) before the first frame and after each.
     watch: told of the frames one by one.
     pin_memory: keep the frames where a CUDA device can fetch them by itself.
@@ -124,8 +124,8 @@ def _clock(stream: VideoStream, timeline: Timeline) -> _Clock:
     return _Clock(tick_s, fps, span_s + last_s)
 
 
-def _check_size(size: tuple[int, int] | None) -> None:
-    if size is None:
+def _check_size(size: Size) -> None:
+    if size is None or callable(size):
         return
     whole = len(size) == 2 and all(isinstance(side, int) and not isinstance(side, bool) for side in size)
     if not whole or min(size) < 1 or size[0] * size[1] > MAX_PIXELS:

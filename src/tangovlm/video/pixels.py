@@ -1,6 +1,6 @@
 """Decoded frames into upright RGB: colours and size by swscale, rotation and mirroring by the display matrix."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -11,6 +11,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 Turn: TypeAlias = tuple[bool, bool, bool]
+Size: TypeAlias = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
 
 # Bit-exact, so that a picture does not depend on the vector instructions of the machine.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -21,11 +22,13 @@ class Upright:
 
     Parameters
     ----------
-    size: `(H, W)` of every picture, reached without keeping the aspect ratio; None = that of the first frame.
+    size: `(H, W)` of every picture, reached without keeping the aspect ratio, or a function that gives it for the
+        `(H, W)` of the first frame; None = that of the first frame.
     """
 
-    def __init__(self, size: tuple[int, int] | None) -> None:
-        self.size = size
+    def __init__(self, size: Size) -> None:
+        self.size = None if callable(size) else size
+        self._choose = size if callable(size) else None
         self.resized = False
         self._native: tuple[int, int] | None = None
         self._reformatter = VideoReformatter()
@@ -34,6 +37,8 @@ class Upright:
         """`resized` is set where no size was asked for and a later frame had another one than the first."""
         swap, mirror_x, mirror_y = turn(frame)
         upright = (frame.width, frame.height) if swap else (frame.height, frame.width)
+        if self.size is None and self._choose is not None:
+            self.size = self._choose(*upright)
         if self.size is None:
             self.size = self._native = upright
         self.resized = self.resized or self._native not in (None, upright)

@@ -1,0 +1,67 @@
+"""What a family and a session tell each other about one call of a model: token grids, videos, prompts, signals."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+# Parts of the signals, under the names of `Signals`: one a call of the tower, or one a frame.
+Found: TypeAlias = dict[str, list[Tensor]]
+
+
+class Grid(NamedTuple):
+    """Token grid of one video."""
+
+    frames: int
+    height: int
+    width: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the video, without newlines."""
+        return self.frames * self.height * self.width
+
+
+class Clip(NamedTuple):
+    """One video of a call.
+
+    Parameters
+    ----------
+    grid: of its tokens.
+    start: its first frame among all frames (and tiles of images) that the encoder is handed.
+    """
+
+    grid: Grid
+    start: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is known of the call for which videos are encoded.
+
+    Parameters
+    ----------
+    input_ids: ``(B, Q)`` whole prompts, None where the call has none.
+    frames: sampled frames of each video where the caller told their times, else None.
+    """
+
+    input_ids: Tensor | None = None
+    frames: tuple[int, ...] | None = None
+
+
+@dataclass
+class Signals:
+    """What the vision encoder gave away during one call, already on the token grid; all frames in a row.
+
+    A tensor has frames along its first dimension; where frames differ in their grids it is a list with one entry each.
+
+    Parameters
+    ----------
+    saliency: ``(F, H, W)`` or None.
+    frame_features: ``(F, Dv)`` or None.
+    keys: ``(F, H, W, Dk)`` or None.
+    """
+
+    saliency: Tensor | list[Tensor] | None = None
+    frame_features: Tensor | list[Tensor] | None = None
+    keys: Tensor | list[Tensor] | None = None
