@@ -30,6 +30,7 @@ class Saliency(StrEnum):
 
     P_ATTN = "p-attn"
     ATTN = "attn"
+    MEAN_QUERY = "mean-query"
 
 
 class Positions(StrEnum):
@@ -77,8 +78,13 @@ def ask(
         typer.Option(help="The signal that says which tokens matter; left out, the method's own.", show_default=False),
     ] = None,
     positions: Annotated[
-        Positions, typer.Option(help="Position ids of the kept tokens: without gaps, or as in the unpruned prompt.")
-    ] = Positions.CONTIGUOUS,
+        Positions | None,
+        typer.Option(
+            help="Position ids of the kept tokens: without gaps, or as in the unpruned prompt; left out, what the "
+            "model's family takes.",
+            show_default=False,
+        ),
+    ] = None,
     chunk_frames: Annotated[
         int | None,
         typer.Option(
@@ -107,7 +113,7 @@ def ask(
             frames,
             max_new_tokens,
             record=report is not None,
-            positions=positions.value,
+            positions=None if positions is None else positions.value,
             chunk_frames=chunk_frames,
         )
         exchange = _compared(run, question, pruner) if compare else Exchange(question, run(question, pruner))
@@ -159,7 +165,7 @@ class Run:
     frames: int | None
     max_new_tokens: int
     record: bool
-    positions: str = "contiguous"
+    positions: str | None = None
     chunk_frames: int | None = None
 
     def __call__(self, question: str, pruner: Pruner, words: str = "", **changes: Any) -> Answer:

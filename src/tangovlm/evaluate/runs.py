@@ -8,10 +8,12 @@ from typing import Any
 
 from tangovlm import registry
 from tangovlm.errors import InputError
-from tangovlm.families.base import SALIENCY_KINDS
 from tangovlm.families.splice import POSITIONS
 from tangovlm.prune.checks import is_integer
 from tangovlm.tokens import Pruner
+
+SALIENCIES = ("p-attn", "attn")
+"""The signals that are compared."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Run:
 
     def __post_init__(self) -> None:
         for name, value, choices in (
-            ("saliency", self.saliency, SALIENCY_KINDS),
+            ("saliency", self.saliency, SALIENCIES),
             ("positions", self.positions, POSITIONS),
         ):
             if value not in choices:

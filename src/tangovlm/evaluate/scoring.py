@@ -19,14 +19,14 @@ from transformers import DynamicCache
 
 from tangovlm.attach import attach_family
 from tangovlm.errors import InputError, ModelError
-from tangovlm.families.base import SALIENCY_KINDS, Family
+from tangovlm.families.base import Family
 from tangovlm.families.call import Prompt
 from tangovlm.pipeline import VideoLLM
 from tangovlm.tiny.evaluate import MAX_NEW_TOKENS
 from tangovlm.tiny.questions import Question
 from tangovlm.tokens import Selection, VideoTokens
 
-from .runs import Run
+from .runs import SALIENCIES, Run
 
 _MOST_POSITIONS = 40_000
 """Cached positions that are held at a time, all rows together."""
@@ -84,9 +84,9 @@ class Scorer:
         family = llm.family
         self._families: dict[str, Family] = {
             kind: type(family)(
-                llm.model, saliency=kind if kind in family.saliency_kinds else None, head_weights=family.head_weights
+                llm.model, saliency=kind, head_weights=family.head_weights
             )
-            for kind in SALIENCY_KINDS
+            for kind in SALIENCIES
         }
         eos = llm.model.generation_config.eos_token_id
         ends = eos if isinstance(eos, list) else [] if eos is None else [eos]

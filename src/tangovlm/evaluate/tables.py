@@ -8,10 +8,9 @@ from typing import Any
 from tangovlm import registry
 from tangovlm.budget import exact
 from tangovlm.errors import InputError
-from tangovlm.families.base import SALIENCY_KINDS
 from tangovlm.tiny.world import LENGTHS
 
-from .runs import Run, percent, run, unpruned
+from .runs import SALIENCIES, Run, percent, run, unpruned
 
 _BLIND = ("uniform", "random")
 """They look at nothing, and come last."""
@@ -80,7 +79,7 @@ def _methods(retention: float, chosen: tuple[str, ...]) -> Iterator[Run]:
     ordered = sorted(known, key=lambda name: (name in _BLIND, name != "tango", name))
     for name in chosen or ordered:
         if name == "topk":
-            for signal in SALIENCY_KINDS:
+            for signal in SALIENCIES:
                 yield run(name, retention, label=f"{name}, {signal}", signal=signal)
         else:
             yield run(name, retention)
@@ -88,7 +87,7 @@ def _methods(retention: float, chosen: tuple[str, ...]) -> Iterator[Run]:
 
 def _ablation(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
     """From the most salient tokens of each frame to Tango, part by part; then Tango with one part changed."""
-    for signal in SALIENCY_KINDS[::-1]:
+    for signal in SALIENCIES[::-1]:
         yield run("topk", retention, label=f"top-k, {signal}", signal=signal)
     top: dict[str, Any] = {"diversity": False, "merge": False, "context_ratio": 0.0, "st_rope": False}
     for label, changes in (

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,7 @@ from ..tokens import Selection, VideoTokens
 from . import chunks
 from .call import Clip, Found, Grid, Prompt, Signals
 
-SaliencyKind = Literal["p-attn", "attn", "mean-query"]
-SALIENCY_KINDS: tuple[str, ...] = get_args(SaliencyKind)
+SALIENCY_KINDS: tuple[str, ...] = ("p-attn", "attn", "mean-query")
 
 FEATURES: tuple[str, ...] = (
     "batch",
