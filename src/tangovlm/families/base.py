@@ -18,6 +18,7 @@ from ..errors import InputError, ModelError
 from ..tokens import Selection, VideoTokens
 from . import chunks
 from .call import Clip, Found, Grid, Prompt, Signals
+from .checkpoint import complete
 
 SALIENCY_KINDS: tuple[str, ...] = ("p-attn", "attn", "mean-query")
 
@@ -80,9 +81,11 @@ class Family(ABC):
         self.head_weights = head_weights
 
     @classmethod
-    @abstractmethod
     def load_model(cls, source: str, **options: Any) -> Any:
         """The stock model from a directory or hub id; `options` go to `from_pretrained`."""
+        from transformers import AutoModelForImageTextToText
+
+        return complete(AutoModelForImageTextToText, source, **options)
 
     @property
     def encoder(self) -> Any:

@@ -90,6 +90,45 @@ def _resize(frame: Tensor, spec: PixelSpec) -> Tensor:
     return resized.float().round().clamp(0, 255)
 
 
+def patches(frames: Tensor, side: int, merge: int, frames_per_step: int) -> tuple[Tensor, Tensor]:
+    """Frames as rows of patches, those that become one token side by side.
+
+    Parameters
+    ----------
+    frames: ``(T, 3, height, width)``, sides multiples of ``side * merge``.
+    side: pixels along a side of a patch.
+    merge: patches along a side of a token.
+    frames_per_step: frames in a patch; the last one is repeated where they do not come out even.
+
+    Returns
+    -------
+    ``(S, 3 * frames_per_step * side * side)`` and ``(1, 3)`` int64: steps, rows and columns of patches.
+    """
+    missing = -frames.shape[0] % frames_per_step
+    frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)]) if missing else frames
+    steps, rows, columns = frames.shape[0] // frames_per_step, frames.shape[2] // side, frames.shape[3] // side
+    # (step, frame, colour, then rows and columns each as: token, patch, pixel)
+    split = frames.reshape(steps, frames_per_step, 3, rows // merge, merge, side, columns // merge, merge, side)
+    rowed = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(steps * rows * columns, -1)
+    return rowed, torch.tensor([[steps, rows, columns]], device=frames.device)
+
+
+def step_times(seconds: Tensor, steps: int) -> Tensor:
+    """Middle of the first and the last frame of each step, in seconds.
+
+    Parameters
+    ----------
+    seconds: ``(T,)`` times of frames, of which equally many make a step; the last one counts as often as is needed.
+
+    Returns
+    -------
+    ``(steps,)`` float64.
+    """
+    missing = -seconds.numel() % steps
+    frames = torch.cat([seconds.double(), seconds[-1:].double().expand(missing)]).view(steps, -1)
+    return (frames[:, 0] + frames[:, -1]) / 2
+
+
 def check_question(question: str) -> None:
     """Raise `InputError` for a question without words, or of bytes that are no text."""
     if not question.strip():

@@ -64,6 +64,35 @@ def mean_attention(query_FPC: Tensor, key_FPC: Tensor, heads: int) -> Tensor:
     return torch.cat(means)
 
 
+def mean_query_attention(query_FPAd: Tensor, key_FPAd: Tensor, group: int) -> Tensor:
+    """Attention of each frame's mean query to groups of patches, averaged over heads.
+
+    Parameters
+    ----------
+    query_FPAd, key_FPAd: after the rotary embedding.
+    group: neighbours that form a token; their keys are averaged.
+
+    Returns
+    -------
+    ``(F, P / group)`` float32, rows sum to one.
+    """
+    query_FAd = query_FPAd.mean(dim=1, dtype=torch.float32)
+    key_FGAd = key_FPAd.reshape(len(key_FPAd), -1, group, *key_FPAd.shape[2:]).mean(dim=2, dtype=torch.float32)
+    scores_FAG: Tensor = torch.einsum("fad,fgad->fag", query_FAd, key_FGAd) / math.sqrt(query_FPAd.shape[-1])
+    return scores_FAG.softmax(dim=-1).mean(dim=1)
+
+
+def grouped_mean(values_FPC: Tensor, group: int) -> Tensor:
+    """Means over groups of neighbouring patches: ``(F, P / group, C)``."""
+    return values_FPC.reshape(len(values_FPC), -1, group, values_FPC.shape[-1]).mean(dim=2)
+
+
+def rotate_half(x: Tensor) -> Tensor:
+    """The second half of the channels, negated, in front of the first: a quarter turn in each pair (k, k + d / 2)."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([-second, first], dim=-1)
+
+
 def mean_keys(key_FPC: Tensor, heads: int) -> Tensor:
     """Keys of one layer averaged over heads: ``(F, P, C / A)`` float32."""
     return torch.mean(key_FPC.view(*key_FPC.shape[:2], heads, -1), dim=2, dtype=torch.float32)
