@@ -1,0 +1,49 @@
+"""Qwen3-VL under test."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from tests.families.host import Image, Piece, Video, text_config
+from tests.families.hosts.qwen2_5_vl import IDS, MERGE, PATCH, ROPE, STEP
+from tests.families.hosts.qwen2_5_vl import Under as Qwen25VL
+
+START, END, TIME = IDS["vision_start_token_id"], IDS["vision_end_token_id"], 20
+
+
+class Under(Qwen25VL):
+    """Two layers of the tower are added in the text model; each step stands between brackets behind its time."""
+
+    family = "qwen3-vl"
+    seconds_per_step = 1.0
+
+    def make(self, attention: str, layers: int) -> Any:
+        vision = {
+            "depth": 3, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "out_hidden_size": 48,
+            "patch_size": PATCH, "spatial_merge_size": MERGE, "temporal_patch_size": STEP,
+            "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1],
+        }  # fmt: skip
+        text = text_config(max(layers, 3)) | {"head_dim": 12, "rope_parameters": ROPE | {"mrope_interleaved": True}}
+        config = Qwen3VLConfig(
+            vision_config=vision, text_config=text, tie_word_embeddings=False, attn_implementation=attention, **IDS
+        )
+        return Qwen3VLForConditionalGeneration(config)
+
+    def times(self, _videos: int) -> dict[str, Any]:
+        return {}
+
+    @torch.no_grad()
+    def encode(self, part: Video | Image) -> Piece:
+        piece = super().encode(part)
+        assert piece.grid is not None
+        pixels, thw = self.packed([part])
+        kind = "video" if isinstance(part, Video) else "image"
+        output = getattr(self.model.model, f"get_{kind}_features")(pixels, thw, return_dict=True)
+        layers = [layer if isinstance(layer, torch.Tensor) else layer[0] for layer in output.deepstack_features]
+        ids = piece.ids
+        if isinstance(part, Video):
+            steps, size = piece.grid[0], piece.grid[1] * piece.grid[2]
+            ids = [token for step in range(steps) for token in (TIME + step % 8, START, *ids[:size], END)]
+        return replace(piece, ids=ids, layers=layers)

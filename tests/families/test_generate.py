@@ -1,0 +1,300 @@
+"""Every family against its reference without hooks and caches, in every use that it claims; see `tests.families.host`."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tangovlm
+from tangovlm import budget, registry
+from tangovlm.errors import ModelError
+from tangovlm.families.base import FEATURES, Family
+from tests.attach.tiny_models import state_of
+from tests.families.host import Host, Image, Norms, Row, Said, Video, Words
+
+HOSTS: dict[str, type[Host]] = {
+    path.stem: importlib.import_module(f"tests.families.hosts.{path.stem}").Under
+    for path in sorted((Path(__file__).parent / "hosts").glob("*.py"))
+}
+NEW, FRAMES = 5, 4
+ONE: Row = (Words(3, 1), Video(FRAMES, 2), Words(5, 3))
+OTHER: Row = (Words(7, 4), Video(FRAMES, 5), Words(4, 6))
+TEXT: Row = (Words(6, 7),)
+BOTH: Row = (Words(2, 8), Video(FRAMES, 9), Words(3, 10), Video(FRAMES, 11), Words(4, 12))
+
+
+def family_of(host: Host) -> type[Family]:
+    return registry.family_for(host.model)
+
+
+@pytest.fixture(scope="module", params=HOSTS)
+def host(request: pytest.FixtureRequest) -> Host:
+    return HOSTS[request.param]()
+
+
+def claims(host: Host, feature: str) -> None:
+    if feature not in family_of(host).tested:
+        pytest.skip(f"{host.family} does not claim {feature}")
+
+
+def generate(host: Host, inputs: dict[str, Any], pruner: Any, **options: Any) -> Any:
+    attached = {name: options.pop(name) for name in ("chunk_frames",) if name in options}
+    options = {"max_new_tokens": NEW, "do_sample": False} | options
+    with tangovlm.attach(host.model, pruner, **attached) as session:
+        output = host.model.generate(**inputs, **options, return_dict_in_generate=True, output_logits=True)
+    output.session = session
+    return output
+
+
+def check(host: Host, rows: list[Row], pruner: Any, **options: Any) -> Any:
+    """Generate for prompts in a batch, and compare each with its reference."""
+    inputs = host.inputs(rows)
+    output = generate(host, inputs, pruner, **options)
+    start = inputs["input_ids"].shape[1]
+    assert torch.equal(output.sequences[:, :start], inputs["input_ids"])
+    wanted = [host.reference(row, pruner, NEW) for row in rows]
+    torch.testing.assert_close(output.logits[0], torch.stack([first for _, first in wanted]), atol=1e-4, rtol=0)
+    assert output.sequences[:, start:].tolist() == [tokens for tokens, _ in wanted]
+    return output
+
+
+def test_every_family_is_under_test() -> None:
+    names = {family.name for family in registry.families().values()}
+    assert names == {host.family for host in HOSTS.values()}
+    for family in registry.families().values():
+        assert family.tested <= set(FEATURES)
+        assert family.checkpoints
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("retention", [0.1, 0.5])
+@pytest.mark.parametrize("name", HOSTS)
+def test_single_video(name: str, attention: str, retention: float) -> None:
+    host, pruner = HOSTS[name](attention=attention), Norms(retention)
+    output = check(host, [ONE], pruner)
+    piece = host.piece(Video(FRAMES, 2), None)
+    assert piece.grid is not None
+    count = piece.grid[0] * piece.grid[1] * piece.grid[2]
+    report = output.session.report
+    assert (report.tokens_before, report.tokens_after) == (count, budget.count(retention, count))
+    assert output.past_key_values.get_seq_length() == host.length(ONE, pruner) + NEW - 1
+
+
+def test_left_padded_batch(host: Host) -> None:
+    claims(host, "batch")
+    check(host, [ONE, OTHER], Norms())
+
+
+def test_text_beside_video(host: Host) -> None:
+    claims(host, "batch")
+    check(host, [ONE, TEXT], Norms())
+
+
+def test_two_videos(host: Host) -> None:
+    claims(host, "several videos")
+    output = check(host, [BOTH], Norms())
+    assert len(output.session.report.videos) == 2
+
+
+def test_ragged_batch(host: Host) -> None:
+    claims(host, "several videos")
+    check(host, [BOTH, ONE], Norms())
+
+
+@pytest.mark.parametrize("image_first", [True, False])
+def test_image_beside_video(host: Host, image_first: bool) -> None:
+    claims(host, "image beside video")
+    media = (Image(20), Video(FRAMES, 21))
+    first, second = media if image_first else media[::-1]
+    output = check(host, [(Words(3, 22), first, Words(4, 23), second, Words(3, 24))], Norms())
+    assert len(output.session.report.videos) == 1
+
+
+def test_image_alone_is_untouched(host: Host) -> None:
+    claims(host, "image beside video")
+    inputs = host.inputs([(Words(3, 22), Image(20), Words(4, 23))])
+    stock = host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+    output = generate(host, inputs, Norms())
+    assert torch.equal(output.sequences, stock)
+    assert output.session.report.videos == ()
+
+
+def test_conversation_on_one_cache(host: Host) -> None:
+    claims(host, "multi-turn")
+    pruner, question = Norms(), Words(5, 31)
+    options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False, "return_dict_in_generate": True}
+    rows = [ONE, OTHER]
+    with tangovlm.attach(host.model, pruner):
+        inputs = host.inputs(rows)
+        first = host.model.generate(**inputs, **options)
+        start = inputs["input_ids"].shape[1]
+        ids = torch.cat([first.sequences, torch.tensor([question.ids] * 2)], dim=1)
+        mask = torch.cat([inputs["attention_mask"], torch.ones_like(ids[:, start:])], dim=1)
+        # An answer may hold a placeholder's id, which then is a word.
+        shown = torch.cat([inputs["input_ids"], torch.zeros_like(ids[:, start:])], dim=1)
+        known = {name: inputs[name] for name in ("video_grid_thw", "second_per_grid_ts") if name in inputs}
+        options |= {"past_key_values": first.past_key_values, **known}
+        second = host.model.generate(input_ids=ids, attention_mask=mask, **host.also(shown), **options)
+    for number, row in enumerate(rows):
+        said = Said(tuple(first.sequences[number, start:].tolist()))
+        tokens, _ = host.reference((*row, said, question), pruner, NEW)
+        assert second.sequences[number, ids.shape[1] :].tolist() == tokens
+
+
+def test_decode_loop_by_hand(host: Host) -> None:
+    """`model(...)` with a cache of the caller's: logits of the pruned sequence, then one token at a time."""
+    claims(host, "multi-turn")
+    pruner, said = Norms(), []
+    inputs, length = host.inputs([ONE]), host.length(ONE, pruner)
+    with torch.no_grad(), tangovlm.attach(host.model, pruner):
+        output = host.model(**inputs, use_cache=True)
+        assert output.logits.shape[1] == length
+        for _ in range(NEW):
+            said.append(int(output.logits[0, -1].argmax()))
+            output = host.model(input_ids=torch.tensor([said[-1:]]), past_key_values=output.past_key_values)
+    assert said == host.reference(ONE, pruner, NEW)[0]
+
+
+def beams(host: Host, row: Row, pruner: Any, width: int, new: int) -> list[int]:
+    """Plain beam search without an end token: all hypotheses have the same length."""
+    alive: list[tuple[float, list[int]]] = [(0.0, [])]
+    for _ in range(new):
+        grown = []
+        for score, tokens in alive:
+            logits = host.reference((*row, Said(tuple(tokens))), pruner, 1)[1].log_softmax(-1)
+            for logp, token in zip(*logits.topk(2 * width), strict=True):
+                grown.append((score + float(logp), [*tokens, int(token)]))
+        alive = sorted(grown, key=lambda item: -item[0])[:width]
+    return alive[0][1]
+
+
+def test_beams(host: Host) -> None:
+    claims(host, "beams")
+    pruner, rows = Norms(), [ONE, OTHER]
+    inputs = host.inputs(rows)
+    output = generate(host, inputs, pruner, num_beams=2, max_new_tokens=3)
+    for row, sequence in zip(rows, output.sequences, strict=True):
+        assert sequence[inputs["input_ids"].shape[1] :].tolist() == beams(host, row, pruner, 2, 3)
+
+
+def test_sampling_of_several_answers(host: Host) -> None:
+    """With a temperature near zero every answer is the greedy one of its row."""
+    claims(host, "sampling")
+    pruner, rows = Norms(), [ONE, OTHER]
+    inputs = host.inputs(rows)
+    output = generate(host, inputs, pruner, do_sample=True, temperature=1e-4, num_return_sequences=2, top_k=0)
+    one, other = (host.reference(row, pruner, NEW)[0] for row in rows)
+    assert output.sequences[:, inputs["input_ids"].shape[1] :].tolist() == [one, one, other, other]
+
+
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "prompt lookup": ("assisted", {"prompt_lookup_num_tokens": 3}),
+    "static cache": ("static cache", {"cache_implementation": "static"}),
+    "no cache": ("no cache", {"use_cache": False}),
+    "chunks": ("chunked encoding", {"chunk_frames": 1}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ways_to_generate(host: Host, way: str) -> None:
+    feature, options = WAYS[way]
+    claims(host, feature)
+    repeated = (*ONE, Words(4, 40), Words(4, 40))
+    check(host, [repeated], Norms(), **options)
+
+
+@pytest.mark.parametrize("way", ["static cache", "no cache", "chunks"])
+def test_ways_to_generate_with_padding(host: Host, way: str) -> None:
+    feature, options = WAYS[way]
+    claims(host, feature)
+    check(host, [BOTH, OTHER], Norms(), **options)
+
+
+def test_full_retention_is_bit_identical(host: Host) -> None:
+    inputs = host.inputs([BOTH, ONE])
+    options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False, "return_dict_in_generate": True}
+    stock = host.model.generate(**inputs, **options, output_logits=True)
+    ours = generate(host, inputs, tangovlm.Tango(retention=1.0))
+    assert torch.equal(ours.sequences, stock.sequences)
+    assert all(torch.equal(one, other) for one, other in zip(ours.logits, stock.logits, strict=True))
+
+
+def test_model_is_restored(host: Host) -> None:
+    inputs = host.inputs([ONE])
+    stock = host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+    before = state_of(host.model)
+    generate(host, inputs, Norms())
+    assert state_of(host.model) == before
+    with pytest.raises(ZeroDivisionError), tangovlm.attach(host.model, Norms()):
+        host.model.generate(**inputs, max_new_tokens=1)
+        raise ZeroDivisionError
+    assert state_of(host.model) == before
+    assert torch.equal(host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False), stock)
+
+
+def test_nested_and_repeated(host: Host) -> None:
+    inputs, before = host.inputs([ONE]), state_of(host.model)
+    with tangovlm.attach(host.model, Norms(0.5)):
+        with pytest.raises(ModelError, match="attached already"), tangovlm.attach(host.model, Norms(0.1)):
+            pass
+        inner = host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+    assert state_of(host.model) == before
+    assert torch.equal(generate(host, inputs, Norms(0.5)).sequences, inner)
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_two_models_at_once(name: str) -> None:
+    one, other = HOSTS[name](seed=0), HOSTS[name](seed=1)
+    wanted = [host.reference(ONE, Norms(keep), NEW)[0] for host, keep in ((one, 0.5), (other, 0.2))]
+    inputs = one.inputs([ONE])
+    with tangovlm.attach(one.model, Norms(0.5)), tangovlm.attach(other.model, Norms(0.2)):
+        said = [host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False) for host in (one, other)]
+    assert [ids[0, -NEW:].tolist() for ids in said] == wanted
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 32])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_every_method_keeps_exactly_its_budget(host: Host, frames: int) -> None:
+    family = family_of(host)
+    video = Video(frames, 50)
+    inputs = host.inputs([(Words(2, 51), video, Words(3, 52))])
+    piece = host.piece(video, None)
+    assert piece.grid is not None
+    count = piece.grid[0] * piece.grid[1] * piece.grid[2]
+    ran = 0
+    for name, method in registry.methods().items():
+        if method.stage != "pre-llm" or not method().needs <= family.gives:
+            continue
+        for retention in (1.0, 0.5, 0.1):
+            with tangovlm.attach(host.model, method(retention=retention), **host.told(frames)) as session:
+                host.model.generate(**inputs, max_new_tokens=1, do_sample=False)
+            assert session.report.tokens_after == budget.count(retention, count), (name, retention)
+            ran += 1
+    assert ran >= 3 * 8
+
+
+def test_what_a_family_does_not_give_is_refused_by_name(host: Host) -> None:
+    family = family_of(host)
+    for name, method in registry.methods().items():
+        missing = sorted(method().needs - family.gives) if method.stage == "pre-llm" else []
+        if missing:
+            with pytest.raises(ModelError, match=f"{name}.*{missing[0]}.*{family.name}"):
+                tangovlm.attach(host.model, method(retention=0.5)).__enter__()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_pruning_inside(host: Host) -> None:
+    """FastV's cut in the middle: the first layer holds everything, the last what is left; or a refusal by name."""
+    pruner = tangovlm.method("fastv", retention=0.5)
+    if "pruning inside" not in family_of(host).tested:
+        with pytest.raises(ModelError, match="inside the model"), tangovlm.attach(host.model, pruner):
+            pass
+        return
+    output = generate(host, host.inputs([ONE]), pruner)
+    (video,) = output.session.report.videos
+    assert video.tokens_per_layer[0] == video.tokens_before
+    assert video.tokens_per_layer[-1] < video.tokens_before
