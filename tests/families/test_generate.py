@@ -1,4 +1,4 @@
-"""Every family against its reference without hooks and caches, in every use that it claims; see `tests.families.host`."""
+"""Every family against its reference without hooks and caches, in every use that it claims; see `host`."""
 
 from __future__ import annotations
 
@@ -223,15 +223,20 @@ def test_full_retention_is_bit_identical(host: Host) -> None:
     assert all(torch.equal(one, other) for one, other in zip(ours.logits, stock.logits, strict=True))
 
 
+def fail_within(host: Host, inputs: dict[str, Any]) -> None:
+    with tangovlm.attach(host.model, Norms()):
+        host.model.generate(**inputs, max_new_tokens=1)
+        raise ZeroDivisionError
+
+
 def test_model_is_restored(host: Host) -> None:
     inputs = host.inputs([ONE])
     stock = host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
     before = state_of(host.model)
     generate(host, inputs, Norms())
     assert state_of(host.model) == before
-    with pytest.raises(ZeroDivisionError), tangovlm.attach(host.model, Norms()):
-        host.model.generate(**inputs, max_new_tokens=1)
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        fail_within(host, inputs)
     assert state_of(host.model) == before
     assert torch.equal(host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False), stock)
 

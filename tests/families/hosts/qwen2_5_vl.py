@@ -15,7 +15,7 @@ IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id"
 
 
 class Under(Host):
-    """Windows of 2 x 2 tokens, two frames a step; 3 x 3 tokens, or 2 x 5 of a wide video, so that windows are ragged."""
+    """Windows of 2 x 2 tokens, two frames a step; 3 x 3 tokens, or 2 x 5 of a wide video: windows are ragged."""
 
     family = "qwen2.5-vl"
     seconds_per_step = 2.0
