@@ -12,7 +12,7 @@ from torch import Tensor
 
 import tangovlm
 from tangovlm.attach import attach_family
-from tangovlm.errors import InputError, ModelError
+from tangovlm.errors import InputError
 from tangovlm.evaluate.provenance import machine
 from tangovlm.families.base import Family
 from tangovlm.kernels.dispatch import variant
@@ -215,9 +215,6 @@ class _Bench:
             return
         try:
             step(entry)
-        except ModelError as error:
-            # A model that the library cannot prune yet.
-            entry.row = replace(entry.row, note=str(error), peak_mb=None, memory_meter=None)
         except (RuntimeError, MemoryError, InputError) as error:
             cause = error.__cause__ if isinstance(error, InputError) else error
             if not isinstance(cause, Exception) or not is_out_of_memory(cause):
