@@ -118,6 +118,7 @@ class Packed(Family):
         names = ("pixel_values_videos", "video_grid_thw")
         kwargs = dict(zip(names, args, strict=False)) | kwargs
         pixels, thw = (kwargs.pop(name) for name in names)
+        sizes = [grid.tokens for grid in self.grids(pixels, thw, **kwargs)]
         steps, per_step = thw[:, 0].tolist(), thw[:, 1:].prod(dim=1).tolist()
         rows: list[Tensor] = []
         layers: list[list[Tensor]] = []
@@ -133,13 +134,17 @@ class Packed(Family):
             # What it holds beside the part must be gone before the next chunk makes the like.
             del output
             rows += part.pop("pooler_output")
-            layers.append([_whole(layer) for layer in part.pop("deepstack_features", None) or ()])
+            deep = part.pop("deepstack_features", None) or []
+            layers.append([layer if isinstance(layer, Tensor) else torch.cat(list(layer)) for layer in deep])
             parts.append(part)
             start = stop
         joined = {name: chunks.join([part[name] for part in parts]) for name in parts[0]}
-        sizes = [count * each // self.merge**2 for count, each in zip(steps, per_step, strict=True)]
-        if layers[0]:
-            joined["deepstack_features"] = [torch.split(torch.cat(layer), sizes) for layer in zip(*layers, strict=True)]
+        if deep:
+            whole = [torch.cat(layer) for layer in zip(*layers, strict=True)]
+            # Newer releases have them by video.
+            joined["deepstack_features"] = (
+                whole if isinstance(deep[0], Tensor) else [torch.split(layer, sizes) for layer in whole]
+            )
         return kind(**joined, pooler_output=torch.split(torch.cat(rows), sizes))
 
     def options_of(self, _videos: list[int], options: dict[str, Any]) -> dict[str, Any]:
@@ -287,11 +292,6 @@ class _Listener:
             values = ordered
         parts = torch.split(values, [height * width for height, width in self._steps])
         self._found[name] += [part.view(*grid, *part.shape[1:]) for part, grid in zip(parts, self._steps, strict=True)]
-
-
-def _whole(layer: Tensor | Sequence[Tensor]) -> Tensor:
-    """Features of a layer for all videos, which come by video in newer releases."""
-    return layer if isinstance(layer, Tensor) else torch.cat(list(layer))
 
 
 def _pieces(steps: Sequence[int], start: int, stop: int) -> list[Piece]:

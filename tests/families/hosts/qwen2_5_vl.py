@@ -1,7 +1,7 @@
 """Qwen2.5-VL under test."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,13 +11,16 @@ from tests.families.host import IMAGE, VIDEO, Host, Image, Piece, Video, mrope, 
 
 PATCH, MERGE, STEP = 4, 2, 2
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2]}
-IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": 3, "vision_end_token_id": 4}
+START, END = 3, 4
+IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END}
 
 
 class Under(Host):
     """Windows of 2 x 2 tokens, two frames a step; 3 x 3 tokens, or 2 x 5 of a wide video: windows are ragged."""
 
     family = "qwen2.5-vl"
+    specials: ClassVar = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO, "<|vision_start|>": 3, "<|vision_end|>": 4}
+    template = "<|vision_start|><|video_pad|><|vision_end|>"
     seconds_per_step = 2.0
     tokens_per_second = 1
 
@@ -69,7 +72,8 @@ class Under(Host):
         rows = getattr(self.model.model, f"get_{kind}_features")(pixels, thw, return_dict=True).pooler_output[0]
         token = VIDEO if isinstance(part, Video) else IMAGE
         steps, height, width = self.thw(part)
-        return Piece([token] * len(rows), rows, grid=(steps, height // MERGE, width // MERGE))
+        ids = [START, *[token] * len(rows), END]
+        return Piece(ids, rows, grid=(steps, height // MERGE, width // MERGE))
 
     def positions(self, pieces: Sequence[Piece]) -> Tensor:
         media = [piece for piece in pieces if piece.grid is not None]

@@ -7,10 +7,10 @@ import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from tests.families.host import Image, Piece, Video, text_config
-from tests.families.hosts.qwen2_5_vl import IDS, MERGE, PATCH, ROPE, STEP
+from tests.families.hosts.qwen2_5_vl import END, IDS, MERGE, PATCH, ROPE, START, STEP
 from tests.families.hosts.qwen2_5_vl import Under as Qwen25VL
 
-START, END, TIME = IDS["vision_start_token_id"], IDS["vision_end_token_id"], 20
+TIME = 20
 
 
 class Under(Qwen25VL):
@@ -42,7 +42,7 @@ class Under(Qwen25VL):
         kind = "video" if isinstance(part, Video) else "image"
         output = getattr(self.model.model, f"get_{kind}_features")(pixels, thw, return_dict=True)
         layers = [layer if isinstance(layer, torch.Tensor) else layer[0] for layer in output.deepstack_features]
-        ids = piece.ids
+        ids = piece.ids[1:-1] if isinstance(part, Video) else piece.ids
         if isinstance(part, Video):
             steps, size = piece.grid[0], piece.grid[1] * piece.grid[2]
             ids = [token for step in range(steps) for token in (TIME + step % 8, START, *ids[:size], END)]
