@@ -8,14 +8,16 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from tangovlm import registry
 from tangovlm.bench import flops, prune, scale, tables, ttft
+from tangovlm.cli import models
 from tangovlm.cli.methods import MethodCard, cards
 from tangovlm.evaluate.summary import finished, overview, page
+from tangovlm.families.base import FEATURES
+from tangovlm.signals.sinks import RELEASED
 
 ROOT = Path(__file__).resolve().parent.parent
 README, BENCHMARK = ROOT / "README.md", ROOT / "docs" / "benchmark.md"
-PERFORMANCE = ROOT / "docs" / "performance.md"
+PERFORMANCE, MODELS = ROOT / "docs" / "performance.md", ROOT / "docs" / "models.md"
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.jsonl.gz"))
 BENCHES = {"prune": prune, "scale": scale, "ttft": ttft, "flops": flops}
 """Command of `tangovlm bench` to its module; results are in benchmarks/results/bench-COMMAND.jsonl."""
@@ -27,11 +29,26 @@ def methods_table() -> str:
     return "\n".join(lines + [_method_row(card) for card in cards()])
 
 
-def models_table() -> str:
-    """Every supported architecture and the module that knows it."""
-    lines = ["| architecture | family |", "|---|---|"]
-    rows = [f"| `{name}` | `{family.__module__}` |" for name, family in registry.families().items()]
-    return "\n".join(lines + rows)
+def models_table(root: str) -> str:
+    """Every family: its module, model classes, signals, what it is tested in, checkpoints.
+
+    Parameters
+    ----------
+    root: the way from the page to the root of the repository, such as "../".
+    """
+    lines = ["| family | model classes | signals | tested | checkpoints |", "|---|---|---|---|---|"]
+    lines += [_model_row(card, root) for card in models.cards()]
+    return "\n".join([*lines, "", f"Tested, *all*: {', '.join(FEATURES)}."])
+
+
+def sinks_table() -> str:
+    """The lists of sinks that the release masks."""
+    lines = ["| family | grid | positions (row, column) | source |", "|---|---|---|---|"]
+    for entry in RELEASED:
+        places = ", ".join("{} ({}, {})".format(place, *divmod(place, entry.grid[1])) for place in entry.positions)
+        source = f"[{entry.source.rsplit('/', 1)[1]}]({entry.source})"
+        lines.append(f"| {entry.family} | {entry.grid[0]} × {entry.grid[1]} | {places} | {source} |")
+    return "\n".join(lines)
 
 
 def settings_table(name: str) -> str:
@@ -67,7 +84,8 @@ def tree() -> str:
 @cache
 def generated() -> dict[Path, dict[str, str]]:
     """File to the name of each marked part to its text."""
-    pages = {README: {"methods": methods_table(), "models": models_table(), "tree": tree()}, BENCHMARK: {}}
+    pages = {README: {"methods": methods_table(), "models": models_table(""), "tree": tree()}, BENCHMARK: {}}
+    pages[MODELS] = {"models": models_table("../"), "sinks": sinks_table()}
     for path in RESULTS:
         of, lines, headers = finished(path)
         pages[BENCHMARK][f"benchmark-{of.name}"] = page(of, lines, headers, look=True).rstrip()
@@ -99,6 +117,13 @@ def _method_row(card: MethodCard) -> str:
     short = card.paper.removeprefix("https://").removeprefix("arxiv.org/abs/")
     paper = f"[{short}]({card.paper})" if card.paper else ""
     return f"| [`{card.name}`](docs/methods/{card.name}.md) | {card.stage} | {reads} | {paper} | {code} |"
+
+
+def _model_row(card: models.ModelCard, root: str) -> str:
+    module = f"{root}src/{card.module.replace('.', '/')}.py"
+    classes = "<br>".join(f"`{name}`" for name in card.architectures)
+    checkpoints = "<br>".join(f"[{name}](https://huggingface.co/{name})" for name in card.checkpoints)
+    return f"| [`{card.family}`]({module}) | {classes} | {', '.join(card.signals)} | {card.tested_in} | {checkpoints} |"
 
 
 def _summary(source: Path) -> str:

@@ -25,7 +25,7 @@ COMMANDS = {
     "bench flops": {"--size", "--frames", "--retention", "--out", "--json", "--help"},
     "ask": {
         "video", "question", "--model", "--method", "--retention", "--frames", "--compare", "--report", "--json",
-        "--device", "--dtype", "--head-weights", "--saliency", "--positions", "--chunk-frames",
+        "--device", "--dtype", "--head-weights", "--saliency", "--sink-tokens", "--positions", "--chunk-frames",
         "--max-new-tokens", "--help",
     },
     "demo": {"--output-dir", "--json", "--help"},
@@ -33,7 +33,12 @@ COMMANDS = {
         "--method", "--retention", "--param", "--table", "--limit", "--kinds", "--look", "--model", "--output",
         "--threads", "--device", "--json", "--help",
     },
+    "inspect sinks": {
+        "clips", "--model", "--threshold", "--top", "--frames", "--saliency", "--head-weights", "--out", "--json",
+        "--device", "--dtype", "--chunk-frames", "--help",
+    },
     "methods": {"--json", "--help"},
+    "models": {"--json", "--help"},
 }  # fmt: skip
 
 

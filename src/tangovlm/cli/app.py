@@ -15,7 +15,9 @@ from .ask import ask
 from .bench import bench
 from .demo import demo
 from .eval import evaluate
+from .inspect import inspect
 from .methods import methods
+from .models import models
 from .output import complain
 
 FINE, FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -33,6 +35,8 @@ app.command()(ask)
 app.command()(demo)
 app.command("eval")(evaluate)
 app.command()(methods)
+app.command()(models)
+app.add_typer(inspect, name="inspect")
 app.add_typer(bench, name="bench")
 
 

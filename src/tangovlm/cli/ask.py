@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tangovlm import registry
+from tangovlm.errors import InputError
 from tangovlm.families.inputs import check_question
+from tangovlm.inllm.pair import Pair
 from tangovlm.report import Exchange, heading, html_page, scene, write_whole
 
 from .checks import check_at_least_one, check_report, check_video, device
@@ -77,6 +79,14 @@ def ask(
         Saliency | None,
         typer.Option(help="The signal that says which tokens matter; left out, the method's own.", show_default=False),
     ] = None,
+    sink_tokens: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file of `tangovlm inspect sinks`: positions whose saliency does not count; left out, what is known "
+            "of the model.",
+            show_default=False,
+        ),
+    ] = None,
     positions: Annotated[
         Positions | None,
         typer.Option(
@@ -102,6 +112,8 @@ def ask(
     check_at_least_one("--chunk-frames", chunk_frames)
     check_at_least_one("--max-new-tokens", max_new_tokens)
     pruner = registry.method(method, retention=retention)
+    if sink_tokens is not None:
+        pruner = with_sinks(pruner, sink_tokens)
     check_video(video)
     if report is not None:
         check_report(report, video)
@@ -185,6 +197,26 @@ class Run:
     def warm_up(self, question: str, pruner: Pruner) -> None:
         """Ask without counting: the first run of a process pays for what later ones find ready."""
         self(question, pruner, "warming up: ", max_new_tokens=1, record=False)
+
+
+def with_sinks(pruner: Any, file: Path) -> Any:
+    """A method, or a pair of them, that masks the sinks of a file.
+
+    Raises
+    ------
+    InputError: a method that masks none.
+    MethodError: see `tangovlm.Tango`.
+    """
+    if isinstance(pruner, Pair):
+        return replace(pruner, before=with_sinks(pruner.before, file))
+    if not _masks_sinks(pruner):
+        able = [name for name, cls in registry.methods().items() if _masks_sinks(cls)]
+        raise InputError(f"--sink-tokens does not go with the method {pruner.name}: use {' or '.join(able)}")
+    return replace(pruner, sink_tokens=file)
+
+
+def _masks_sinks(method: Any) -> bool:
+    return any(field.name == "sink_tokens" for field in fields(method))
 
 
 def unpruned(pruner: Pruner) -> Pruner:

@@ -11,7 +11,7 @@ Shape letters: F frames, P patches of a frame, C channels of the encoder, A atte
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -134,6 +134,13 @@ class PoolingHead:
         )
         return cls(moved, heads, eps, activation, folded)
 
+    def to(self, device: torch.device) -> "PoolingHead":
+        """The head on a device; itself where it is there already."""
+        if self.folded.device == device:
+            return self
+        weights = {name: tensor.to(device) for name, tensor in self.weights.items()}
+        return replace(self, weights=weights, folded=self.folded.to(device))
+
     def __call__(self, hidden_FPC: Tensor, *, pool: bool) -> tuple[Tensor, Tensor | None]:
         """Saliency, and the global vector of each frame if ``pool``.
 
@@ -196,3 +203,18 @@ def pool_to_grid(values_FPC: Tensor, side: int) -> Tensor:
     square = values_FPC.reshape(-1, side, side, values_FPC.shape[-1]).permute(0, 3, 1, 2)
     half = (side + 1) // 2
     return functional.interpolate(square, size=(half, half), mode="bilinear").permute(0, 2, 3, 1)
+
+
+def pool_means(values_FPC: Tensor, side: int, factor: int) -> Tensor:
+    """Means of ``factor`` x ``factor`` patches of a square; rows and columns that do not come out even are left out.
+
+    Parameters
+    ----------
+    values_FPC: ``(F, side * side, C)`` in raster order.
+
+    Returns
+    -------
+    ``(F, side // factor, side // factor, C)``.
+    """
+    square = values_FPC.reshape(-1, side, side, values_FPC.shape[-1]).permute(0, 3, 1, 2)
+    return functional.avg_pool2d(square, factor).permute(0, 2, 3, 1)

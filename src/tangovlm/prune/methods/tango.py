@@ -1,6 +1,8 @@
 """Tango: tuned salient selection and spatio-temporal merging (arXiv 2604.09547)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -11,6 +13,7 @@ from ...errors import MethodError
 from ...registry import register_method
 from ...signals.position import Points, rotation_tables
 from ...signals.similarity import adjacent_similarity, compute_dtype, normalize, norms_and_cosines
+from ...signals.sink_list import SinkList, read_sinks
 from ...tokens import NO_TIMESTAMPS, Selection, VideoTokens, check_sink_tokens
 from ..checks import check_choice, check_flag, check_integer, check_number, is_integer, required_saliency
 from ..identity import keep_all
@@ -49,12 +52,13 @@ class Tango:
     rope_sections: channels rotated by (time, row, column), which sum to D; None means about a third each.
     diversity: spread salient tokens by clustering; off, plain top-k.
     merge: merge into anchors; off, the other tokens are dropped.
-    sink_tokens: grid positions whose saliency is masked; None means those that the video tokens name.
+    sink_tokens: grid positions whose saliency is masked; None means those that the video tokens name. Or what
+        `tangovlm inspect sinks` measured: its file, or the content of it; read once, it is a `SinkList` from then on.
 
     Raises
     ------
     InputError: a retention outside (0, 1].
-    MethodError: another parameter out of its range.
+    MethodError: another parameter out of its range, or a file of sinks that cannot be used.
     """
 
     name: ClassVar[str] = "tango"
@@ -80,7 +84,7 @@ class Tango:
     rope_sections: tuple[int, int, int] | None = None
     diversity: bool = True
     merge: bool = True
-    sink_tokens: tuple[int, ...] | None = None
+    sink_tokens: tuple[int, ...] | str | Path | Mapping[str, Any] | None = None
     needs: frozenset[str] = field(default=frozenset({"saliency", "timestamps"}), init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -88,6 +92,8 @@ class Tango:
         for name in ("rope_sections", "sink_tokens"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        if isinstance(self.sink_tokens, str | Path | Mapping):
+            object.__setattr__(self, "sink_tokens", read_sinks(self.sink_tokens))
         _check(self)
         needs = {"saliency"}
         if self.st_rope and self.timestamps:
@@ -124,6 +130,7 @@ class Tango:
         Raises
         ------
         InputError: no saliency, sinks outside the grid, or sections that do not sum to D.
+        MethodError: sinks that were measured on another grid.
         """
         seen = self._look(tokens)
         segments, static = self._segment(seen)
@@ -172,7 +179,9 @@ class Tango:
     def _saliency(self, tokens: VideoTokens, seen: "_Seen") -> Tensor:
         """``(N,)`` on the host with the sinks masked, in a copy."""
         sinks = tokens.sink_tokens or ()
-        if self.sink_tokens is not None:
+        if isinstance(self.sink_tokens, SinkList):
+            self.sink_tokens.check_grid(tokens.height, tokens.width)
+        if isinstance(self.sink_tokens, tuple):
             check_sink_tokens("Tango.sink_tokens", self.sink_tokens, tokens.height, tokens.width)
             sinks = self.sink_tokens
         saliency = seen.saliency.to(compute_dtype(seen.saliency.dtype), copy=True).flatten(1)
@@ -245,4 +254,6 @@ def _check(tango: Tango) -> None:
         raise MethodError(f"rope_sections must be three integers >= 0 (time, row, column), not {sections!r}")
     sinks = tango.sink_tokens
     if sinks is not None and (not isinstance(sinks, tuple) or not all(is_integer(s) and s >= 0 for s in sinks)):
-        raise MethodError(f"sink_tokens must be a tuple of grid positions h * W + w, not {sinks!r}")
+        raise MethodError(
+            f"sink_tokens must be a tuple of grid positions h * W + w, or a file of measured ones, not {sinks!r}"
+        )

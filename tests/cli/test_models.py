@@ -1,0 +1,47 @@
+"""`tangovlm models` shows the registry: one entry a family."""
+
+from collections import Counter
+from pathlib import Path
+
+import tangovlm
+from tangovlm import registry
+from tangovlm.cli.models import ModelCard, cards
+from tangovlm.families.base import FEATURES, SALIENCY_KINDS
+
+from .conftest import Run
+
+
+def test_json_lists_every_family_once(tangovlm_command: Run) -> None:
+    outcome = tangovlm_command("models", "--json")
+    assert (outcome.status, outcome.out.count("\n"), outcome.err) == (0, 1, "")
+    listed = outcome.json
+    families = {family.name: family for family in registry.families().values()}
+    assert [entry["family"] for entry in listed] == sorted(families)
+    assert Counter(name for entry in listed for name in entry["architectures"]) == Counter(list(registry.families()))
+    for entry in listed:
+        family = families[entry["family"]]
+        assert all(registry.family_for(name) is family for name in entry["architectures"])
+        kinds = [signal for signal in entry["signals"] if signal in SALIENCY_KINDS]
+        assert kinds == list(family.saliency_kinds) == entry["signals"][: len(kinds)]
+        assert set(entry["signals"]) - set(kinds) == family.gives - {"saliency"}
+        assert set(entry["tested"]) == family.tested
+        assert entry["checkpoints"] == list(family.checkpoints)
+        assert (Path(tangovlm.__file__).parent / "families" / f"{entry['module'].split('.')[-1]}.py").is_file()
+
+
+def test_table(tangovlm_command: Run) -> None:
+    outcome = tangovlm_command("models")
+    assert outcome.status == 0
+    for wanted in ("llava-onevision", "p-attn", "multi-turn"):
+        assert wanted in outcome.out
+    for card in cards():
+        assert card.family in outcome.out
+
+
+def test_words_for_what_is_tested() -> None:
+    def words(*tested: str) -> str:
+        return ModelCard("a-family", [], [], list(tested), [], "").tested_in
+
+    assert words(*FEATURES) == "all"
+    assert words(*FEATURES[1:-1]) == f"all but {FEATURES[0]}, {FEATURES[-1]}"
+    assert words() == "none"
