@@ -2,9 +2,11 @@
 #   PYTHON    the interpreter that makes it (3.11 or newer)
 #   VENV      where it lies
 #   PIP_ARGS  more arguments for every `pip install`, such as an index of CPU builds of torch
+#   CONSTRAINTS  the file of pinned versions
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
+CONSTRAINTS ?= constraints.txt
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -12,15 +14,21 @@ SHELL := /bin/bash
 
 BIN := $(VENV)/bin
 # Without --no-compile pip compiles thousands of files of which a run imports few.
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile -c constraints.txt $(PIP_ARGS)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile -c $(CONSTRAINTS) $(PIP_ARGS)
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 
-.PHONY: help demo test lint fmt type contracts bench dev clean
+# The oldest supported transformers has an environment of its own, and runs the tests that meet the library.
+OLDEST := 5.17
+OLDEST_VENV := $(VENV)-$(OLDEST)
+OLDEST_CONSTRAINTS := $(OLDEST_VENV).txt
+HOST_TESTS := tests/attach tests/families tests/inllm tests/pipeline tests/cli/test_ask.py
+
+.PHONY: help demo test test-oldest lint fmt type contracts bench dev clean
 
 help:
 	@echo "make demo       render a clip, ask the embedded model twice, compare"
-	@echo "make test       run the tests"
+	@echo "make test       run the tests              make test-oldest  those that meet transformers, with release $(OLDEST)"
 	@echo "make lint       check style and formatting        make fmt    mend them"
 	@echo "make type       check types                       make contracts  check import directions"
 	@echo "make bench      time the pruning on this machine  make dev    only make the environment"
@@ -30,6 +38,14 @@ demo: $(RUNTIME)
 
 test: $(DEV)
 	$(BIN)/python -m pytest
+
+test-oldest: $(OLDEST_CONSTRAINTS)
+	$(MAKE) --no-print-directory dev VENV=$(OLDEST_VENV) CONSTRAINTS=$(OLDEST_CONSTRAINTS)
+	$(OLDEST_VENV)/bin/python -m pytest $(HOST_TESTS)
+
+# Pins of the second file take the place of those of the first.
+$(OLDEST_CONSTRAINTS): constraints-$(OLDEST).txt constraints.txt
+	awk -F== 'FNR == NR { pinned[$$1] } FNR == NR || !($$1 in pinned)' $^ > $@
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -51,10 +67,10 @@ bench: $(RUNTIME)
 dev: $(DEV)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(OLDEST_CONSTRAINTS) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 # torch goes first: the pinned build is then in place before anything else asks for "some torch".
-$(RUNTIME): pyproject.toml constraints.txt
+$(RUNTIME): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "error: $(PYTHON) is older than Python 3.11: name a newer one, make PYTHON=python3.11" >&2; exit 2; }
 	@echo "Installing into $(VENV)"

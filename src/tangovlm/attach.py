@@ -81,7 +81,8 @@ def attach(
         that the family does not give.
     MethodError: something else than a method.
     InputError: unknown positions or saliency, chunk_frames below 1, NaN features, timestamps that do not fit, labels
-        together with pruning, a device that is out of memory while encoding or pruning.
+        together with pruning, a prompt with other placeholders than its videos have features or beyond the model's
+        context (also where nothing is pruned), a device that is out of memory while encoding or pruning.
     """
     family = family_for(model)(model, saliency=saliency, head_weights=head_weights)
     options: dict[str, Any] = {"positions": positions, "chunk_frames": chunk_frames}

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
@@ -19,12 +19,14 @@ from transformers.generation.streamers import BaseStreamer
 from . import registry, sources
 from .attach import attach_family, check_method
 from .errors import InputError, ModelError, TangoError
-from .families import checkpoint
+from .families import checkpoint, original
 from .families.base import Family
 from .families.chunks import check_chunk_frames
 from .families.inputs import check_question
+from .families.versions import encodes_first
 from .inllm.base import Inside
 from .inllm.pair import Pair, plan
+from .processor import Processor
 from .records import VideoRecord
 from .session import Session
 from .sources import Progress, Source
@@ -63,6 +65,13 @@ class VideoLLM:
     default_frames: int
     config: Mapping[str, Any]
     template: str | None
+
+    @property
+    def processor(self) -> Processor:
+        """Text and videos into model inputs; files are decoded into `default_frames` frames."""
+        size = partial(self.family.frame_size, self.config)
+        read = partial(decode, frames=self.default_frames, size=size)
+        return Processor(self.family, self.tokenizer, self.template, self.config, read)
 
 
 class Answer(str):
@@ -118,6 +127,8 @@ def load(
 ) -> VideoLLM:
     """Load a checkpoint: safetensors only, no remote code, SDPA attention.
 
+    Checkpoints in the format of LLaVA's authors become stock-looking models, see `tangovlm.families.original`.
+
     Parameters
     ----------
     model: checkpoint directory or hub id; None for the embedded model.
@@ -135,31 +146,28 @@ def load(
     source = str(Path(source).expanduser()) if local else source
     if model is None and not (BUILTIN / "config.json").is_file():
         raise ModelError("this installation has no embedded model: name one, a checkpoint directory or a hub id")
-    family_class = registry.family_for(checkpoint.architecture(source, local=local))
+    name = checkpoint.architecture(source, local=local)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     number_type = dtype or (torch.float32 if target.type == "cpu" else "auto")
-    options = {"local_files_only": local, "trust_remote_code": False}
+    options = {"local_files_only": local, "trust_remote_code": False, "attn_implementation": "sdpa"}
+    open_parts = original.load if name in original.ARCHITECTURES else partial(checkpoint.load, name)
     try:
-        loaded = family_class.load_model(
-            source, dtype=number_type, use_safetensors=True, attn_implementation="sdpa", **options
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        parts = open_parts(source, dtype=number_type, use_safetensors=True, **options)
     except TangoError:
         raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ModelError(
             f"cannot load {source} ({checkpoint.first_line(error)}): fetch the checkpoint again, as safetensors"
         ) from error
-    config = checkpoint.preprocessor_config(source, local=local)
     return VideoLLM(
-        model=loaded.to(target).eval(),
-        tokenizer=tokenizer,
-        family=family_class(loaded, saliency=saliency, head_weights=head_weights),
+        model=parts.model.to(target).eval(),
+        tokenizer=parts.tokenizer,
+        family=parts.family(parts.model, saliency=saliency, head_weights=head_weights, config=parts.pixels),
         name="tangovlm-tiny" if model is None else str(model),
         builtin=model is None,
-        default_frames=int(config.get("num_frames") or family_class.default_frames),
-        config=config,
-        template=checkpoint.chat_template(source, local=local),
+        default_frames=int(parts.pixels.get("num_frames") or parts.family.default_frames),
+        config=parts.pixels,
+        template=parts.template,
     )
 
 
@@ -245,7 +253,7 @@ class _Call:
     def __call__(self, source: Source, chunk_frames: int | None) -> Answer:
         llm = self.llm
         inputs = _inputs(llm, source.pixels, self.question, source.timestamps_s)
-        streamer = _Progress(self.report, self.max_new_tokens)
+        streamer = _Progress(self.report, self.max_new_tokens, encodes_first(llm.model))
         options: dict[str, Any] = {"positions": self.positions, "chunk_frames": chunk_frames}
         attached = attach_family(llm.family, self.pruner, timestamps=source.timestamps_s, record=self.record, **options)
         with attached as session:
@@ -272,18 +280,28 @@ def _refuse_nan(_ids: Tensor, scores: Tensor) -> Tensor:
 
 
 class _Progress(BaseStreamer):  # type: ignore[misc] # transformers is not followed
-    """Turns the tokens of `generate` into progress; the prompt comes first, when encoding is done."""
+    """Turns the tokens of `generate` into progress; the prompt comes first.
 
-    def __init__(self, report: Progress, total: int) -> None:
+    Parameters
+    ----------
+    encodes_first: whether encoding is done when the prompt comes, and not only when an answer begins.
+    """
+
+    def __init__(self, report: Progress, total: int, encodes_first: bool) -> None:
         self._report = report
         self._total = total
-        self._done = -1
+        self._encoded_at = 1 if encodes_first else 2
+        self._calls = 0
+        self._done = 0
 
     def put(self, value: Tensor) -> None:
-        if self._done < 0:
+        self._calls += 1
+        if self._calls == self._encoded_at:
             self._report("encode", 1, 1)
-        self._done += 1 if self._done < 0 else value.numel()
-        self._report("generate", self._done, self._total)
+            self._report("generate", 0, self._total)
+        if self._calls > 1:
+            self._done += value.numel()
+            self._report("generate", self._done, self._total)
 
     def end(self) -> None:
         self._report("generate", self._total, self._total)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .families import splice
+from .families import copies, splice
 from .families import timestamps as times
 from .families.base import Family
 from .families.call import Clip, Grid, Prompt, Signals
+from .families.fit import check_placeholders, refusal, too_long
 from .families.stopwatch import Stopwatch
 from .inllm import masks
 from .inllm.base import Inside
@@ -54,6 +55,8 @@ class Session:
         self._from_metadata: list[Tensor | None] | None = None
         self._step_seconds: list[float] | None = None
         self._prompt_ids: Tensor | None = None
+        self._continues = False
+        self._mask: Tensor | None = None
         self._clock = Stopwatch(family.device, STAGES)
         self._in_generate = False
         self._first_forward = False
@@ -96,13 +99,19 @@ class Session:
         """The stock features, with dropped tokens tagged."""
         clips = self.family.clips(self._prompt(), *args, **kwargs)
         self._grids = [clip.grid for clip in clips]
+        self._check_fit(clips)
+        if self.runner is not None and any(clip.handed_on is not None for clip in clips):
+            raise InputError(
+                f"{self.family.mask_input} leaves out visual tokens, but pruning inside the model needs all of them: "
+                "process videos with use_token_compression=False"
+            )
         if self.plan.before is None or not clips:
             # Where nothing is pruned, dividing the call could change a bit of the stock result: only on request.
             whole = sum(grid.frames for grid in self.family.grids(*args, **kwargs))
             with self._clock.stage("encode"):
                 output = self.family.encode(original, self.chunk_frames or whole, *args, **kwargs)
-            for grid in self._grids:
-                self._keep_all(grid)
+            for clip in clips:
+                self._keep_all(clip)
             return output
         as_tuple = kwargs.pop("return_dict", None) is False
         with self._clock.stage("encode"), self.family.observe(self.needs, self.saliency) as signals:
@@ -112,10 +121,21 @@ class Session:
         self.family.put(output, clips, [self._prune(*each) for each in zip(tokens, features, clips, strict=True)])
         return output.to_tuple() if as_tuple else output
 
+    def _check_fit(self, clips: Sequence[Clip]) -> None:
+        """See that whole prompts have room for their videos; what a cache holds already cannot be told."""
+        ids = self._prompt_ids
+        if ids is None or not clips or self._continues:
+            return
+        check_placeholders(self.family, ids, clips)
+        if self.plan.before is None and too_long(self.family, ids.shape[1]):
+            visual = int((ids == self.family.placeholder).sum(dim=1).max())
+            # Pruning inside the model begins behind layers that see everything.
+            raise refusal(self.family, ids.shape[1], visual, visual, 1.0 if self.identity else None)
+
     def _prompt(self) -> Prompt:
         found = self._given or self._from_metadata or []
         frames = tuple(seconds.numel() for seconds in found if seconds is not None)
-        return Prompt(self._prompt_ids, frames if frames and len(frames) == len(found) else None)
+        return Prompt(self._prompt_ids, frames if frames and len(frames) == len(found) else None, self._mask)
 
     def _tokens(self, features: Sequence[Tensor], clips: Sequence[Clip], signals: Signals) -> Iterator[VideoTokens]:
         for rows, clip, time in zip(features, clips, self._timestamps(clips), strict=True):
@@ -123,11 +143,14 @@ class Session:
 
     def _timestamps(self, clips: Sequence[Clip]) -> list[Tensor | None]:
         steps = [clip.grid.frames for clip in clips]
-        found = self._given or self._from_metadata
-        if found is None and self._step_seconds is not None:
-            pairs = zip(self._step_seconds, steps, strict=False)
+        found: Sequence[Any] = self._given or self._from_metadata or self._step_seconds or [None]
+        if 1 < len(found) < len(clips):
+            order = copies.order(self.family, self._prompt_ids, [clip.grid for clip in clips], len(found))
+            found = [found[number] for number in order]
+        if found and isinstance(found[0], float):
+            pairs = zip(found, steps, strict=False)
             found = [step * torch.arange(count, dtype=torch.float64) for step, count in pairs]
-        return times.assign(found or [None], steps, self.family.frames_per_step)
+        return times.assign(found, steps, self.family.frames_per_step)
 
     def _prune(self, tokens: VideoTokens, rows: Tensor, clip: Clip) -> Tensor:
         before, pruner = self._clock.totals_ms["prune"], self.plan.before
@@ -138,12 +161,12 @@ class Session:
             tagged = self._tagged(rows, clip.grid, selection)
         report = VideoReport(
             tokens_before=tokens.count,
-            tokens_after=selection.indices.numel(),
+            tokens_after=self._handed_on(clip, selection),
             retention=self.plan.retention,
             method=self.plan.name,
             segments=selection.segments,
             timings_ms={"prune": self._clock.totals_ms["prune"] - before},
-            notes=tuple(dict.fromkeys((*self.plan.notes, *self._fallbacks(tokens), *selection.notes))),
+            notes=tuple(dict.fromkeys((*self.plan.notes, *clip.notes, *self._fallbacks(tokens), *selection.notes))),
         )
         for note in report.notes:
             self._records.note(note)
@@ -160,21 +183,27 @@ class Session:
     def _fallbacks(self, tokens: VideoTokens) -> Iterator[str]:
         if "timestamps" in self.needs and tokens.timestamps is None:
             yield NO_TIMESTAMPS
-        if "saliency" in self.needs and tokens.sink_tokens is None:
+        told = getattr(self.plan.before, "sink_tokens", None) is not None
+        if "saliency" in self.needs and tokens.sink_tokens is None and not told:
             yield f"no sink positions are known for a grid of {tokens.height} x {tokens.width}: none are masked"
         wanted = getattr(self.pruner, "signal", None)
         if "saliency" in self.needs and self.family.saliency is None and wanted not in (None, self.saliency):
             yield f"the family {self.family.name} does not give the saliency {wanted!r}: {self.saliency!r} is taken"
 
-    def _keep_all(self, grid: Grid) -> None:
-        plan = self.plan
-        report = VideoReport(
-            grid.tokens, grid.tokens, plan.retention, plan.name, (grid.frames,), {"prune": 0.0}, plan.notes
-        )
+    def _keep_all(self, clip: Clip) -> None:
+        plan, grid = self.plan, clip.grid
         slots = torch.arange(grid.tokens)
-        self._records.add(
-            report, Selection(slots, torch.empty(grid.tokens, 0), slots.view(*grid), (grid.frames,)), None
-        )
+        selection = Selection(slots, torch.empty(grid.tokens, 0), slots.view(*grid), (grid.frames,))
+        left, notes = self._handed_on(clip, selection), (*plan.notes, *clip.notes)
+        report = VideoReport(grid.tokens, left, plan.retention, plan.name, (grid.frames,), {"prune": 0.0}, notes)
+        self._records.add(report, selection, None)
+
+    def _handed_on(self, clip: Clip, selection: Selection) -> int:
+        """How many of the tokens that were kept the language model gets."""
+        if clip.handed_on is None:
+            return selection.indices.numel()
+        on_grid = clip.handed_on[self.family.places(clip.grid)]
+        return int(on_grid[selection.indices.to(on_grid.device)].sum())
 
     # --- steps 1 and 3: around generate and forward ---------------------------------------------------------------
 
@@ -188,6 +217,7 @@ class Session:
             self._prompt_ids = _ids(args, kwargs, "inputs")
         outer = self._in_generate, self._from_metadata, self._step_seconds
         self._take_times(kwargs)
+        self._take_mask(kwargs)
         self._in_generate = True
         try:
             with self._clock.stage("prefill"):
@@ -195,6 +225,8 @@ class Session:
         finally:
             self._in_generate, self._from_metadata, self._step_seconds = outer
             self._first_forward = False
+            if not self._in_generate:
+                self._prompt_ids = None
 
     def prepare_inputs(self, original: Callable[..., Any], input_ids: Any, **kwargs: Any) -> Any:
         """The stock preparation of one forward; see step 3 of the module."""
@@ -222,6 +254,7 @@ class Session:
             self._prompt_ids = _ids(args, kwargs, "input_ids")
             self._take_times(kwargs)
             self._first_forward = self._is_visual(kwargs)
+        self._take_mask(kwargs)
         self._timed = False
         if not self.identity and kwargs.get("labels") is not None and self._is_visual(kwargs):
             raise InputError("labels do not fit the pruned sequence: leave them out, or leave the attach context")
@@ -237,7 +270,7 @@ class Session:
             self._clock.turn_into("decode_tokens")
         self._timed = self._first_forward = False
         if not self._in_generate:
-            self._from_metadata = self._step_seconds = None
+            self._from_metadata = self._step_seconds = self._prompt_ids = None
 
     def _begin_call(self, kwargs: dict[str, Any], prompt: bool) -> None:
         """In front of a call of the user's: forget what a failed one and a cache that was reset left behind."""
@@ -246,7 +279,8 @@ class Session:
             self._records.begin_call()
         cache = kwargs.get("past_key_values")
         # Only a prompt may ask the device for the length, not every word of a loop written by hand.
-        if prompt and cache is not None and int(cache.get_seq_length()) == 0:
+        self._continues = prompt and cache is not None and int(cache.get_seq_length()) > 0
+        if prompt and cache is not None and not self._continues:
             splice.forget(cache)
             masks.forget(cache)
 
@@ -257,6 +291,11 @@ class Session:
         if steps is not None:
             self._step_seconds = [float(seconds) for seconds in steps]
 
+    def _take_mask(self, kwargs: dict[str, Any]) -> None:
+        """The mask of this call; older releases copy it together with the videos between `generate` and forward."""
+        name = self.family.mask_input
+        self._mask = None if name is None else kwargs.get(name)
+
     def _is_visual(self, kwargs: dict[str, Any]) -> bool:
         values = [kwargs.get(name) for name in (*self.family.visual_inputs, *_ENCODED_INPUTS)]
         # Stock code hands on an empty mapping of encoder outputs where there are none.
@@ -266,6 +305,11 @@ class Session:
 
     def position_ids(self, original: Callable[..., Any], inputs: Any, options: dict[str, Any]) -> Any:
         """The stock position ids of several rows, which are made from the unpruned length of a cache."""
+        if self.family.keeps_positions and self._is_visual(options):
+            # Stock code stumbles here over placeholders that do not fit, before anything is encoded.
+            names = inspect.signature(getattr(self.family.encoder, self.family.feature_method)).parameters
+            taken = {name: options[name] for name in names if name in options}
+            self._check_fit(self.family.clips(self._prompt(), **taken))
         state = splice.seen(options.get("past_key_values"))
         return original(inputs, options if state is None else options | {"past_key_values": _Unpruned(state.unpruned)})
 
@@ -305,7 +349,8 @@ class Session:
             if videos is not None and self._in_generate:
                 check_cache(kwargs.get("past_key_values"))
             if videos is not None and self._step is not None and self._step.places is not None:
-                videos = videos.gather(1, self._step.places).masked_fill(~self._step.valid, -1)
+                videos = videos.to(self._step.places.device).gather(1, self._step.places)
+                videos = videos.masked_fill(~self._step.valid, -1)
             mask = kwargs.get("attention_mask")
             if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
                 raise InputError("pruning needs the 2-D attention_mask (batch, positions), not a prepared mask")
@@ -326,8 +371,9 @@ class Session:
             embeds, kwargs.get("attention_mask"), past, state, tagged, original=self.original_positions, rows=rows
         )
         self._step, mask = step, step.mask
-        if tagged is not None:
-            self._check_context(past + step.valid.shape[1])
+        length = past + step.valid.shape[1]
+        if tagged is not None and too_long(self.family, length):
+            raise self._too_long(length, tagged, step)
         if mask is None and cache is None and self.original_positions:
             # Without cache and mask, stock code takes gaps between position ids for the borders of packed prompts.
             mask = step.state.mask.long()
@@ -338,17 +384,15 @@ class Session:
             changed |= {"visual_pos_masks": visual, "deepstack_visual_embeds": layers}
         return changed
 
-    def _check_context(self, length: int) -> None:
-        """Raise `InputError` for a prompt of `length` positions that the text model was not made for."""
-        limit = getattr(self.family.decoder.config, "max_position_embeddings", None)
-        if limit is None or length <= limit:
-            return
-        report = self.report
-        # A hundredth of the context for the answer; thousandths downwards.
-        room = limit - limit // 100 - (length - report.tokens_after)
-        fits = int(1000 * room / report.tokens_before) / 1000
-        way_out = f"give retention={fits} (or --retention {fits})" if fits > 0 else "give fewer frames"
-        raise InputError(f"the prompt has {length} tokens after pruning, the model's context {limit}: {way_out}")
+    def _too_long(self, length: int, tagged: Tensor, step: splice.Advance) -> InputError:
+        assert self.plan.before is not None
+        row, share = int(step.valid.sum(dim=1).argmax()), self.plan.before.retention
+        dropped = int(tagged[row].sum())
+        visual, ids = dropped / (1 - share), self._prompt_ids
+        if ids is not None and not self._continues:
+            # There may be copies of every prompt, side by side.
+            visual = int((ids[row * len(ids) // len(tagged)] == self.family.placeholder).sum())
+        return refusal(self.family, length, visual, visual - dropped, self.plan.retention / share)
 
     def before_layer(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In front of a layer of the text model, which needs position ids for nothing but finding packed prompts."""

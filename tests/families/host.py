@@ -106,13 +106,20 @@ class Host(ABC):
     family: ClassVar[str]
     placeholders: ClassVar[tuple[int, ...]] = (VIDEO, IMAGE)
     """Ids that stand for features."""
-    limits: ClassVar[dict[str, Any]] = {}
-    """Attentions other than sdpa and eager, if need be."""
+    specials: ClassVar[dict[str, int]] = {"<image>": IMAGE, "<video>": VIDEO}
+    """Tokens of the tokenizer that stand for themselves, with ids below `FIRST_WORD`."""
+    template: ClassVar[str] = "<video>"
+    """What a chat template writes for a video."""
+    preprocessor: ClassVar[dict[str, Any]] = {}
+    """The checkpoint's preprocessor config."""
 
     def __init__(self, attention: str = "sdpa", seed: int = 0, layers: int = 2) -> None:
         torch.manual_seed(seed)
         self.model = self.make(attention, layers).eval()
         loud(self.model)
+        with torch.no_grad():
+            # A placeholder in an answer would be read as one in the next turn, or where nothing is cached.
+            self.model.lm_head.weight[:FIRST_WORD] = 0
 
     # --- of the family ------------------------------------------------------------------------------------------
 
@@ -144,6 +151,11 @@ class Host(ABC):
     def positions(self, _pieces: Sequence[Piece]) -> Tensor | None:
         """Position ids ``(3, n)`` of the unpruned prompt, counted by hand; None where kept tokens are renumbered."""
         return None
+
+    @property
+    def broken(self) -> frozenset[str]:
+        """Uses that the installed release of transformers gets wrong by itself."""
+        return frozenset()
 
     def told(self, _frames: int) -> dict[str, Any]:
         """Arguments of `attach` that tell a video of so many frames from images, where prompts do not."""

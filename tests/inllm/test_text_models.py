@@ -10,7 +10,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextMod
 
 import tangovlm
 from tangovlm.errors import ModelError
-from tangovlm.inllm.runner import Runner, _flat
+from tangovlm.inllm.runner import Runner
 
 from .reference import Prompt, Reference
 
@@ -104,17 +104,6 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     assert output.dtype == dtype
     assert bool(output.isfinite().all())
     assert output.shape[1] == max(9 + first[0][-1], 29 + second[0][-1])
-
-
-def test_rotary_tables_of_older_releases() -> None:
-    """Three rows of positions, whose channels are taken in turns, as newer releases do by themselves."""
-    lm = make("qwen2.5")
-    positions = places("qwen2.5", 2, (2, 2, 3), 2)[:, None]
-    cos, _ = lm.rotary_emb(torch.zeros(1, 1, 48), positions)
-    frequencies = positions[..., None].float() * lm.rotary_emb.inv_freq
-    table = torch.cat([frequencies, frequencies], dim=-1).cos()
-    torch.testing.assert_close(_flat(table, lm), cos)
-    assert _flat(cos, lm) is cos
 
 
 def test_models_that_are_refused() -> None:

@@ -83,10 +83,7 @@ class Scorer:
         self.llm = llm
         family = llm.family
         self._families: dict[str, Family] = {
-            kind: type(family)(
-                llm.model, saliency=kind, head_weights=family.head_weights
-            )
-            for kind in SALIENCIES
+            kind: type(family)(llm.model, saliency=kind, head_weights=family.head_weights) for kind in SALIENCIES
         }
         eos = llm.model.generation_config.eos_token_id
         ends = eos if isinstance(eos, list) else [] if eos is None else [eos]

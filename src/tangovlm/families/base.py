@@ -4,10 +4,10 @@ A family describes a stock `transformers` model: where its video features are ma
 which signals its vision encoder gives away, and how a question about a video becomes its inputs. It knows no method.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,8 @@ from ..tokens import Selection, VideoTokens
 from . import chunks
 from .call import Clip, Found, Grid, Prompt, Signals
 from .checkpoint import complete
+from .placement import device_of
+from .written import Written
 
 SALIENCY_KINDS: tuple[str, ...] = ("p-attn", "attn", "mean-query")
 
@@ -38,7 +40,7 @@ FEATURES: tuple[str, ...] = (
 """Uses of a model that the tests know; a family names those in which it is tested."""
 
 
-class Family(ABC):
+class Family(Written):
     """A family bound to one loaded model.
 
     Parameters
@@ -48,6 +50,7 @@ class Family(ABC):
         "mean-query", the attention of the mean query of that layer; None: the one that a method asks for, or where
         the family does not give that, the first of its own.
     head_weights: safetensors file, checkpoint directory or hub id with the pooling head, where the model has none.
+    config: the checkpoint's preprocessor config where it is known, which may say how prompts are written.
 
     Raises
     ------
@@ -64,21 +67,29 @@ class Family(ABC):
     """Method of the encoder that makes the features."""
     visual_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
     """Arguments of the model that hold what is encoded."""
+    mask_input: ClassVar[str | None] = None
+    """Argument of the model that says which features of all videos stock code hands on, ``(R,)`` bool."""
     keeps_positions: ClassVar[bool] = False
     """Whether position ids have several rows (M-RoPE), of which kept tokens keep their own."""
     gives: ClassVar[frozenset[str]] = frozenset({"saliency", "timestamps", "frame_features", "keys"})
     saliency_kinds: ClassVar[tuple[str, ...]] = SALIENCY_KINDS
     in_one_piece: ClassVar[bool] = False
     """Whether pixels alone give the features, which stand in the prompt side by side, those of the grid first."""
-    streams: ClassVar[bool] = False
-    """Whether `streamed` can be called."""
 
-    def __init__(self, model: Any, *, saliency: str | None = None, head_weights: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        saliency: str | None = None,
+        head_weights: str | Path | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         if saliency is not None and saliency not in SALIENCY_KINDS:
             raise InputError(f"saliency is {saliency!r}: choose {' or '.join(map(repr, SALIENCY_KINDS))}")
         self.model = model
         self.saliency = saliency
         self.head_weights = head_weights
+        self.config = config or {}
 
     @classmethod
     def load_model(cls, source: str, **options: Any) -> Any:
@@ -100,8 +111,8 @@ class Family(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the text model is."""
-        return next(self.decoder.parameters()).device
+        """Where the text model runs."""
+        return device_of(self.decoder)
 
     # --- videos in a call of the encoder ------------------------------------------------------------------------
 
@@ -268,6 +279,10 @@ class Family(ABC):
         config = self.model.config
         return int(getattr(config, "video_token_index", None) or config.video_token_id)
 
+    def video_token(self, tokenizer: Any) -> str:
+        """See `Written.video_token`: the placeholder."""
+        return str(tokenizer.convert_ids_to_tokens(self.placeholder))
+
     def videos(self, input_ids: Tensor, grids: Sequence[Grid]) -> Tensor:
         """Which video of its prompt each token stands for.
 
@@ -300,42 +315,6 @@ class Family(ABC):
         """Sampled frames that one frame of the token grid stands for."""
         return 1
 
-    # --- from a file to inputs ----------------------------------------------------------------------------------
-
-    @abstractmethod
-    def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
-        """Model inputs of one video from uint8 frames ``(T, 3, H, W)`` and the checkpoint's preprocessor config."""
-
-    def streamed(
-        self, frames: int, config: Mapping[str, Any], take: Callable[[int, int], Tensor]
-    ) -> AbstractContextManager[Tensor]:
-        """Within the context, what `pixels` would give, filled in as the vision tower asks for it; for one call.
-
-        Parameters
-        ----------
-        frames: of the video.
-        config: see `pixels`.
-        take: gives the uint8 frames ``(n, 3, H, W)`` from one to another, called in order.
-        """
-        raise NotImplementedError(f"{type(self).__name__}.streams is False")
-
-    @abstractmethod
-    def frame_size(self, config: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
-        """Height and width in pixels to which `pixels` resizes frames of this size."""
-
-    @abstractmethod
-    def inputs(
-        self, tokenizer: Any, template: str | None, pixels: Tensor, question: str, seconds: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Arguments of `generate` for one question about one video; pixels stay on their device.
-
-        Parameters
-        ----------
-        template: the processor's chat template, None for the tokenizer's.
-        pixels: see `pixels`.
-        seconds: ``(T,)`` times of the frames; None for one a second.
-        """
-
     def video_tokens(self, rows: Tensor, clip: Clip, signals: Signals, timestamps: Tensor | None) -> VideoTokens:
         """One video's features and signals as `VideoTokens`.
 
@@ -352,14 +331,17 @@ class Family(ABC):
         grid, frames = clip.grid, slice(clip.start, clip.start + clip.grid.frames)
         return VideoTokens(
             features=rows[self.places(grid)].view(*grid, -1),
-            saliency=_of_frames(signals.saliency, frames),
+            saliency=_of_frames(signals.saliency, frames, rows.device),
             timestamps=timestamps,
-            frame_features=_of_frames(signals.frame_features, frames),
-            keys=_of_frames(signals.keys, frames),
+            frame_features=_of_frames(signals.frame_features, frames, rows.device),
+            keys=_of_frames(signals.keys, frames, rows.device),
             sink_tokens=self.sinks(grid),
         )
 
 
-def _of_frames(signal: Tensor | list[Tensor] | None, frames: slice) -> Tensor | None:
-    part = None if signal is None else signal[frames]
-    return torch.stack(part) if isinstance(part, list) else part
+def _of_frames(signal: Tensor | list[Tensor] | None, frames: slice, device: torch.device) -> Tensor | None:
+    """The signal of a video, moved to its features, which another device may have made."""
+    if signal is None:
+        return None
+    part = signal[frames]
+    return (torch.stack(part) if isinstance(part, list) else part).to(device)

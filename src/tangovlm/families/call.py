@@ -29,10 +29,14 @@ class Clip(NamedTuple):
     ----------
     grid: of its tokens.
     start: its first frame among all frames (and tiles of images) that the encoder is handed.
+    notes: what the user should know of how it was found.
+    handed_on: ``(R,)`` bool, which of its features stock code hands on to the language model; None for all.
     """
 
     grid: Grid
     start: int
+    notes: tuple[str, ...] = ()
+    handed_on: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,12 @@ class Prompt:
     ----------
     input_ids: ``(B, Q)`` whole prompts, None where the call has none.
     frames: sampled frames of each video where the caller told their times, else None.
+    handed_on: ``(R,)`` bool over the features of all videos, which of them the caller wants handed on; None for all.
     """
 
     input_ids: Tensor | None = None
     frames: tuple[int, ...] | None = None
+    handed_on: Tensor | None = None
 
 
 @dataclass

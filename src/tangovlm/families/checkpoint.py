@@ -1,10 +1,31 @@
 """The small files of a checkpoint, from a directory or the hub."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ModelError
+from ..registry import family_for
+
+
+class Parts(NamedTuple):
+    """What a checkpoint holds.
+
+    Parameters
+    ----------
+    family: class of its family.
+    model: loaded.
+    tokenizer: its own.
+    pixels: preprocessor config of videos, empty where the checkpoint does not say.
+    template: the processor's chat template, None for the tokenizer's.
+    """
+
+    family: Any
+    model: Any
+    tokenizer: Any
+    pixels: Mapping[str, Any]
+    template: str | None
 
 
 def read_json(source: str, name: str, *, local: bool) -> dict[str, Any] | None:
@@ -94,6 +115,26 @@ def chat_template(source: str, *, local: bool) -> str | None:
     if template is None:
         template = (read_json(source, "chat_template.json", local=local) or {}).get("chat_template")
     return template
+
+
+def load(name: str, source: str, **options: Any) -> Parts:
+    """The parts of a checkpoint in the stock format.
+
+    Parameters
+    ----------
+    name: of the model class.
+    options: of `from_pretrained`.
+
+    Raises
+    ------
+    ModelError: an architecture that no family knows, weights that are missing or misshapen.
+    """
+    from transformers import AutoTokenizer
+
+    family, local = family_for(name), bool(options.get("local_files_only"))
+    model = family.load_model(source, **options)
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+    return Parts(family, model, tokenizer, preprocessor_config(source, local=local), chat_template(source, local=local))
 
 
 def complete(model_class: Any, source: str, **options: Any) -> Any:

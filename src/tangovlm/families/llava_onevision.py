@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,9 @@ from .base import Family
 from .call import Found, Grid
 from .checkpoint import complete
 from .head_weights import load_head_weights
-from .inputs import PixelSpec, chat_prompt, prepare_pixels
+from .inputs import PixelSpec, prepare_pixels
+from .placement import device_of, weights_of
+from .versions import pixels_name
 
 _PUBLISHED_HEAD = "google/siglip-so400m-patch14-384"
 _PUBLISHED_WIDTH = 1152
@@ -33,10 +35,13 @@ class LlavaOnevision(Family):
     """
 
     name = "llava-onevision"
-    checkpoints = (
+    checkpoints: ClassVar[tuple[str, ...]] = (
         "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
         "llava-hf/llava-onevision-qwen2-7b-ov-hf",
         "llava-hf/llava-onevision-qwen2-72b-ov-hf",
+        "lmms-lab/llava-onevision-qwen2-0.5b-ov",
+        "lmms-lab/llava-onevision-qwen2-7b-ov",
+        "lmms-lab/llava-onevision-qwen2-72b-ov-sft",
     )
     default_frames = 32
     saliency_kinds = ("p-attn", "attn")
@@ -67,13 +72,18 @@ class LlavaOnevision(Family):
 
     def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
         """All videos of a batch have the same number of frames: pixels are ``(videos, T, 3, height, width)``."""
-        pixels = args[0] if args else kwargs[_pixels_name(kwargs)]
+        pixels = args[0] if args else kwargs[pixels_name(kwargs)]
         return [self.grid(pixels.shape[1])] * pixels.shape[0]
 
     def grid(self, frames: int) -> Grid:
         """Of a video of so many frames."""
         half = (self.side + 1) // 2
         return Grid(frames, half, half)
+
+    @property
+    def frame_rows(self) -> int:
+        """Features of a frame."""
+        return self.grid(1).tokens
 
     def rows(self, grid: Grid) -> int:
         """See `Family.rows`: the video is followed by one newline."""
@@ -93,7 +103,7 @@ class LlavaOnevision(Family):
         self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
     ) -> Any:
         """See `Family.encode_chunks`: the frames of a chunk pass for a video of their own."""
-        pixels, args = (args[0], args[1:]) if args else (kwargs.pop(_pixels_name(kwargs)), ())
+        pixels, args = (args[0], args[1:]) if args else (kwargs.pop(pixels_name(kwargs)), ())
         parts, rows = [], []
         for start, stop in bounds:
             output = original(pixels.flatten(0, 1)[None, start:stop], *args, **kwargs)
@@ -101,11 +111,12 @@ class LlavaOnevision(Family):
             # What it holds beside the part must be gone before the next chunk makes the like.
             del output
             features = part.pop("pooler_output")[0]
-            tokens = self.grid(stop - start).tokens
-            rows.append(features[:tokens])
+            of_frames = (stop - start) * self.frame_rows
+            rows.append(features[:of_frames])
             parts.append(part)
         videos = torch.cat(rows).view(pixels.shape[0], -1, features.shape[-1])
-        newline = features[tokens:].expand(pixels.shape[0], -1, -1)
+        # What stands behind a video, if anything does, is the same for all.
+        newline = features[of_frames:].expand(pixels.shape[0], -1, -1)
         joined = {name: chunks.join([part[name] for part in parts]) for name in parts[0]}
         return kind(**joined, pooler_output=torch.cat([videos, newline], dim=1))
 
@@ -151,7 +162,7 @@ class LlavaOnevision(Family):
                 "give the head of the SigLIP that the tower was made from"
             )
         activation: Callable[[Tensor], Tensor] = ACT2FN[vision.hidden_act]
-        device = self.tower.post_layernorm.weight.device
+        device = device_of(self.tower)
         return PoolingHead.from_weights(weights, vision.num_attention_heads, vision.layer_norm_eps, activation, device)
 
     def _head_weights(self, width: int) -> dict[str, Tensor]:
@@ -160,7 +171,14 @@ class LlavaOnevision(Family):
             return load_head_weights(self.head_weights)
         if isinstance(own, nn.Module):
             parts = {"head": own, "post_layernorm": self.tower.post_layernorm}
-            return {f"{part}.{name}": value for part in parts for name, value in parts[part].state_dict().items()}
+            weights = {f"{part}.{name}": value for part in parts for name, value in weights_of(parts[part]).items()}
+            quantised = [name for name, value in weights.items() if not value.is_floating_point()]
+            if quantised:
+                raise ModelError(
+                    f"{quantised[0]} is quantised: give head_weights=FILE.safetensors (or --head-weights), or load the "
+                    "model with llm_int8_skip_modules=['head']"
+                )
+            return weights
         if width != _PUBLISHED_WIDTH:
             raise ModelError(
                 f"this checkpoint has no pooling head and no published one is {width} wide: "
@@ -175,6 +193,8 @@ class LlavaOnevision(Family):
     def _on_hidden(self, found: Found, needs: frozenset[str], kind: str) -> Callable[..., None]:
         @torch.no_grad()
         def hook(_module: nn.Module, args: tuple[Tensor, ...], _output: Tensor) -> None:
+            # The tower may have been moved since the last call, or may be the later one of several devices.
+            self.head = self.head.to(args[0].device)
             scores, pooled = self.head(args[0], pool="frame_features" in needs)
             if pooled is not None:
                 found["frame_features"].append(pooled)
@@ -228,22 +248,14 @@ class LlavaOnevision(Family):
         finally:
             hook.remove()
 
-    def inputs(
-        self, tokenizer: Any, template: str | None, pixels: Tensor, question: str, _seconds: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """See `Family.inputs`: each feature of the video has a placeholder."""
-        video_token = tokenizer.convert_ids_to_tokens(self.model.config.video_token_index)
-        image_token = tokenizer.convert_ids_to_tokens(self.model.config.image_token_index)
-        prompt = chat_prompt(tokenizer, template, question, video_token, reserved=(image_token,))
-        placeholders = sum(self.rows(grid) for grid in self.grids(pixels))
-        encoded = tokenizer(prompt.replace(video_token, video_token * placeholders), return_tensors="pt")
-        return {
-            "input_ids": encoded["input_ids"],
-            "attention_mask": encoded["attention_mask"],
-            "pixel_values_videos": pixels,
-        }
+    def reserved(self, tokenizer: Any) -> tuple[str, ...]:
+        """See `Written.reserved`."""
+        return (str(tokenizer.convert_ids_to_tokens(self.model.config.image_token_index)),)
 
+    def written(self, tokenizer: Any, pixels: Tensor, _seconds: Tensor) -> str:
+        """See `Written.written`."""
+        return self.video_token(tokenizer) * sum(self.rows(grid) for grid in self.grids(pixels))
 
-def _pixels_name(kwargs: Mapping[str, Any]) -> str:
-    """Keyword of the pixels in a call of `get_video_features`; 5.17 has another one."""
-    return "pixel_values_videos" if "pixel_values_videos" in kwargs else "pixel_values"
+    def arguments(self, pixels: Tensor, _seconds: Tensor) -> dict[str, Tensor]:
+        """See `Written.arguments`."""
+        return {"pixel_values_videos": pixels}

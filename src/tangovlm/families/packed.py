@@ -16,7 +16,7 @@ from ..signals.saliency import grouped_mean, mean_attention, mean_keys, mean_que
 from . import chunks
 from .base import Family
 from .call import Found, Grid
-from .inputs import PixelSpec, chat_prompt, patches, prepare_pixels
+from .inputs import PixelSpec, patches, prepare_pixels
 
 _PIXELS = PixelSpec(size=(0, 0), mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
 
@@ -185,34 +185,33 @@ class Packed(Family):
         spec = PixelSpec.from_config({**config, "size": {"height": height, "width": width}}, _PIXELS)
         return prepare_pixels(frames, spec)[None]
 
-    def inputs(
-        self, tokenizer: Any, template: str | None, pixels: Tensor, question: str, seconds: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """See `Family.inputs`."""
+    def video_token(self, tokenizer: Any) -> str:
+        """See `Written.video_token`."""
+        return str(tokenizer.convert_ids_to_tokens(self.model.config.video_token_id))
+
+    def reserved(self, tokenizer: Any) -> tuple[str, ...]:
+        """See `Written.reserved`."""
+        image = str(tokenizer.convert_ids_to_tokens(self.model.config.image_token_id))
+        return () if image == self.video_token(tokenizer) else (image,)
+
+    def packed(self, pixels: Tensor) -> tuple[Tensor, Tensor, Grid]:
+        """Pixels ``(1, T, 3, height, width)`` as rows of patches, their grid in patches ``(1, 3)``, and in tokens."""
         rows, thw = patches(pixels[0], self.patch, self.merge, self.frames_per_step)
         (grid,) = self.grids(rows, thw)
-        if seconds is None:
-            seconds = torch.arange(pixels.shape[1], dtype=torch.float64)
-        token, image = (tokenizer.convert_ids_to_tokens(number) for number in self.placeholders)
-        prompt = chat_prompt(tokenizer, template, question, token, reserved=() if image == token else (image,))
-        encoded = tokenizer(self.expanded(prompt, token, grid, seconds), return_tensors="pt")
-        ids = encoded["input_ids"]
-        made = {"input_ids": ids, "attention_mask": encoded["attention_mask"]}
-        made |= {"mm_token_type_ids": 2 * (ids == self.placeholder).int()}
-        return made | {"pixel_values_videos": rows, "video_grid_thw": thw} | self.extras(grid, seconds)
+        return rows, thw, grid
 
-    @property
-    def placeholders(self) -> tuple[int, int]:
-        """Ids of the tokens that a chat template writes for a video and for an image."""
-        return self.model.config.video_token_id, self.model.config.image_token_id
+    def written(self, tokenizer: Any, pixels: Tensor, _seconds: Tensor) -> str:
+        """See `Written.written`."""
+        return self.video_token(tokenizer) * self.packed(pixels)[2].tokens
 
-    def expanded(self, prompt: str, token: str, grid: Grid, _seconds: Tensor) -> str:
-        """The prompt with a placeholder for every feature in the place of the one for the video."""
-        return prompt.replace(token, token * grid.tokens)
+    def arguments(self, pixels: Tensor, _seconds: Tensor) -> dict[str, Tensor]:
+        """See `Written.arguments`."""
+        rows, thw, _ = self.packed(pixels)
+        return {"pixel_values_videos": rows, "video_grid_thw": thw}
 
-    def extras(self, _grid: Grid, _seconds: Tensor) -> dict[str, Tensor]:
-        """Further arguments of `generate`."""
-        return {}
+    def token_types(self, ids: Tensor) -> dict[str, Tensor]:
+        """See `Written.token_types`: 2 for a video; what counts positions in three rows asks for it."""
+        return {"mm_token_type_ids": 2 * (ids == self.placeholder).int()} if self.keeps_positions else {}
 
 
 class _Listener:
@@ -226,7 +225,7 @@ class _Listener:
         self._thw: Tensor
         self._steps: list[tuple[int, int]] = []
         self._rotary: tuple[Tensor, Tensor]
-        self._projected: list[Tensor] = []
+        self._projected: dict[nn.Module, Tensor] = {}
 
     def before_tower(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note the grids of the call."""
@@ -240,12 +239,13 @@ class _Listener:
         self._projected.clear()
 
     @torch.no_grad()
-    def on_projection(self, _module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+    def on_projection(self, module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
         """Queries and keys are there, once all projections have run."""
-        self._projected.append(output)
+        self._projected[module] = output
         if len(self._projected) < len(self._family.projections):
             return
-        parts = self._projected[0].chunk(3, dim=-1)[:2] if len(self._projected) == 1 else self._projected
+        found = [self._projected[projection] for projection in self._family.projections]
+        parts = found[0].chunk(3, dim=-1)[:2] if len(found) == 1 else found
         query, key = (part.view(*part.shape[:-1], self._family.heads, -1) for part in parts)
         self._projected.clear()
         group = self._family.merge**2

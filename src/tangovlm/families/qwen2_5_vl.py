@@ -1,7 +1,5 @@
 """Qwen2.5-VL: a tower that attends in windows, two frames a step, four patches a token, M-RoPE with seconds."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -37,6 +35,7 @@ class Qwen25VL(Packed):
         """None are masked in the release."""
         return ()
 
-    def extras(self, _grid: Grid, seconds: Tensor) -> dict[str, Any]:
-        """See `Packed.extras`: positions in time are seconds."""
-        return {"second_per_grid_ts": torch.tensor([seconds_per_step(seconds, self.frames_per_step)])}
+    def arguments(self, pixels: Tensor, seconds: Tensor) -> dict[str, Tensor]:
+        """See `Written.arguments`: positions in time are seconds."""
+        interval = seconds_per_step(seconds, self.frames_per_step)
+        return super().arguments(pixels, seconds) | {"second_per_grid_ts": torch.tensor([interval])}

@@ -1,11 +1,14 @@
 """Qwen3-VL: time is text in front of every step, and layers of the tower are added to the first of the text model."""
 
+from typing import Any
+
 from torch import Tensor
 
 from ..registry import register_family
-from .call import Grid
 from .inputs import step_times
 from .packed import Packed
+
+_START, _END = "<|vision_start|>", "<|vision_end|>"
 
 
 @register_family("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
@@ -28,9 +31,14 @@ class Qwen3VL(Packed):
     default_frames = 32
     keeps_positions = True
 
-    def expanded(self, prompt: str, token: str, grid: Grid, seconds: Tensor) -> str:
-        """See `Packed.expanded`: each step has its time and its own brackets, in place of those of the template."""
-        start, end = "<|vision_start|>", "<|vision_end|>"
-        step = start + token * (grid.height * grid.width) + end
-        steps = "".join(f"<{time:.1f} seconds>{step}" for time in step_times(seconds, grid.frames).tolist())
-        return prompt.replace(start + token + end if start + token + end in prompt else token, steps)
+    def mark(self, tokenizer: Any, prompt: str) -> str:
+        """See `Written.mark`: with the brackets of the template, as each step has its own."""
+        token = self.video_token(tokenizer)
+        bracketed = _START + token + _END
+        return bracketed if bracketed in prompt else token
+
+    def written(self, tokenizer: Any, pixels: Tensor, seconds: Tensor) -> str:
+        """See `Written.written`: each step has its time and its own brackets."""
+        grid = self.packed(pixels)[2]
+        step = _START + self.video_token(tokenizer) * (grid.height * grid.width) + _END
+        return "".join(f"<{time:.1f} seconds>{step}" for time in step_times(seconds, grid.frames).tolist())

@@ -236,7 +236,7 @@ def advance(
 
 def _kept_positions(rows: Tensor, index: Tensor | None, counted: Tensor) -> Tensor:
     """See `Advance.position_ids` and `advance`."""
-    rows = rows.expand(-1, counted.shape[0], -1)
+    rows = rows.to(counted.device).expand(-1, counted.shape[0], -1)
     if index is not None:
         rows = rows.gather(2, index.expand(rows.shape[0], -1, -1))
     return torch.cat([counted[None], rows[1:]]) if rows.shape[0] == 4 else rows

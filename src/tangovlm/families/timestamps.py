@@ -86,6 +86,8 @@ def _of_steps(number: int, seconds: Tensor, steps: int, frames_per_step: int) ->
     if -(-frames // frames_per_step) != steps:
         wanted = f"{steps} frames" if frames_per_step == 1 else f"{steps} steps of {frames_per_step} frames"
         raise InputError(f"video {number} has {wanted} but {frames} timestamps: give one a frame")
+    if bool((seconds[1:] < seconds[:-1]).any()):
+        raise InputError(f"the timestamps of video {number} do not increase: sort the frames by time")
     return at_steps(seconds, steps)
 
 

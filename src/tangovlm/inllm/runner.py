@@ -155,7 +155,7 @@ class Runner:
     def _keep(self, name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
             if self._pass is not None and self._pass.rows is not None:
-                setattr(self._pass, name, output)
+                setattr(self._pass, name, output.to(self._pass.new.device))
 
         return hook
 
@@ -166,9 +166,10 @@ class Runner:
                 return None
             hidden, *rest = args
             if run.tables is None:
-                run.tables = _for_rows(kwargs["position_embeddings"], len(run.new))
+                run.tables = _for_rows(kwargs["position_embeddings"], run.new)
             if number in self._cuts:
-                hidden = self._enter(run, number, hidden, kwargs)
+                # The layers may lie on several devices: their states are pruned where the prompt was spliced.
+                hidden = self._enter(run, number, hidden.to(run.new.device), kwargs)
             return (hidden, *rest), kwargs | run.overrides
 
         return hook
@@ -202,7 +203,10 @@ class Runner:
 
     def _renumber(self, run: _Pass, hidden: Tensor, held: Held) -> None:
         if self._method.renumbers:
-            run.tables = self._decoder.rotary_emb(hidden, held.positions(run.new.shape[1]))
+            places = held.positions(run.new.shape[1])
+            if "mrope_section" in (self._decoder.config.rope_parameters or {}):
+                places = places.expand(3, -1, -1)
+            run.tables = self._decoder.rotary_emb(hidden, places)
 
     def _changed(self, run: _Pass, row: Row, place: int, number: int, hidden: Tensor, cache: Any) -> Change:
         states = hidden[place, row.index]
@@ -238,10 +242,10 @@ class Runner:
         layer = self._layers[number]
         attention = layer.self_attn
         assert run.tables is not None
-        cos, sin = (_flat(table, self._decoder)[place][row.index] for table in run.tables)
+        cos, sin = (table[place][row.index] for table in run.tables)
 
         def heads(projected: Tensor) -> Tensor:
-            return projected.view(*projected.shape[:-1], -1, attention.head_dim).transpose(0, 1)
+            return projected.view(*projected.shape[:-1], -1, attention.head_dim).transpose(0, 1).to(states.device)
 
         def query(places: Tensor) -> Tensor:
             if own:
@@ -259,33 +263,26 @@ class Runner:
             held = run.past[self._groups.get(number, len(run.now))].mask[place]
             if not held.numel():
                 return None
-            keys: Tensor = cache.layers[number].keys[place]
+            keys: Tensor = cache.layers[number].keys[place].to(held.device)
             return keys[:, : held.numel()][:, held]
 
-        return RowLook(query, key, cos, sin, attention.scaling, past, self._decoder.norm)
+        def norm(hidden: Tensor) -> Tensor:
+            normed: Tensor = self._decoder.norm(hidden)
+            return normed.to(hidden.device)
+
+        return RowLook(query, key, cos, sin, attention.scaling, past, norm)
 
 
-def _for_rows(tables: tuple[Tensor, Tensor], batch: int) -> tuple[Tensor, Tensor]:
-    """Rotary tables ``(..., 1 or B, q, d)`` with all B rows."""
-    cos, sin = (table.expand(*table.shape[:-3], batch, -1, -1) for table in tables)
+def _for_rows(tables: tuple[Tensor, Tensor], new: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotary tables ``(1 or B, q, d)`` with all B rows, on the device of what is new ``(B, q)``."""
+    cos, sin = (table.to(new.device).expand(len(new), -1, -1) for table in tables)
     return cos, sin
 
 
 def _gathered(tables: tuple[Tensor, Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotary tables ``(..., B, q, d)`` at ``(B, M)``."""
-    cos, sin = (
-        table.gather(-2, index[..., None].expand(*table.shape[:-3], -1, -1, table.shape[-1])) for table in tables
-    )
+    """Rotary tables ``(B, q, d)`` at ``(B, M)``."""
+    cos, sin = (table.gather(1, index[..., None].expand(-1, -1, table.shape[-1])) for table in tables)
     return cos, sin
-
-
-def _flat(table: Tensor, decoder: Any) -> Tensor:
-    """A rotary table ``(B, q, d)``; older releases hand models with three rows of positions ``(3, B, q, d)``."""
-    if table.dim() == 3:
-        return table
-    sections = list(decoder.config.rope_parameters["mrope_section"]) * 2
-    parts = torch.split(table, sections, dim=-1)
-    return torch.cat([part[turn % 3] for turn, part in enumerate(parts)], dim=-1)
 
 
 def _check(layer: Any) -> None:
@@ -295,5 +292,8 @@ def _check(layer: Any) -> None:
         raise ModelError(f"pruning inside the model needs layers built like Qwen2's, not {type(layer).__name__}")
     if hasattr(attention, "q_norm"):
         raise ModelError(f"pruning inside the model knows no {type(layer).__name__}, which norms its queries")
+    rope = getattr(getattr(attention, "config", None), "rope_parameters", None) or {}
+    if hasattr(layer, "post_self_attn_layernorm") or rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ModelError(f"pruning inside the model knows no {type(layer).__name__}, which rotates other channels")
     if getattr(attention, "sliding_window", None) is not None:
         raise ModelError("pruning inside the model needs layers that see everything, not a sliding window")

@@ -1,7 +1,7 @@
 """LLaVA-OneVision under test."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, SiglipVisionConfig
@@ -15,6 +15,7 @@ class Under(Host):
     """3 x 3 tokens a frame, and a newline behind a video."""
 
     family = "llava-onevision"
+    preprocessor: ClassVar = {"size": {"height": PATCH * SIDE, "width": PATCH * SIDE}}
 
     def make(self, attention: str, layers: int) -> Any:
         pixels = PATCH * SIDE

@@ -1,0 +1,46 @@
+"""Where a model's weights are: on one device, on several, or offloaded until a module runs (`accelerate`)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module runs: the device of its first parameter, or the one that an offloaded one is brought to."""
+    parameter = next(module.parameters())
+    if parameter.is_meta:
+        for part in module.modules():
+            for hook in _hooks(part):
+                device = getattr(hook, "execution_device", None)
+                if device is not None:
+                    return torch.device(device)
+    return parameter.device
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters of a module by name, offloaded ones from where they are kept.
+
+    Raises
+    ------
+    ModelError: weights that are nowhere.
+    """
+    weights = {name: value.detach() for name, value in module.named_parameters()}
+    for place, part in module.named_modules():
+        kept = [hook.weights_map for hook in _hooks(part) if getattr(hook, "weights_map", None) is not None]
+        for short, value in part.named_parameters() if kept else ():
+            name = f"{place}.{short}" if place else short
+            if value.is_meta and short in kept[0]:
+                weights[name] = kept[0][short]
+    missing = [name for name, value in weights.items() if value.is_meta]
+    if missing:
+        raise ModelError(f"the weight {missing[0]} is on the meta device: load the model's weights")
+    return weights
+
+
+def _hooks(module: nn.Module) -> tuple[Any, ...]:
+    """What accelerate put around a module's forward, which it leaves on the module: one hook, or a row of them."""
+    hook = getattr(module, "_hf_hook", None)
+    return tuple(getattr(hook, "hooks", (hook,)))

@@ -1,0 +1,38 @@
+"""What differs between the releases of transformers that are supported, 5.17 to 5.23."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+
+def pixels_name(kwargs: Mapping[str, Any]) -> str:
+    """Keyword of the pixels in a call of LLaVA-OneVision's `get_video_features`; 5.17 does not tell videos apart."""
+    return "pixel_values_videos" if "pixel_values_videos" in kwargs else "pixel_values"
+
+
+def encodes_first(model: Any) -> bool:
+    """Whether `generate` encodes videos once, before it copies prompts for beams and hands them to a streamer.
+
+    Otherwise (5.17) the first forward encodes, and every copy of a video anew.
+    """
+    return "mm_encoder_outputs" in inspect.signature(model.forward).parameters
+
+
+def copies_prompts(model: Any) -> bool:
+    """Whether the videos of a prompt are copied together (5.17) for several beams or sequences, not each by itself.
+
+    Models do that whose videos lie in a row in one tensor of patches.
+    """
+    from transformers.generation.utils import GenerationMixin
+
+    return type(model)._expand_inputs_for_generation is not GenerationMixin._expand_inputs_for_generation
+
+
+def pooled(output: Any) -> Any:
+    """An output with `pooler_output` among its fields: in 5.17, VideoLLaMA3's is an attribute and no field."""
+    if "pooler_output" in output:
+        return output
+    # Not above: `import tangovlm` must not import transformers.
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    return BaseModelOutputWithPooling(**output, pooler_output=output.pooler_output)

@@ -1,0 +1,132 @@
+"""VideoLLaMA3: a SigLIP tower with rotary positions, bilinear pooling, a projector, and times as text before frames."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..registry import register_family
+from .call import Clip, Found, Grid, Prompt
+from .packed import Packed
+from .versions import pooled
+
+_NAMES = ("pixel_values_videos", "video_grid_thw", "video_merge_sizes")
+_HALVES = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
+
+
+@register_family("VideoLlama3ForConditionalGeneration")
+class VideoLlama3(Packed):
+    """`VideoLlama3ForConditionalGeneration`.
+
+    The stock processor leaves out tokens whose pixels hardly differ from those of the frame before
+    (``video_compression_mask``), and writes placeholders for the others only. A method sees all tokens, as it needs
+    whole grids; what it keeps and the mask leaves out does not come back. The report counts what is left of both. Where
+    a mask leaves anything out, stock models that encode before they copy prompts (5.23) find no copies of a video for
+    several beams or answers.
+    """
+
+    name = "videollama3"
+    # Those that the stock classes load, of the models before their last training, which was on videos. DAMO-NLP-SG's
+    # own (VideoLLaMA3-2B, -7B) come with code of theirs, which is not run, under another architecture.
+    checkpoints = ("lkhl/VideoLLaMA3-2B-Image-HF", "lkhl/VideoLLaMA3-7B-Image-HF")
+    default_frames = 32
+    mask_input = "video_compression_mask"
+
+    @property
+    def tower(self) -> Any:
+        """See `Packed.tower`."""
+        return self.encoder.vision_model
+
+    @property
+    def attention(self) -> Any:
+        """See `Packed.attention`."""
+        return self.tower.encoder.layers[-1].self_attn
+
+    @property
+    def projections(self) -> tuple[nn.Module, ...]:
+        """See `Packed.projections`."""
+        return self.attention.q_proj, self.attention.k_proj
+
+    @property
+    def projected(self) -> nn.Module:
+        """See `Packed.projected`."""
+        projector: nn.Module = self.encoder.projector
+        return projector
+
+    @property
+    def merge(self) -> int:
+        """See `Packed.merge`: the one of the stock processor for videos, as the model's configuration has none."""
+        return 2
+
+    @property
+    def frames_per_step(self) -> int:
+        """See `Family.frames_per_step`."""
+        return 1
+
+    def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
+        """See `Family.grids`."""
+        named = dict(zip(_NAMES, args, strict=False)) | kwargs
+        thw, given = named["video_grid_thw"].tolist(), named.get("video_merge_sizes")
+        sides = [self.merge] * len(thw) if given is None else given.tolist()
+        return [Grid(t, height // side, width // side) for (t, height, width), side in zip(thw, sides, strict=True)]
+
+    def clips(self, _prompt: Prompt, *args: Any, **kwargs: Any) -> list[Clip]:
+        """See `Family.clips`.
+
+        Raises
+        ------
+        InputError: a mask of another length.
+        """
+        clips, mask = super().clips(_prompt, *args, **kwargs), _prompt.handed_on
+        if mask is None or bool(mask.all()):
+            return clips
+        sizes = [self.rows(clip.grid) for clip in clips]
+        if mask.numel() != sum(sizes):
+            raise InputError(
+                f"{self.mask_input} has {mask.numel()} entries, but the videos {sum(sizes)} tokens: give what the "
+                "video processor returned with the pixels"
+            )
+        note = f"{self.mask_input} leaves out tokens, among them some that the method keeps"
+        parts = torch.split(mask, sizes)
+        return [clip._replace(handed_on=part, notes=(note,)) for clip, part in zip(clips, parts, strict=True)]
+
+    def encode_chunks(
+        self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
+    ) -> Any:
+        """See `Family.encode_chunks`."""
+        named = dict(zip(_NAMES, args, strict=False)) | kwargs
+        return super().encode_chunks(lambda *part, **options: pooled(original(*part, **options)), bounds, **named)
+
+    def options_of(self, videos: list[int], options: dict[str, Any]) -> dict[str, Any]:
+        """See `Packed.options_of`."""
+        return options | {"video_merge_sizes": options["video_merge_sizes"][videos]}
+
+    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
+        """See `Family.listen`."""
+        hooks = super().listen(found, needs, kind)
+        if needs & {"saliency", "keys", "frame_features"}:
+            hooks.append(self.tower.register_forward_pre_hook(self._check_merge, with_kwargs=True))
+        return hooks
+
+    def _check_merge(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        sizes = kwargs["merge_sizes"].tolist()
+        if set(sizes) != {self.merge}:
+            raise InputError(
+                f"video_merge_sizes are {sizes}: this method needs {self.merge}, which is the video processor's default"
+            )
+
+    def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
+        """See `Packed.pixels`."""
+        return super().pixels(frames, _HALVES | dict(config))
+
+    def written(self, tokenizer: Any, pixels: Tensor, seconds: Tensor) -> str:
+        """See `Written.written`: each frame has its time in front, and all of its tokens."""
+        grid = self.packed(pixels)[2]
+        frame = self.video_token(tokenizer) * (grid.height * grid.width)
+        return ",".join(f"Time {time:.1f}s:{frame}" for time in seconds.tolist())
+
+    def arguments(self, pixels: Tensor, seconds: Tensor) -> dict[str, Tensor]:
+        """See `Written.arguments`."""
+        return super().arguments(pixels, seconds) | {"video_merge_sizes": torch.tensor([self.merge])}

@@ -1,0 +1,198 @@
+"""What the GLM family reads of its tower and writes in its prompts, and the other classes that share it."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    Glm4vConfig,
+    Glm4vForConditionalGeneration,
+    Glm4vMoeConfig,
+    Glm4vMoeForConditionalGeneration,
+    Glm46VConfig,
+    Glm46VForConditionalGeneration,
+)
+from transformers.models.glm4v.processing_glm4v import Glm4vProcessor
+from transformers.models.glm46v.processing_glm46v import Glm46VProcessor
+from transformers.video_utils import VideoMetadata
+
+import tangovlm
+from tangovlm.errors import ModelError
+from tangovlm.families.glm4v import Glm4V
+from tangovlm.families.versions import encodes_first
+from tests.attach.stock import skip_if_broken
+from tests.families.host import Image, Norms, Video, Words, text_config
+from tests.families.hosts.glm4v import IDS, PATCH, ROPE, STEP, VISION, Under
+from tests.families.prompts import ByteTokenizer
+from tests.families.test_generate import NEW, ONE, OTHER, beams, check, generate
+from tests.families.test_qwen import UNEVEN, by_hand, observed
+from tests.families.turns import second_turn
+
+SECONDS, FPS = [0, 9, 21, 30, 47], 10.0
+TEMPLATE = (
+    "{% for m in messages %}{% for c in m['content'] if c.type == 'video' %}" + Under.template + "{% endfor %}"
+    "{% for c in m['content'] if c.type == 'text' %}{{ c.text }}{% endfor %}{% endfor %}"
+)
+
+
+class Mixture(Under):
+    """GLM-4.5V: the second layer has experts; channels of a head are paired as in Qwen's models."""
+
+    def make(self, attention: str, layers: int) -> Any:
+        text = text_config(layers) | {
+            "rope_parameters": ROPE, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+            "n_shared_experts": 1, "first_k_dense_replace": 1,
+        }  # fmt: skip
+        config = Glm4vMoeConfig(vision_config=VISION, text_config=text, attn_implementation=attention, **IDS)
+        return Glm4vMoeForConditionalGeneration(config)
+
+
+class Newer(Under):
+    """GLM-4.6V's own class."""
+
+    def make(self, attention: str, layers: int) -> Any:
+        text = text_config(layers) | {"rope_parameters": ROPE, "model_type": "glm4v_text"}
+        vision = VISION | {"model_type": "glm4v_vision"}
+        config = Glm46VConfig(vision_config=vision, text_config=text, attn_implementation=attention, **IDS)
+        return Glm46VForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("kind", ["mean-query", "attn"])
+def test_signals_of_uneven_videos(kind: str) -> None:
+    host = Under()
+    signals, output = observed(host, kind)
+    with torch.no_grad():
+        wanted = by_hand(host, kind)
+    assert len(signals.saliency) == len(wanted) == 5
+    for got, keys, (scores, wanted_keys) in zip(signals.saliency, signals.keys, wanted, strict=True):
+        torch.testing.assert_close(got.double(), scores, atol=1e-6, rtol=0)
+        torch.testing.assert_close(keys.double(), wanted_keys, atol=1e-5, rtol=0)
+    means = [rows.view(-1, size, 48).mean(1) for rows, size in zip(output.pooler_output, (9, 10), strict=True)]
+    torch.testing.assert_close(torch.stack(signals.frame_features), torch.cat(means))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4])
+def test_chunks_across_videos(chunk: int) -> None:
+    host = Under()
+    whole, output = observed(host, "mean-query")
+    parts, joined = observed(host, "mean-query", chunk)
+    for name in ("saliency", "keys", "frame_features"):
+        for one, other in zip(getattr(whole, name), getattr(parts, name), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    for one, other in zip(output.pooler_output, joined.pooler_output, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", [Mixture, Newer])
+def test_other_classes(variant: type[Under]) -> None:
+    host = variant()
+    check(host, [ONE, OTHER], Norms())
+    rows = [(Words(3, 1), UNEVEN[0], Words(5, 3), UNEVEN[1], Words(2, 7))]
+    check(host, rows, Norms())
+    inputs = host.inputs(rows)
+    options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
+    stock = host.model.generate(**inputs, **options, return_dict_in_generate=True, output_logits=True)
+    ours = generate(host, inputs, tangovlm.Tango(retention=1.0))
+    assert all(torch.equal(one, other) for one, other in zip(ours.logits, stock.logits, strict=True))
+
+
+class AllRotated(Under):
+    """Neighbouring channels are paired, all of them."""
+
+    def make(self, _attention: str, layers: int) -> Any:
+        rope = ROPE | {"partial_rotary_factor": 1.0, "mrope_section": [2, 2, 2]}
+        text = text_config(layers) | {"rope_parameters": rope}
+        return Glm4vForConditionalGeneration(Glm4vConfig(vision_config=VISION, text_config=text, **IDS))
+
+
+@pytest.mark.parametrize("variant", [Under, Mixture, Newer, AllRotated])
+def test_pruning_inside_is_refused(variant: type[Under]) -> None:
+    with pytest.raises(ModelError, match=r"inside the model knows no Glm4v\w+, which rotates other channels"):
+        tangovlm.attach(variant().model, tangovlm.method("fastv", retention=0.5)).__enter__()
+
+
+def test_image_alone_is_untouched() -> None:
+    host = Under()
+    inputs = host.inputs([(Words(3, 22), Image(20), Words(4, 23))])
+    stock = host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+    output = generate(host, inputs, Norms())
+    assert torch.equal(output.sequences, stock)
+    assert output.session.report.videos == ()
+
+
+@pytest.mark.parametrize("turns", [(Image(20), Video(4, 21)), (Video(4, 20), Image(21))])
+def test_images_in_another_turn_are_untouched(turns: Any) -> None:
+    host, pruner = Under(), Norms()
+    first, second = ((Words(3, 1 + 2 * turn), part, Words(4, 2 + 2 * turn)) for turn, part in enumerate(turns))
+    row, said = second_turn(host, first, second)
+    skip_if_broken("another turn with pixels", lambda: said, host.reference(row, None, NEW)[0])
+    with tangovlm.attach(host.model, pruner):
+        row, said = second_turn(host, first, second)
+    assert said == host.reference(row, pruner, NEW)[0]
+
+
+# --- what the family does not claim, since stock models cannot do it ------------------------------------------------
+
+
+def test_stock_models_take_no_image_beside_a_video() -> None:
+    host = Under()
+    inputs = host.inputs([(Words(3, 22), Image(20), Words(4, 23), Video(4, 21))])
+    with pytest.raises(ValueError, match="do not match"):
+        host.model.generate(**inputs, max_new_tokens=1)
+
+
+def test_beams_where_stock_models_have_them() -> None:
+    host = Under()
+    inputs = host.inputs([ONE])
+    if encodes_first(host.model):
+        with pytest.raises(ValueError, match="non-empty list"):
+            host.model.generate(**inputs, max_new_tokens=1, num_beams=2, do_sample=False)
+        return
+    output = generate(host, inputs, Norms(), num_beams=2, max_new_tokens=3)
+    assert output.sequences[0, inputs["input_ids"].shape[1] :].tolist() == beams(host, ONE, Norms(), 2, 3)
+
+
+# --- prompts --------------------------------------------------------------------------------------------------------
+
+
+def stock_text(processor: Any, frames: int, thw: list[int]) -> str:
+    """What the stock processor writes for a video, without its constructor, which asks for torchvision."""
+    stub = SimpleNamespace(video_processor=SimpleNamespace(merge_size=2), image_token="<|image|>")
+    stub.replace_frame_token_id = partial(processor.replace_frame_token_id, stub)
+    metadata = VideoMetadata(total_num_frames=60, fps=FPS, frames_indices=SECONDS[:frames])
+    inputs = {"video_grid_thw": torch.tensor([thw]), "video_metadata": [metadata]}
+    return str(processor.replace_video_token(stub, inputs, 0))
+
+
+NEWER_CONFIG = {"video_processor_type": "Glm46VVideoProcessor", "processor_class": "Glm46VProcessor"}
+OLDER_CONFIG = {"image_processor_type": "Glm4vImageProcessor", "processor_class": "Glm4vProcessor"}
+
+
+@pytest.mark.parametrize("frames", [1, 4, 5])
+@pytest.mark.parametrize(
+    ("variant", "config", "processor"),
+    [
+        (Under, None, Glm4vProcessor),
+        (Mixture, OLDER_CONFIG, Glm4vProcessor),
+        (Under, NEWER_CONFIG, Glm46VProcessor),
+        (Newer, None, Glm46VProcessor),
+    ],
+)
+def test_prompts_are_those_of_the_stock_processor(variant: Any, config: Any, processor: Any, frames: int) -> None:
+    family = Glm4V(variant().model, config=config)
+    tokenizer = ByteTokenizer("<pad>", *Under.specials)
+    pixels = torch.zeros(1, frames, 3, 2 * PATCH * 2, 2 * PATCH * 3)
+    seconds = torch.tensor(SECONDS[:frames], dtype=torch.float64) / FPS
+    made = family.inputs(tokenizer, TEMPLATE, pixels, "Why?", seconds)
+    steps = -(-frames // STEP)
+    assert made["video_grid_thw"].tolist() == [[steps, 4, 6]]
+    text = stock_text(processor, frames, [steps, 4, 6])
+    assert tokenizer.read == ["<|begin_of_video|>" + text + "<|end_of_video|>Why?"]
+    stub = SimpleNamespace(video_start_id=5, video_end_id=6, image_token_id=1)
+    kinds = processor.create_mm_token_type_ids(stub, made["input_ids"].tolist())
+    assert made["mm_token_type_ids"].tolist() == kinds
+    assert sum(kinds[0]) == 2 * steps * 6

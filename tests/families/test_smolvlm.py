@@ -1,0 +1,216 @@
+"""SmolVLM2: signals against the eager tower, the map of patches to tokens, rows that are filled up, prompts, pixels."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pictures
+from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMVisionConfig
+from transformers.models.smolvlm import processing_smolvlm
+from transformers.models.smolvlm.video_processing_smolvlm import get_resize_output_image_size
+from transformers.video_utils import VideoMetadata
+
+import tangovlm
+from tangovlm.errors import InputError, ModelError
+from tangovlm.families.call import Clip, Grid, Prompt
+from tangovlm.families.smolvlm import SmolVLM, in_words
+from tangovlm.families.tiled import GUESS
+from tests.families.host import IMAGE, Image, Norms, Video, Words, loud, qwen2, random
+from tests.families.hosts.smolvlm import PATCH, SIDE, Under
+from tests.families.prompts import ByteTokenizer
+
+SPECIAL = ("<pad>", "<image>", "<video>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
+
+
+def model(factor: int = 2) -> Any:
+    torch.manual_seed(0)
+    vision = SmolVLMVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, image_size=PATCH * SIDE,
+        patch_size=PATCH,
+    )  # fmt: skip
+    config = SmolVLMConfig(
+        vision_config=vision, text_config=qwen2(), image_token_id=IMAGE, scale_factor=factor,
+        attn_implementation="eager",
+    )  # fmt: skip
+    made = SmolVLMForConditionalGeneration(config).eval()
+    loud(made)
+    return made
+
+
+def token_means(values: torch.Tensor, factor: int) -> torch.Tensor:
+    """Patches ``(F, 36, C)`` to tokens ``(F, H, W, C)``, written out."""
+    square = values.view(len(values), SIDE, SIDE, -1)
+    parts = [square[:, row::factor, column::factor] for row in range(factor) for column in range(factor)]
+    return torch.stack(parts).mean(dim=0)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+@torch.no_grad()
+def test_signals_against_the_eager_tower(factor: int) -> None:
+    under, frames = model(factor), random((2, 3, 3, PATCH * SIDE, PATCH * SIDE), 1)
+    frames[0, 2] = 0
+    with SmolVLM(under).observe(frozenset({"saliency", "keys"})) as signals:
+        under.model.get_image_features(frames, return_dict=True)
+    real = frames.flatten(0, 1)[[0, 1, 3, 4, 5]]
+    output = under.model.vision_model(real, output_attentions=True, output_hidden_states=True)
+    wanted = token_means(output.attentions[-1].mean(dim=(1, 2))[..., None], factor)[..., 0]
+    torch.testing.assert_close(signals.saliency, wanted, atol=1e-6, rtol=0)
+    layer = under.model.vision_model.encoder.layers[-1]
+    keys = layer.self_attn.k_proj(layer.layer_norm1(output.hidden_states[-2])).unflatten(-1, (4, 8)).mean(2)
+    torch.testing.assert_close(signals.keys, token_means(keys, factor), atol=1e-5, rtol=1e-5)
+    assert signals.frame_features is None
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_each_token_is_made_of_the_patches_that_are_averaged(factor: int) -> None:
+    under = model(factor)
+    family = SmolVLM(under)
+    for patch in range(SIDE * SIDE):
+        one = torch.zeros(1, SIDE * SIDE, 32)
+        one[0, patch] = 1
+        moved = under.model.connector.pixel_shuffle(one, factor)[0].any(dim=1)
+        assert torch.equal(moved, family.pool(one)[0, ..., 0].flatten() != 0)
+        assert int(moved.sum()) == 1
+
+
+def test_frame_features_are_refused_by_name() -> None:
+    with pytest.raises(ModelError, match="'fastvid' needs frame_features, which the family smolvlm2 does not give"):
+        tangovlm.attach(model(), tangovlm.method("fastvid", retention=0.5)).__enter__()
+
+
+# --- rows that are filled up ------------------------------------------------------------------------------------------
+
+
+def test_filled_up_rows_are_counted_without_what_fills_them() -> None:
+    host = Under()
+    rows = [(Words(3, 1), Video(2, 2)), (Words(1, 3), Image(4), Words(1, 5), Video(4, 6)), (Words(2, 7),)]
+    inputs = host.inputs(rows)
+    family, pixels = SmolVLM(host.model), inputs["pixel_values"]
+    assert pixels.shape[:2] == (3, 5)
+    assert family.tiles(pixels) == [2, 5, 0]
+    assert family.grids(pixels) == [Grid(7, 3, 3)]
+    clips = family.clips(Prompt(inputs["input_ids"]), pixels)
+    assert [(clip.grid.frames, clip.start) for clip in clips] == [(2, 0), (4, 3)]
+    assert family.tiles(torch.zeros(2, 3, 3, 42, 42)) == [1, 0]
+    dark = torch.zeros(1, 3, 3, 42, 42)
+    dark[0, 1, 2, 41, 41] = 1
+    assert family.tiles(dark) == [1]
+
+
+@pytest.mark.filterwarnings("ignore:neither timestamps")
+def test_ragged_batch_with_images_and_chunks() -> None:
+    host, pruner = Under(), Norms(0.3)
+    rows = [(Words(3, 1), Video(2, 2)), (Words(1, 3), Image(4), Words(1, 5), Video(4, 6)), (Words(2, 7),)]
+    inputs = host.inputs(rows)
+    wanted = [host.reference(row, pruner, 4)[0] for row in rows]
+    for frames in (None, 3, 1):
+        with tangovlm.attach(host.model, pruner, chunk_frames=frames) as session:
+            said = host.model.generate(**inputs, max_new_tokens=4, do_sample=False)
+        assert said[:, inputs["input_ids"].shape[1] :].tolist() == wanted
+        assert [video.tokens_before for video in session.report.videos] == [18, 36]
+
+
+@pytest.mark.filterwarnings("ignore:neither timestamps")
+def test_masked_edges_go_along_with_their_chunks() -> None:
+    """Chunks take their part of `pixel_attention_mask`."""
+    host = Under()
+    inputs = host.inputs([(Words(3, 1), Video(4, 2))])
+    mask = torch.ones(1, 4, PATCH * SIDE, PATCH * SIDE, dtype=torch.long)
+    mask[0, 1, :, PATCH * 4 :] = 0
+    mask[0, 3, PATCH * 3 :] = 0
+    logits = []
+    for frames in (None, 1):
+        with torch.no_grad(), tangovlm.attach(host.model, Norms(0.3), chunk_frames=frames):
+            logits.append(host.model(**inputs, pixel_attention_mask=mask).logits)
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-5, rtol=0)
+
+
+# --- from a file to inputs --------------------------------------------------------------------------------------------
+
+
+def stock_text(seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(processing_smolvlm, "num2words", {1: "one", 3: "three", 21: "twenty-one"}.get)
+    metadata = VideoMetadata(total_num_frames=9, fps=100.0, frames_indices=[round(100 * time) for time in seconds])
+    stub = SimpleNamespace(
+        image_seq_len=9, image_token="<image>", fake_image_token="<fake_token_around_image>",
+        global_image_token="<global-img>",
+    )  # fmt: skip
+    given = {"pixel_values": torch.zeros(1, len(seconds), 3, 2, 2), "video_metadata": [metadata]}
+    text: str = processing_smolvlm.SmolVLMProcessor.replace_video_token(stub, given, 0)
+    return text
+
+
+@pytest.mark.parametrize("seconds", [[0.0], [0.0, 61.25, 3725.5], [0.25 * number for number in range(21)]])
+def test_prompt_is_that_of_the_stock_processor(seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    family, tokenizer = SmolVLM(Under().model), ByteTokenizer(*SPECIAL)
+    pixels = torch.zeros(1, len(seconds), 3, PATCH * SIDE, PATCH * SIDE) + 1
+    inputs = family.inputs(tokenizer, None, pixels, "Why?", torch.tensor(seconds))
+    video = stock_text(seconds, monkeypatch)
+    assert tokenizer.read == [f"<|im_start|>User: {video}Why?<end_of_utterance>\nAssistant:"]
+    assert inputs["pixel_values"] is pixels
+    frames = len(seconds)
+    if frames > 1:
+        guessed = (GUESS.format(frames=frames),)
+        assert family.clips(Prompt(inputs["input_ids"]), pixels) == [Clip(Grid(frames, 3, 3), 0, guessed)]
+    known = Prompt(inputs["input_ids"], (frames,))
+    assert family.clips(known, pixels) == [Clip(Grid(frames, 3, 3), 0)]
+
+
+def test_without_times_frames_are_a_second_apart() -> None:
+    tokenizer = ByteTokenizer(*SPECIAL)
+    SmolVLM(Under().model).inputs(tokenizer, None, torch.zeros(1, 3, 3, 42, 42), "Why?")
+    assert [f"Frame from 00:0{second}:" in tokenizer.read[0] for second in range(4)] == [True, True, True, False]
+    with pytest.raises(InputError, match="stands for visual tokens"):
+        SmolVLM(Under().model).inputs(tokenizer, None, torch.zeros(1, 3, 3, 42, 42), "an <image>?")
+
+
+def test_numbers_in_words() -> None:
+    words = {0: "zero", 13: "thirteen", 20: "twenty", 64: "sixty-four", 100: "one hundred", 999: None, 1000: "1000"}
+    words |= {999: "nine hundred and ninety-nine", 701: "seven hundred and one", 850: "eight hundred and fifty"}
+    assert {number: in_words(number) for number in words} == words
+    assert len({in_words(number) for number in range(1000)}) == 1000
+
+
+CONFIG = {"size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 42}, "resample": 1}
+
+
+def test_frame_size_is_the_processors_first_step() -> None:
+    family = SmolVLM(Under().model)
+    for longest in (64, 384, 512):
+        config = CONFIG | {"video_sampling": {"video_size": {"longest_edge": longest}}}
+        for height, width in [
+            (100, 200),
+            (50, 121),
+            (200, 100),
+            (9, 9),
+            (1080, 1920),
+            (3, 2000),
+            (720, 1281),
+            (999, 7),
+        ]:
+            wanted = get_resize_output_image_size(torch.zeros(1, 1, height, width), longest)
+            assert family.frame_size(config, height, width) == wanted
+    assert family.frame_size({}, 10, 20) == (22, 42)
+
+
+def test_pixels_follow_pil() -> None:
+    """Shrunk with their aspect ratio first, then made square; decoded frames may have the first step behind them."""
+    config = CONFIG | {"video_sampling": {"video_size": {"longest_edge": 64}}}
+    rows, columns = torch.meshgrid(torch.linspace(0, 3, 100), torch.linspace(0, 4, 200), indexing="ij")
+    wave = torch.stack([(torch.sin(rows * k) * torch.cos(columns) + 1) * 110 for k in (1, 2, 3)]).to(torch.uint8)
+    family = SmolVLM(Under().model)
+    pixels = family.pixels(torch.stack([wave, 255 - wave]), config)
+    assert pixels.shape == (1, 2, 3, 42, 42)
+    for frame, source in zip(pixels[0], (wave, 255 - wave), strict=True):
+        picture = Pictures.fromarray(source.permute(1, 2, 0).numpy()).resize((64, 32), Pictures.BICUBIC)
+        picture = picture.resize((42, 42), Pictures.BICUBIC)
+        wanted = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        assert ((frame * 0.5 + 0.5) * 255 - wanted).abs().max() <= 2.001
+    small = torch.stack([wave[:, :32, :64]])
+    assert family.pixels(small, config).shape == (1, 1, 3, 42, 42)
+    square = torch.zeros(1, 3, 42, 42, dtype=torch.uint8)
+    assert torch.equal(family.pixels(square, {}), torch.full((1, 1, 3, 42, 42), -1.0))
