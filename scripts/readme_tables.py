@@ -41,6 +41,16 @@ def models_table(root: str) -> str:
     return "\n".join([*lines, "", f"Tested, *all*: {', '.join(FEATURES)}."])
 
 
+def models_overview() -> str:
+    """As `models_table`, without model classes, and checkpoints by the last part of their names."""
+    lines = ["| family | signals | tested | checkpoints |", "|---|---|---|---|"]
+    for card in models.cards():
+        module = f"src/{card.module.replace('.', '/')}.py"
+        names = ", ".join(f"[{name.split('/')[-1]}](https://huggingface.co/{name})" for name in card.checkpoints)
+        lines.append(f"| [`{card.family}`]({module}) | {', '.join(card.signals)} | {card.tested_in} | {names} |")
+    return "\n".join([*lines, "", f"Tested, *all*: {', '.join(FEATURES)}."])
+
+
 def sinks_table() -> str:
     """The lists of sinks that the release masks."""
     lines = ["| family | grid | positions (row, column) | source |", "|---|---|---|---|"]
@@ -84,7 +94,7 @@ def tree() -> str:
 @cache
 def generated() -> dict[Path, dict[str, str]]:
     """File to the name of each marked part to its text."""
-    pages = {README: {"methods": methods_table(), "models": models_table(""), "tree": tree()}, BENCHMARK: {}}
+    pages = {README: {"methods": methods_table(), "models": models_overview(), "tree": tree()}, BENCHMARK: {}}
     pages[MODELS] = {"models": models_table("../"), "sinks": sinks_table()}
     for path in RESULTS:
         of, lines, headers = finished(path)

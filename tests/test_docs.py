@@ -76,8 +76,10 @@ def test_every_method_and_model_is_in_the_readme() -> None:
     for name in registry.methods():
         assert f"docs/methods/{name}.md" in README
         assert (ROOT / "docs" / "methods" / f"{name}.md").is_file()
-    for architecture in registry.families():
-        assert f"`{architecture}`" in README
+    models = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    for architecture, family in registry.families().items():
+        assert f"[`{family.name}`]" in README
+        assert f"`{architecture}`" in models
 
 
 def test_tree_names_every_module() -> None:

@@ -43,7 +43,10 @@ class Processor:
         text: str | Sequence[str],
         videos: Any = None,
         *,
+        images: Any = None,
         timestamps: Sequence[Tensor | Sequence[float]] | None = None,
+        return_tensors: str = "pt",
+        padding: bool | str = True,
     ) -> BatchFeature:
         """Model inputs of prompts, padded on the left.
 
@@ -51,7 +54,9 @@ class Processor:
         ----------
         text: prompts with a video token (`video_token`) for each video.
         videos: one or a list of them: a path, decoded `Frames`, or uint8 frames ``(T, 3, H, W)`` or ``(T, H, W, 3)``.
+        images: not supported.
         timestamps: ``(T,)`` seconds of each video; None for those of the files, or one frame a second.
+        return_tensors, padding: as callers of stock processors give them; tensors are always made, and padded.
 
         Returns
         -------
@@ -63,6 +68,9 @@ class Processor:
         InputError: more or fewer videos than tokens for them, or something else than frames.
         VideoError: a file that cannot be decoded.
         """
+        if images is not None or return_tensors != "pt":
+            raise InputError("this processor makes torch tensors of videos: take transformers' own for anything else")
+        del padding
         prompts = [text] if isinstance(text, str) else list(text)
         clips = [self._frames(video) for video in _listed(videos)]
         times = _times(timestamps, clips)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .families import copies, splice
+from .families import splice
 from .families import timestamps as times
 from .families.base import Family
-from .families.call import Clip, Grid, Prompt, Signals
-from .families.fit import check_placeholders, refusal, too_long
+from .families.call import Clip, Grid, Signals
+from .families.fit import refusal, too_long
 from .families.stopwatch import Stopwatch
+from .families.told import Told
 from .inllm import masks
 from .inllm.base import Inside
 from .inllm.limits import check_cache, check_generation
@@ -51,12 +52,7 @@ class Session:
         self.original_positions = positions == "original" or family.keeps_positions
         self.chunk_frames = chunk_frames
         self._records = Records(record)
-        self._given = None if timestamps is None else times.given(timestamps)
-        self._from_metadata: list[Tensor | None] | None = None
-        self._step_seconds: list[float] | None = None
-        self._prompt_ids: Tensor | None = None
-        self._continues = False
-        self._mask: Tensor | None = None
+        self._told = Told(family, None if timestamps is None else times.given(timestamps))
         self._clock = Stopwatch(family.device, STAGES)
         self._in_generate = False
         self._first_forward = False
@@ -97,7 +93,7 @@ class Session:
 
     def encode(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The stock features, with dropped tokens tagged."""
-        clips = self.family.clips(self._prompt(), *args, **kwargs)
+        clips = self.family.clips(self._told.prompt, *args, **kwargs)
         self._grids = [clip.grid for clip in clips]
         self._check_fit(clips)
         if self.runner is not None and any(clip.handed_on is not None for clip in clips):
@@ -122,35 +118,19 @@ class Session:
         return output.to_tuple() if as_tuple else output
 
     def _check_fit(self, clips: Sequence[Clip]) -> None:
-        """See that whole prompts have room for their videos; what a cache holds already cannot be told."""
-        ids = self._prompt_ids
-        if ids is None or not clips or self._continues:
+        """See that whole prompts have room for their videos, and the model for the prompts."""
+        self._told.check_fit(clips)
+        ids = self._told.input_ids
+        if ids is None or not clips or self._told.continues or self.plan.before is not None:
             return
-        check_placeholders(self.family, ids, clips)
-        if self.plan.before is None and too_long(self.family, ids.shape[1]):
+        if too_long(self.family, ids.shape[1]):
             visual = int((ids == self.family.placeholder).sum(dim=1).max())
             # Pruning inside the model begins behind layers that see everything.
             raise refusal(self.family, ids.shape[1], visual, visual, 1.0 if self.identity else None)
 
-    def _prompt(self) -> Prompt:
-        found = self._given or self._from_metadata or []
-        frames = tuple(seconds.numel() for seconds in found if seconds is not None)
-        return Prompt(self._prompt_ids, frames if frames and len(frames) == len(found) else None, self._mask)
-
     def _tokens(self, features: Sequence[Tensor], clips: Sequence[Clip], signals: Signals) -> Iterator[VideoTokens]:
-        for rows, clip, time in zip(features, clips, self._timestamps(clips), strict=True):
+        for rows, clip, time in zip(features, clips, self._told.timestamps(clips), strict=True):
             yield self.family.video_tokens(rows, clip, signals, time)
-
-    def _timestamps(self, clips: Sequence[Clip]) -> list[Tensor | None]:
-        steps = [clip.grid.frames for clip in clips]
-        found: Sequence[Any] = self._given or self._from_metadata or self._step_seconds or [None]
-        if 1 < len(found) < len(clips):
-            order = copies.order(self.family, self._prompt_ids, [clip.grid for clip in clips], len(found))
-            found = [found[number] for number in order]
-        if found and isinstance(found[0], float):
-            pairs = zip(found, steps, strict=False)
-            found = [step * torch.arange(count, dtype=torch.float64) for step, count in pairs]
-        return times.assign(found, steps, self.family.frames_per_step)
 
     def _prune(self, tokens: VideoTokens, rows: Tensor, clip: Clip) -> Tensor:
         before, pruner = self._clock.totals_ms["prune"], self.plan.before
@@ -158,7 +138,7 @@ class Session:
         wanted = f"pruning the {tokens.count} tokens of a video"
         with self._clock.stage("prune"), memory_guard(rows.device, wanted, "give fewer frames, or free memory"):
             selection = pruner(tokens)
-            tagged = self._tagged(rows, clip.grid, selection)
+            tagged = self.family.tagged(rows, clip.grid, selection)
         report = VideoReport(
             tokens_before=tokens.count,
             tokens_after=self._handed_on(clip, selection),
@@ -172,13 +152,6 @@ class Session:
             self._records.note(note)
         self._records.add(report, selection, tokens.saliency)
         return tagged
-
-    def _tagged(self, rows: Tensor, grid: Grid, selection: Selection) -> Tensor:
-        places = self.family.places(grid)
-        at = selection.indices if isinstance(places, slice) else places.to(rows.device)[selection.indices]
-        # A newline that stock code adds behind the features has no row here.
-        kept = self.family.kept_rows(selection, grid)[: len(rows)]
-        return splice.tag_dropped(rows, kept, at, selection.features)
 
     def _fallbacks(self, tokens: VideoTokens) -> Iterator[str]:
         if "timestamps" in self.needs and tokens.timestamps is None:
@@ -213,20 +186,17 @@ class Session:
             named = dict(zip(inspect.signature(original).parameters, args, strict=False))
             check_generation(named | kwargs, self.family.model.generation_config)
         if not self._in_generate:
-            self._begin_call(kwargs, prompt=True)
-            self._prompt_ids = _ids(args, kwargs, "inputs")
-        outer = self._in_generate, self._from_metadata, self._step_seconds
-        self._take_times(kwargs)
-        self._take_mask(kwargs)
+            self._begin_call(_ids(args, kwargs, "inputs"), kwargs, prompt=True)
+        outer = self._in_generate, self._told
+        self._told = self._told.timed(kwargs).masked(kwargs)
         self._in_generate = True
         try:
             with self._clock.stage("prefill"):
                 return original(*args, **kwargs)
         finally:
-            self._in_generate, self._from_metadata, self._step_seconds = outer
+            self._in_generate, self._told = outer
             self._first_forward = False
-            if not self._in_generate:
-                self._prompt_ids = None
+            self._end_call()
 
     def prepare_inputs(self, original: Callable[..., Any], input_ids: Any, **kwargs: Any) -> Any:
         """The stock preparation of one forward; see step 3 of the module."""
@@ -250,11 +220,10 @@ class Session:
     def before_forward(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In front of the whole model."""
         if not self._in_generate:
-            self._begin_call(kwargs, prompt=self._is_visual(kwargs))
-            self._prompt_ids = _ids(args, kwargs, "input_ids")
-            self._take_times(kwargs)
+            self._begin_call(_ids(args, kwargs, "input_ids"), kwargs, prompt=self._is_visual(kwargs))
+            self._told = self._told.timed(kwargs)
             self._first_forward = self._is_visual(kwargs)
-        self._take_mask(kwargs)
+        self._told = self._told.masked(kwargs)
         self._timed = False
         if not self.identity and kwargs.get("labels") is not None and self._is_visual(kwargs):
             raise InputError("labels do not fit the pruned sequence: leave them out, or leave the attach context")
@@ -269,32 +238,25 @@ class Session:
             self._clock.leave()
             self._clock.turn_into("decode_tokens")
         self._timed = self._first_forward = False
-        if not self._in_generate:
-            self._from_metadata = self._step_seconds = self._prompt_ids = None
+        self._end_call()
 
-    def _begin_call(self, kwargs: dict[str, Any], prompt: bool) -> None:
+    def _begin_call(self, input_ids: Any, kwargs: dict[str, Any], prompt: bool) -> None:
         """In front of a call of the user's: forget what a failed one and a cache that was reset left behind."""
         # Videos that the user has encoded by hand are read in this call.
         if not kwargs.get("mm_encoder_outputs"):
             self._records.begin_call()
         cache = kwargs.get("past_key_values")
         # Only a prompt may ask the device for the length, not every word of a loop written by hand.
-        self._continues = prompt and cache is not None and int(cache.get_seq_length()) > 0
-        if prompt and cache is not None and not self._continues:
+        continues = prompt and cache is not None and int(cache.get_seq_length()) > 0
+        if prompt and cache is not None and not continues:
             splice.forget(cache)
             masks.forget(cache)
+        self._told = self._told.begun(input_ids, continues)
 
-    def _take_times(self, kwargs: dict[str, Any]) -> None:
-        metadata, steps = kwargs.pop("video_metadata", None), kwargs.get("second_per_grid_ts")
-        if metadata is not None:
-            self._from_metadata = times.from_metadata(metadata)
-        if steps is not None:
-            self._step_seconds = [float(seconds) for seconds in steps]
-
-    def _take_mask(self, kwargs: dict[str, Any]) -> None:
-        """The mask of this call; older releases copy it together with the videos between `generate` and forward."""
-        name = self.family.mask_input
-        self._mask = None if name is None else kwargs.get(name)
+    def _end_call(self) -> None:
+        """Behind a call of the user's: features that are made by hand next belong to no prompt."""
+        if not self._in_generate:
+            self._told = self._told.begun(None, continues=False)
 
     def _is_visual(self, kwargs: dict[str, Any]) -> bool:
         values = [kwargs.get(name) for name in (*self.family.visual_inputs, *_ENCODED_INPUTS)]
@@ -309,7 +271,7 @@ class Session:
             # Stock code stumbles here over placeholders that do not fit, before anything is encoded.
             names = inspect.signature(getattr(self.family.encoder, self.family.feature_method)).parameters
             taken = {name: options[name] for name in names if name in options}
-            self._check_fit(self.family.clips(self._prompt(), **taken))
+            self._check_fit(self.family.clips(self._told.prompt, **taken))
         state = splice.seen(options.get("past_key_values"))
         return original(inputs, options if state is None else options | {"past_key_values": _Unpruned(state.unpruned)})
 
@@ -388,10 +350,7 @@ class Session:
         assert self.plan.before is not None
         row, share = int(step.valid.sum(dim=1).argmax()), self.plan.before.retention
         dropped = int(tagged[row].sum())
-        visual, ids = dropped / (1 - share), self._prompt_ids
-        if ids is not None and not self._continues:
-            # There may be copies of every prompt, side by side.
-            visual = int((ids[row * len(ids) // len(tagged)] == self.family.placeholder).sum())
+        visual = self._told.visual_tokens(row, len(tagged)) or dropped / (1 - share)
         return refusal(self.family, length, visual, visual - dropped, self.plan.retention / share)
 
     def before_layer(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -409,11 +368,10 @@ class Session:
             self._records.read(self.runner.end(cache))
 
 
-def _ids(args: tuple[Any, ...], kwargs: dict[str, Any], first: str) -> Tensor | None:
+def _ids(args: tuple[Any, ...], kwargs: dict[str, Any], first: str) -> Any:
     """The token ids of a call whose first argument has the name `first`."""
     found = args[0] if args else kwargs.get(first)
-    found = kwargs.get("input_ids") if found is None else found
-    return found if isinstance(found, Tensor) and not found.is_floating_point() else None
+    return kwargs.get("input_ids") if found is None else found
 
 
 class _Unpruned:

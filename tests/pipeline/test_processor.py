@@ -85,6 +85,8 @@ def test_mistakes(llm: VideoLLM, clip: Path) -> None:
         processor(f"{token} w12", clip, timestamps=[[0.0, 1.0]])
     with pytest.raises(InputError, match="a video is a path, Frames, or uint8 frames"):
         processor(f"{token} w12", {"no": "video"})
+    with pytest.raises(InputError, match="this processor makes torch tensors of videos"):
+        processor(text=token, images=[clip], return_tensors="pt", padding=True)
     with pytest.raises(InputError, match="names no video"):
         processor.apply_chat_template(turns(None), tokenize=True)
     with pytest.raises(TangoError, match="cannot be read"):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, ModelError
 from ..tokens import Selection, VideoTokens
-from . import chunks
+from . import chunks, splice
 from .call import Clip, Found, Grid, Prompt, Signals
 from .checkpoint import complete
 from .placement import device_of
@@ -154,6 +154,14 @@ class Family(Written):
         on_grid[selection.indices] = True
         kept[self.places(grid)] = on_grid
         return kept
+
+    def tagged(self, rows: Tensor, grid: Grid, selection: Selection) -> Tensor:
+        """Features ``(R, D)`` of a video with a selection in them, see `splice.tag_dropped`."""
+        places = self.places(grid)
+        at = selection.indices if isinstance(places, slice) else places.to(rows.device)[selection.indices]
+        # A newline that stock code adds behind the features has no row here.
+        kept = self.kept_rows(selection, grid)[: len(rows)]
+        return splice.tag_dropped(rows, kept, at, selection.features)
 
     # --- encoding -----------------------------------------------------------------------------------------------
 
