@@ -10,7 +10,8 @@ from .registry import method, methods
 from .tokens import Report, Selection, VideoTokens
 
 if TYPE_CHECKING:
-    from .pipeline import ask, load
+    from .loading import load
+    from .pipeline import ask
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,5 +33,5 @@ def __getattr__(name: str) -> Any:
     # The pipeline needs transformers, which takes seconds to import: it is resolved on first use. `attach` cannot be,
     # since the import of its module by another one would bind the module to the name of the function.
     if name in {"ask", "load"}:
-        return getattr(import_module("tangovlm.pipeline"), name)
+        return getattr(import_module(f"tangovlm.{'pipeline' if name == 'ask' else 'loading'}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

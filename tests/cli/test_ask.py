@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tangovlm import pipeline
+from tangovlm import loading
 from tangovlm.budget import count
 
 from .conftest import FRAMES, TOKENS_PER_FRAME, Run
@@ -63,14 +63,14 @@ def test_table_of_a_comparison(tangovlm_command: Run, clip: Path, checkpoint: Pa
 def test_an_answer_that_looks_like_markup(
     tangovlm_command: Run, clip: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = pipeline.load
+    real = loading.load
 
-    def load(*arguments: Any, **options: Any) -> pipeline.VideoLLM:
+    def load(*arguments: Any, **options: Any) -> loading.VideoLLM:
         llm = real(*arguments, **options)
         monkeypatch.setattr(llm.tokenizer, "decode", lambda *_, **__: "[/INST] [bold]red")
         return llm
 
-    monkeypatch.setattr(pipeline, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     outcome = tangovlm_command("ask", clip, "What?", "--model", checkpoint, "--compare", "--max-new-tokens", 2)
     assert outcome.status == 0
     assert outcome.out.count("[/INST] [bold]red") == 2

@@ -13,7 +13,7 @@ import av
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tangovlm import pipeline
+from tangovlm import loading
 from tangovlm.cli import main
 
 from .conftest import Outcome, Run
@@ -26,7 +26,7 @@ def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object, **__: object) -> None:
         pytest.fail("a model was loaded before the mistake was found")
 
-    monkeypatch.setattr(pipeline, "load", load)
+    monkeypatch.setattr(loading, "load", load)
 
 
 @pytest.mark.usefixtures("never_loaded")
@@ -189,7 +189,7 @@ def test_own_faults_are_not_hidden(clip: Path, monkeypatch: pytest.MonkeyPatch) 
     def load(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(pipeline, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["ask", str(clip), "What?"])
 
@@ -198,7 +198,7 @@ def test_interruption_is_quiet(tangovlm_command: Run, clip: Path, monkeypatch: p
     def load(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     outcome = tangovlm_command("ask", clip, "What?")
     assert (outcome.status, outcome.out, outcome.err) == (130, "", "")
 

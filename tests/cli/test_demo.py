@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tangovlm import pipeline
+from tangovlm import loading
 from tangovlm.budget import count
 from tangovlm.tiny import clip as clip_module
 
@@ -25,7 +25,7 @@ def small_demo(clip: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) ->
         return QUESTIONS
 
     monkeypatch.setattr("tangovlm.tiny.clip.write_demo", write_demo)
-    monkeypatch.setattr(pipeline, "BUILTIN", checkpoint)
+    monkeypatch.setattr(loading, "BUILTIN", checkpoint)
 
 
 @pytest.mark.usefixtures("small_demo")

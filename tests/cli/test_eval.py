@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tangovlm import pipeline
+from tangovlm import loading
 from tangovlm.evaluate.results import Row, read
 from tangovlm.evaluate.task import cases
 
@@ -160,7 +160,7 @@ def test_mistakes_cost_one_line_and_leave_nothing(
     def load(*_: object, **__: object) -> None:
         pytest.fail("a model was loaded before the mistake was found")
 
-    monkeypatch.setattr(pipeline, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     tangovlm_command("eval", "--output", tmp_path / "out", *more).refused(*words)
     assert not (tmp_path / "out").exists()
 

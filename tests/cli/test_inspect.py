@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tangovlm
-from tangovlm import pipeline
+from tangovlm import loading, pipeline
 from tangovlm.cli import inspect as command
 from tangovlm.cli import main
 from tangovlm.cli.checks import check_video
@@ -110,7 +110,7 @@ def test_a_planted_sink_is_found(tangovlm_command: Run, planted: Path, clips: li
     assert (written["family"], written["saliency"], written["grid"]) == ("llava-onevision", "p-attn", [SIDE, SIDE])
     assert (written["clips"], written["frames"], written["threshold"]) == (3, 3 * FRAMES, 0.9)
     assert found["out"] == str(out) and found["released"] is None
-    llm = pipeline.load(planted)
+    llm = loading.load(planted)
     wanted = np.concatenate([ranks(llm, clip) for clip in clips])
     mean, sd = wanted.mean(axis=0), wanted.std(axis=0)
     assert {row["position"] for row in found["rows"]} == set(range(SIDE**2))
@@ -126,7 +126,7 @@ def test_a_planted_sink_is_found(tangovlm_command: Run, planted: Path, clips: li
 
 
 def test_what_is_found_is_masked(planted: Path, clips: list[Path], measured: Path) -> None:
-    llm = pipeline.load(planted)
+    llm = loading.load(planted)
     plain: dict[str, Any] = {"retention": 1 / SIDE**2, "context_ratio": 0.0, "diversity": False, "segment_threshold": 2}
 
     def kept(**sinks: Any) -> list[int]:
@@ -214,7 +214,7 @@ def test_the_group_shows_its_help(tangovlm_command: Run) -> None:
 @pytest.fixture
 def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     message = "a model was loaded before the mistake was found"
-    monkeypatch.setattr(pipeline, "load", lambda *_, **__: pytest.fail(message))
+    monkeypatch.setattr(loading, "load", lambda *_, **__: pytest.fail(message))
 
 
 @pytest.mark.usefixtures("never_loaded")

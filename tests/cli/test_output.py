@@ -9,7 +9,7 @@ import pytest
 from transformers.utils import logging
 
 import tangovlm
-from tangovlm import pipeline
+from tangovlm import loading
 from tangovlm.cli.output import only_results, plain, show, stage_bars
 
 from .conftest import Run
@@ -18,15 +18,15 @@ from .conftest import Run
 def test_chatter_of_libraries_never_reaches_stdout(
     tangovlm_command: Run, clip: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = pipeline.load
+    real = loading.load
 
-    def noisy(*arguments: object, **options: object) -> pipeline.VideoLLM:
+    def noisy(*arguments: object, **options: object) -> loading.VideoLLM:
         print("loading!")
         warnings.warn("look out", UserWarning, stacklevel=1)
         logging.get_logger("transformers").warning("by the way")
         return real(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline, "load", noisy)
+    monkeypatch.setattr(loading, "load", noisy)
     outcome = tangovlm_command("ask", clip, "What?", "--model", checkpoint, "--json", "--max-new-tokens", 2)
     assert outcome.out.count("\n") == 1
     assert "loading!" in outcome.err
@@ -47,7 +47,7 @@ def test_settings_of_transformers_come_back() -> None:
 def test_embedded_model_says_once_what_it_knows(
     tangovlm_command: Run, clip: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "BUILTIN", checkpoint)
+    monkeypatch.setattr(loading, "BUILTIN", checkpoint)
     outcome = tangovlm_command("ask", clip, "What?", "--compare", "--json", "--max-new-tokens", 2)
     assert outcome.err.count("synthetic world only") == 1
     assert "--model" in outcome.err

@@ -15,7 +15,7 @@ import tangovlm
 from tangovlm import registry
 from tangovlm.errors import InputError, ModelError
 from tangovlm.evaluate import sinks
-from tangovlm.pipeline import VideoLLM
+from tangovlm.loading import VideoLLM
 from tangovlm.signals.sinks import SinkRanks
 from tests.attach.tiny_models import state_of
 from tests.families.host import Host, Video, Words

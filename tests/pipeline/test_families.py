@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 import tangovlm
 from tangovlm import budget
-from tangovlm.pipeline import VideoLLM, model_inputs
+from tangovlm.loading import VideoLLM
+from tangovlm.pipeline import model_inputs
 from tangovlm.video import decode
 from tests.families.host import FIRST_WORD, PAD, VOCABULARY, Host
 from tests.families.test_generate import HOSTS

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tangovlm
-from tangovlm import pipeline, sources
+from tangovlm import loading, sources
 from tangovlm.errors import InputError, MethodError, VideoError
 from tangovlm.video.ahead import Ahead, FramesChangedError
 from tests.attach.tiny_models import state_of
@@ -24,7 +24,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def llm(tmp_path_factory: pytest.TempPathFactory) -> pipeline.VideoLLM:
+def llm(tmp_path_factory: pytest.TempPathFactory) -> loading.VideoLLM:
     folder = tmp_path_factory.mktemp("checkpoint")
     write_checkpoint(folder)
     made = tangovlm.load(folder, device="cpu")
@@ -33,7 +33,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> pipeline.VideoLLM:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(llm: pipeline.VideoLLM) -> Any:
+def nothing_left_behind(llm: loading.VideoLLM) -> Any:
     threads, before = threading.active_count(), state_of(llm.model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -43,7 +43,7 @@ def nothing_left_behind(llm: pipeline.VideoLLM) -> Any:
 
 
 @pytest.fixture
-def tower_calls(llm: pipeline.VideoLLM) -> Any:
+def tower_calls(llm: loading.VideoLLM) -> Any:
     """Frames of each call of the vision tower."""
     seen: list[int] = []
     hook = llm.model.model.vision_tower.register_forward_pre_hook(lambda _module, args: seen.append(len(args[0])))
@@ -51,7 +51,7 @@ def tower_calls(llm: pipeline.VideoLLM) -> Any:
     hook.remove()
 
 
-def ask(llm: pipeline.VideoLLM, clip: Any, **options: Any) -> tangovlm.pipeline.Answer:
+def ask(llm: loading.VideoLLM, clip: Any, **options: Any) -> tangovlm.pipeline.Answer:
     given: dict[str, Any] = {"frames": 10, "retention": 0.3, "max_new_tokens": 4, "record": True}
     return tangovlm.ask(clip, QUESTION, model=llm, **given | options)
 
@@ -70,7 +70,7 @@ def ask(llm: pipeline.VideoLLM, clip: Any, **options: Any) -> tangovlm.pipeline.
     ],
 )
 def test_the_same_answer(
-    llm: pipeline.VideoLLM, clip: Path, options: dict[str, Any], calls: list[int], tower_calls: list[int]
+    llm: loading.VideoLLM, clip: Path, options: dict[str, Any], calls: list[int], tower_calls: list[int]
 ) -> None:
     got = ask(llm, clip, overlap=True, **options)
     assert tower_calls == calls
@@ -87,7 +87,7 @@ def test_the_same_answer(
 
 
 def test_frames_of_another_size_than_the_model_wants(
-    llm: pipeline.VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch
+    llm: loading.VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(llm.family), "frame_size", lambda *_: (40, 50))
     got, wanted = ask(llm, clip, overlap=True), ask(llm, clip, overlap=False)
@@ -96,7 +96,7 @@ def test_frames_of_another_size_than_the_model_wants(
 
 
 def test_only_where_it_is_wanted_and_of_use(
-    llm: pipeline.VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch, tower_calls: list[int]
+    llm: loading.VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch, tower_calls: list[int]
 ) -> None:
     frames = ask(llm, clip).frames
     monkeypatch.setattr(sources, "ahead", None)
@@ -109,7 +109,7 @@ def test_only_where_it_is_wanted_and_of_use(
     assert tower_calls == [10] * 6
 
 
-def test_progress(llm: pipeline.VideoLLM, clip: Path) -> None:
+def test_progress(llm: loading.VideoLLM, clip: Path) -> None:
     calls: list[tuple[str, int, int]] = []
     ask(llm, clip, overlap=True, progress=lambda *call: calls.append(call))
     decoding = [("decode", 0, 10), ("decode", 5, 10), ("decode", 10, 10)]
@@ -118,7 +118,7 @@ def test_progress(llm: pipeline.VideoLLM, clip: Path) -> None:
 
 
 def test_a_damaged_file_is_decoded_once_more(
-    llm: pipeline.VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch
+    llm: loading.VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take = Ahead.take
 
@@ -131,7 +131,7 @@ def test_a_damaged_file_is_decoded_once_more(
     assert ask(llm, clip, overlap=True) == ask(llm, clip, overlap=False)
 
 
-def test_mistakes(llm: pipeline.VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes(llm: loading.VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(VideoError, match="nowhere"):
         ask(llm, "nowhere.mp4", overlap=True)
     with pytest.raises(VideoError, match="0"):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import tangovlm
-from tangovlm import pipeline
+from tangovlm import loading
 from tangovlm.errors import InputError, MethodError, ModelError, TangoError, VideoError
 from tangovlm.video import decode
 from tests.attach.tiny_models import VIDEO, Norms
@@ -34,7 +34,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def llm(folder: Path) -> pipeline.VideoLLM:
+def llm(folder: Path) -> loading.VideoLLM:
     return tangovlm.load(folder, device="cpu")
 
 
@@ -60,7 +60,7 @@ def in_words(output: torch.Tensor, prompt: int) -> str:
 
 
 @pytest.mark.parametrize("pruner", [Norms(0.25), tangovlm.Tango(retention=0.25), tangovlm.Tango.release(retention=0.1)])
-def test_ask_equals_the_steps_by_hand(llm: pipeline.VideoLLM, clip: Path, pruner: Any) -> None:
+def test_ask_equals_the_steps_by_hand(llm: loading.VideoLLM, clip: Path, pruner: Any) -> None:
     answer = tangovlm.ask(clip, QUESTION, model=llm, method=pruner, max_new_tokens=NEW)
     inputs, times = inputs_by_hand(clip)
     with tangovlm.attach(llm.model, pruner, timestamps=times) as session:
@@ -71,7 +71,7 @@ def test_ask_equals_the_steps_by_hand(llm: pipeline.VideoLLM, clip: Path, pruner
     assert (answer.segments, answer.method, answer.retention) == (video.segments, pruner.name, pruner.retention)
 
 
-def test_full_retention_is_the_stock_model(llm: pipeline.VideoLLM, clip: Path) -> None:
+def test_full_retention_is_the_stock_model(llm: loading.VideoLLM, clip: Path) -> None:
     answer = tangovlm.ask(clip, QUESTION, model=llm, retention=1.0, max_new_tokens=NEW)
     inputs, _ = inputs_by_hand(clip)
     output = llm.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
@@ -79,7 +79,7 @@ def test_full_retention_is_the_stock_model(llm: pipeline.VideoLLM, clip: Path) -
     assert answer.tokens_before == answer.tokens_after == 64
 
 
-def test_answer_as_json(llm: pipeline.VideoLLM, clip: Path) -> None:
+def test_answer_as_json(llm: loading.VideoLLM, clip: Path) -> None:
     answer = tangovlm.ask(clip, QUESTION, model=llm, retention=0.1, max_new_tokens=NEW)
     got = json.loads(json.dumps(answer.as_dict()))
     assert isinstance(answer, str)
@@ -92,7 +92,7 @@ def test_answer_as_json(llm: pipeline.VideoLLM, clip: Path) -> None:
     assert answer.video is None
 
 
-def test_frames_notes_and_record(llm: pipeline.VideoLLM, clip: Path) -> None:
+def test_frames_notes_and_record(llm: loading.VideoLLM, clip: Path) -> None:
     answer = tangovlm.ask(clip, QUESTION, model=llm, method="tango", frames=50, record=True, max_new_tokens=1)
     assert answer.frames.pixels.shape[0] == 12
     assert any("12" in note for note in answer.notes)
@@ -104,14 +104,14 @@ def test_frames_notes_and_record(llm: pipeline.VideoLLM, clip: Path) -> None:
     assert answer.video.saliency.shape == (12, 4, 4)
 
 
-def test_decoded_frames_can_be_asked_again(llm: pipeline.VideoLLM, clip: Path) -> None:
+def test_decoded_frames_can_be_asked_again(llm: loading.VideoLLM, clip: Path) -> None:
     first = tangovlm.ask(clip, QUESTION, model=llm, max_new_tokens=NEW)
     again = tangovlm.ask(first.frames, QUESTION, model=llm, max_new_tokens=NEW)
     assert again == first
     assert again.frames is first.frames
 
 
-def test_progress(llm: pipeline.VideoLLM, clip: Path) -> None:
+def test_progress(llm: loading.VideoLLM, clip: Path) -> None:
     calls: list[tuple[str, int, int]] = []
     tangovlm.ask(clip, QUESTION, model=llm, max_new_tokens=NEW, progress=lambda *call: calls.append(call))
     stages = [stage for stage, _, _ in calls]
@@ -124,11 +124,11 @@ def test_progress(llm: pipeline.VideoLLM, clip: Path) -> None:
 
 
 def test_the_embedded_model(folder: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "BUILTIN", folder)
+    monkeypatch.setattr(loading, "BUILTIN", folder)
     answer = tangovlm.ask(clip, QUESTION, max_new_tokens=1)
     assert answer.model == "tangovlm-tiny"
     assert [note for note in answer.notes if "synthetic world" in note and "--model" in note]
-    monkeypatch.setattr(pipeline, "BUILTIN", folder / "nowhere")
+    monkeypatch.setattr(loading, "BUILTIN", folder / "nowhere")
     with pytest.raises(ModelError, match="no embedded model"):
         tangovlm.load()
 
@@ -171,7 +171,7 @@ def test_low_precision_end_to_end(folder: Path, clip: Path) -> None:
     ],
 )
 def test_mistakes(
-    llm: pipeline.VideoLLM, clip: Path, changes: dict[str, Any], error: type[Exception], message: str
+    llm: loading.VideoLLM, clip: Path, changes: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     arguments: dict[str, Any] = {"video": clip, "question": QUESTION, "model": llm, "max_new_tokens": 1} | changes
     with pytest.raises(error, match=message) as caught:

@@ -12,7 +12,7 @@ import torch
 import tangovlm
 from tangovlm.errors import InputError, ModelError, TangoError
 from tangovlm.families.llava_video import time_instruction
-from tangovlm.pipeline import VideoLLM
+from tangovlm.loading import VideoLLM
 from tangovlm.video import decode
 from tests.families.test_generate import HOSTS
 from tests.pipeline.checkpoints import write_clip

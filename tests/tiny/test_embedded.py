@@ -9,7 +9,7 @@ import torch
 from tangovlm.evaluate.runner import accuracy
 from tangovlm.evaluate.runs import Run, run, unpruned
 from tangovlm.evaluate.task import cases
-from tangovlm.pipeline import VideoLLM, load
+from tangovlm.loading import VideoLLM, load
 from tangovlm.tiny.clip import seen_frames, write_clip, write_demo
 from tangovlm.tiny.export import WEIGHTS
 from tangovlm.tiny.questions import KINDS

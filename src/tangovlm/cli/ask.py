@@ -23,7 +23,8 @@ from .output import only_results, plain, show, show_json, stage_bars, talk, talk
 from .tables import figures_line, figures_rows
 
 if TYPE_CHECKING:
-    from tangovlm.pipeline import Answer, VideoLLM
+    from tangovlm.loading import VideoLLM
+    from tangovlm.pipeline import Answer
     from tangovlm.tokens import Pruner
 
 
@@ -145,14 +146,14 @@ def ask(
 def load(
     model: str | None, *, dtype: Dtype | None = None, saliency: Saliency | None = None, **options: Any
 ) -> VideoLLM:
-    """`pipeline.load` with the options as the command line has them."""
+    """`loading.load` with the options as the command line has them."""
     import torch
 
-    from tangovlm import pipeline
+    from tangovlm import loading
 
     number_format: torch.dtype | None = None if dtype is None else getattr(torch, dtype.value)
     kind = None if saliency is None else saliency.value
-    return pipeline.load(model, dtype=number_format, saliency=kind, **options)
+    return loading.load(model, dtype=number_format, saliency=kind, **options)
 
 
 def write_page(path: Path, exchanges: list[Exchange], title: str, shown: dict[str, object]) -> None:

@@ -128,7 +128,7 @@ def _run(
 ) -> tuple[list[Line], list[dict[str, Any]], Path]:
     import torch
 
-    from tangovlm import pipeline
+    from tangovlm import loading
     from tangovlm.evaluate.provenance import header
     from tangovlm.evaluate.results import ResultsFile
     from tangovlm.evaluate.runner import check, execute
@@ -140,7 +140,7 @@ def _run(
     path = output / f"{table.name}.jsonl"
     if output.exists():
         check_writable(path.with_suffix(".md"), "--output: the table")
-    llm = pipeline.load(model, device=device_name, dtype=torch.float32)
+    llm = loading.load(model, device=device_name, dtype=torch.float32)
     check(llm, table.runs)
     total = len(table.runs) * sum(len(case.asked) for case in asked)
     with ResultsFile(path, header(llm)) as results, Progress("answers", total) as progress:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from tangovlm.attach import attach_family
 from tangovlm.families.base import Family
-from tangovlm.pipeline import VideoLLM
+from tangovlm.loading import VideoLLM
 from tangovlm.tiny.evaluate import MAX_NEW_TOKENS, log_likelihood
 from tangovlm.tiny.questions import Question
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 import tangovlm
-from tangovlm.pipeline import BUILTIN, VideoLLM
+from tangovlm.loading import BUILTIN, VideoLLM
 
 from .task import NAME, VERSION, fingerprint
 

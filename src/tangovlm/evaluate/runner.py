@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from tangovlm.pipeline import VideoLLM
+from tangovlm.loading import VideoLLM
 from tangovlm.prune.identity import keep_all
 from tangovlm.tiny.questions import KINDS, Question
 from tangovlm.tokens import Selection

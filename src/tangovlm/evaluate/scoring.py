@@ -21,7 +21,7 @@ from tangovlm.attach import attach_family
 from tangovlm.errors import InputError, ModelError
 from tangovlm.families.base import Family
 from tangovlm.families.call import Prompt
-from tangovlm.pipeline import VideoLLM
+from tangovlm.loading import VideoLLM
 from tangovlm.tiny.evaluate import MAX_NEW_TOKENS
 from tangovlm.tiny.questions import Question
 from tangovlm.tokens import Selection, VideoTokens

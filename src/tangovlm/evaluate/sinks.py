@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from tangovlm.attach import attach_family
 from tangovlm.errors import InputError
 from tangovlm.families.base import Family
-from tangovlm.pipeline import VideoLLM, model_inputs
+from tangovlm.loading import VideoLLM
+from tangovlm.pipeline import model_inputs
 from tangovlm.prune.identity import keep_all
 from tangovlm.signals.sink_list import FORMAT, VERSION
 from tangovlm.signals.sinks import SINK_THRESHOLD, SinkRanks

@@ -19,7 +19,8 @@ from torch import Tensor
 from tangovlm import registry
 from tangovlm.attach import attach_family
 from tangovlm.errors import TangoError
-from tangovlm.pipeline import VideoLLM, load, model_inputs
+from tangovlm.loading import VideoLLM, load
+from tangovlm.pipeline import model_inputs
 from tangovlm.tokens import Pruner
 from tangovlm.video import Frames
 

@@ -1,0 +1,106 @@
+"""A checkpoint in, a model with all that it takes to ask it out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
+from .errors import ModelError, TangoError
+from .families import checkpoint, original
+from .families.base import Family
+from .processor import Processor
+from .video import decode
+
+BUILTIN = Path(__file__).parent / "tiny" / "weights"
+
+
+@dataclass(frozen=True, eq=False)
+class VideoLLM:
+    """A loaded model with what it takes to ask it.
+
+    Parameters
+    ----------
+    model: the stock `transformers` model, in evaluation mode.
+    tokenizer: the checkpoint's own.
+    family: the model's family, bound to it.
+    name: as it was asked for.
+    builtin: whether it is the embedded model.
+    default_frames: how many frames it is meant for.
+    config: the checkpoint's preprocessor config.
+    template: the processor's chat template, None for the tokenizer's.
+    """
+
+    model: Any
+    tokenizer: Any
+    family: Family
+    name: str
+    builtin: bool
+    default_frames: int
+    config: Mapping[str, Any]
+    template: str | None
+
+    @property
+    def processor(self) -> Processor:
+        """Text and videos into model inputs; files are decoded into `default_frames` frames."""
+        size = partial(self.family.frame_size, self.config)
+        read = partial(decode, frames=self.default_frames, size=size)
+        return Processor(self.family, self.tokenizer, self.template, self.config, read)
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    saliency: str | None = None,
+    head_weights: str | Path | None = None,
+) -> VideoLLM:
+    """Load a checkpoint: safetensors only, no remote code, SDPA attention.
+
+    Checkpoints in the format of LLaVA's authors become stock-looking models, see `tangovlm.families.original`.
+
+    Parameters
+    ----------
+    model: checkpoint directory or hub id; None for the embedded model.
+    device: None for CUDA where there is one.
+    dtype: None for float32 on the CPU and the checkpoint's own elsewhere.
+    saliency, head_weights: see `tangovlm.attach`.
+
+    Raises
+    ------
+    ModelError: a missing or incomplete checkpoint, or an unsupported architecture.
+    """
+    source = str(BUILTIN if model is None else model)
+    # What is a directory here, or looks like a path, is never asked of the hub.
+    local = model is None or Path(source).exists() or source.startswith((".", "/", "~"))
+    source = str(Path(source).expanduser()) if local else source
+    if model is None and not (BUILTIN / "config.json").is_file():
+        raise ModelError("this installation has no embedded model: name one, a checkpoint directory or a hub id")
+    name = checkpoint.architecture(source, local=local)
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    number_type = dtype or (torch.float32 if target.type == "cpu" else "auto")
+    options = {"local_files_only": local, "trust_remote_code": False, "attn_implementation": "sdpa"}
+    open_parts = original.load if name in original.ARCHITECTURES else partial(checkpoint.load, name)
+    try:
+        parts = open_parts(source, dtype=number_type, use_safetensors=True, **options)
+    except TangoError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise ModelError(
+            f"cannot load {source} ({checkpoint.first_line(error)}): fetch the checkpoint again, as safetensors"
+        ) from error
+    return VideoLLM(
+        model=parts.model.to(target).eval(),
+        tokenizer=parts.tokenizer,
+        family=parts.family(parts.model, saliency=saliency, head_weights=head_weights, config=parts.pixels),
+        name="tangovlm-tiny" if model is None else str(model),
+        builtin=model is None,
+        default_frames=int(parts.pixels.get("num_frames") or parts.family.default_frames),
+        config=parts.pixels,
+        template=parts.template,
+    )
