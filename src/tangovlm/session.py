@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .families import splice
+from .families import seen, splice
 from .families import timestamps as times
 from .families.base import Family
 from .families.call import Clip, Grid, Signals
@@ -94,6 +94,8 @@ class Session:
     def encode(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The stock features, with dropped tokens tagged."""
         clips = self.family.clips(self._told.prompt, *args, **kwargs)
+        if not clips and not self.identity and (note := self.family.overlooked(self._told.prompt)):
+            self._records.note(note)
         self._grids = [clip.grid for clip in clips]
         self._check_fit(clips)
         if self.runner is not None and any(clip.handed_on is not None for clip in clips):
@@ -124,9 +126,11 @@ class Session:
         if ids is None or not clips or self._told.continues or self.plan.before is not None:
             return
         if too_long(self.family, ids.shape[1]):
-            visual = int((ids == self.family.placeholder).sum(dim=1).max())
+            grids = [clip.grid for clip in clips]
+            # Images may have the same placeholder.
+            visual = min(int((ids == self.family.placeholder).sum(dim=1).max()), sum(map(self.family.rows, grids)))
             # Pruning inside the model begins behind layers that see everything.
-            raise refusal(self.family, ids.shape[1], visual, visual, 1.0 if self.identity else None)
+            raise refusal(self.family, ids.shape[1], visual, visual, grids, 1.0 if self.identity else None)
 
     def _tokens(self, features: Sequence[Tensor], clips: Sequence[Clip], signals: Signals) -> Iterator[VideoTokens]:
         for rows, clip, time in zip(features, clips, self._told.timestamps(clips), strict=True):
@@ -156,8 +160,7 @@ class Session:
     def _fallbacks(self, tokens: VideoTokens) -> Iterator[str]:
         if "timestamps" in self.needs and tokens.timestamps is None:
             yield NO_TIMESTAMPS
-        told = getattr(self.plan.before, "sink_tokens", None) is not None
-        if "saliency" in self.needs and tokens.sink_tokens is None and not told:
+        if tokens.sink_tokens is None and getattr(self.plan.before, "sink_tokens", ()) is None:
             yield f"no sink positions are known for a grid of {tokens.height} x {tokens.width}: none are masked"
         wanted = getattr(self.pruner, "signal", None)
         if "saliency" in self.needs and self.family.saliency is None and wanted not in (None, self.saliency):
@@ -204,7 +207,7 @@ class Session:
         self._first_forward = first
         if self.identity:
             return original(input_ids, **kwargs)
-        state = splice.seen(kwargs.get("past_key_values"))
+        state = seen.seen(kwargs.get("past_key_values"))
         if state is not None and first and kwargs.get("next_sequence_length") is not None:
             embeds = kwargs.get("inputs_embeds")
             kwargs["next_sequence_length"] = (input_ids if embeds is None else embeds).shape[1] - state.unpruned
@@ -249,7 +252,7 @@ class Session:
         # Only a prompt may ask the device for the length, not every word of a loop written by hand.
         continues = prompt and cache is not None and int(cache.get_seq_length()) > 0
         if prompt and cache is not None and not continues:
-            splice.forget(cache)
+            seen.forget(cache)
             masks.forget(cache)
         self._told = self._told.begun(input_ids, continues)
 
@@ -267,12 +270,12 @@ class Session:
 
     def position_ids(self, original: Callable[..., Any], inputs: Any, options: dict[str, Any]) -> Any:
         """The stock position ids of several rows, which are made from the unpruned length of a cache."""
-        if self.family.keeps_positions and self._is_visual(options):
+        if self.family.keeps_positions and any(options.get(name) is not None for name in self.family.visual_inputs):
             # Stock code stumbles here over placeholders that do not fit, before anything is encoded.
             names = inspect.signature(getattr(self.family.encoder, self.family.feature_method)).parameters
             taken = {name: options[name] for name in names if name in options}
             self._check_fit(self.family.clips(self._told.prompt, **taken))
-        state = splice.seen(options.get("past_key_values"))
+        state = seen.seen(options.get("past_key_values"))
         return original(inputs, options if state is None else options | {"past_key_values": _Unpruned(state.unpruned)})
 
     def before_base(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -283,20 +286,22 @@ class Session:
             self._ids = args[0] if args else kwargs.get("input_ids")
             if self._ids is None:
                 raise InputError("pruning inside the model needs input_ids, which say where the video is")
-        state = splice.seen(kwargs.get("past_key_values")) if self.family.keeps_positions else None
-        if state is None or self._may_hold_tags or kwargs.get("position_ids") is not None:
+        state = seen.seen(kwargs.get("past_key_values")) if self.family.keeps_positions else None
+        if state is None or args or kwargs.get("position_ids") is not None:
             return None
-        # Stock code would count from the length of the pruned cache.
+        # Stock code would count from the length of the pruned cache, and go by its last call, whichever that was.
         return args, kwargs | {"position_ids": self._next_positions(kwargs, state)}
 
-    def _next_positions(self, kwargs: dict[str, Any], state: splice.Seen) -> Tensor:
+    def _next_positions(self, kwargs: dict[str, Any], state: seen.Seen) -> Tensor:
         """``(3, B, Q)``: text goes on behind the highest position of the unpruned prompt."""
-        ids, mask = kwargs["input_ids"], kwargs.get("attention_mask")
-        places = torch.arange(state.unpruned, state.unpruned + ids.shape[1], device=ids.device).expand(ids.shape)
+        new, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
+        new = kwargs["inputs_embeds"][..., 0] if new is None else new
+        valid = torch.ones_like(new, dtype=torch.long)
         if isinstance(mask, Tensor) and mask.dim() == 2:
-            places = splice.positions(mask, ids.shape[1])
-        ahead: Tensor = self.family.encoder.rope_deltas.to(ids.device)
-        return (places + ahead.repeat_interleave(ids.shape[0] // ahead.shape[0], dim=0)).expand(3, -1, -1)
+            valid = mask[:, -new.shape[1] :].long()
+        state = state.for_rows(len(new))
+        assert state.following is not None
+        return (state.following + (valid.cumsum(dim=1) - 1).clamp_min(0)).expand(3, -1, -1)
 
     def before_decoder(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In front of the text model."""
@@ -322,7 +327,7 @@ class Session:
     def _spliced(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Keywords of the text model that dropped tokens change."""
         embeds, cache = kwargs["inputs_embeds"], kwargs.get("past_key_values")
-        state = splice.seen(cache)
+        state = seen.seen(cache)
         tagged = splice.find_tagged(embeds) if self._may_hold_tags and self.plan.before is not None else None
         if state is None and tagged is None:
             return {}
@@ -330,7 +335,14 @@ class Session:
         if not self.family.keeps_positions or (rows is not None and rows.dim() != 3):
             rows = None
         step = splice.advance(
-            embeds, kwargs.get("attention_mask"), past, state, tagged, original=self.original_positions, rows=rows
+            embeds,
+            kwargs.get("attention_mask"),
+            past,
+            state,
+            tagged,
+            original=self.original_positions,
+            several=self.family.keeps_positions,
+            rows=rows,
         )
         self._step, mask = step, step.mask
         length = past + step.valid.shape[1]
@@ -350,8 +362,10 @@ class Session:
         assert self.plan.before is not None
         row, share = int(step.valid.sum(dim=1).argmax()), self.plan.before.retention
         dropped = int(tagged[row].sum())
-        visual = self._told.visual_tokens(row, len(tagged)) or dropped / (1 - share)
-        return refusal(self.family, length, visual, visual - dropped, self.plan.retention / share)
+        # Each video may have lost half a token less by rounding; fewer visual tokens propose a smaller retention.
+        least = max(0.0, dropped - len(self._grids) / 2) / (1 - share)
+        visual = self._told.visual_tokens(row, len(tagged)) or least
+        return refusal(self.family, length, visual, visual - dropped, self._grids, self.plan.retention / share)
 
     def before_layer(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In front of a layer of the text model, which needs position ids for nothing but finding packed prompts."""
@@ -362,7 +376,7 @@ class Session:
         cache = kwargs.get("past_key_values")
         cache = getattr(output, "past_key_values", None) if cache is None else cache
         if self._step is not None and cache is not None:
-            splice.remember(cache, self._step.state)
+            seen.remember(cache, self._step.state)
         self._step = None
         if self.runner is not None:
             self._records.read(self.runner.end(cache))
@@ -384,7 +398,7 @@ class _Unpruned:
         return self._length
 
 
-def _length(cache: Any, state: splice.Seen | None) -> int:
+def _length(cache: Any, state: seen.Seen | None) -> int:
     if cache is None:
         return 0
     # The state knows the length without asking the device.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 import tangovlm
 from tangovlm import budget, registry
-from tangovlm.errors import ModelError
+from tangovlm.errors import InputError, ModelError
 from tangovlm.families.base import FEATURES, Family
 from tests.attach.tiny_models import state_of
 from tests.families.host import Host, Image, Norms, Row, Said, Video, Words
@@ -147,6 +148,22 @@ def test_conversation_on_one_cache(host: Host) -> None:
         assert second.sequences[number, ids.shape[1] :].tolist() == tokens
 
 
+def test_a_beginning_for_two_prompts(host: Host) -> None:
+    """A cache that is cut in front of the video goes on with another question, and with another video."""
+    claims(host, "multi-turn")
+    if family_of(host).keeps_positions:
+        pytest.skip("the stock model goes on from the positions of the last call")
+    pruner, words, other = Norms(), Words(3, 1), Words(6, 80)
+    inputs = host.inputs([(words, Video(FRAMES, 2), Words(5, 3))])
+    ids = torch.tensor([[*words.ids, *other.ids]])
+    options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
+    with tangovlm.attach(host.model, pruner), torch.no_grad():
+        cache = host.model(**inputs, use_cache=True).past_key_values
+        cache.crop(words.count - cache.get_seq_length())
+        said = host.model.generate(input_ids=ids, past_key_values=cache, **options)
+    assert said[0, ids.shape[1] :].tolist() == host.reference((words, other), pruner, NEW)[0]
+
+
 def test_decode_loop_by_hand(host: Host) -> None:
     """`model(...)` with a cache of the caller's: logits of the pruned sequence, then one token at a time."""
     claims(host, "multi-turn")
@@ -263,6 +280,24 @@ def test_two_models_at_once(name: str) -> None:
     assert [ids[0, -NEW:].tolist() for ids in said] == wanted
 
 
+@pytest.mark.parametrize("rows", [[ONE], [(Words(3, 1), Image(20), *ONE)], [BOTH, OTHER]])
+@pytest.mark.parametrize("retention", [1.0, 0.9])
+@pytest.mark.filterwarnings("ignore:neither timestamps")
+def test_the_retention_that_a_short_context_asks_for_works(
+    host: Host, rows: list[Row], retention: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if any(isinstance(part, Image) for part in rows[0]):
+        claims(host, "image beside video")
+    inputs = host.inputs(rows)
+    limit = max(host.length(row, Norms(0.5)) for row in rows) + 4
+    monkeypatch.setattr(host.model.get_decoder().config, "max_position_embeddings", limit)
+    with pytest.raises(InputError, match=f"context {limit}: give retention=") as caught:
+        generate(host, inputs, Norms(retention))
+    fits = float(re.search(r"retention=(\S+) ", str(caught.value)).group(1))
+    assert 0.2 < fits < 0.53
+    generate(host, inputs, Norms(fits))
+
+
 @pytest.mark.parametrize("frames", [1, 2, 7, 32])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_every_method_keeps_exactly_its_budget(host: Host, frames: int) -> None:
@@ -295,13 +330,19 @@ def test_what_a_family_does_not_give_is_refused_by_name(host: Host) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_pruning_inside(host: Host) -> None:
-    """FastV's cut in the middle: the first layer holds everything, the last what is left; or a refusal by name."""
+    """FastV's cut in the middle of a padded batch, with several videos where the family takes them; or a refusal."""
     pruner = tangovlm.method("fastv", retention=0.5)
     if "pruning inside" not in family_of(host).tested:
-        with pytest.raises(ModelError, match="inside the model"), tangovlm.attach(host.model, pruner):
+        message = "pruning inside the model .*: choose a method that prunes before the language model"
+        with pytest.raises(ModelError, match=message), tangovlm.attach(host.model, pruner):
             pass
         return
-    output = generate(host, host.inputs([ONE]), pruner)
-    (video,) = output.session.report.videos
-    assert video.tokens_per_layer[0] == video.tokens_before
-    assert video.tokens_per_layer[-1] < video.tokens_before
+    rows = [BOTH, OTHER]
+    inputs = host.inputs(rows)
+    output, start = generate(host, inputs, pruner), inputs["input_ids"].shape[1]
+    wanted = [host.inside(row, pruner, NEW) for row in rows]
+    torch.testing.assert_close(output.logits[0], torch.stack([first for _, first, _ in wanted]), atol=1e-4, rtol=0)
+    assert output.sequences[:, start:].tolist() == [tokens for tokens, *_ in wanted]
+    held = [layer.get_seq_length() - NEW + 1 for layer in output.past_key_values.layers]
+    assert held == [max(lengths) for lengths in zip(*(lengths for *_, lengths in wanted), strict=True)]
+    assert held[-1] < held[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -17,9 +18,9 @@ from tangovlm.families.packed import Packed
 from tangovlm.families.qwen2_5_vl import Qwen25VL
 from tangovlm.registry import family_for
 from tangovlm.tokens import Selection, VideoTokens
-from tests.families.host import Host, Norms, Video, Words
+from tests.families.host import Host, Norms, Row, Video, Words
 from tests.families.hosts.qwen2_5_vl import MERGE, Under
-from tests.families.test_generate import check
+from tests.families.test_generate import NEW, check
 
 NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 NEEDS = frozenset({"saliency", "keys", "frame_features"})
@@ -266,3 +267,88 @@ def test_grids_are_in_tokens() -> None:
     family = Qwen25VL(host.model)
     pixels = host.pixels(UNEVEN)
     assert family.grids(pixels["pixel_values_videos"], pixels["video_grid_thw"]) == [Grid(2, 3, 3), Grid(3, 2, 5)]
+
+
+# --- positions of continued caches ------------------------------------------------------------------------------------
+
+FIRST: Row = (Words(3, 1), Video(4, 2), Words(5, 3))
+SECOND: Row = (Words(2, 60), Video(4, 61), Words(4, 62))
+
+
+def steps(host: Host, cache: Any, word: int, new: int, **options: Any) -> list[int]:
+    """Words said one after another, with nothing but the cache."""
+    said = [word]
+    for _ in range(new - 1):
+        output = host.model(input_ids=torch.tensor([said[-1:]]), past_key_values=cache, **options)
+        said.append(int(output.logits[0, -1].argmax()))
+    return said
+
+
+@torch.no_grad()
+def test_generate_from_embeddings(host: Host) -> None:
+    embeds = host.model.get_input_embeddings()(torch.tensor([Words(9, 1).ids]))
+    wanted = host.model.generate(inputs_embeds=embeds, max_new_tokens=4, do_sample=False)
+    for pruner in (tangovlm.Tango(retention=1.0), Norms()):
+        with tangovlm.attach(host.model, pruner):
+            assert torch.equal(host.model.generate(inputs_embeds=embeds, max_new_tokens=4, do_sample=False), wanted)
+
+
+@torch.no_grad()
+def test_a_second_video_in_a_loop_by_hand(host: Host) -> None:
+    """Positions go on as those of the stock model do, for which the second turn is text all through."""
+    inputs = [host.inputs([row]) for row in (FIRST, SECOND)]
+    for part in inputs:
+        del part["attention_mask"]
+    seen: list[Tensor] = []
+    hook = host.model.get_decoder().rotary_emb.register_forward_pre_hook(
+        lambda _module, args, kwargs: seen.append(kwargs.get("position_ids", args[-1])), with_kwargs=True
+    )
+    for pruner in (None, Norms()):
+        with nullcontext() if pruner is None else tangovlm.attach(host.model, pruner):
+            cache = host.model(**inputs[0], use_cache=True).past_key_values
+            output = host.model(**inputs[1], past_key_values=cache)
+            host.model(input_ids=torch.tensor([[30]]), past_key_values=output.past_key_values)
+    hook.remove()
+    stock, ours = seen[1], seen[4]
+    kept = torch.isin(stock[0, 0], ours[0, 0])
+    assert kept.sum() == ours.shape[-1] < stock.shape[-1]
+    assert torch.equal(ours, stock[..., kept])
+    assert torch.equal(seen[5], seen[2])
+
+
+@torch.no_grad()
+def test_positions_of_the_caller_and_then_none(host: Host) -> None:
+    """The model has counted nothing itself, or something else."""
+    pruner, inputs = Norms(), host.inputs([FIRST])
+    positions = host.positions([host.piece(part, None) for part in FIRST])[:, None]
+    del inputs["mm_token_type_ids"], inputs["attention_mask"]
+    wanted = host.reference(FIRST, pruner, NEW)[0]
+    for stale in (None, torch.tensor([[77]])):
+        host.model.model.rope_deltas = stale
+        with tangovlm.attach(host.model, pruner):
+            output = host.model(**inputs, position_ids=positions, use_cache=True)
+            assert steps(host, output.past_key_values, int(output.logits[0, -1].argmax()), NEW) == wanted
+
+
+@torch.no_grad()
+def test_two_conversations_in_turns(host: Host) -> None:
+    pruner = Norms()
+    rows: list[Row] = [FIRST, (Words(9, 70), Video(6, 71), Words(2, 72))]
+    wanted = [host.reference(row, pruner, NEW)[0] for row in rows]
+    inputs = [host.inputs([row]) for row in rows]
+    with tangovlm.attach(host.model, pruner):
+        outputs = [host.model(**each, use_cache=True) for each in inputs]
+        said = [steps(host, each.past_key_values, int(each.logits[0, -1].argmax()), NEW) for each in outputs]
+    assert said == wanted
+
+
+@torch.no_grad()
+def test_a_cache_that_is_cut_before_the_video(host: Host) -> None:
+    """A beginning that several prompts share: the words in front of the video stay, another question comes behind."""
+    pruner, other, inputs = Norms(), Words(6, 80), host.inputs([FIRST])
+    wanted = host.reference((Words(3, 1), other), pruner, NEW)[0]
+    with tangovlm.attach(host.model, pruner):
+        cache = host.model(**inputs, use_cache=True).past_key_values
+        cache.crop(3 - cache.get_seq_length())
+        output = host.model(input_ids=torch.tensor([other.ids]), past_key_values=cache)
+        assert steps(host, cache, int(output.logits[0, -1].argmax()), NEW) == wanted

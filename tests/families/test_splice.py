@@ -80,6 +80,14 @@ def test_positions_count_valid_places() -> None:
 
 
 def test_state_is_cut_with_the_cache() -> None:
-    state = splice.Seen(torch.ones(1, 10, dtype=torch.bool), 25, False, torch.tensor([[15]]))
+    """A prompt of 3 words, 6 visual tokens of which 2 are kept, 2 words, and 3 words of an answer."""
+    tagged = torch.tensor([[False] * 3 + [True, False, True, True, False, True] + [False] * 2])
+    prompt = splice.advance(torch.randn(1, 11, 4), None, 0, None, tagged, several=True).state
+    state = splice.advance(torch.randn(1, 3, 4), None, 7, prompt, None, several=True).state
+    assert (state.mask.shape[1], state.unpruned, state.skipped.item(), state.following.item()) == (10, 14, 4, 14)
     assert state.cropped(10) is state
-    assert (state.cropped(7).mask.shape[1], state.cropped(7).unpruned) == (7, 22)
+    for length, unpruned, skipped in ((9, 13, 4), (7, 11, 4), (6, 10, 4), (5, 8, 3), (4, 5, 1), (3, 3, 0), (0, 0, 0)):
+        cut = state.cropped(length)
+        assert (cut.mask.shape[1], cut.unpruned, cut.skipped.item()) == (length, unpruned, skipped)
+        assert cut.following.item() == unpruned
+        assert cut.cropped(min(length, 3)).unpruned == min(unpruned, 3)

@@ -11,62 +11,15 @@ Shape letters: B rows of a batch, Q positions handed to the text model, M positi
 channels.
 """
 
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-
-_ATTRIBUTE = "_tangovlm_seen"
-
+from .seen import Seen, Trace, untouched
 
 POSITIONS: tuple[str, ...] = ("contiguous", "original")
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What the text model has seen so far through one cache.
-
-    Parameters
-    ----------
-    mask: ``(B, n)`` bool, which of the n positions of the cache are no padding.
-    unpruned: positions that the cache would hold without pruning.
-    padded: whether `mask` has any False (kept beside it, since asking the device costs a synchronisation).
-    skipped: ``(B, 1)`` int64, how many tokens of each row were dropped.
-    """
-
-    mask: Tensor
-    unpruned: int
-    padded: bool
-    skipped: Tensor
-
-    def cropped(self, length: int) -> "Seen":
-        """The state after the cache was cut to `length` positions (assisted generation takes back rejected tokens)."""
-        if length >= self.mask.shape[1]:
-            return self
-        return replace(self, mask=self.mask[:, :length], unpruned=self.unpruned - self.mask.shape[1] + length)
-
-
-def seen(cache: Any) -> Seen | None:
-    """The state of a cache, cut to its present length; None where nothing was pruned."""
-    state: Seen | None = getattr(cache, _ATTRIBUTE, None)
-    # A compilable cache keeps its length on the device and is never cropped: do not synchronise for it.
-    if state is None or getattr(cache, "is_compileable", False):
-        return state
-    return state.cropped(int(cache.get_seq_length()))
-
-
-def remember(cache: Any, state: Seen) -> None:
-    """Leave the state on the cache, so that every generation has its own and copies of a cache take it along."""
-    setattr(cache, _ATTRIBUTE, state)
-
-
-def forget(cache: Any) -> None:
-    """Take what was left on a cache away, for one that was emptied."""
-    if hasattr(cache, _ATTRIBUTE):
-        delattr(cache, _ATTRIBUTE)
 
 
 def tag_dropped(rows: Tensor, kept: Tensor, places: Tensor, values: Tensor) -> Tensor:
@@ -156,15 +109,8 @@ def split_mask(attention_mask: Any, past: int, embeds: Tensor, state: Seen | Non
         mask = attention_mask.to(embeds.device, torch.bool)
     new_mask = mask[:, -new:]
     if state is not None:
-        return state.mask.repeat_interleave(batch // state.mask.shape[0], dim=0), new_mask
+        return state.mask, new_mask
     return (mask if mask.shape[1] == past + new else ones)[:, :past], new_mask
-
-
-def _skipped(state: Seen | None, new_mask: Tensor) -> Tensor:
-    """`Seen.skipped` for the rows of a forward; a cache may have been repeated for more rows."""
-    if state is None:
-        return torch.zeros(new_mask.shape[0], 1, dtype=torch.long, device=new_mask.device)
-    return state.skipped.repeat_interleave(new_mask.shape[0] // state.skipped.shape[0], dim=0)
 
 
 class Advance(NamedTuple):
@@ -198,6 +144,7 @@ def advance(
     tagged: Tensor | None,
     *,
     original: bool = False,
+    several: bool = False,
     rows: Tensor | None = None,
 ) -> Advance:
     """Take the tagged rows out of the embeddings ``(B, Q, D)`` and tell the others their positions.
@@ -207,20 +154,23 @@ def advance(
     attention_mask: what the text model was handed, see `split_mask`.
     past: length of the cache.
     original: give the kept tokens the position ids that they have in the unpruned prompt, in place of ids without gaps.
-    rows: ``(P, B, Q)`` position ids of several rows, of which the kept tokens keep theirs; the first of four is the
-        place in the text, which has no gaps.
+    several: whether the model has position ids of several rows.
+    rows: ``(P, B, Q)`` such ids, of which the kept tokens keep theirs; the first of four is the place in the text,
+        which has no gaps. None for counted ones.
     """
+    state = None if state is None else state.for_rows(embeds.shape[0])
     old_mask, new_mask = split_mask(attention_mask, past, embeds, state)
-    unpruned = (past if state is None else state.unpruned) + embeds.shape[1]
-    index, skipped, kept = None, _skipped(state, new_mask), new_mask
+    known, came = state or untouched(old_mask, several), new_mask
+    index, kept, before, trace = None, new_mask, known.skipped, known.trace
+    following = _following(known, new_mask, rows)
     if tagged is not None:
-        dropped = skipped + (new_mask & tagged).long().cumsum(dim=1)
+        dropped = known.skipped + (new_mask & tagged).long().cumsum(dim=1)
         kept = new_mask & ~tagged
         index, new_mask = compact(kept)
         embeds = gather_embeds(embeds, index, new_mask)
-        before, skipped = dropped.gather(1, index), dropped[:, -1:]
-    else:
-        before = skipped
+        before = dropped.gather(1, index)
+        behind = None if following is None else following.gather(1, index)
+        trace = known.traced().then(Trace(known.unpruned + index, before, behind))
     mask = torch.cat([old_mask, new_mask], dim=1)
     counted = positions(mask, new_mask.shape[1])
     position_ids = counted + (before if original else 0) if rows is None else _kept_positions(rows, index, counted)
@@ -230,8 +180,21 @@ def advance(
         padded = False
     else:
         padded = not bool(mask.all())
-    new = Seen(mask, unpruned, padded, skipped)
+    skipped = known.skipped if tagged is None else dropped[:, -1:]
+    last = None if following is None else following[:, -1:]
+    new = Seen(mask, known.unpruned + came.shape[1], padded, skipped, last, trace)
     return Advance(embeds, position_ids, mask.long() if padded else None, new, index, new_mask, kept)
+
+
+def _following(known: Seen, new_mask: Tensor, rows: Tensor | None) -> Tensor | None:
+    """The position id behind each of the positions that came and all in front of it, ``(B, Q)``."""
+    if known.following is None:
+        return None
+    if rows is None:
+        return known.following + new_mask.long().cumsum(dim=1)
+    # The first of four rows only says where in the text a token is.
+    highest = rows.to(new_mask.device)[-3:].amax(dim=0).expand(new_mask.shape).masked_fill(~new_mask, -1)
+    return torch.maximum(highest.cummax(dim=1).values + 1, known.following)
 
 
 def _kept_positions(rows: Tensor, index: Tensor | None, counted: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from . import copies
 from . import timestamps as times
 from .base import Family
 from .call import Clip, Prompt
-from .fit import check_placeholders
+from .fit import also_images, check_placeholders
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +50,11 @@ class Told:
         InputError: see `timestamps.from_metadata`.
         """
         metadata, steps = kwargs.pop("video_metadata", None), kwargs.get("second_per_grid_ts")
+        found = None if metadata is None else times.from_metadata(metadata)
+        told = found is not None and any(seconds is not None for seconds in found)
         return replace(
             self,
-            metadata=self.metadata if metadata is None else times.from_metadata(metadata),
+            metadata=found if told else self.metadata,
             step_seconds=self.step_seconds if steps is None else [float(seconds) for seconds in steps],
         )
 
@@ -77,6 +79,9 @@ class Told:
         """
         steps = [clip.grid.frames for clip in clips]
         found: Sequence[Any] = self.given or self.metadata or self.step_seconds or [None]
+        if self.continues and len(found) > len(clips):
+            # Those of the whole conversation.
+            found = found[-len(clips) :]
         if 1 < len(found) < len(clips):
             order = copies.order(self.family, self.input_ids, [clip.grid for clip in clips], len(found))
             found = [found[number] for number in order]
@@ -97,6 +102,6 @@ class Told:
         ----------
         rows: of that batch, in which copies of a prompt stand side by side.
         """
-        if self.input_ids is None or self.continues:
+        if self.input_ids is None or self.continues or also_images(self.family):
             return None
         return int((self.input_ids[row * len(self.input_ids) // rows] == self.family.placeholder).sum())
