@@ -22,7 +22,8 @@ DEV := $(VENV)/.dev
 OLDEST := 5.17
 OLDEST_VENV := $(VENV)-$(OLDEST)
 OLDEST_CONSTRAINTS := $(OLDEST_VENV).txt
-HOST_TESTS := tests/attach tests/families tests/inllm tests/pipeline tests/cli/test_ask.py
+HOST_TESTS := tests/attach tests/families tests/inllm tests/pipeline tests/cli/test_ask.py \
+    tests/cli/test_inspect.py tests/evaluate/test_sinks.py
 
 .PHONY: help demo test test-oldest lint fmt type contracts bench dev clean
 

@@ -10,13 +10,27 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from .errors import ModelError, TangoError
+from .errors import InputError, ModelError, TangoError
 from .families import checkpoint, original
 from .families.base import Family
+from .families.inputs import whole
 from .processor import Processor
 from .video import decode
 
 BUILTIN = Path(__file__).parent / "tiny" / "weights"
+
+# What a config of wrong values meets with in transformers.
+_LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +88,7 @@ def load(
     Raises
     ------
     ModelError: a missing or incomplete checkpoint, or an unsupported architecture.
+    InputError: no such device here.
     """
     source = str(BUILTIN if model is None else model)
     # What is a directory here, or looks like a path, is never asked of the hub.
@@ -82,7 +97,7 @@ def load(
     if model is None and not (BUILTIN / "config.json").is_file():
         raise ModelError("this installation has no embedded model: name one, a checkpoint directory or a hub id")
     name = checkpoint.architecture(source, local=local)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     number_type = dtype or (torch.float32 if target.type == "cpu" else "auto")
     options = {"local_files_only": local, "trust_remote_code": False, "attn_implementation": "sdpa"}
     open_parts = original.load if name in original.ARCHITECTURES else partial(checkpoint.load, name)
@@ -90,17 +105,28 @@ def load(
         parts = open_parts(source, dtype=number_type, use_safetensors=True, **options)
     except TangoError:
         raise
-    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except _LOADING_ERRORS as error:
         raise ModelError(
             f"cannot load {source} ({checkpoint.first_line(error)}): fetch the checkpoint again, as safetensors"
         ) from error
+    frames = parts.pixels.get("num_frames")
     return VideoLLM(
         model=parts.model.to(target).eval(),
         tokenizer=parts.tokenizer,
         family=parts.family(parts.model, saliency=saliency, head_weights=head_weights, config=parts.pixels),
         name="tangovlm-tiny" if model is None else str(model),
         builtin=model is None,
-        default_frames=int(parts.pixels.get("num_frames") or parts.family.default_frames),
+        default_frames=whole("num_frames", frames) if frames else parts.family.default_frames,
         config=parts.pixels,
         template=parts.template,
     )
+
+
+def _device(name: str | torch.device) -> torch.device:
+    """A device that is there."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise InputError(f"cannot use the device {name!r} ({checkpoint.first_line(error)}): name another") from error
+    return device

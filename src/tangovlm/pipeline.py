@@ -16,7 +16,7 @@ from . import registry, sources
 from .attach import attach_family, check_method
 from .errors import InputError
 from .families.chunks import check_chunk_frames
-from .families.inputs import check_question
+from .families.inputs import check_frames, check_question
 from .families.versions import encodes_first
 from .inllm.base import Inside
 from .inllm.pair import Pair, plan
@@ -114,8 +114,12 @@ def ask(
     """
     check_question(question)
     check_chunk_frames(chunk_frames)
-    if isinstance(max_new_tokens, bool) or max_new_tokens < 1:
-        raise InputError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise InputError(f"max_new_tokens is {max_new_tokens!r}: it must be a whole number, at least 1")
+    if isinstance(video, Frames):
+        check_frames(video.pixels)
+    elif not isinstance(video, (str, Path)):
+        raise InputError(f"the video is {type(video).__name__}: give a path, or Frames from tangovlm.video.decode")
     pruner = registry.method(method, retention=retention) if isinstance(method, str) else method
     llm = model if isinstance(model, VideoLLM) else load(model)
     report = progress or (lambda _stage, _done, _total: None)

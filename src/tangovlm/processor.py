@@ -3,18 +3,22 @@
 Stock processors of videos need torchvision, and LLaVA-Video has none.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import BatchFeature
 
-from .errors import InputError, ModelError
+from .errors import InputError
+from .families import chat
 from .families.base import Family
+from .families.inputs import check_frames
+from .families.timestamps import given as given_times
+from .families.timestamps import of_frames
 from .families.written import VideoInput
 from .video import Frames
 
@@ -29,14 +33,14 @@ class Processor:
     tokenizer: the checkpoint's.
     template: the checkpoint's chat template, None for the tokenizer's.
     config: its preprocessor config.
-    read: decodes a file.
+    read: decodes a file; with `frames` into so many.
     """
 
     family: Family
     tokenizer: Any
     template: str | None
     config: Mapping[str, Any]
-    read: Callable[[str | Path], Frames]
+    read: Callable[..., Frames]
 
     def __call__(
         self,
@@ -44,7 +48,9 @@ class Processor:
         videos: Any = None,
         *,
         images: Any = None,
-        timestamps: Sequence[Tensor | Sequence[float]] | None = None,
+        timestamps: Any = None,
+        num_frames: int | None = None,
+        return_metadata: bool = False,
         return_tensors: str = "pt",
         padding: bool | str = True,
     ) -> BatchFeature:
@@ -55,28 +61,35 @@ class Processor:
         text: prompts with a video token (`video_token`) for each video.
         videos: one or a list of them: a path, decoded `Frames`, or uint8 frames ``(T, 3, H, W)`` or ``(T, H, W, 3)``.
         images: not supported.
-        timestamps: ``(T,)`` seconds of each video; None for those of the files, or one frame a second.
+        timestamps: ``(T,)`` seconds of each video, or of all; None for those of the files, or one frame a second.
+        num_frames: how many frames to take of a file; None for what the model is meant for.
+        return_metadata: also give `video_metadata`, see below.
         return_tensors, padding: as callers of stock processors give them; tensors are always made, and padded.
 
         Returns
         -------
-        What `model.generate(**inputs)` takes; `.to(device, dtype)` moves it. With times `video_metadata` is not needed:
-        hand them to `tangovlm.attach(timestamps=...)` where a method reads them.
+        What `model.generate(**inputs)` takes; `.to(device, dtype)` moves it. With `return_metadata` there is also
+        `video_metadata`, the times of the frames for `tangovlm.attach`, which a model takes within `attach` only: a
+        mapping for each video whose `frames_indices` are seconds, as `fps` is 1.
 
         Raises
         ------
-        InputError: more or fewer videos than tokens for them, or something else than frames.
+        InputError: more or fewer videos than tokens for them, something else than frames, images, or times that no
+            frames can have.
         VideoError: a file that cannot be decoded.
         """
         if images is not None or return_tensors != "pt":
             raise InputError("this processor makes torch tensors of videos: take transformers' own for anything else")
         del padding
-        prompts = [text] if isinstance(text, str) else list(text)
-        clips = [self._frames(video) for video in _listed(videos)]
-        times = _times(timestamps, clips)
-        pairs = zip(clips, times, strict=True)
+        prompts = self._prompts(text)
+        clips = [self._frames(video, num_frames) for video in _listed(videos)]
+        pairs = zip(clips, _times(timestamps, clips), strict=True)
         made = [VideoInput(self.family.pixels(clip[0], self.config), seconds) for clip, seconds in pairs]
-        return BatchFeature(self.family.fill(self.tokenizer, prompts, made))
+        inputs: dict[str, Any] = dict(self.family.fill(self.tokenizer, prompts, made))
+        if return_metadata:
+            seconds = [of_frames(video.seconds, len(clip[0])) for video, clip in zip(made, clips, strict=True)]
+            inputs["video_metadata"] = [{"fps": 1.0, "frames_indices": times.tolist()} for times in seconds]
+        return BatchFeature(inputs)
 
     def apply_chat_template(
         self,
@@ -84,7 +97,13 @@ class Processor:
         *,
         add_generation_prompt: bool = False,
         tokenize: bool = False,
-        **options: Any,
+        num_frames: int | None = None,
+        return_metadata: bool = False,
+        return_dict: bool = True,
+        return_tensors: str = "pt",
+        padding: bool | str = True,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **unknown: Any,
     ) -> Any:
         """The text of a conversation, or of several; with `tokenize` its model inputs.
 
@@ -93,31 +112,48 @@ class Processor:
         conversation: turns with a role and a content; the content is text or a list of parts such as
             ``{"type": "video", "video": "clip.mp4"}`` and ``{"type": "text", "text": "What happens?"}``.
         tokenize: read the videos that the parts name, and return model inputs.
+        num_frames, return_metadata, return_tensors, padding: see `__call__`.
+        return_dict: model inputs are always returned together.
+        chat_template_kwargs: variables of the chat template.
 
         Raises
         ------
+        InputError: see `__call__`; something else than a conversation, or another option.
         ModelError: the checkpoint has no chat template, or a broken one.
         """
-        several = bool(conversation) and isinstance(conversation[0], (list, tuple))
-        conversations = list(conversation) if several else [conversation]
-        options = {name: value for name, value in options.items() if name not in ("return_dict", "return_tensors")}
+        if unknown:
+            raise InputError(
+                f"this processor has no option {min(unknown)}: give variables of the chat template as "
+                "chat_template_kwargs, and times to a call of the processor"
+            )
+        if tokenize and not return_dict:
+            raise InputError("this processor returns all model inputs together: leave out return_dict=False")
+        found, several = chat.conversations(conversation)
+        options = {**(chat_template_kwargs or {}), "add_generation_prompt": add_generation_prompt}
         template = self.family.template(self.template)
-        try:
-            texts = [
-                self.tokenizer.apply_chat_template(
-                    turns,
-                    chat_template=template,
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                    **options,
-                )
-                for turns in conversations
-            ]
-        except (TemplateError, ValueError) as error:
-            raise ModelError(f"the checkpoint's chat template does not take this conversation ({error})") from error
-        if tokenize:
-            return self(texts, [video for turns in conversations for video in _named(turns)])
-        return texts if several else texts[0]
+        texts = [chat.render(self.tokenizer, template, turns, self.video_token, **options) for turns in found]
+        if not tokenize:
+            return texts if several else texts[0]
+        return self(
+            texts,
+            [_named(part) for turns in found for part in chat.parts(turns, "video")],
+            num_frames=num_frames,
+            return_metadata=return_metadata,
+            return_tensors=return_tensors,
+            padding=padding,
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the tokenizer, the chat template and the preprocessor config beside a model that was saved there.
+
+        `tangovlm.load(folder)` then prepares pixels and prompts as this processor does.
+        """
+        target = Path(folder)
+        self.tokenizer.save_pretrained(target)
+        if self.template is not None:
+            (target / "chat_template.jinja").write_text(self.template, encoding="utf-8")
+        config = json.dumps(dict(self.config), indent=2)
+        (target / "video_preprocessor_config.json").write_text(f"{config}\n", encoding="utf-8")
 
     @property
     def video_token(self) -> str:
@@ -134,18 +170,32 @@ class Processor:
         texts: list[str] = self.tokenizer.batch_decode(ids, **options)
         return texts
 
-    def _frames(self, video: Any) -> tuple[Tensor, Tensor | None]:
+    def _prompts(self, text: Any) -> list[str]:
+        """Prompts as a list, without images."""
+        prompts = [text] if isinstance(text, str) else list(text) if isinstance(text, (list, tuple)) else []
+        if not prompts or not all(isinstance(prompt, str) and prompt for prompt in prompts):
+            raise InputError("the text must be a prompt, or a list of prompts, that are not empty")
+        for token in self.family.reserved(self.tokenizer):
+            if any(token in prompt for prompt in prompts):
+                raise InputError(
+                    f"a prompt holds {token!r}, which stands for an image: this processor takes videos only, for "
+                    "images take transformers' own"
+                )
+        return prompts
+
+    def _frames(self, video: Any, count: int | None) -> tuple[Tensor, Tensor | None]:
         """Frames ``(T, 3, H, W)`` and their times."""
         if isinstance(video, (str, Path)):
-            video = self.read(video)
-        if isinstance(video, Frames):
-            return video.pixels, video.timestamps_s
+            video = self.read(video) if count is None else self.read(video, frames=count)
+        frames, seconds = (video.pixels, video.timestamps_s) if isinstance(video, Frames) else (video, None)
         try:
-            frames = torch.as_tensor(video)
+            frames = torch.as_tensor(frames)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"a video is a path, Frames, or uint8 frames (T, 3, H, W), not {type(video)}") from error
-        channels_last = frames.dim() == 4 and frames.shape[1] != 3 and frames.shape[-1] == 3
-        return frames.permute(0, 3, 1, 2) if channels_last else frames, None
+        if frames.dim() == 4 and frames.shape[1] != 3 and frames.shape[-1] == 3:
+            frames = frames.permute(0, 3, 1, 2)
+        check_frames(frames)
+        return frames, seconds
 
 
 def _listed(videos: Any) -> list[Any]:
@@ -154,25 +204,28 @@ def _listed(videos: Any) -> list[Any]:
     return list(videos) if isinstance(videos, (list, tuple)) else [videos]
 
 
-def _times(given: Sequence[Any] | None, clips: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor | None]:
-    if given is None:
+def _times(told: Any, clips: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor | None]:
+    """Times of each video out of what `attach` takes, or of lists in place of its tensors."""
+    if told is None:
         return [seconds for _, seconds in clips]
-    if len(given) != len(clips):
-        raise InputError(f"timestamps for {len(given)} videos, but {len(clips)} videos are given: give one each")
-    times = [torch.as_tensor(seconds, dtype=torch.float64) for seconds in given]
-    for number, (seconds, (frames, _)) in enumerate(zip(times, clips, strict=True)):
-        if seconds.shape != (len(frames),):
-            raise InputError(f"video {number} has {len(frames)} frames but {seconds.numel()} timestamps: one a frame")
-    return list(times)
+    rows = told if isinstance(told, (list, tuple)) and not any(map(_is_number, told)) else [told]
+    try:
+        times = [torch.as_tensor(row, dtype=torch.float64) for row in rows]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError("timestamps must be numbers: one tensor (T,) of seconds, or one for each video") from error
+    dealt: Sequence[Tensor] = given_times(times[0] if len(times) == 1 else times)
+    if len(dealt) not in (1, len(clips)):
+        raise InputError(f"timestamps for {len(dealt)} videos, but {len(clips)} videos are given: give one each")
+    return [*dealt] * (len(clips) // len(dealt))
 
 
-def _named(turns: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """The videos that the parts of a conversation name."""
-    parts = [part for turn in turns if not isinstance(turn["content"], str) for part in turn["content"]]
-    found = []
-    for part in (part for part in parts if part.get("type") == "video"):
-        video = next((part[name] for name in ("video", "path") if part.get(name) is not None), None)
-        if video is None:
-            raise InputError('a part of type "video" names no video: give {"type": "video", "video": PATH}')
-        found.append(video)
-    return found
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
+
+
+def _named(part: Mapping[str, Any]) -> Any:
+    """The video that a part of a conversation names."""
+    video = next((part[name] for name in ("video", "path") if part.get(name) is not None), None)
+    if video is None:
+        raise InputError('a part of type "video" names no video: give {"type": "video", "video": PATH}')
+    return video

@@ -52,6 +52,7 @@ class Recorder:
     retention: float = 0.5
     needs: frozenset[str] = frozenset({"saliency", "timestamps"})
     error: Exception | None = None
+    sink_tokens: None = None
     name: ClassVar[str] = "recorder"
 
     def __call__(self, tokens: VideoTokens) -> Selection:
@@ -361,6 +362,14 @@ def test_metadata_without_times_and_unknown_sinks_are_said_and_warned_about_once
     ]
     assert [str(warning.message) for warning in caught if warning.category is UserWarning] == list(notes)
     assert session.report.videos[0].notes == notes
+
+
+@pytest.mark.parametrize(("name", "said"), [("tango", True), ("topk", False)])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_only_a_method_that_masks_sinks_says_that_none_are_known(model: Any, name: str, said: bool) -> None:
+    with tangovlm.attach(model, tangovlm.method(name, retention=0.5)) as session:
+        model.generate(**inputs_for(model), **GREEDY)
+    assert any("no sink positions" in note for note in session.report.notes) == said
 
 
 # --- report and record ------------------------------------------------------------------------------------------------

@@ -17,7 +17,9 @@ from torch import Tensor
 from transformers import Qwen2Config
 
 from tangovlm import budget
+from tangovlm.inllm.base import Inside
 from tangovlm.tokens import Pruner, Selection, VideoTokens
+from tests.inllm.reference import Reference, greedy
 
 PAD, IMAGE, VIDEO, FIRST_WORD, VOCABULARY = 0, 1, 2, 10, 64
 
@@ -208,6 +210,27 @@ class Host(ABC):
             said.append(int(logits.argmax()))
         assert first is not None
         return said, first
+
+    @torch.no_grad()
+    def inside(self, row: Row, pruner: Inside, new: int) -> tuple[list[int], Tensor, list[int]]:
+        """As `reference`, of a method inside the text model; and what each layer held of the prompt."""
+        pieces = [self.piece(part, None) for part in row]
+        table, embeds, visual, start = self.model.get_input_embeddings().weight, [], [], 0
+        for part, piece in zip(row, pieces, strict=True):
+            ids = torch.tensor(piece.ids)
+            rows = table[ids].clone()
+            if piece.rows is not None:
+                at = torch.isin(ids, torch.tensor(self.placeholders)).nonzero()[:, 0]
+                rows[at] = piece.rows
+                visual += (start + at[self.grid_rows(piece)]).tolist() if isinstance(part, Video) else []
+            embeds.append(rows)
+            start += len(rows)
+        decoder = self.model.get_decoder()
+        cuts = {cut.layer: cut.keep for cut in pruner.cuts(len(decoder.layers))}
+        whole = torch.cat(embeds)
+        return greedy(
+            Reference(decoder, pruner.name, cuts), self.model.lm_head, table, whole, visual, new, self.positions(pieces)
+        )
 
     def length(self, row: Row, pruner: Pruner | None) -> int:
         """Tokens that the text model reads."""

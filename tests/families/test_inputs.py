@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tangovlm.errors import InputError, ModelError
+from tangovlm.families.chat import render
 from tangovlm.families.inputs import PixelSpec, chat_prompt, prepare_pixels
 
 SPEC = PixelSpec(size=(28, 28), mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2))
@@ -20,6 +21,9 @@ TEMPLATE = (
     "{% for c in m['content'] if c.type == 'text' %}{{ c.text }}{% endfor %}</u>{% endfor %}"
 )
 PLAIN = "{% for m in messages %}<u>{{ m['content'] if m['content'] is string else '' }}</u>{% endfor %}"
+
+CONCATENATED = "{% for m in messages %}{{ '<u>' + m['content'] + '</u>' }}{% endfor %}"
+PRINTED = "{% for m in messages %}<u>{{ m['content'] }}</u>{% endfor %}"
 
 
 def frames(count: int = 2, height: int = 50, width: int = 64) -> torch.Tensor:
@@ -105,9 +109,30 @@ def test_spec_from_a_config() -> None:
     wanted = PixelSpec((10, 12), (0, 0, 0), (1, 1, 1), mode="bilinear")
     assert PixelSpec.from_config(config, SPEC) == wanted
     assert PixelSpec.from_config({}, SPEC) == SPEC
-    for wrong in ({"size": {"shortest_edge": 10}}, {"size": 5}, {"resample": 1}):
-        with pytest.raises(ModelError, match="the preprocessor config has"):
-            PixelSpec.from_config(wrong, SPEC)
+    assert PixelSpec.from_config(config, SPEC, (3, 4)) == PixelSpec((3, 4), (0, 0, 0), (1, 1, 1), mode="bilinear")
+    nothing = dict.fromkeys(["size", "resample", "image_mean", "image_std", "rescale_factor"])
+    assert PixelSpec.from_config(nothing, SPEC) == SPEC
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": {"shortest_edge": 10}},
+        {"size": 5},
+        {"size": {"height": "a", "width": 4}},
+        {"size": {"height": 4, "width": -4}},
+        {"resample": 1},
+        {"resample": [3]},
+        {"image_mean": [0.5]},
+        {"image_mean": "abc"},
+        {"image_mean": [0.5, 0.5, float("nan")]},
+        {"image_std": [0.5, 0.5, 0]},
+        {"rescale_factor": "x"},
+    ],
+)
+def test_config_with_wrong_values(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="the preprocessor config has"):
+        PixelSpec.from_config(wrong, SPEC)
 
 
 @pytest.fixture
@@ -119,10 +144,34 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize(
     ("template", "wanted"),
-    [(TEMPLATE, "<u><video>why?</u>"), (PLAIN, "<u><video>\nwhy?</u>"), (None, "<video>\nwhy?\n")],
+    [
+        (TEMPLATE, "<u><video>why?</u>"),
+        (PLAIN, "<u><video>\nwhy?</u>"),
+        (CONCATENATED, "<u><video>\nwhy?</u>"),
+        (PRINTED, "<u><video>\nwhy?</u>"),
+        (None, "<video>\nwhy?\n"),
+    ],
 )
 def test_prompt(tokenizer: Any, template: str | None, wanted: str) -> None:
     assert chat_prompt(tokenizer, template, "why?", "<video>") == wanted
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{% for %}", "{{ 1 / 0 }}", "{{ 1 + 'a' }}", "{{ raise_exception('no') }}", "{{ messages[7].x }}", "hello"],
+)
+def test_templates_that_are_broken(tokenizer: Any, template: str) -> None:
+    with pytest.raises(ModelError, match="chat template does not take this conversation"):
+        chat_prompt(tokenizer, template, "why?", "<video>")
+
+
+def test_templates_for_text_get_videos_in_their_places(tokenizer: Any) -> None:
+    video, text = {"type": "video"}, {"type": "text", "text": "a"}
+    turns = [{"role": "user", "content": [text, video, video, text]}, {"role": "assistant", "content": "b"}]
+    for template in (CONCATENATED, PRINTED):
+        assert render(tokenizer, template, turns, "<video>") == "<u>a<video>\n<video>\na</u><u>b</u>"
+        # Also where there is no video to be missed.
+        assert render(tokenizer, template, [{"role": "user", "content": [text]}], "<video>") == "<u>a</u>"
 
 
 def test_template_of_the_tokenizer(tokenizer: Any) -> None:

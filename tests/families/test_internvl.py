@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig, Qwen3Config
+from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 
 import tangovlm
-from tangovlm.errors import InputError, ModelError
+from tangovlm.errors import InputError
 from tangovlm.families.call import Clip, Grid, Prompt
 from tangovlm.families.internvl import InternVL
-from tangovlm.families.tiled import GUESS
-from tests.families.host import IMAGE, Image, Norms, Video, Words, loud, qwen2, random, text_config
+from tangovlm.families.tiled import GUESS, OVERLOOKED
+from tests.families.host import IMAGE, Image, Norms, Video, Words, loud, qwen2, random
 from tests.families.hosts.internvl import PATCH, SIDE, Under
 from tests.families.prompts import ByteTokenizer
 
@@ -130,12 +130,35 @@ def test_images_beside_a_video_stay_bit_identical() -> None:
     assert session.report.notes == (GUESS.format(frames=4),)
 
 
+@pytest.mark.parametrize("pruner", [Norms(0.3), tangovlm.method("fastv", retention=0.5)])
+def test_pictures_of_which_none_is_taken_for_a_frame(pruner: Any) -> None:
+    """Images, or frames without the text of the processor: only the user knows, and is told once."""
+    host, pictures = Under(), [part for seed in range(4) for part in (Image(seed), Words(1, seed))]
+    inputs = host.inputs([(Words(3, 1), *pictures, Words(3, 6))])
+    with tangovlm.attach(host.model, pruner) as session:
+        with pytest.warns(UserWarning, match="nothing is pruned: .* timestamps= or video_metadata"):
+            host.model.generate(**inputs, max_new_tokens=1, do_sample=False)
+        host.model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    assert session.report.notes.count(OVERLOOKED) == 1
+    assert session.report.videos == ()
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_no_word_about_images_where_times_are_known_or_nothing_is_pruned() -> None:
+    host = Under()
+    inputs = host.inputs([(Words(3, 1), Image(1), Words(3, 6))])
+    for pruner, times in ((Norms(0.3), torch.arange(4.0)), (tangovlm.Tango(retention=1.0), None)):
+        with tangovlm.attach(host.model, pruner, timestamps=times) as session:
+            host.model.generate(**inputs, max_new_tokens=1, do_sample=False)
+        assert session.report.notes == ()
+
+
 def test_known_times_need_no_guess() -> None:
     host = Under()
     row = (Words(3, 1), Image(2), Video(4, 3), Words(2, 4))
-    metadata = [{"fps": 2.0, "frames_indices": [0, 4, 8, 12]}]
+    metadata, inputs = [{"fps": 2.0, "frames_indices": [0, 4, 8, 12]}], host.inputs([row])
     with tangovlm.attach(host.model, Norms(0.3)) as session:
-        host.model.generate(**host.inputs([row]), video_metadata=metadata, max_new_tokens=1)
+        host.model.generate(**inputs, video_metadata=metadata, max_new_tokens=1)
     assert session.report.notes == ()
     assert [video.tokens_before for video in session.report.videos] == [36]
 
@@ -190,22 +213,6 @@ def test_which_video_each_placeholder_is_of() -> None:
         wanted = [-1] * 9 * images + [0] * 18 + [1] * 27
         assert numbers[row][ids[row] == IMAGE].tolist() == wanted
         assert (numbers[row][ids[row] != IMAGE] == -1).all()
-
-
-# --- InternVL 3.5 -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("ignore:neither timestamps")
-def test_qwen3_text_model_before_and_inside() -> None:
-    host = Under()
-    host.model = model(Qwen3Config(**text_config(), head_dim=12))
-    row, pruner = (Words(3, 1), Video(4, 2), Words(4, 3)), Norms(0.3)
-    inputs = host.inputs([row])
-    with tangovlm.attach(host.model, pruner):
-        said = host.model.generate(**inputs, max_new_tokens=5, do_sample=False)
-    assert said[0, inputs["input_ids"].shape[1] :].tolist() == host.reference(row, pruner, 5)[0]
-    with pytest.raises(ModelError, match="Qwen3DecoderLayer, which norms its queries"):
-        tangovlm.attach(host.model, tangovlm.method("fastv", retention=0.5)).__enter__()
 
 
 # --- from a file to inputs --------------------------------------------------------------------------------------------

@@ -46,6 +46,18 @@ def test_family_of_the_model(host: Under) -> None:
     assert registry.family_for(host.model) is LlavaVideo
 
 
+def test_the_most_newlines_that_kept_tokens_can_take_along() -> None:
+    family = LlavaVideo(Under().model)
+    grid = family.grid(2)
+    for kept in range(1, grid.tokens + 1):
+        # One in every row of the grid, as long as there are rows, and then the next of every row.
+        spread = torch.arange(grid.tokens).view(-1, grid.width).T.flatten()[:kept].sort().values
+        selection = Selection(spread, torch.empty(kept, 0), torch.empty(*grid), (2,))
+        most = int(family.kept_rows(selection, grid).sum())
+        assert int(family.tokens_within(most, grid)) == kept
+        assert int(family.tokens_within(most - 1, grid)) < kept
+
+
 # --- features and signals ---------------------------------------------------------------------------------------------
 
 

@@ -118,13 +118,24 @@ def test_layouts_of_tokenizers(tmp_path: Path, layout: str) -> None:
 
 
 @pytest.mark.parametrize("video", [True, False])
-def test_what_is_saved_loads_again(tmp_path: Path, video: bool) -> None:
+def test_what_is_saved_loads_again(tmp_path: Path, clip: Path, video: bool) -> None:
     model = make(video)
     write_original(tmp_path / "original", model, video)
     llm = tangovlm.load(tmp_path / "original", device="cpu")
     llm.model.save_pretrained(tmp_path / "saved")
-    llm.tokenizer.save_pretrained(tmp_path / "saved")
+    llm.processor.save_pretrained(tmp_path / "saved")
     again = tangovlm.load(tmp_path / "saved", device="cpu")
+    assert (again.template, again.config) == (original.TEMPLATE, llm.config)
+    options: dict[str, Any] = {"retention": 1.0, "frames": 3, "max_new_tokens": 5}
+    one, other = (tangovlm.ask(clip, QUESTION, model=loaded, **options) for loaded in (llm, again))
+    assert one == other
+    if video:
+        # Which needs no file to say how its pixels are made.
+        (tmp_path / "saved" / "video_preprocessor_config.json").unlink()
+        frames = torch.full((1, 3, 384, 384), 255, dtype=torch.uint8)
+        assert torch.equal(tangovlm.load(tmp_path / "saved").family.pixels(frames, {}), torch.ones(1, 1, 3, 384, 384))
+    llm.tokenizer.save_pretrained(tmp_path / "tokenizer")
+    assert Qwen2Tokenizer.from_pretrained(tmp_path / "tokenizer").chat_template == original.TEMPLATE
     assert type(again.model) is CLASSES[video]
     assert again.model.config.video_token_index == VIDEO
     state = again.model.state_dict()

@@ -144,16 +144,19 @@ class Reference:
         normed = layer.input_layernorm(states)
         size = attention.head_dim
 
-        def heads(projection: Any) -> Tensor:
-            return projection(normed).unflatten(-1, (-1, size)).transpose(0, 1)
+        def heads(name: str) -> Tensor:
+            made = getattr(attention, f"{name}_proj")(normed).unflatten(-1, (-1, size)).transpose(0, 1)
+            if hasattr(attention, f"{name}_norm"):
+                norm = getattr(attention, f"{name}_norm")
+                made = norm.weight * made / (made.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
+            return made
 
-        query = self.rotate(heads(attention.q_proj), cos, sin)
-        keys = self.rotate(heads(attention.k_proj), cos, sin)
+        query, keys = (self.rotate(heads(name), cos, sin) for name in "qk")
         repeats = len(query) // len(keys)
         logits = query @ keys.repeat_interleave(repeats, 0).transpose(1, 2) / size**0.5
         ahead = torch.ones(len(states), len(states), dtype=torch.bool).triu(1)
         weights = logits.masked_fill(ahead, float("-inf")).softmax(-1)
-        mixed = weights @ heads(attention.v_proj).repeat_interleave(repeats, 0)
+        mixed = weights @ heads("v").repeat_interleave(repeats, 0)
         return attention.o_proj(mixed.transpose(0, 1).flatten(1)), weights, keys
 
     @torch.no_grad()

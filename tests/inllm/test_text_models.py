@@ -1,12 +1,26 @@
-"""The runner on bare text models, without a family: Qwen2 and Qwen2.5-VL, whose positions have three rows."""
+"""The runner on bare text models, without a family.
+
+Qwen2; Qwen2.5-VL, whose positions have three rows; Qwen3, which norms the queries and keys of every head.
+"""
 
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import DynamicCache, Qwen2_5_VLTextConfig, Qwen2Config, Qwen2Model, Qwen3Config, Qwen3Model
+from transformers import (
+    DynamicCache,
+    OlmoeConfig,
+    OlmoeModel,
+    Qwen2_5_VLTextConfig,
+    Qwen2Config,
+    Qwen2Model,
+    Qwen3Config,
+    Qwen3Model,
+    Qwen3VLTextConfig,
+)
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
 
 import tangovlm
 from tangovlm.errors import ModelError
@@ -36,6 +50,8 @@ def make(kind: str, attention: str = "sdpa") -> Any:
     torch.manual_seed(0)
     if kind == "qwen2":
         lm: Any = Qwen2Model(Qwen2Config(**SIZES, attn_implementation=attention))
+    elif kind == "qwen3":
+        lm = Qwen3Model(Qwen3Config(**SIZES, head_dim=16, attn_implementation=attention))
     else:
         rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 2]}
         lm = Qwen2_5_VLTextModel(Qwen2_5_VLTextConfig(**SIZES, rope_parameters=rope, attn_implementation=attention))
@@ -44,12 +60,14 @@ def make(kind: str, attention: str = "sdpa") -> Any:
             torch.nn.init.normal_(parameter, std=1.5 / parameter.shape[1] ** 0.5)
         elif name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.1)
+        elif name.endswith(("q_norm.weight", "k_norm.weight")):
+            torch.nn.init.uniform_(parameter, 0.5, 2.0)
     return lm.eval()
 
 
 def places(kind: str, before: int, grid: tuple[int, int, int], after: int) -> Tensor:
     """Position ids (N,) or (3, N) of text, a grid of visual tokens, and text."""
-    if kind == "qwen2":
+    if kind != "qwen2.5":
         return torch.arange(before + grid[0] * grid[1] * grid[2] + after)
     visual = torch.stack(torch.meshgrid(*map(torch.arange, grid), indexing="ij")).flatten(1) + before
     text = torch.arange(after) + int(visual.max()) + 1
@@ -57,7 +75,7 @@ def places(kind: str, before: int, grid: tuple[int, int, int], after: int) -> Te
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("kind", ["qwen2", "qwen2.5"])
+@pytest.mark.parametrize("kind", ["qwen2", "qwen2.5", "qwen3"])
 @pytest.mark.parametrize("name", CUTS)
 @torch.no_grad()
 def test_prompt_and_two_steps(kind: str, name: str, attention: str) -> None:
@@ -108,9 +126,11 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
 
 def test_models_that_are_refused() -> None:
     fastv = tangovlm.method("fastv")
-    normed = Qwen3Model(Qwen3Config(**SIZES, head_dim=12))
-    with pytest.raises(ModelError, match="norms its queries"):
-        Runner(normed, fastv, fastv.cuts(5))
+    deep = Qwen3VLTextModel(Qwen3VLTextConfig(**SIZES))
+    with pytest.raises(ModelError, match="no Qwen3VLTextModel, .*: choose a method .* before the language model"):
+        Runner(deep, fastv, fastv.cuts(5))
+    with pytest.raises(ModelError, match="no OlmoeDecoderLayer, which does not norm the queries of each head"):
+        Runner(OlmoeModel(OlmoeConfig(**SIZES, num_experts=2)), fastv, fastv.cuts(5))
     window = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
     with pytest.raises(ModelError, match="sliding window"):
         Runner(Qwen2Model(Qwen2Config(**SIZES, **window)), fastv, fastv.cuts(5))

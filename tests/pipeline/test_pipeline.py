@@ -1,6 +1,7 @@
 """The whole way on a real file, against the same steps taken by hand."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 import tangovlm
 from tangovlm import loading
 from tangovlm.errors import InputError, MethodError, ModelError, TangoError, VideoError
-from tangovlm.video import decode
+from tangovlm.families.head_weights import load_head_weights
+from tangovlm.video import Frames, decode
 from tests.attach.tiny_models import VIDEO, Norms
 from tests.pipeline.checkpoints import SIDE, write_checkpoint, write_clip
 
@@ -259,8 +261,58 @@ def test_small_files_that_are_damaged(tmp_path: Path, clip: Path) -> None:
         assert message in refused(tmp_path)
     (tmp_path / "config.json").write_bytes(config)
     (tmp_path / "chat_template.jinja").write_text("{% for %}")
-    with pytest.raises(ModelError, match="template is broken"):
+    with pytest.raises(ModelError, match="chat template does not take"):
         tangovlm.ask(clip, QUESTION, model=tangovlm.load(tmp_path, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer.json", '{"a": 1}', "cannot load the tokenizer"),
+        ("video_preprocessor_config.json", '{"num_frames": "x"}', "has num_frames 'x'"),
+        ("chat_template.json", '{"chat_template": {"default": "x"}}', "holds no text"),
+        ("model.safetensors.index.json", "{", "is not JSON"),
+        ("model.safetensors.index.json", "{}", "names no files of weights"),
+        ("model.safetensors.index.json", '{"weight_map": [3]}', "names no files of weights"),
+    ],
+)
+def test_values_that_are_wrong(folder: Path, tmp_path: Path, file: str, content: str, message: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "chat_template.jinja").unlink()
+    (copy / file).write_text(content)
+    if file.startswith("model"):
+        (copy / "model.safetensors").unlink()
+        with pytest.raises(ModelError, match=message):
+            load_head_weights(copy)
+    else:
+        assert message in refused(copy)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "xpu:99", 3.5])
+def test_devices_that_are_not_there(folder: Path, device: Any) -> None:
+    with pytest.raises(InputError, match="cannot use the device"):
+        tangovlm.load(folder, device=device)
+
+
+def frames(seconds: torch.Tensor) -> Frames:
+    return Frames(torch.zeros(len(seconds), 3, 8, 8, dtype=torch.uint8), seconds, fps=1.0, duration_s=2.0, notes=())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"question": None}, "the question is NoneType"),
+        ({"max_new_tokens": "a"}, "max_new_tokens is 'a'"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5"),
+        ({"video": torch.zeros(4, 3, 8, 8)}, "the video is Tensor: give a path"),
+        ({"video": frames(torch.zeros(0))}, "frames must be uint8"),
+        ({"video": frames(torch.tensor([0.0, torch.nan]))}, "hold NaN"),
+        ({"video": frames(torch.tensor([1.0, 0.5]))}, "do not increase"),
+    ],
+)
+def test_arguments_of_another_kind(llm: loading.VideoLLM, clip: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tangovlm.ask(**{"video": clip, "question": QUESTION, "model": llm, **changes})
 
 
 @pytest.mark.parametrize("retention", [0.5, 1.0])

@@ -11,6 +11,7 @@ import torch
 
 import tangovlm
 from tangovlm.errors import InputError, ModelError, TangoError
+from tangovlm.families import timestamps
 from tangovlm.families.llava_video import time_instruction
 from tangovlm.loading import VideoLLM
 from tangovlm.video import decode
@@ -40,16 +41,23 @@ def turns(video: Any, question: str = QUESTION) -> list[dict[str, Any]]:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_conversation_is_what_ask_asks(llm: VideoLLM, clip: Path) -> None:
-    seconds = decode(clip, FRAMES).timestamps_s
+    """The times of the file come along, and out as they went in."""
     question = QUESTION
     if llm.family.name == "llava-video":
         # Which `ask` says in front of the question, and a processor does not.
-        question = f"{time_instruction(seconds.tolist())}\n{QUESTION}"
-    inputs = llm.processor.apply_chat_template(turns(clip, question), add_generation_prompt=True, tokenize=True)
-    with tangovlm.attach(llm.model, tangovlm.Tango(retention=0.3), timestamps=seconds):
+        question = f"{time_instruction(decode(clip, FRAMES).timestamps_s.tolist())}\n{QUESTION}"
+    options: dict[str, Any] = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+    inputs = llm.processor.apply_chat_template(turns(clip, question), **options, return_metadata=True)
+    (seconds,) = timestamps.from_metadata(inputs["video_metadata"])
+    assert seconds is not None
+    assert torch.equal(seconds, decode(clip, FRAMES).timestamps_s)
+    with tangovlm.attach(llm.model, tangovlm.Tango(retention=0.3)) as session:
         said = llm.model.generate(**inputs, **GREEDY)[0, inputs["input_ids"].shape[1] :]
     answer = tangovlm.ask(clip, QUESTION, model=llm, retention=0.3, max_new_tokens=3)
     assert llm.processor.decode(said, skip_special_tokens=True).strip() == answer
+    assert not any("timestamps" in note for note in session.report.notes)
+    fewer = llm.processor.apply_chat_template(turns(clip), **options, num_frames=2, return_metadata=True)
+    assert len(fewer["video_metadata"][0]["frames_indices"]) == 2
 
 
 def test_a_batch_answers_as_each_by_itself(llm: VideoLLM, clip: Path) -> None:
@@ -81,7 +89,7 @@ def test_mistakes(llm: VideoLLM, clip: Path) -> None:
         processor(f"{token} w12", [clip, clip])
     with pytest.raises(InputError, match="the prompts have 1 video tokens but 0 videos are given"):
         processor(f"{token} w12")
-    with pytest.raises(InputError, match=f"video 0 has {FRAMES} frames but 2 timestamps"):
+    with pytest.raises(InputError, match=f"a video has {FRAMES} frames but 2 timestamps"):
         processor(f"{token} w12", clip, timestamps=[[0.0, 1.0]])
     with pytest.raises(InputError, match="a video is a path, Frames, or uint8 frames"):
         processor(f"{token} w12", {"no": "video"})
@@ -89,8 +97,89 @@ def test_mistakes(llm: VideoLLM, clip: Path) -> None:
         processor(text=token, images=[clip], return_tensors="pt", padding=True)
     with pytest.raises(InputError, match="names no video"):
         processor.apply_chat_template(turns(None), tokenize=True)
+    for image in processor.family.reserved(processor.tokenizer):
+        with pytest.raises(InputError, match="stands for an image: .* take transformers' own"):
+            processor(f"{token} {image}", clip)
     with pytest.raises(TangoError, match="cannot be read"):
         processor(f"{token} w12", "none.mp4")
+
+
+@pytest.fixture(scope="module")
+def processor(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("one")
+    write_checkpoint(HOSTS["llava_onevision"](), folder)
+    return tangovlm.load(folder).processor
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "a list of turns"),
+        ("w12", "a list of turns"),
+        ({"role": "user", "content": "w12"}, "a list of turns"),
+        ([{"role": "user"}], "a turn needs"),
+        ([{"role": "user", "content": None}], "a turn needs"),
+        ([{"content": "w12"}], "a turn needs"),
+        ([{"role": "user", "content": ["w12"]}], "a part of a content is of str"),
+        ([{"role": "user", "content": [{"type": "image", "image": "a.png"}]}], "'image'.* take transformers' own"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "has no text"),
+        ([{"role": "user", "content": [{"type": "video", "url": "clip.mp4"}]}], "names no video"),
+    ],
+)
+def test_conversations_that_are_none(processor: Any, given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        processor.apply_chat_template(given, tokenize=True)
+
+
+@pytest.mark.parametrize("option", [{"fps": 2}, {"return_dict": False}, {"return_tensors": "np"}])
+def test_options_that_are_refused(processor: Any, option: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="this processor"):
+        processor.apply_chat_template([{"role": "user", "content": "w12"}], tokenize=True, **option)
+
+
+@pytest.mark.parametrize("text", [[], "", None, [3], ["w12", ""]])
+def test_texts_that_are_none(processor: Any, text: Any) -> None:
+    with pytest.raises(InputError, match="the text must be a prompt"):
+        processor(text)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [[[0.0, float("nan")]], [0.0, float("inf")], [1.0, 0.5], [0.0], [None], [0.0, None], "ab", [[0.0, 1.0]] * 2, 3.0],
+)
+def test_times_that_no_frames_have(processor: Any, times: Any) -> None:
+    with pytest.raises(InputError, match="timestamps"):
+        processor(f"{processor.video_token} w12", torch.zeros(2, 3, 8, 8, dtype=torch.uint8), timestamps=times)
+
+
+def test_forms_of_times(processor: Any) -> None:
+    video = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    for times in (torch.tensor([0.5, 1.5]), [0.5, 1.5], [[0.5, 1.5]], np.array([0.5, 1.5]), [torch.tensor([0.5, 1.5])]):
+        inputs = processor(f"{processor.video_token} w12", video, timestamps=times, return_metadata=True)
+        assert inputs["video_metadata"] == [{"fps": 1.0, "frames_indices": [0.5, 1.5]}]
+
+
+def test_frames_that_are_none(processor: Any) -> None:
+    for video in (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 0, 8, dtype=torch.uint8)):
+        with pytest.raises(InputError, match="frames must be uint8"):
+            processor(f"{processor.video_token} w12", video)
+
+
+def test_a_first_token_that_the_template_writes(processor: Any) -> None:
+    """Is not put in front once more by a tokenizer that does so."""
+
+    class Beginning:
+        bos_token, pad_token_id, eos_token_id = "w60", 0, None
+
+        def __call__(self, text: str, *, add_special_tokens: bool = True) -> dict[str, list[int]]:
+            ids = processor.tokenizer(text)["input_ids"]
+            return {"input_ids": [60, *ids] if add_special_tokens else ids}
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(processor.tokenizer, name)
+
+    for text in ("w60 w12", "w12"):
+        assert processor.family.fill(Beginning(), [text], [])["input_ids"].tolist() == [[60, 12]]
 
 
 def test_a_template_that_is_broken(llm: VideoLLM) -> None:

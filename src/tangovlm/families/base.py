@@ -128,6 +128,10 @@ class Family(Written):
             start += grid.frames
         return clips
 
+    def overlooked(self, _prompt: Prompt) -> str | None:
+        """What the user should know where `clips` found no video."""
+        return None
+
     def features(self, output: Any, clips: Sequence[Clip]) -> list[Tensor]:
         """Features of each video, ``(R, D)``, in the output of `feature_method`."""
         del clips
@@ -154,6 +158,10 @@ class Family(Written):
         on_grid[selection.indices] = True
         kept[self.places(grid)] = on_grid
         return kept
+
+    def tokens_within(self, rows: float, grid: Grid) -> float:
+        """How many tokens of a grid can be kept, whichever these are, such that at most `rows` features stay."""
+        return rows - (self.rows(grid) - grid.tokens)
 
     def tagged(self, rows: Tensor, grid: Grid, selection: Selection) -> Tensor:
         """Features ``(R, D)`` of a video with a selection in them, see `splice.tag_dropped`."""

@@ -114,7 +114,25 @@ def chat_template(source: str, *, local: bool) -> str | None:
     template = read_text(source, "chat_template.jinja", local=local)
     if template is None:
         template = (read_json(source, "chat_template.json", local=local) or {}).get("chat_template")
+        if not isinstance(template, str | None):
+            raise ModelError(f"chat_template.json of {source} holds no text: fetch the checkpoint again")
     return template
+
+
+def read_tokenizer(tokenizer_class: Any, source: str, **options: Any) -> Any:
+    """The tokenizer of a checkpoint; see `from_pretrained` for the options.
+
+    Raises
+    ------
+    ModelError: its files cannot be read.
+    """
+    try:
+        return tokenizer_class.from_pretrained(source, **options)
+    except Exception as error:  # the library raises no class of its own
+        raise ModelError(
+            f"cannot load the tokenizer of {source} ({type(error).__name__}: {first_line(error)}): fetch the "
+            "checkpoint again"
+        ) from error
 
 
 def load(name: str, source: str, **options: Any) -> Parts:
@@ -133,7 +151,7 @@ def load(name: str, source: str, **options: Any) -> Parts:
 
     family, local = family_for(name), bool(options.get("local_files_only"))
     model = family.load_model(source, **options)
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+    tokenizer = read_tokenizer(AutoTokenizer, source, local_files_only=local, trust_remote_code=False)
     return Parts(family, model, tokenizer, preprocessor_config(source, local=local), chat_template(source, local=local))
 
 

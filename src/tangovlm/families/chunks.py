@@ -1,6 +1,6 @@
 """The frames of a call in chunks: how many the vision encoder sees at a time, and its outputs put together again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any
@@ -65,6 +65,29 @@ def join(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], Tensor):
         return torch.cat(list(parts))
     return None if parts[0] is None else tuple(join(entries) for entries in zip(*parts, strict=True))
+
+
+def collect(
+    make: Callable[[int, int], Any], bounds: Sequence[tuple[int, int]], options: Mapping[str, Any]
+) -> tuple[type[Any], dict[str, Any], list[Any]]:
+    """Outputs of all chunks: their class, their joined `fields` without `pooler_output`, and that of each chunk.
+
+    Parameters
+    ----------
+    make: gives the output for frames from start to stop.
+    bounds: of the chunks.
+    options: of the call.
+    """
+    parts, pooled = [], []
+    for start, stop in bounds:
+        output = make(start, stop)
+        part, kind = fields(output, options), type(output)
+        part.pop("pooler_output", None)
+        parts.append(part)
+        pooled.append(output.pooler_output)
+        # What it holds beside these must be gone before the next chunk makes the like.
+        del output
+    return kind, {name: join([part[name] for part in parts]) for name in parts[0]}, pooled
 
 
 def guarded(frames: int, frame_bytes: int, device: torch.device) -> AbstractContextManager[None]:

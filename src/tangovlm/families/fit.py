@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .base import Family
-from .call import Clip
+from .call import Clip, Grid
 from .versions import encodes_first
 
 
@@ -25,7 +25,7 @@ def check_placeholders(family: Family, input_ids: Tensor, clips: Sequence[Clip])
     ------
     InputError: other numbers of them.
     """
-    if family.placeholder in _image_tokens(family) or any(clip.handed_on is not None for clip in clips):
+    if also_images(family) or any(clip.handed_on is not None for clip in clips):
         return
     wanted = sum(family.rows(clip.grid) for clip in clips)
     found = int((input_ids == family.placeholder).sum())
@@ -44,20 +44,27 @@ def too_long(family: Family, length: int) -> bool:
     return limit is not None and length > limit
 
 
-def refusal(family: Family, length: int, visual: float, kept: float, scale: float | None = 1.0) -> InputError:
+def refusal(
+    family: Family, length: int, visual: float, kept: float, grids: Sequence[Grid], scale: float | None = 1.0
+) -> InputError:
     """The error for a prompt that is `too_long`, which proposes a retention that fits.
 
     Parameters
     ----------
     length: positions of the longest prompt, after pruning.
-    visual, kept: visual tokens of it, before and after pruning.
+    visual, kept: features of its videos, before and after pruning.
+    grids: of the call's videos.
     scale: what a method's retention is where all are kept before the model; None where it has no say there.
     """
     limit = _context(family)
     assert limit is not None
     # A hundredth of the context for the answer; thousandths downwards.
     room = limit - max(4, limit // 100) - (length - kept)
-    fits = int(1000 * scale * room / visual) / 1000 if visual and scale else 0.0
+    fits = 0.0
+    if visual and scale and grids:
+        # One video stands for all: they share the room in proportion.
+        grid = grids[0]
+        fits = int(1000 * scale * family.tokens_within(room * family.rows(grid) / visual, grid) / grid.tokens) / 1000
     advice = f"give retention={fits} (or --retention {fits})" if fits > 0 else "give fewer frames"
     if scale is None:
         advice += ", or a method that prunes before the language model"
@@ -70,6 +77,7 @@ def _context(family: Family) -> int | None:
     return limit
 
 
-def _image_tokens(family: Family) -> tuple[int | None, ...]:
+def also_images(family: Family) -> bool:
+    """Whether images have the same placeholder as videos."""
     config = family.model.config
-    return tuple(getattr(config, name, None) for name in ("image_token_index", "image_token_id"))
+    return family.placeholder in (getattr(config, name, None) for name in ("image_token_index", "image_token_id"))

@@ -1,12 +1,13 @@
 """SigLIP's pooling head read from a published checkpoint: only the tensors that are needed, from safetensors only."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import ModelError
+from .checkpoint import read_json
 
 _PREFIX = "vision_model."
 _WANTED = ("head.", "post_layernorm.")
@@ -47,12 +48,15 @@ def load_head_weights(source: str | Path) -> dict[str, Tensor]:
 
 
 def _files_of_directory(folder: Path) -> list[Path]:
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
     if single.is_file():
         return [single]
-    if not index.is_file():
+    index = read_json(str(folder), "model.safetensors.index.json", local=True)
+    if index is None:
         raise ModelError(f"{folder} has no model.safetensors: {_HINT}")
-    weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, Mapping) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ModelError(f"model.safetensors.index.json of {folder} names no files of weights: {_HINT}")
     names = {file for name, file in weight_map.items() if name.removeprefix(_PREFIX).startswith(_WANTED)}
     # Only the bare name: an index must not lead outside its folder.
     return [folder / Path(name).name for name in sorted(names)]

@@ -1,15 +1,16 @@
 """From frames and a question to model inputs, with torch and a tokenizer only (stock processors need torchvision)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError, ModelError
+from .chat import render
 
 # PIL's numbers, which preprocessor configs use.
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}
@@ -34,26 +35,68 @@ class PixelSpec:
     mode: str = "bicubic"
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], default: "PixelSpec") -> "PixelSpec":
+    def from_config(
+        cls, config: Mapping[str, Any], default: "PixelSpec", size: tuple[int, int] | None = None
+    ) -> "PixelSpec":
         """Read a video or image preprocessor config; what it does not say is taken from `default`.
+
+        Parameters
+        ----------
+        size: height and width, whatever the config says.
 
         Raises
         ------
-        ModelError: a size or a resampling that is not supported.
+        ModelError: a field that is not supported, or holds something else than it should.
         """
-        size = config.get("size", {"height": default.size[0], "width": default.size[1]})
-        if not isinstance(size, Mapping) or not {"height", "width"} <= set(size):
-            raise ModelError(f"the preprocessor config has size {size!r}: only height and width are supported")
-        resample = config.get("resample", 3)
-        if resample not in _RESAMPLE:
+        resample = _or(config.get("resample"), 3)
+        if not isinstance(resample, int) or resample not in _RESAMPLE:
             raise ModelError(f"the preprocessor config has resample {resample!r}: only 2 and 3 are supported")
+        rescale = _or(config.get("rescale_factor"), default.rescale)
         return cls(
-            size=(int(size["height"]), int(size["width"])),
-            mean=tuple(config.get("image_mean") or default.mean),
-            std=tuple(config.get("image_std") or default.std),
-            rescale=float(config.get("rescale_factor", default.rescale)),
+            size=_size(config, default) if size is None else size,
+            mean=_numbers("image_mean", config.get("image_mean"), default.mean),
+            std=_numbers("image_std", config.get("image_std"), default.std, positive=True),
+            rescale=_numbers("rescale_factor", [rescale], (rescale,), positive=True)[0],
             mode=_RESAMPLE[resample],
         )
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _size(config: Mapping[str, Any], default: PixelSpec) -> tuple[int, int]:
+    size = _or(config.get("size"), {"height": default.size[0], "width": default.size[1]})
+    if not isinstance(size, Mapping) or not {"height", "width"} <= set(size):
+        raise ModelError(f"the preprocessor config has size {size!r}: only height and width are supported")
+    return whole("height", size["height"]), whole("width", size["width"])
+
+
+def whole(name: str, value: Any) -> int:
+    """A field of a preprocessor config that counts something; `ModelError` unless it is a whole number from 1 on."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 1 or value != value // 1:
+        raise ModelError(f"the preprocessor config has {name} {value!r}: it must be a whole number from 1 on")
+    return int(value)
+
+
+def _numbers(name: str, given: Any, default: tuple[float, ...], positive: bool = False) -> tuple[float, ...]:
+    """As many finite numbers as in the default."""
+    values = given if given else default
+    fits = isinstance(values, (list, tuple)) and len(values) == len(default)
+    least = 0 if positive else -math.inf
+    # NaN is not greater than anything.
+    if not fits or not all(isinstance(value, (int, float)) and least < value < math.inf for value in values):
+        bound = " above 0" if positive else ""
+        raise ModelError(
+            f"the preprocessor config has {name} {given!r}: it must hold finite numbers{bound}, {len(default)} of them"
+        )
+    return tuple(values)
+
+
+def check_frames(frames: Tensor) -> None:
+    """Raise `InputError` unless frames are uint8 ``(T, 3, H, W)`` with something in them."""
+    if frames.dtype != torch.uint8 or frames.dim() != 4 or frames.shape[1] != 3 or frames.numel() == 0:
+        raise InputError(f"frames must be uint8 (T, 3, H, W) with T >= 1, not {frames.dtype} {tuple(frames.shape)}")
 
 
 def prepare_pixels(frames: Tensor, spec: PixelSpec) -> Tensor:
@@ -64,10 +107,9 @@ def prepare_pixels(frames: Tensor, spec: PixelSpec) -> Tensor:
 
     Raises
     ------
-    InputError: not uint8 ``(T, 3, H, W)`` with at least one frame.
+    InputError: see `check_frames`.
     """
-    if frames.dtype != torch.uint8 or frames.dim() != 4 or frames.shape[1] != 3 or frames.shape[0] == 0:
-        raise InputError(f"frames must be uint8 (T, 3, H, W) with T >= 1, not {frames.dtype} {tuple(frames.shape)}")
+    check_frames(frames)
     # Also where torch's default dtype is another: a number of Python's times bytes would be of that.
     as_float: dict[str, Any] = {"dtype": torch.float32, "device": frames.device}
     mean = torch.tensor(spec.mean, **as_float).view(3, 1, 1)
@@ -131,6 +173,8 @@ def step_times(seconds: Tensor, steps: int) -> Tensor:
 
 def check_question(question: str) -> None:
     """Raise `InputError` for a question without words, or of bytes that are no text."""
+    if not isinstance(question, str):
+        raise InputError(f"the question is {type(question).__name__}, not text: ask something about the video")
     if not question.strip():
         raise InputError("the question is empty: ask something about the video")
     try:
@@ -152,7 +196,7 @@ def chat_prompt(
     Raises
     ------
     InputError: see `check_question`; or the question holds a placeholder.
-    ModelError: a broken template.
+    ModelError: see `chat.render`.
     """
     check_question(question)
     for token in (video_token, *reserved):
@@ -160,20 +204,5 @@ def chat_prompt(
             raise InputError(f"the question holds {token!r}, which stands for visual tokens: leave it out")
     if template is None and getattr(tokenizer, "chat_template", None) is None:
         return f"{video_token}\n{question}\n"
-    parts = [{"type": "video"}, {"type": "text", "text": question}]
-    prompt = _render(tokenizer, template, parts)
-    if prompt.count(video_token) == 1:
-        return prompt
-    # A template for plain text renders a list of parts as something else, or not at all.
-    return _render(tokenizer, template, f"{video_token}\n{question}")
-
-
-def _render(tokenizer: Any, template: str | None, content: Any) -> str:
-    turn = [{"role": "user", "content": content}]
-    try:
-        rendered: str = tokenizer.apply_chat_template(
-            turn, chat_template=template, tokenize=False, add_generation_prompt=True
-        )
-    except TemplateError as error:
-        raise ModelError(f"the checkpoint's chat template is broken ({error}): fetch the checkpoint again") from error
-    return rendered
+    turn = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}
+    return render(tokenizer, template, [turn], video_token, add_generation_prompt=True)

@@ -91,14 +91,10 @@ class InternVL(Tiled):
     ) -> Any:
         """See `Family.encode_chunks`: tiles do not see each other."""
         pixels, args = (args[0], args[1:]) if args else (kwargs.pop("pixel_values"), ())
-        parts = []
-        for start, stop in bounds:
-            output = original(pixels[start:stop], *args, **kwargs)
-            parts.append(chunks.fields(output, kwargs))
-            kind = type(output)
-            # What it holds beside the part must be gone before the next chunk makes the like.
-            del output
-        return kind(**{name: chunks.join([part[name] for part in parts]) for name in parts[0]})
+        kind, joined, pooled = chunks.collect(
+            lambda start, stop: original(pixels[start:stop], *args, **kwargs), bounds, kwargs
+        )
+        return kind(**joined, pooler_output=chunks.join(pooled))
 
     def listen(self, found: Found, needs: frozenset[str], _kind: str) -> list[Any]:
         """See `Family.listen`."""
@@ -123,7 +119,7 @@ class InternVL(Tiled):
     def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
         """``(T, 3, height, width)`` float32."""
         height, width = self.tile_size
-        spec = PixelSpec.from_config({**config, "size": {"height": height, "width": width}}, _PIXELS)
+        spec = PixelSpec.from_config(config, _PIXELS, (height, width))
         return prepare_pixels(frames, spec)
 
     def video_token(self, tokenizer: Any) -> str:

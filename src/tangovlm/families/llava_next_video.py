@@ -13,9 +13,9 @@ from . import chunks
 from .attention import LayerAttention, layer_of, listen_to_output
 from .base import Family
 from .call import Clip, Found, Grid
-from .inputs import PixelSpec, prepare_pixels
+from .inputs import PixelSpec, prepare_pixels, whole
 from .tiled import like
-from .versions import pixels_name
+from .versions import bare, pixels_name, stacked
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -44,9 +44,8 @@ class LlavaNextVideo(Family):
 
     @property
     def tower(self) -> Any:
-        """The CLIP vision model, without the wrapper that older releases put around it."""
-        tower = self.encoder.vision_tower
-        tower = getattr(tower, "vision_model", tower)
+        """The CLIP vision model."""
+        tower = bare(self.encoder.vision_tower)
         if not hasattr(tower, "pre_layrnorm"):
             raise ModelError(f"the vision tower is a {type(tower).__name__}: only CLIP towers are supported")
         return tower
@@ -85,20 +84,13 @@ class LlavaNextVideo(Family):
     ) -> Any:
         """See `Family.encode_chunks`: the frames of a chunk pass for a video of their own."""
         pixels, args = (args[0], args[1:]) if args else (kwargs.pop(pixels_name(kwargs)), ())
-        parts, rows = [], []
-        for start, stop in bounds:
-            output = original(pixels.flatten(0, 1)[None, start:stop], *args, **kwargs)
-            part = chunks.fields(output, kwargs)
-            pooled, kind = part.pop("pooler_output"), type(output)
-            # What it holds beside the part must be gone before the next chunk makes the like.
-            del output
-            rows.append(pooled[0])
-            parts.append(part)
-        features = torch.cat(rows)
-        features = features.view(len(pixels), -1, *features.shape[1:])
-        joined = {name: chunks.join([part[name] for part in parts]) for name in parts[0]}
+        frames = pixels.flatten(0, 1)[None]
+        kind, joined, pooled = chunks.collect(
+            lambda start, stop: original(frames[:, start:stop], *args, **kwargs), bounds, kwargs
+        )
+        rows = torch.cat([part[0] for part in pooled])
         made = kind(**joined)
-        made.pooler_output = features if isinstance(pooled, Tensor) else tuple(features)
+        made.pooler_output = stacked(rows.view(len(pixels), -1, *rows.shape[1:]), pooled[0])
         return made
 
     def listen(self, found: Found, needs: frozenset[str], _kind: str) -> list[Any]:
@@ -121,16 +113,14 @@ class LlavaNextVideo(Family):
         size = config.get("size") or self._square
         if isinstance(size, Mapping) and "shortest_edge" not in size:
             return PixelSpec.from_config({"size": size}, PixelSpec((0, 0), _MEAN, _STD)).size
-        shortest = int(size["shortest_edge"]) if isinstance(size, Mapping) else int(size)
+        shortest = whole("size", size["shortest_edge"] if isinstance(size, Mapping) else size)
         longest = int(shortest * max(height, width) / min(height, width))
         return (shortest, longest) if height <= width else (longest, shortest)
 
     def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
         """``(1, T, 3, height, width)`` float32, the middle of the frames: CLIP takes one size only."""
         height, width = self.frame_size(config, *frames.shape[-2:])
-        spec = PixelSpec.from_config(
-            {**config, "size": {"height": height, "width": width}}, PixelSpec((height, width), _MEAN, _STD)
-        )
+        spec = PixelSpec.from_config(config, PixelSpec((0, 0), _MEAN, _STD), (height, width))
         side = self._square
         if min(height, width) < side:
             raise ModelError(

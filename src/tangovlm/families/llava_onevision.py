@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..registry import register_family
-from ..signals.saliency import PoolingHead, mean_attention, mean_keys, pool_to_grid
+from ..signals.saliency import PoolingHead, pool_to_grid
 from ..signals.sinks import sinks_for_grid
 from . import chunks
+from .attention import LayerAttention
 from .base import Family
 from .call import Found, Grid
 from .checkpoint import complete
 from .head_weights import load_head_weights
 from .inputs import PixelSpec, prepare_pixels
 from .placement import device_of, weights_of
-from .versions import pixels_name
+from .versions import bare, pixels_name
 
 _PUBLISHED_HEAD = "google/siglip-so400m-patch14-384"
 _PUBLISHED_WIDTH = 1152
-_PIXELS = PixelSpec(size=(384, 384), mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
 
 
 @register_family("LlavaOnevisionForConditionalGeneration")
@@ -47,6 +47,10 @@ class LlavaOnevision(Family):
     saliency_kinds = ("p-attn", "attn")
     in_one_piece = True
     streams = True
+    pixel_spec: ClassVar[PixelSpec] = PixelSpec(
+        size=(384, 384), mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
+    )
+    """What holds where a checkpoint does not say, as in the stock processor."""
 
     @classmethod
     def load_model(cls, source: str, **options: Any) -> Any:
@@ -57,9 +61,8 @@ class LlavaOnevision(Family):
 
     @cached_property
     def tower(self) -> Any:
-        """The SigLIP vision model, without the wrapper that older releases put around it."""
-        tower = self.encoder.vision_tower
-        tower = getattr(tower, "vision_model", tower)
+        """The SigLIP vision model."""
+        tower = bare(self.encoder.vision_tower)
         if not hasattr(tower, "post_layernorm") or not hasattr(tower.encoder.layers[-1].self_attn, "q_proj"):
             raise ModelError(f"the vision tower is a {type(tower).__name__}: only SigLIP towers are supported")
         return tower
@@ -104,20 +107,15 @@ class LlavaOnevision(Family):
     ) -> Any:
         """See `Family.encode_chunks`: the frames of a chunk pass for a video of their own."""
         pixels, args = (args[0], args[1:]) if args else (kwargs.pop(pixels_name(kwargs)), ())
-        parts, rows = [], []
-        for start, stop in bounds:
-            output = original(pixels.flatten(0, 1)[None, start:stop], *args, **kwargs)
-            part, kind = chunks.fields(output, kwargs), type(output)
-            # What it holds beside the part must be gone before the next chunk makes the like.
-            del output
-            features = part.pop("pooler_output")[0]
-            of_frames = (stop - start) * self.frame_rows
-            rows.append(features[:of_frames])
-            parts.append(part)
-        videos = torch.cat(rows).view(pixels.shape[0], -1, features.shape[-1])
+        frames = pixels.flatten(0, 1)[None]
+        kind, joined, pooled = chunks.collect(
+            lambda start, stop: original(frames[:, start:stop], *args, **kwargs), bounds, kwargs
+        )
+        counts = [(stop - start) * self.frame_rows for start, stop in bounds]
+        rows = torch.cat([part[0, :count] for part, count in zip(pooled, counts, strict=True)])
+        videos = rows.view(pixels.shape[0], -1, rows.shape[-1])
         # What stands behind a video, if anything does, is the same for all.
-        newline = features[of_frames:].expand(pixels.shape[0], -1, -1)
-        joined = {name: chunks.join([part[name] for part in parts]) for name in parts[0]}
+        newline = pooled[-1][0, counts[-1] :].expand(pixels.shape[0], -1, -1)
         return kind(**joined, pooler_output=torch.cat([videos, newline], dim=1))
 
     def sinks(self, grid: Grid) -> tuple[int, ...] | None:
@@ -131,16 +129,11 @@ class LlavaOnevision(Family):
 
     def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
         """See `Family.listen`."""
-        layer = self.tower.encoder.layers[-1].self_attn
-        query: list[Tensor] = []
-        hooks = []
+        attention = self.tower.encoder.layers[-1].self_attn
+        layer = LayerAttention(attention.q_proj, attention.k_proj, attention.num_heads, self.pool)
+        hooks = layer.listen(found, needs if kind == "attn" else needs - {"saliency"})
         if self._wants_head(needs, kind):
             hooks.append(self.tower.post_layernorm.register_forward_hook(self._on_hidden(found, needs, kind)))
-        wants_attention = "saliency" in needs and kind == "attn"
-        if wants_attention:
-            hooks.append(layer.q_proj.register_forward_hook(lambda _module, _args, output: query.append(output)))
-        if wants_attention or "keys" in needs:
-            hooks.append(layer.k_proj.register_forward_hook(self._on_key(found, needs, query)))
         return hooks
 
     @cached_property
@@ -199,19 +192,7 @@ class LlavaOnevision(Family):
             if pooled is not None:
                 found["frame_features"].append(pooled)
             if "saliency" in needs and kind == "p-attn":
-                found["saliency"].append(self._to_grid(scores))
-
-        return hook
-
-    def _on_key(self, found: Found, needs: frozenset[str], query: list[Tensor]) -> Callable[..., None]:
-        heads = self.tower.encoder.layers[-1].self_attn.num_heads
-
-        @torch.no_grad()
-        def hook(_module: nn.Module, _args: tuple[Tensor, ...], key: Tensor) -> None:
-            if query:
-                found["saliency"].append(self._to_grid(mean_attention(query.pop(), key, heads)))
-            if "keys" in needs:
-                found["keys"].append(self.pool(mean_keys(key, heads)))
+                found["saliency"].append(self.pool(scores[..., None])[..., 0])
 
         return hook
 
@@ -219,21 +200,18 @@ class LlavaOnevision(Family):
         """Values of patches ``(F, side * side, C)`` as the model pools its features: ``(F, H, W, C)``."""
         return pool_to_grid(values, self.side)
 
-    def _to_grid(self, scores: Tensor) -> Tensor:
-        return self.pool(scores[..., None])[..., 0]
-
     def frame_size(self, config: Mapping[str, Any], _height: int, _width: int) -> tuple[int, int]:
         """See `Family.frame_size`."""
-        return PixelSpec.from_config(config, _PIXELS).size
+        return PixelSpec.from_config(config, self.pixel_spec).size
 
     def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
         """``(1, T, 3, height, width)`` float32."""
-        return prepare_pixels(frames, PixelSpec.from_config(config, _PIXELS))[None]
+        return prepare_pixels(frames, PixelSpec.from_config(config, self.pixel_spec))[None]
 
     @contextmanager
     def streamed(self, frames: int, config: Mapping[str, Any], take: Callable[[int, int], Tensor]) -> Iterator[Tensor]:
         """See `Family.streamed`."""
-        spec = PixelSpec.from_config(config, _PIXELS)
+        spec = PixelSpec.from_config(config, self.pixel_spec)
         pixels = torch.empty(1, frames, 3, *spec.size, dtype=torch.float32, device=self.device)
         filled = 0
 

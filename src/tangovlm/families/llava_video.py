@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import LlavaOnevisionConfig
 from transformers.models.llava_onevision.modeling_llava_onevision import (
     LlavaOnevisionForConditionalGeneration,
@@ -14,27 +13,14 @@ from transformers.models.llava_onevision.modeling_llava_onevision import (
 from transformers.utils.generic import can_return_tuple
 
 from ..registry import register_family
+from ..signals.saliency import pool_means
 from ..tokens import Selection
 from .call import Grid
 from .checkpoint import complete
-from .inputs import check_question
+from .inputs import PixelSpec, check_question
 from .llava_onevision import LlavaOnevision
+from .timestamps import of_frames
 from .versions import encodes_first
-
-
-def pool_means(values_FPC: Tensor, side: int) -> Tensor:
-    """Means of 2 x 2 patches of a square: 27 x 27 gives 13 x 13, an odd last row and column are left out.
-
-    Parameters
-    ----------
-    values_FPC: ``(F, side * side, C)`` in raster order.
-
-    Returns
-    -------
-    ``(F, side // 2, side // 2, C)``.
-    """
-    square = values_FPC.reshape(-1, side, side, values_FPC.shape[-1]).permute(0, 3, 1, 2)
-    return functional.avg_pool2d(square, kernel_size=2).permute(0, 2, 3, 1)
 
 
 class LlavaVideoModel(LlavaOnevisionModel):  # type: ignore[misc] # transformers is not followed
@@ -48,7 +34,7 @@ class LlavaVideoModel(LlavaOnevisionModel):  # type: ignore[misc] # transformers
     def apply_pooling(self, image_features: Tensor) -> Tensor:
         """Projected patches ``(F, side * side, D)`` as rows with their newlines: ``(F, H * (W + 1), D)``."""
         vision = self.config.vision_config
-        means = pool_means(image_features, vision.image_size // vision.patch_size)
+        means = pool_means(image_features, vision.image_size // vision.patch_size, 2)
         newline = self.image_newline.to(means).expand(*means.shape[:2], 1, -1)
         return torch.cat([means, newline], dim=2).flatten(1, 2)
 
@@ -111,6 +97,8 @@ class LlavaVideo(LlavaOnevision):
     checkpoints = ("lmms-lab/LLaVA-Video-7B-Qwen2", "lmms-lab/LLaVA-Video-72B-Qwen2")
     default_frames = 64
     in_one_piece = False
+    # No stock processor to follow: as in its training.
+    pixel_spec = PixelSpec(size=(384, 384), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
     @classmethod
     def load_model(cls, source: str, **options: Any) -> Any:
@@ -144,9 +132,13 @@ class LlavaVideo(LlavaOnevision):
         rows = on_grid.view(-1, grid.width)
         return torch.cat([rows, rows.any(dim=1, keepdim=True)], dim=1).flatten()
 
+    def tokens_within(self, rows: float, grid: Grid) -> float:
+        """See `Family.tokens_within`: each may lie in a row of its own, and so keep a newline."""
+        return max(rows / 2, super().tokens_within(rows, grid))
+
     def pool(self, values: Tensor) -> Tensor:
         """See `LlavaOnevision.pool`."""
-        return pool_means(values, self.side)
+        return pool_means(values, self.side, 2)
 
     def inputs(
         self, tokenizer: Any, template: str | None, pixels: Tensor, question: str, seconds: Tensor | None = None
@@ -158,9 +150,8 @@ class LlavaVideo(LlavaOnevision):
         """
         check_question(question)
         if getattr(self.model.config, "add_time_instruction", True):
-            frames = pixels.shape[1]
-            times = range(frames) if seconds is None else seconds.tolist()
-            question = f"{time_instruction([float(time) for time in times])}\n{question}"
+            seconds = of_frames(seconds, pixels.shape[1])
+            question = f"{time_instruction(seconds.tolist())}\n{question}"
         return super().inputs(tokenizer, template, pixels, question, seconds)
 
 

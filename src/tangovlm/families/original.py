@@ -16,6 +16,8 @@ LLaVA adds; the vision tower is only named. Nothing is executed, and only safete
   checkpoint are not read, as the authors' code does not.
 * Sampling settings come from generation_config.json, without `repetition_penalty`: there it concerns the words of the
   answer only, here it would the prompt too.
+
+To save one again, write both `model.save_pretrained(folder)` and `processor.save_pretrained(folder)`.
 """
 
 import json
@@ -230,13 +232,15 @@ def load(source: str, **options: Any) -> checkpoint.Parts:
     given = checkpoint.read_json(source, "config.json", local=bool(options.get("local_files_only"))) or {}
     conversion = convert(given, source)
     config = LlavaOnevisionConfig(**conversion.fields)
-    tokenizer = Qwen2Tokenizer.from_pretrained(source, **local)
+    tokenizer = checkpoint.read_tokenizer(Qwen2Tokenizer, source, **local)
     config.image_token_index, config.video_token_index = _placeholders(tokenizer, config.text_config.vocab_size, source)
     family = family_for(conversion.architecture)
     model = family.load_model(source, config=config, key_mapping=KEY_MAPPING, **options)
     # With it `save_pretrained` would write the weights under their old names, beside the new config.
     model._weight_conversions = None
     model.generation_config.repetition_penalty = None
+    # So that it is saved with the tokenizer.
+    tokenizer.chat_template = TEMPLATE
     return checkpoint.Parts(family, model, tokenizer, conversion.pixels, TEMPLATE)
 
 

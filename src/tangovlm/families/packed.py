@@ -17,6 +17,7 @@ from . import chunks
 from .base import Family
 from .call import Found, Grid
 from .inputs import PixelSpec, patches, prepare_pixels
+from .versions import divided, in_a_row
 
 _PIXELS = PixelSpec(size=(0, 0), mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
 
@@ -135,16 +136,13 @@ class Packed(Family):
             del output
             rows += part.pop("pooler_output")
             deep = part.pop("deepstack_features", None) or []
-            layers.append([layer if isinstance(layer, Tensor) else torch.cat(list(layer)) for layer in deep])
+            layers.append([in_a_row(layer) for layer in deep])
             parts.append(part)
             start = stop
         joined = {name: chunks.join([part[name] for part in parts]) for name in parts[0]}
         if deep:
             whole = [torch.cat(layer) for layer in zip(*layers, strict=True)]
-            # Newer releases have them by video.
-            joined["deepstack_features"] = (
-                whole if isinstance(deep[0], Tensor) else [torch.split(layer, sizes) for layer in whole]
-            )
+            joined["deepstack_features"] = [divided(layer, sizes, deep[0]) for layer in whole]
         return kind(**joined, pooler_output=torch.split(torch.cat(rows), sizes))
 
     def options_of(self, _videos: list[int], options: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +180,7 @@ class Packed(Family):
     def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
         """``(1, T, 3, height, width)`` float32, in patches not before `inputs`."""
         height, width = self.frame_size(config, *frames.shape[-2:])
-        spec = PixelSpec.from_config({**config, "size": {"height": height, "width": width}}, _PIXELS)
+        spec = PixelSpec.from_config(config, _PIXELS, (height, width))
         return prepare_pixels(frames, spec)[None]
 
     def video_token(self, tokenizer: Any) -> str:

@@ -15,7 +15,8 @@ _START, _END = "<|vision_start|>", "<|vision_end|>"
 class Qwen3VL(Packed):
     """`Qwen3VLForConditionalGeneration` and its mixture of experts.
 
-    A kept token takes its own DeepStack features along, those of tokens that were merged into it are dropped.
+    A kept token takes its own DeepStack features along, those of tokens that were merged into it are dropped. Methods
+    inside the text model are refused, as its first layers are handed these features for all tokens that entered it.
     """
 
     name = "qwen3-vl"

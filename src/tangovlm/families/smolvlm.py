@@ -13,9 +13,10 @@ from ..signals.saliency import pool_means
 from . import chunks
 from .attention import LayerAttention
 from .call import Found, Grid
-from .inputs import PixelSpec, prepare_pixels
+from .inputs import PixelSpec, prepare_pixels, whole
 from .pictures import Wording
 from .tiled import Tiled
+from .versions import divided, in_a_row
 
 _MEAN = (0.5, 0.5, 0.5)
 _ONES: tuple[str, ...] = (
@@ -93,23 +94,14 @@ class SmolVLM(Tiled):
         real = _real(pixels)
         counts, tiles = real.sum(dim=1).tolist(), pixels[real]
         shown = None if mask is None else mask[real]
-        parts, rows = [], []
-        for start, stop in bounds:
-            part_mask = None if shown is None else shown[None, start:stop]
-            output = original(tiles[None, start:stop], part_mask, **kwargs)
-            part = chunks.fields(output, kwargs)
-            part.pop("pooler_output", None)
-            pooled, kind = output.pooler_output, type(output)
-            # What it holds beside the part must be gone before the next chunk makes the like.
-            del output
-            rows.append(pooled if isinstance(pooled, Tensor) else pooled[0])
-            parts.append(part)
-        made = kind(**{name: chunks.join([part[name] for part in parts]) for name in parts[0]})
-        made.pooler_output = torch.cat(rows)
-        if not isinstance(pooled, Tensor):
-            # Of each row of the batch, as newer releases have it.
-            sizes = [count * self.tile.tokens for count in counts]
-            made.pooler_output = list(torch.split(made.pooler_output, sizes))
+
+        def make(start: int, stop: int) -> Any:
+            return original(tiles[None, start:stop], None if shown is None else shown[None, start:stop], **kwargs)
+
+        kind, joined, pooled = chunks.collect(make, bounds, kwargs)
+        made = kind(**joined)
+        rows = torch.cat([in_a_row(part) for part in pooled])
+        made.pooler_output = divided(rows, [count * self.tile.tokens for count in counts], pooled[0])
         return made
 
     def listen(self, found: Found, needs: frozenset[str], _kind: str) -> list[Any]:
@@ -125,8 +117,10 @@ class SmolVLM(Tiled):
 
     def frame_size(self, config: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
         """See `Family.frame_size`: the longer side as the checkpoint has it for videos, the other one even."""
-        size = config.get("video_sampling", {}).get("video_size") or config.get("size")
-        longest = int(size.get("longest_edge", 0) if isinstance(size, Mapping) else 0) or self.tile_size[0]
+        sampling = config.get("video_sampling")
+        size = (sampling.get("video_size") if isinstance(sampling, Mapping) else None) or config.get("size")
+        given = size.get("longest_edge") if isinstance(size, Mapping) else None
+        longest = self.tile_size[0] if given is None else whole("longest_edge", given)
         # In the order of the stock processor, as the last bit may decide over a pixel.
         ratio = width / height
         return (_even(longest / ratio), longest) if width >= height else (longest, _even(longest * ratio))
@@ -135,8 +129,7 @@ class SmolVLM(Tiled):
         """``(1, T, 3, height, width)`` float32: shrunk with their aspect ratio, then made a square of a tile's size."""
         # Torch has no Lanczos filter, which checkpoints name: like the stock processor on a GPU, take the bicubic one.
         known = {name: value for name, value in config.items() if name != "resample"}
-        known["size"] = {"height": self.tile_size[0], "width": self.tile_size[1]}
-        spec = PixelSpec.from_config(known, PixelSpec(self.tile_size, _MEAN, _MEAN))
+        spec = PixelSpec.from_config(known, PixelSpec(self.tile_size, _MEAN, _MEAN), self.tile_size)
         size = self.frame_size(config, *frames.shape[-2:])
         if tuple(frames.shape[-2:]) != size:
             whole = PixelSpec(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), rescale=1.0)

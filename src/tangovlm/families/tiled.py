@@ -17,6 +17,9 @@ GUESS = (
     "neither timestamps nor video_metadata tell frames from images: {frames} pictures with like text between them are "
     "taken for a video"
 )
+OVERLOOKED = (
+    "no picture is taken for a frame of a video, so nothing is pruned: for frames give timestamps= or video_metadata"
+)
 
 
 class Tiled(Family):
@@ -97,6 +100,10 @@ class Tiled(Family):
 
     def _grid(self, frames: int) -> Grid:
         return self.tile._replace(frames=frames)
+
+    def overlooked(self, _prompt: Prompt) -> str | None:
+        """See `Family.overlooked`: times may be given once for calls with and without a video."""
+        return None if _prompt.frames and _prompt.input_ids is not None else OVERLOOKED
 
     def features(self, output: Any, clips: Sequence[Clip]) -> list[Tensor]:
         """See `Family.features`."""

@@ -43,7 +43,7 @@ def given(timestamps: Any) -> list[Tensor]:
     ------
     InputError: anything else.
     """
-    if isinstance(timestamps, Tensor):
+    if isinstance(timestamps, Tensor) and timestamps.dim() in (1, 2):
         return [timestamps] if timestamps.dim() == 1 else list(timestamps)
     if isinstance(timestamps, Sequence) and len(timestamps) > 0 and not isinstance(timestamps, str):
         if all(isinstance(item, (int, float)) for item in timestamps):
@@ -51,6 +51,24 @@ def given(timestamps: Any) -> list[Tensor]:
         if all(isinstance(item, Tensor) and item.dim() == 1 for item in timestamps):
             return list(timestamps)
     raise InputError("timestamps must be one tensor (T,) of seconds, or a list with one such tensor a video")
+
+
+def of_frames(seconds: Tensor | None, frames: int) -> Tensor:
+    """Times ``(T,)`` of a video's frames for its prompt; None for one a second.
+
+    Raises
+    ------
+    InputError: not one finite number a frame, or times that decrease.
+    """
+    if seconds is None:
+        return torch.arange(frames, dtype=torch.float64)
+    if seconds.shape != (frames,):
+        raise InputError(f"a video has {frames} frames but {seconds.numel()} timestamps: give one a frame")
+    if not bool(seconds.isfinite().all()):
+        raise InputError("the timestamps of a video hold NaN or infinity: give seconds")
+    if bool((seconds[1:] < seconds[:-1]).any()):
+        raise InputError("the timestamps of a video do not increase: sort the frames by time")
+    return seconds
 
 
 def assign(times: Sequence[Tensor | None], steps: Sequence[int], frames_per_step: int = 1) -> list[Tensor | None]:

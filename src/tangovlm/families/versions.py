@@ -1,8 +1,11 @@
 """What differs between the releases of transformers that are supported, 5.17 to 5.23."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 
 def pixels_name(kwargs: Mapping[str, Any]) -> str:
@@ -36,3 +39,23 @@ def pooled(output: Any) -> Any:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     return BaseModelOutputWithPooling(**output, pooler_output=output.pooler_output)
+
+
+def bare(tower: Any) -> Any:
+    """A SigLIP or CLIP vision model, without the wrapper that 5.17 puts around it."""
+    return getattr(tower, "vision_model", tower)
+
+
+def in_a_row(features: Any) -> Tensor:
+    """Features ``(R, ...)`` of a call, which releases give as that or as one tensor for each video or row."""
+    return features if isinstance(features, Tensor) else torch.cat(list(features))
+
+
+def divided(rows: Tensor, sizes: Sequence[int], like: Any) -> Any:
+    """Undoes `in_a_row`, in the form of `like`: rows ``(R, ...)`` of all videos, or as many as its size for each."""
+    return rows if isinstance(like, Tensor) else type(like)(torch.split(rows, list(sizes)))
+
+
+def stacked(videos: Tensor, like: Any) -> Any:
+    """Features of equally long videos ``(V, ...)`` in the form of `like`: in one tensor, or one for each video."""
+    return videos if isinstance(like, Tensor) else type(like)(videos)

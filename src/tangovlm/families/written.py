@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .inputs import chat_prompt
+from .timestamps import of_frames
 
 
 class VideoInput(NamedTuple):
@@ -112,7 +113,8 @@ class Written(ABC):
 
         Raises
         ------
-        InputError: more or fewer videos than tokens for them, or videos that do not go into one batch.
+        InputError: more or fewer videos than tokens for them, videos that do not go into one batch, or times that no
+            frames can have.
         """
         asked = [prompt.split(self.mark(tokenizer, prompt)) for prompt in prompts]
         count = sum(len(parts) - 1 for parts in asked)
@@ -122,11 +124,11 @@ class Written(ABC):
         texts, found = [], []
         for first, *rest in asked:
             own = [next(waiting) for _ in rest]
-            told = [(video.pixels, _seconds(video)) for video in own]
+            told = [(video.pixels, of_frames(video.seconds, video.pixels.shape[-4])) for video in own]
             pieces = (self.written(tokenizer, *video) + text for video, text in zip(told, rest, strict=True))
             texts.append(first + "".join(pieces))
             found.append([self.arguments(*video) for video in told])
-        ids, mask = _padded([tokenizer(text)["input_ids"] for text in texts], _pad_token(tokenizer))
+        ids, mask = _padded([_ids(tokenizer, text) for text in texts], _pad_token(tokenizer))
         try:
             media = self.collate(found)
         except RuntimeError as error:
@@ -149,9 +151,12 @@ class Written(ABC):
         return self.fill(tokenizer, [prompt], [VideoInput(pixels, seconds)])
 
 
-def _seconds(video: VideoInput) -> Tensor:
-    frames = video.pixels.shape[-4]
-    return torch.arange(frames, dtype=torch.float64) if video.seconds is None else video.seconds
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of a prompt, which may begin with the first special token already, as templates write it."""
+    first = getattr(tokenizer, "bos_token", None)
+    begun = isinstance(first, str) and first != "" and text.startswith(first)
+    ids: list[int] = tokenizer(text, **({"add_special_tokens": False} if begun else {}))["input_ids"]
+    return ids
 
 
 def _pad_token(tokenizer: Any) -> int:
@@ -162,6 +167,6 @@ def _pad_token(tokenizer: Any) -> int:
 def _padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     """Rows as ``(B, Q)`` int64, padded on the left, and the mask of what is no padding."""
     longest = max(map(len, rows))
-    ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows])
+    ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows], dtype=torch.int64)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
     return ids, mask

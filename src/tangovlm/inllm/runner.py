@@ -33,7 +33,7 @@ class _Pass:
     now: what the groups reached so far hold.
     overrides: keywords of the layers of the present group.
     tables: rotary tables ``(..., B, q, d)`` of the present group.
-    queries, keys: outputs of the projections of the layer that is looked at.
+    queries, keys: of the layer that is looked at, before their rotation.
     counts: of each prompt, visual tokens of its videos in each group.
     """
 
@@ -55,13 +55,13 @@ class Runner:
 
     Parameters
     ----------
-    decoder: a stock Qwen2 or Qwen2.5-VL text model, or one built like them.
+    decoder: a stock Qwen2, Qwen2.5-VL or Qwen3 text model, or one built like them.
     method: what prunes.
     cuts: where, see `Inside.cuts`; at least one.
 
     Raises
     ------
-    ModelError: layers of another build, or with a sliding window.
+    ModelError: layers of another build, or with a sliding window, or that have visual features added to them.
     """
 
     def __init__(self, decoder: Any, method: Inside, cuts: Sequence[Cut]) -> None:
@@ -71,6 +71,8 @@ class Runner:
         self._cuts = {cut.layer: cut for cut in cuts}
         self._groups = {layer: number for number, layer in enumerate(self._cuts, start=1)}
         self._pass: _Pass | None = None
+        if hasattr(decoder, "_deepstack_process"):
+            raise _refusal(f"knows no {type(decoder).__name__}, whose first layers get features of the tower too")
         for layer in self._layers:
             _check(layer)
 
@@ -86,8 +88,8 @@ class Runner:
             for cut in self._cuts:
                 attention = self._layers[cut - 1].self_attn
                 hooks += [
-                    attention.q_proj.register_forward_hook(self._keep("queries")),
-                    attention.k_proj.register_forward_hook(self._keep("keys")),
+                    _last(attention, "q").register_forward_hook(self._keep("queries")),
+                    _last(attention, "k").register_forward_hook(self._keep("keys")),
                 ]
         return hooks
 
@@ -244,18 +246,18 @@ class Runner:
         assert run.tables is not None
         cos, sin = (table[place][row.index] for table in run.tables)
 
-        def heads(projected: Tensor) -> Tensor:
-            return projected.view(*projected.shape[:-1], -1, attention.head_dim).transpose(0, 1).to(states.device)
+        def heads(made: Tensor) -> Tensor:
+            return made.reshape(len(made), -1, attention.head_dim).transpose(0, 1).to(states.device)
 
         def query(places: Tensor) -> Tensor:
             if own:
-                return heads(attention.q_proj(layer.input_layernorm(states[places])))
+                return heads(_made(attention, "q", layer.input_layernorm(states[places])))
             assert run.queries is not None
             return heads(run.queries[place, row.index[places]])
 
         def key() -> Tensor:
             if own:
-                return heads(attention.k_proj(layer.input_layernorm(states)))
+                return heads(_made(attention, "k", layer.input_layernorm(states)))
             assert run.keys is not None
             return heads(run.keys[place, row.index])
 
@@ -285,15 +287,33 @@ def _gathered(tables: tuple[Tensor, Tensor], index: Tensor) -> tuple[Tensor, Ten
     return cos, sin
 
 
+def _made(attention: Any, which: str, states: Tensor) -> Tensor:
+    """Queries ("q") or keys ("k") of states ``(n, D)`` before their rotation, in heads where these are normed."""
+    projected: Tensor = getattr(attention, f"{which}_proj")(states)
+    norm = getattr(attention, f"{which}_norm", None)
+    return projected if norm is None else norm(projected.view(len(states), -1, attention.head_dim))
+
+
+def _last(attention: Any, which: str) -> nn.Module:
+    """The module whose output is what `_made` returns."""
+    norm: nn.Module | None = getattr(attention, f"{which}_norm", None)
+    return getattr(attention, f"{which}_proj") if norm is None else norm
+
+
+def _refusal(why: str) -> ModelError:
+    return ModelError(f"pruning inside the model {why}: choose a method that prunes before the language model")
+
+
 def _check(layer: Any) -> None:
-    attention = getattr(layer, "self_attn", None)
+    attention: Any = getattr(layer, "self_attn", None)
     parts = ("q_proj", "k_proj", "head_dim", "scaling")
     if not hasattr(layer, "input_layernorm") or not all(hasattr(attention, part) for part in parts):
-        raise ModelError(f"pruning inside the model needs layers built like Qwen2's, not {type(layer).__name__}")
-    if hasattr(attention, "q_norm"):
-        raise ModelError(f"pruning inside the model knows no {type(layer).__name__}, which norms its queries")
+        raise _refusal(f"needs layers built like Qwen2's, not {type(layer).__name__}")
+    weight = getattr(getattr(attention, "q_norm", None), "weight", None)
+    if hasattr(attention, "q_norm") and (weight is None or weight.numel() != attention.head_dim):
+        raise _refusal(f"knows no {type(layer).__name__}, which does not norm the queries of each head by themselves")
     rope = getattr(getattr(attention, "config", None), "rope_parameters", None) or {}
     if hasattr(layer, "post_self_attn_layernorm") or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ModelError(f"pruning inside the model knows no {type(layer).__name__}, which rotates other channels")
+        raise _refusal(f"knows no {type(layer).__name__}, which rotates other channels")
     if getattr(attention, "sliding_window", None) is not None:
-        raise ModelError("pruning inside the model needs layers that see everything, not a sliding window")
+        raise _refusal("needs layers that see everything, not a sliding window")

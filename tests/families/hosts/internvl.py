@@ -25,10 +25,14 @@ class Under(Host):
             layer_scale_init_value=1.0, image_size=(PATCH * SIDE,) * 2, patch_size=(PATCH,) * 2, attention_bias=True,
         )  # fmt: skip
         config = InternVLConfig(
-            vision_config=vision, text_config=qwen2(layers), image_token_id=IMAGE, image_seq_length=9,
+            vision_config=vision, text_config=self.language(layers), image_token_id=IMAGE, image_seq_length=9,
             tie_word_embeddings=False, attn_implementation=attention,
         )  # fmt: skip
         return InternVLForConditionalGeneration(config)
+
+    def language(self, layers: int) -> Any:
+        """Config of the text model."""
+        return qwen2(layers)
 
     def tiles(self, part: Video | Image) -> torch.Tensor:
         count = part.frames if isinstance(part, Video) else 1
