@@ -69,8 +69,8 @@ def attach(
     record: keep what pictures need in `Session.videos`.
     positions: "contiguous" gives the shorter sequence position ids without gaps, as the authors' code does for LLaVA;
         "original" leaves every kept token the position id that it has in the unpruned prompt. None: contiguous, but
-        original for models with M-RoPE, which take nothing else. Where ids are counted, `position_ids` of a caller's own
-        are replaced by them.
+        original for models with M-RoPE, which take nothing else. Where ids are counted, they take the place of a
+        caller's own `position_ids`.
     chunk_frames: the most frames that the vision encoder is given at a time, which bounds its working memory; None for
         what takes about 512 MiB on the CPU, or a sixteenth of a CUDA device (of its size, not of what is free, so that
         results do not depend on that), and for all at once where nothing is pruned before the language model. Features
