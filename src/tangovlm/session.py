@@ -276,7 +276,9 @@ class Session:
             taken = {name: options[name] for name in names if name in options}
             self._check_fit(self.family.clips(self._told.prompt, **taken))
         state = seen.seen(options.get("past_key_values"))
-        return original(inputs, options if state is None else options | {"past_key_values": _Unpruned(state.unpruned)})
+        return original(
+            inputs, options if state is None else options | {"past_key_values": seen.Unpruned(state.unpruned)}
+        )
 
     def before_base(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In front of the model without its head: only a forward that is handed visual features can hold tags."""
@@ -289,19 +291,13 @@ class Session:
         state = seen.seen(kwargs.get("past_key_values")) if self.family.keeps_positions else None
         if state is None or args or kwargs.get("position_ids") is not None:
             return None
-        # Stock code would count from the length of the pruned cache, and go by its last call, whichever that was.
-        return args, kwargs | {"position_ids": self._next_positions(kwargs, state)}
-
-    def _next_positions(self, kwargs: dict[str, Any], state: seen.Seen) -> Tensor:
-        """``(3, B, Q)``: text goes on behind the highest position of the unpruned prompt."""
         new, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         new = kwargs["inputs_embeds"][..., 0] if new is None else new
-        valid = torch.ones_like(new, dtype=torch.long)
+        valid = torch.ones_like(new, dtype=torch.bool)
         if isinstance(mask, Tensor) and mask.dim() == 2:
-            valid = mask[:, -new.shape[1] :].long()
-        state = state.for_rows(len(new))
-        assert state.following is not None
-        return (state.following + (valid.cumsum(dim=1) - 1).clamp_min(0)).expand(3, -1, -1)
+            valid = mask[:, -new.shape[1] :]
+        # Stock code would count from the length of the pruned cache, and go by its last call, whichever that was.
+        return args, kwargs | {"position_ids": state.next_positions(valid)}
 
     def before_decoder(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In front of the text model."""
@@ -386,16 +382,6 @@ def _ids(args: tuple[Any, ...], kwargs: dict[str, Any], first: str) -> Any:
     """The token ids of a call whose first argument has the name `first`."""
     found = args[0] if args else kwargs.get(first)
     return kwargs.get("input_ids") if found is None else found
-
-
-class _Unpruned:
-    """Passes for a cache of another length."""
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-
-    def get_seq_length(self) -> int:
-        return self._length
 
 
 def _length(cache: Any, state: seen.Seen | None) -> int:

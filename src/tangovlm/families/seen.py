@@ -97,12 +97,34 @@ class Seen:
         mask, skipped = repeated(self.mask), repeated(self.skipped)
         return replace(self, mask=mask, skipped=skipped, following=following, trace=trace)
 
+    def next_positions(self, valid: Tensor) -> Tensor:
+        """Position ids of several rows, ``(3, B, Q)``, of text that comes next, for a model that has such.
+
+        Parameters
+        ----------
+        valid: ``(B, Q)``, which of its tokens are no padding; there may be copies of every row.
+        """
+        following = self.for_rows(len(valid)).following
+        assert following is not None
+        return (following + (valid.long().cumsum(dim=1) - 1).clamp_min(0)).expand(3, -1, -1)
+
     def traced(self) -> Trace:
         """The trace of all n positions: those behind the last pruned forward were all kept."""
         tail = self.mask.shape[1] - self.trace.places.shape[1]
         steps = torch.arange(tail, device=self.mask.device).expand(self.mask.shape[0], -1)
         following = None if self.following is None else self.following - tail + 1 + steps
         return self.trace.then(Trace(self.unpruned - tail + steps, self.skipped.expand(-1, tail), following))
+
+
+@dataclass(frozen=True)
+class Unpruned:
+    """Passes for a cache of another length where stock code asks for nothing else."""
+
+    length: int
+
+    def get_seq_length(self) -> int:
+        """The length."""
+        return self.length
 
 
 def seen(cache: Any) -> Seen | None:
