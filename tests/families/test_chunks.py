@@ -68,11 +68,11 @@ def test_chunks_give_what_one_call_gives(
     assert tower_calls == calls
     wanted = model.model.get_video_features(make_videos(model, 2, FRAMES), return_dict=True)
     _, undivided = encoded(model, 10, saliency)
-    # The oldest release adds the newline behind the features.
+    # The oldest release adds the newline later.
     assert got.pooler_output.shape == (2, FRAMES * 9 + (0 if OLDEST else 1), 48)
     for name in ("pooler_output", "last_hidden_state"):
         torch.testing.assert_close(got[name], wanted[name], atol=1e-5, rtol=1e-5)
-    assert torch.equal(got.pooler_output[:, -1], wanted.pooler_output[:, -1])
+    assert OLDEST or torch.equal(got.pooler_output[:, -1], wanted.pooler_output[:, -1])
     for name in NEEDS:
         torch.testing.assert_close(getattr(signals, name), getattr(undivided, name), atol=1e-5, rtol=1e-5)
 
