@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config
 
-from tangovlm import budget
 from tangovlm.inllm.base import Inside
-from tangovlm.tokens import Pruner, Selection, VideoTokens
+from tangovlm.tokens import Pruner, VideoTokens
+from tests.attach.tiny_models import FIRST_WORD, IMAGE, PAD, VIDEO, VOCABULARY
 from tests.inllm.reference import Reference, greedy
-
-PAD, IMAGE, VIDEO, FIRST_WORD, VOCABULARY = 0, 1, 2, 10, 64
 
 
 @dataclass(frozen=True)
@@ -62,24 +60,6 @@ class Image:
 
 Part = Words | Said | Video | Image
 Row = tuple[Part, ...]
-
-
-@dataclass(frozen=True)
-class Norms:
-    """A method that reads nothing but the features: keeps the longest tokens, halfway to their mean."""
-
-    retention: float = 0.3
-    name: ClassVar[str] = "norms"
-    needs: ClassVar[frozenset[str]] = frozenset()
-
-    def __call__(self, tokens: VideoTokens) -> Selection:
-        flat = tokens.features.reshape(tokens.count, -1)
-        kept = budget.count(self.retention, tokens.count)
-        indices = flat.norm(dim=1).topk(kept).indices.sort().values
-        sources = torch.full((tokens.count,), -1)
-        sources[indices] = torch.arange(kept)
-        features = 0.5 * (flat[indices] + flat.mean(0))
-        return Selection(indices, features, sources.view(tokens.features.shape[:3]), (tokens.frames,))
 
 
 @dataclass(frozen=True, eq=False)

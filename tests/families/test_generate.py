@@ -14,8 +14,8 @@ import tangovlm
 from tangovlm import budget, registry
 from tangovlm.errors import InputError, ModelError
 from tangovlm.families.base import FEATURES, Family
-from tests.attach.tiny_models import state_of
-from tests.families.host import Host, Image, Norms, Row, Said, Video, Words
+from tests.attach.tiny_models import Norms, state_of
+from tests.families.host import Host, Image, Row, Said, Video, Words
 
 HOSTS: dict[str, type[Host]] = {
     path.stem: importlib.import_module(f"tests.families.hosts.{path.stem}").Under

@@ -25,7 +25,8 @@ from tangovlm.errors import ModelError
 from tangovlm.families.glm4v import Glm4V
 from tangovlm.families.versions import encodes_first
 from tests.attach.stock import skip_if_broken
-from tests.families.host import Image, Norms, Video, Words, text_config
+from tests.attach.tiny_models import Norms
+from tests.families.host import Image, Video, Words, text_config
 from tests.families.hosts.glm4v import IDS, PATCH, ROPE, STEP, VISION, Under
 from tests.families.prompts import ByteTokenizer
 from tests.families.test_generate import NEW, ONE, OTHER, beams, check, generate

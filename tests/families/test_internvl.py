@@ -15,7 +15,8 @@ from tangovlm.errors import InputError
 from tangovlm.families.call import Clip, Grid, Prompt
 from tangovlm.families.internvl import InternVL
 from tangovlm.families.tiled import GUESS, OVERLOOKED
-from tests.families.host import IMAGE, Image, Norms, Video, Words, loud, qwen2, random
+from tests.attach.tiny_models import Norms
+from tests.families.host import IMAGE, Image, Video, Words, loud, qwen2, random
 from tests.families.hosts.internvl import PATCH, SIDE, Under
 from tests.families.prompts import ByteTokenizer
 

@@ -16,8 +16,9 @@ from tangovlm.families import llava_onevision, original
 from tangovlm.families.call import Grid
 from tangovlm.families.llava_video import LlavaVideo, time_instruction
 from tangovlm.tokens import Selection, VideoTokens
+from tests.attach.tiny_models import Norms
 from tests.families import original_format
-from tests.families.host import VIDEO, Image, Norms, Video, Words
+from tests.families.host import VIDEO, Image, Video, Words
 from tests.families.hosts.llava_video import SIDE, Under
 from tests.pipeline.checkpoints import write_clip
 

@@ -18,7 +18,8 @@ from tangovlm.families.packed import Packed
 from tangovlm.families.qwen2_5_vl import Qwen25VL
 from tangovlm.registry import family_for
 from tangovlm.tokens import Selection, VideoTokens
-from tests.families.host import Host, Norms, Row, Video, Words
+from tests.attach.tiny_models import Norms
+from tests.families.host import Host, Row, Video, Words
 from tests.families.hosts.qwen2_5_vl import MERGE, Under
 from tests.families.test_generate import NEW, check
 

@@ -19,7 +19,8 @@ from tangovlm.errors import InputError, ModelError
 from tangovlm.families.call import Clip, Grid, Prompt
 from tangovlm.families.smolvlm import SmolVLM, in_words
 from tangovlm.families.tiled import GUESS
-from tests.families.host import IMAGE, Image, Norms, Video, Words, loud, qwen2, random
+from tests.attach.tiny_models import Norms
+from tests.families.host import IMAGE, Image, Video, Words, loud, qwen2, random
 from tests.families.hosts.smolvlm import PATCH, SIDE, Under
 from tests.families.prompts import ByteTokenizer
 

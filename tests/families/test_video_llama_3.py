@@ -19,7 +19,8 @@ from tangovlm.errors import InputError
 from tangovlm.families.call import Grid, Signals
 from tangovlm.families.versions import encodes_first
 from tangovlm.families.video_llama_3 import VideoLlama3
-from tests.families.host import IMAGE, VIDEO, Image, Norms, Part, Piece, Video, Words
+from tests.attach.tiny_models import Norms
+from tests.families.host import IMAGE, VIDEO, Image, Part, Piece, Video, Words
 from tests.families.hosts.video_llama_3 import MERGE, PATCH, Under
 from tests.families.prompts import ByteTokenizer
 from tests.families.test_generate import BOTH, NEW, ONE, OTHER, TEXT, beams, check, generate

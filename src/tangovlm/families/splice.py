@@ -160,7 +160,8 @@ def advance(
     """
     state = None if state is None else state.for_rows(embeds.shape[0])
     old_mask, new_mask = split_mask(attention_mask, past, embeds, state)
-    known, came = state or untouched(old_mask, several), new_mask
+    known = state or untouched(old_mask, several)
+    unpruned = known.unpruned + embeds.shape[1]
     index, kept, before, trace = None, new_mask, known.skipped, known.trace
     following = _following(known, new_mask, rows)
     if tagged is not None:
@@ -182,7 +183,7 @@ def advance(
         padded = not bool(mask.all())
     skipped = known.skipped if tagged is None else dropped[:, -1:]
     last = None if following is None else following[:, -1:]
-    new = Seen(mask, known.unpruned + came.shape[1], padded, skipped, last, trace)
+    new = Seen(mask, unpruned, padded, skipped, last, trace)
     return Advance(embeds, position_ids, mask.long() if padded else None, new, index, new_mask, kept)
 
 
