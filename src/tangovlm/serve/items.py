@@ -1,0 +1,50 @@
+"""What the processors of all served families do with the videos of a request."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..families import timestamps
+from . import compat
+from .options import REQUEST_KEY
+
+with compat.internals():
+    from vllm.multimodal.inputs import MultiModalFieldConfig
+    from vllm.multimodal.parse import MultiModalDataParser
+
+compat.require(MultiModalDataParser, "_get_video_with_metadata")
+
+RETENTION = REQUEST_KEY
+TIMESTAMPS = "tango_timestamps"
+"""Fields beside a video's pixels: the fraction to keep, and seconds ``(T,)``, or ``(0,)`` where they are unknown."""
+
+
+class Parser(MultiModalDataParser):
+    """Keeps the metadata of videos; those without any get an empty mapping instead of an error."""
+
+    def _get_video_with_metadata(self, video: Any) -> tuple[Any, dict[str, Any]]:
+        frames, metadata = super()._get_video_with_metadata(video)
+        return frames, metadata or {}
+
+
+def fields() -> dict[str, Any]:
+    """How vLLM carries `RETENTION` and `TIMESTAMPS`: one entry a video, never moved to a device."""
+    return {name: MultiModalFieldConfig.batched("video", keep_on_cpu=True) for name in (RETENTION, TIMESTAMPS)}
+
+
+def seconds(metadata: Mapping[str, Any], frames: int) -> Tensor:
+    """Times ``(T,)`` of a video's frames as its metadata tells them; ``(0,)`` where it does not.
+
+    Raises
+    ------
+    InputError: times that do not fit the frames.
+    """
+    (times,) = timestamps.from_metadata(metadata)
+    return torch.empty(0, dtype=torch.float64) if times is None else timestamps.of_frames(times, frames)
+
+
+def known(times: Tensor) -> Tensor | None:
+    """What `seconds` gave, None where it is unknown."""
+    return times.double() if times.numel() else None

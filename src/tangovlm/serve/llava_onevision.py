@@ -1,0 +1,267 @@
+"""LLaVA-OneVision on vLLM, with its videos pruned.
+
+The processor names the retention and the timestamps of every video and leaves room for the tokens that will be kept;
+the model reads the same retention, so that the two cannot disagree. Kept tokens stand side by side, as positions are
+contiguous for this family.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..budget import count
+from ..errors import ModelError
+from ..families import chunks
+from ..families.call import Found, Grid
+from ..families.llava_onevision import LlavaOnevision
+from ..signals.saliency import mean_attention, mean_keys
+from . import compat, items
+from .metrics import count_video
+from .options import ServeOptions, without_ours
+from .pruning import Pruning, mean_over_ranks
+
+with compat.internals():
+    from vllm.model_executor.models import llava_onevision as stock
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+    from vllm.multimodal.parse import VideoEmbeddingItems
+    from vllm.multimodal.processing import PromptReplacement
+
+compat.require(stock.LlavaOnevisionProcessingInfo, "get_data_parser", "_get_num_frame_tokens")
+compat.require(
+    stock.LlavaOnevisionMultiModalProcessor,
+    "_get_mm_fields_config",
+    "_get_hf_mm_inputs",
+    "_apply_hf_processor_main",
+    "_get_prompt_updates",
+)
+compat.require(
+    stock.LlavaOnevisionForConditionalGeneration,
+    "_video_pixels_to_features",
+    "_process_video_pixels",
+    "embed_multimodal",
+    "load_weights",
+)
+
+_TOWER = "vision_tower."
+_NESTED_TOWER = "vision_tower.vision_model."
+_HEAD = ("head.", "post_layernorm.")
+
+
+class Info(stock.LlavaOnevisionProcessingInfo):
+    """The stock facts about the model, and the options of the server."""
+
+    @property
+    def options(self) -> ServeOptions | None:
+        """How videos are pruned; None for not at all."""
+        return ServeOptions.of(self.get_hf_config())
+
+    def get_data_parser(self) -> Any:
+        """The stock parser, or the one that keeps metadata."""
+        if self.options is None:
+            return super().get_data_parser()
+        return items.Parser(
+            video_needs_metadata=True,
+            expected_hidden_size=self._get_expected_hidden_size(),
+            allow_missing_mm_embeddings=self.allow_missing_mm_embeddings,
+        )
+
+
+class Processor(stock.LlavaOnevisionMultiModalProcessor):
+    """The stock processor, which sizes a video's placeholder by what will be kept of it."""
+
+    def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
+        fields = dict(super()._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs))
+        return fields if self.info.options is None else fields | items.fields()
+
+    def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
+        options = self.info.options
+        if options is None:
+            return super()._apply_hf_processor_main(mm_items, hf_kwargs)
+        retention = options.request_retention(self.info.ctx.get_merged_mm_kwargs(hf_kwargs))
+        data = super()._apply_hf_processor_main(mm_items, without_ours(hf_kwargs))
+        if (metadata := data.get(items.TIMESTAMPS)) is not None:
+            frames = [len(pixels) for pixels in data["pixel_values_videos"]]
+            data[items.RETENTION] = torch.full((len(frames),), retention, dtype=torch.float64)
+            data[items.TIMESTAMPS] = [items.seconds(*each) for each in zip(metadata, frames, strict=True)]
+            for number in frames:
+                count_video(self._frame_tokens * number, count(retention, self._frame_tokens * number))
+        return data
+
+    def _get_hf_mm_inputs(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
+        inputs = super()._get_hf_mm_inputs(mm_items, hf_kwargs)
+        videos = inputs.hf_data.get("videos")
+        if self.info.options is not None and videos:
+            inputs.hf_data["videos"] = [frames for frames, _ in videos]
+            inputs.passthrough_data[items.TIMESTAMPS] = [metadata for _, metadata in videos]
+        return inputs
+
+    @property
+    def _frame_tokens(self) -> int:
+        size = self.info.get_hf_config().vision_config.image_size
+        return int(self.info._get_num_frame_tokens(image_width=size, image_height=size))
+
+    def _get_prompt_updates(
+        self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
+    ) -> Sequence[Any]:
+        kwargs = without_ours(hf_processor_mm_kwargs)
+        updates = super()._get_prompt_updates(mm_items, kwargs, out_mm_kwargs)
+        if self.info.options is None or isinstance(mm_items.get("video"), VideoEmbeddingItems):
+            return updates
+        placeholder = self.info.get_hf_config().video_token_index
+
+        def kept(item: int) -> list[int]:
+            fields = out_mm_kwargs["video"][item]
+            tokens = self._frame_tokens * len(fields["pixel_values_videos"].data)
+            # A newline follows the video.
+            return [placeholder] * (count(float(fields[items.RETENTION].data), tokens) + 1)
+
+        others = [update for update in updates if update.modality != "video"]
+        return [*others, PromptReplacement(modality="video", target=[placeholder], replacement=kept)]
+
+
+class Served(LlavaOnevision):
+    """The family, bound to vLLM's model.
+
+    Parameters
+    ----------
+    own_head: weights of the checkpoint's pooling head as they come, under the names below the tower's.
+    """
+
+    def __init__(self, model: Any, **options: Any) -> None:
+        super().__init__(model, **options)
+        self.own_head: dict[str, Tensor] = {}
+
+    @property
+    def encoder(self) -> Any:
+        """The tower: features are made by vLLM's model, not by a method that the family would call."""
+        return self.tower
+
+    @property
+    def tower(self) -> Any:
+        """The SigLIP vision model, as far as vLLM builds it."""
+        tower = self.model.vision_tower
+        return getattr(tower, "vision_model", tower)
+
+    @property
+    def device(self) -> torch.device:
+        """See `Family.device`."""
+        device: torch.device = self.model.image_newline.device
+        return device
+
+    def check_tower(self) -> None:
+        """See that the last layer is there, whose output the pooling head and the saliency are about.
+
+        Raises
+        ------
+        ModelError: another tower, or one that is cut short.
+        """
+        config = self.model.config
+        if not hasattr(self.tower, "encoder") or config.vision_config.model_type != "siglip_vision_model":
+            raise ModelError(f"the vision tower is a {type(self.tower).__name__}: only SigLIP towers are supported")
+        if len(self.tower.encoder.layers) != config.vision_config.num_hidden_layers:
+            raise ModelError(
+                f"vision_feature_layer {config.vision_feature_layer} leaves out layers of the tower: only the last is "
+                "supported (-1)"
+            )
+
+    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
+        """See `Family.listen`."""
+        hooks = []
+        if self._wants_head(needs, kind):
+            on_hidden = self._on_hidden(found, needs, kind)
+            encoder = self.tower.encoder
+            hooks.append(
+                encoder.register_forward_hook(lambda module, _args, output: on_hidden(module, (output,), output))
+            )
+        if "keys" in needs or ("saliency" in needs and kind == "attn"):
+            attention = self.tower.encoder.layers[-1].self_attn
+            hooks.append(attention.qkv_proj.register_forward_hook(self._on_layer(found, needs, kind)))
+        return hooks
+
+    def _on_layer(self, found: Found, needs: frozenset[str], kind: str) -> Callable[..., None]:
+        heads = self.tower.encoder.layers[-1].self_attn.num_heads_per_partition
+
+        @torch.no_grad()
+        def hook(_module: nn.Module, _args: Any, output: tuple[Tensor, Any]) -> None:
+            query, key, _ = output[0].chunk(3, dim=-1)
+            if "saliency" in needs and kind == "attn":
+                scores = mean_over_ranks(mean_attention(query, key, heads))
+                found["saliency"].append(self.pool(scores[..., None])[..., 0])
+            if "keys" in needs:
+                found["keys"].append(self.pool(mean_over_ranks(mean_keys(key, heads))))
+
+        return hook
+
+    def _head_weights(self, width: int) -> dict[str, Tensor]:
+        return self.own_head if self.own_head and self.head_weights is None else super()._head_weights(width)
+
+
+@MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=stock.LlavaOnevisionDummyInputsBuilder)
+class TangoLlavaOnevision(stock.LlavaOnevisionForConditionalGeneration):
+    """The stock model; where options name a retention, its videos are pruned behind the tower.
+
+    Raises
+    ------
+    ModelError: a tower whose signals the method cannot have.
+    """
+
+    requires_sequential_video_encoding = True
+    """vLLM counts what it encodes at a time in pruned tokens, which would be too many videos."""
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        options = ServeOptions.of(self.config)
+        self._family = Served(self, head_weights=None if options is None else options.head_weights)
+        self._pruning = None if options is None else Pruning(self._family, options)
+        self._videos: dict[str, Any] = {}
+        if self._pruning is not None:
+            self._family.check_tower()
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """The stock weights, also under transformers' newer names; those of a pooling head are put aside."""
+        loaded: set[str] = super().load_weights(self._named(weights))
+        if self._pruning is not None:
+            self._pruning.prepare()
+            self._family.own_head.clear()
+        return loaded
+
+    def _named(self, weights: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
+        for name, weight in weights:
+            before, tower, part = name.partition(_TOWER)
+            part = part.removeprefix("vision_model.")
+            if tower and self._pruning is not None and part.startswith(_HEAD):
+                self._family.own_head[part] = weight.clone()
+            yield (before + _NESTED_TOWER + part if tower else name), weight
+
+    def embed_multimodal(self, **kwargs: object) -> Any:
+        """Embeddings of images as ever, of videos ``(K + 1, D)`` each."""
+        self._videos = {name: kwargs.pop(name) for name in (items.RETENTION, items.TIMESTAMPS) if name in kwargs}
+        try:
+            return super().embed_multimodal(**kwargs)
+        finally:
+            self._videos = {}
+
+    def _process_video_pixels(self, inputs: Any) -> Any:
+        if self._pruning is None or items.RETENTION not in self._videos:
+            return super()._process_video_pixels(inputs)
+        retentions, seconds = self._videos[items.RETENTION], self._videos[items.TIMESTAMPS]
+        videos = zip(inputs["pixel_values_videos"], retentions, seconds, strict=True)
+        return [self._pruned(pixels, float(retention), times) for pixels, retention, times in videos]
+
+    def _pruned(self, pixels: Tensor, retention: float, seconds: Tensor) -> Tensor:
+        if retention == 1:
+            rows: Tensor = self._video_pixels_to_features(self.vision_tower, pixels).flatten(0, 1)
+        else:
+            assert self._pruning is not None
+            grid = self._family.grid(len(pixels))
+            rows = self._pruning(lambda: self._features(pixels), grid, retention, items.known(seconds))[0].features
+        return torch.cat([rows, self.image_newline[None]])
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        """Features ``(T * L, D)`` of a video, a chunk of frames at a time, which bounds the working memory."""
+        grids: list[Grid] = [self._family.grid(len(pixels))]
+        at_once = chunks.frames_at_once(self._family.frame_bytes(grids), self._family.device)
+        parts = [self._video_pixels_to_features(self.vision_tower, part) for part in torch.split(pixels, at_once)]
+        return torch.cat(parts).flatten(0, 1)

@@ -1,0 +1,129 @@
+"""What a server was told about pruning: the mapping `tango` of ``--hf-overrides``, and what a request may change."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+from .. import registry
+from ..budget import validate_retention
+from ..errors import InputError, MethodError
+from ..families.base import SALIENCY_KINDS
+from ..tokens import Pruner
+
+CONFIG_KEY = "tango"
+REQUEST_KEY = "tango_retention"
+_REQUEST_PREFIX = "tango_"
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How the videos of a server are pruned.
+
+    Parameters
+    ----------
+    retention: fraction of a video's tokens to keep, in (0, 1]; a request may name another.
+    method: a registered method before the language model that keeps an exact number of tokens.
+    params: its other hyper-parameters.
+    saliency: "p-attn", "attn" or "mean-query"; None for the one that the method is meant for.
+    head_weights: safetensors file, checkpoint directory or hub id with SigLIP's pooling head, for a checkpoint
+        without it.
+
+    Raises
+    ------
+    InputError: a retention outside (0, 1], an unknown saliency.
+    MethodError: an unknown method or hyper-parameter, or a method whose token count is not known beforehand.
+    """
+
+    retention: float = 0.1
+    method: str = "tango"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    saliency: str | None = None
+    head_weights: str | None = None
+
+    def __post_init__(self) -> None:
+        validate_retention(self.retention)
+        if self.saliency is not None and self.saliency not in SALIENCY_KINDS:
+            raise InputError(f"saliency is {self.saliency!r}: choose {' or '.join(map(repr, SALIENCY_KINDS))}")
+        if not isinstance(self.params, Mapping) or "retention" in self.params:
+            raise InputError("params must be a mapping of hyper-parameters without retention, which stands beside it")
+        _check_exact(self.method, self._pruner)
+
+    @classmethod
+    def from_mapping(cls, given: object) -> "ServeOptions":
+        """From the value of ``--hf-overrides '{"tango": ...}'``.
+
+        Raises
+        ------
+        InputError: no mapping, or an unknown key; and see `ServeOptions`.
+        """
+        if not isinstance(given, Mapping):
+            raise InputError(f"{CONFIG_KEY} must be a mapping such as {{'retention': 0.1}}, not {given!r}")
+        known = [each.name for each in fields(cls)]
+        if unknown := sorted(set(map(str, given)) - set(known)):
+            raise InputError(f"{CONFIG_KEY} has no option {unknown[0]!r}: it takes {', '.join(known)}")
+        return cls(**given)
+
+    @classmethod
+    def of(cls, config: Any) -> "ServeOptions | None":
+        """Those of a model's configuration; None where pruning was not asked for."""
+        given = getattr(config, CONFIG_KEY, None)
+        return None if given is None else cls.from_mapping(given)
+
+    def as_mapping(self) -> dict[str, Any]:
+        """What `from_mapping` takes, without what is left at its default."""
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        defaults = {each.name: each.default for each in fields(self)} | {"params": {}}
+        return {name: value for name, value in given.items() if name == "retention" or value != defaults[name]}
+
+    def request_retention(self, kwargs: Mapping[str, object]) -> float:
+        """The retention of one request.
+
+        Parameters
+        ----------
+        kwargs: its ``mm_processor_kwargs``.
+
+        Raises
+        ------
+        InputError: a retention outside (0, 1], or an option that does not exist.
+        """
+        known = (REQUEST_KEY,)
+        if unknown := sorted(key for key in kwargs if key.startswith(_REQUEST_PREFIX) and key not in known):
+            raise InputError(f"mm_processor_kwargs has no option {unknown[0]!r}: it takes {', '.join(known)}")
+        asked = kwargs.get(REQUEST_KEY)
+        if asked is None:
+            return self.retention
+        try:
+            return validate_retention(asked)
+        except InputError as error:
+            raise InputError(f"mm_processor_kwargs.{REQUEST_KEY}: {error}") from None
+
+    def pruner(self, retention: float) -> Pruner:
+        """The method with a retention of a request."""
+        pruner: Any = self._pruner
+        return pruner if retention == self.retention else replace(pruner, retention=retention)
+
+    @cached_property
+    def _pruner(self) -> Pruner:
+        pruner: Pruner = registry.method(self.method, retention=self.retention, **self.params)
+        return pruner
+
+
+def without_ours(kwargs: Mapping[str, object]) -> dict[str, object]:
+    """The ``mm_processor_kwargs`` of a request that are meant for the stock processor."""
+    return {key: value for key, value in kwargs.items() if not key.startswith(_REQUEST_PREFIX)}
+
+
+def _check_exact(name: str, pruner: Pruner) -> None:
+    """The scheduler sizes the prompt before the video is encoded, so the count must follow from the grid alone."""
+    if getattr(pruner, "stage", None) != "pre-llm":
+        raise MethodError(
+            f"method {name!r} prunes inside the language model, which vLLM runs itself: choose one of "
+            f"{', '.join(sorted(_servable()))}"
+        )
+    if getattr(pruner, "exact", None) is not True:
+        raise MethodError(f"method {name!r} with exact=False keeps a number of tokens that is not known beforehand")
+
+
+def _servable() -> list[str]:
+    return [name for name, cls in registry.methods().items() if getattr(cls, "stage", None) == "pre-llm"]

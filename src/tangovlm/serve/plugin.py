@@ -1,0 +1,84 @@
+"""What vLLM calls in each of its processes: models that prune, and a check of the options before anything is loaded.
+
+Nothing heavy may be imported here: the plug-in is registered in every process of every vLLM that finds it installed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InputError, ModelError
+from .options import CONFIG_KEY, ServeOptions
+
+MODELS: Mapping[str, str] = {
+    "LlavaOnevisionForConditionalGeneration": "tangovlm.serve.llava_onevision:TangoLlavaOnevision",
+}
+"""Architectures and the classes that take the stock ones' place; without pruning they are the stock ones."""
+
+_M_ROPE = frozenset(
+    {
+        "Qwen2_5_VLForConditionalGeneration",
+        "Qwen3VLForConditionalGeneration",
+        "Qwen3VLMoeForConditionalGeneration",
+    }
+)
+"""Architectures of which vLLM must be told that positions are moved."""
+
+_WORKERS = {"cpu": "tangovlm.serve.cpu_worker.TangoCPUWorker"}
+
+
+def register() -> None:
+    """Entry point ``vllm.general_plugins``; may run more than once."""
+    from vllm import ModelRegistry
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
+
+    for architecture, model in MODELS.items():
+        ModelRegistry.register_model(architecture, model)
+        MODELS_CONFIG_MAP.setdefault(architecture, StartUp)
+
+
+class StartUp:
+    """vLLM's hook for one architecture, called in the process that starts the others."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: Any) -> None:
+        """Check the options, so that a mistake ends the start with one line.
+
+        Raises
+        ------
+        InputError, MethodError: see `ServeOptions`; InputError: together with vLLM's own pruning.
+        """
+        options = ServeOptions.of(model_config.hf_config)
+        if options is None:
+            return
+        config = model_config.multimodal_config
+        if config.is_multimodal_pruning_enabled():
+            raise InputError(f"--video-pruning-rate and {CONFIG_KEY!r} prune both: give only one of them")
+        if model_config.architecture in _M_ROPE:
+            # vLLM asks a model for moved positions only where a rate is set; what is kept is up to the requests.
+            config.video_pruning_rate = max(1 - options.retention, _LEAST_RATE)
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: Any) -> None:
+        """Choose the worker, where the stock one would not do.
+
+        Raises
+        ------
+        ModelError: an encoder that is spread over devices in a way in which its attention cannot be seen.
+        """
+        from vllm.platforms import current_platform
+
+        model_config = vllm_config.model_config
+        options = ServeOptions.of(model_config.hf_config)
+        if options is None:
+            return
+        tower_mode = model_config.multimodal_config.mm_encoder_tp_mode
+        if tower_mode == "data" and "saliency" in options.pruner(options.retention).needs:
+            raise ModelError(
+                f"--mm-encoder-tp-mode data hides the attention that method {options.method!r} needs: leave it out"
+            )
+        parallel = vllm_config.parallel_config
+        if parallel.worker_cls == "auto":
+            parallel.worker_cls = _WORKERS.get(current_platform.device_type, "auto")
+
+
+_LEAST_RATE = 1e-6
