@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..budget import count
+from ..errors import InputError
 from ..families import timestamps
 from . import compat
 from .options import REQUEST_KEY
@@ -43,6 +45,28 @@ def seconds(metadata: Mapping[str, Any], frames: int) -> Tensor:
     """
     (times,) = timestamps.from_metadata(metadata)
     return torch.empty(0, dtype=torch.float64) if times is None else timestamps.of_frames(times, frames)
+
+
+def check_length(frames: int, tokens: int, retention: float, most: int) -> None:
+    """See that a video can be in a prompt, before any of its frames is touched.
+
+    Parameters
+    ----------
+    tokens: of the video, unpruned.
+    most: tokens of a prompt.
+
+    Raises
+    ------
+    InputError: no frames, or more kept tokens than a prompt has room for.
+    """
+    if not frames:
+        raise InputError("no frame could be read of a video: it is damaged or shorter than two frames, send another")
+    kept = count(retention, tokens)
+    if kept > most:
+        raise InputError(
+            f"a video of {frames} frames keeps {kept} tokens at retention {retention:g}, but --max-model-len is "
+            f"{most}: send or sample fewer frames (--media-io-kwargs), or keep fewer tokens"
+        )
 
 
 def known(times: Tensor) -> Tensor | None:

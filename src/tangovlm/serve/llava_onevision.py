@@ -25,7 +25,7 @@ from .pruning import Pruning, mean_over_ranks
 with compat.internals():
     from vllm.model_executor.models import llava_onevision as stock
     from vllm.multimodal import MULTIMODAL_REGISTRY
-    from vllm.multimodal.parse import VideoEmbeddingItems
+    from vllm.multimodal.parse import VideoEmbeddingItems, VideoProcessorItems
     from vllm.multimodal.processing import PromptReplacement
 
 compat.require(stock.LlavaOnevisionProcessingInfo, "get_data_parser", "_get_num_frame_tokens")
@@ -80,6 +80,11 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
         if options is None:
             return super()._apply_hf_processor_main(mm_items, hf_kwargs)
         retention = options.request_retention(self.info.ctx.get_merged_mm_kwargs(hf_kwargs))
+        videos = mm_items.get("video")
+        if isinstance(videos, VideoProcessorItems):
+            for frames, _ in videos.get_all():
+                tokens = self._frame_tokens * len(frames)
+                items.check_length(len(frames), tokens, retention, self.info.ctx.model_config.max_model_len)
         data = super()._apply_hf_processor_main(mm_items, without_ours(hf_kwargs))
         if (metadata := data.get(items.TIMESTAMPS)) is not None:
             frames = [len(pixels) for pixels in data["pixel_values_videos"]]

@@ -3,6 +3,7 @@
 Nothing heavy may be imported here: the plug-in is registered in every process of every vLLM that finds it installed.
 """
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from .options import CONFIG_KEY, ServeOptions
 
 MODELS: Mapping[str, str] = {
     "LlavaOnevisionForConditionalGeneration": "tangovlm.serve.llava_onevision:TangoLlavaOnevision",
+    "Qwen2_5_VLForConditionalGeneration": "tangovlm.serve.qwen2_5_vl:TangoQwen25VL",
+    "Qwen3VLForConditionalGeneration": "tangovlm.serve.qwen3_vl:TangoQwen3VL",
+    "Qwen3VLMoeForConditionalGeneration": "tangovlm.serve.qwen3_vl:TangoQwen3VLMoe",
 }
 """Architectures and the classes that take the stock ones' place; without pruning they are the stock ones."""
 
@@ -50,6 +54,8 @@ class StartUp:
         options = ServeOptions.of(model_config.hf_config)
         if options is None:
             return
+        # This process is the one that reads the media of requests.
+        importlib.import_module("tangovlm.serve.media")
         config = model_config.multimodal_config
         if config.is_multimodal_pruning_enabled():
             raise InputError(f"--video-pruning-rate and {CONFIG_KEY!r} prune both: give only one of them")

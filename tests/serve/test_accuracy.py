@@ -1,0 +1,42 @@
+"""The benchmark of the embedded model through vLLM, beside the same questions through `attach`."""
+
+from pathlib import Path
+
+import pytest
+
+import tangovlm
+from tangovlm.evaluate import runner, runs, task
+from tangovlm.tiny.evaluate import MAX_NEW_TOKENS
+from tests.serve.checkpoints import embedded
+from tests.serve.engine import Request, answers
+
+pytest.importorskip("vllm")
+
+QUESTIONS = 200
+
+
+def test_two_hundred_questions(tmp_path: Path) -> None:
+    cases = task.cases(QUESTIONS)
+    llm = tangovlm.load(device="cpu")
+    rows = runner.answers(llm, {0: runs.run("tango", 0.1)}, cases, (), lambda _: None)
+    expected = {row.number: row for found in rows for row in found}
+    requests, truth = {}, {}
+    for case in cases:
+        seen = task.view(case.clip(), case.length)
+        frames = seen.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+        video = (frames, {"fps": 1.0, "frames_indices": seen.seconds.tolist()})
+        for asked in case.asked:
+            prompt = f"<video>{asked.question.text}<|assistant|>"
+            requests[asked.number] = Request(prompt, (video,), max_tokens=MAX_NEW_TOKENS)
+            truth[asked.number] = asked.question.answer
+    assert len(requests) == QUESTIONS
+    options = {"max_model_len": 4096, "hf_overrides": {"tango": {"retention": 0.1}}}
+    (replies,) = answers(tmp_path, [list(requests.values())], model=str(embedded()), **options)
+    told = {
+        number: llm.tokenizer.decode(reply.ids, skip_special_tokens=True).strip()
+        for number, reply in zip(requests, replies, strict=True)
+    }
+    right = sum(told[number] == truth[number] for number in truth)
+    assert abs(right - sum(row.exact for row in expected.values())) <= 1
+    assert sum(told[number] != row.answer for number, row in expected.items()) <= 1
+    assert right > QUESTIONS / 2

@@ -1,0 +1,101 @@
+"""What a server is told about pruning, and what it is refused at once."""
+
+from types import SimpleNamespace
+
+import pytest
+
+import tangovlm
+from tangovlm.errors import InputError, MethodError, ModelError
+from tangovlm.serve import compat
+from tangovlm.serve.options import ServeOptions, without_ours
+
+
+def of(given: object) -> ServeOptions | None:
+    return ServeOptions.of(SimpleNamespace(tango=given))
+
+
+def test_without_the_key_nothing_is_pruned() -> None:
+    assert ServeOptions.of(SimpleNamespace()) is None
+
+
+def test_defaults_are_the_papers() -> None:
+    options = of({})
+    assert options is not None
+    assert options.pruner(options.retention) == tangovlm.Tango(retention=0.1)
+
+
+def test_settings_reach_the_method() -> None:
+    options = of({"retention": 0.2, "params": {"neighbors": 5}})
+    assert options is not None
+    assert options.pruner(0.2) == tangovlm.Tango(retention=0.2, neighbors=5)
+    assert options.pruner(0.4) == tangovlm.Tango(retention=0.4, neighbors=5)
+
+
+@pytest.mark.parametrize("method", sorted(name for name, cls in tangovlm.methods().items() if cls.stage == "pre-llm"))
+def test_every_method_before_the_model_can_be_served(method: str) -> None:
+    options = of({"method": method})
+    assert options is not None
+    assert options.pruner(0.3).name == method
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"retention": 7}, InputError, "must be a number in"),
+        ({"retention": 0}, InputError, "must be a number in"),
+        ({"ratio": 0.1}, InputError, "no option 'ratio': it takes retention"),
+        ("0.1", InputError, "must be a mapping"),
+        ({"saliency": "loud"}, InputError, "choose 'p-attn'"),
+        ({"params": {"retention": 0.1}}, InputError, "without retention"),
+        ({"params": 3}, InputError, "must be a mapping"),
+        ({"method": "tanga"}, MethodError, "did you mean 'tango'"),
+        ({"method": "fastv"}, MethodError, "inside the language model"),
+        ({"method": "tango+fastv"}, MethodError, "inside the language model"),
+        ({"params": {"exact": False}}, MethodError, "not known beforehand"),
+        ({"params": {"neighbours": 3}}, MethodError, "did you mean 'neighbors'"),
+    ],
+)
+def test_mistakes_are_told_at_the_start(given: object, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        of(given)
+
+
+def test_a_mapping_comes_back_as_it_went_in() -> None:
+    for given in ({"retention": 0.2}, {"retention": 0.1, "method": "fastvid", "params": {"exact": True}}):
+        options = of(given)
+        assert options is not None
+        assert options.as_mapping() == given
+        assert ServeOptions.from_mapping(options.as_mapping()) == options
+
+
+def test_a_request_names_its_own_retention() -> None:
+    options = ServeOptions(0.1)
+    assert options.request_retention({}) == 0.1
+    assert options.request_retention({"tango_retention": 0.25, "fps": 2}) == 0.25
+    assert options.request_retention({"tango_retention": 1}) == 1.0
+    assert without_ours({"tango_retention": 0.25, "fps": 2}) == {"fps": 2}
+
+
+@pytest.mark.parametrize("retention", [7, 0, -0.1, "0.1", True, float("nan"), [0.1]])
+def test_a_request_with_another_retention_is_refused(retention: object) -> None:
+    with pytest.raises(InputError, match="tango_retention: retention must be a number"):
+        ServeOptions().request_retention({"tango_retention": retention})
+
+
+def test_a_request_with_an_unknown_option_is_refused() -> None:
+    with pytest.raises(InputError, match="'tango_retenton': it takes tango_retention"):
+        ServeOptions().request_retention({"tango_retenton": 0.2})
+
+
+def test_a_release_with_other_internals_is_told_by_name() -> None:
+    class Changed:
+        def encode(self, pixels: object) -> None: ...
+
+    compat.require(Changed, "encode")
+    compat.require_parameters(Changed.encode, "pixels")
+    with pytest.raises(ModelError, match=r"has no Changed.decode, .* tested with vLLM 0.32"):
+        compat.require(Changed, "decode")
+    with pytest.raises(ModelError, match="encode without 'grid'"):
+        compat.require_parameters(Changed.encode, "grid")
+    with pytest.raises(ModelError, match="tested with vLLM"), compat.internals():
+        raise ImportError("cannot import name 'gone'")
