@@ -36,7 +36,7 @@ def models_table(root: str) -> str:
     ----------
     root: the way from the page to the root of the repository, such as "../".
     """
-    lines = ["| family | model classes | signals | tested | checkpoints |", "|---|---|---|---|---|"]
+    lines = ["| family | model classes | signals | tested | vLLM | checkpoints |", "|---|---|---|---|---|---|"]
     lines += [_model_row(card, root) for card in models.cards()]
     return "\n".join([*lines, "", f"Tested, *all*: {', '.join(FEATURES)}."])
 
@@ -133,7 +133,9 @@ def _model_row(card: models.ModelCard, root: str) -> str:
     module = f"{root}src/{card.module.replace('.', '/')}.py"
     classes = "<br>".join(f"`{name}`" for name in card.architectures)
     checkpoints = "<br>".join(f"[{name}](https://huggingface.co/{name})" for name in card.checkpoints)
-    return f"| [`{card.family}`]({module}) | {classes} | {', '.join(card.signals)} | {card.tested_in} | {checkpoints} |"
+    served = "yes" if card.served else "no"
+    signals = ", ".join(card.signals)
+    return f"| [`{card.family}`]({module}) | {classes} | {signals} | {card.tested_in} | {served} | {checkpoints} |"
 
 
 def _summary(source: Path) -> str:

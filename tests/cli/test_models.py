@@ -26,6 +26,7 @@ def test_json_lists_every_family_once(tangovlm_command: Run) -> None:
         assert set(entry["signals"]) - set(kinds) == family.gives - {"saliency"}
         assert set(entry["tested"]) == family.tested
         assert entry["checkpoints"] == list(family.checkpoints)
+        assert entry["served"] == (entry["family"] in {"llava-onevision", "qwen2.5-vl", "qwen3-vl"})
         assert (Path(tangovlm.__file__).parent / "families" / f"{entry['module'].split('.')[-1]}.py").is_file()
 
 
@@ -40,7 +41,7 @@ def test_table(tangovlm_command: Run) -> None:
 
 def test_words_for_what_is_tested() -> None:
     def words(*tested: str) -> str:
-        return ModelCard("a-family", [], [], list(tested), [], "").tested_in
+        return ModelCard("a-family", [], [], list(tested), [], "", served=False).tested_in
 
     assert words(*FEATURES) == "all"
     assert words(*FEATURES[1:-1]) == f"all but {FEATURES[0]}, {FEATURES[-1]}"

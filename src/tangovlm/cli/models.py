@@ -8,6 +8,7 @@ from rich.table import Table
 
 from tangovlm import registry
 from tangovlm.families.base import FEATURES
+from tangovlm.serve.plugin import MODELS as SERVED
 
 from .output import show, show_json
 
@@ -26,6 +27,8 @@ class ModelCard:
     checkpoints: list[str]
     """Hub ids of published checkpoints."""
     module: str
+    served: bool
+    """Whether the plug-in for vLLM serves it."""
 
     @property
     def tested_in(self) -> str:
@@ -49,11 +52,12 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="End with one li
         show_json([asdict(card) for card in cards()])
         return
     table = Table(show_lines=True, caption=f"all: {', '.join(FEATURES)}")
-    for column in ("family", "model classes", "signals", "tested", "checkpoints"):
+    for column in ("family", "model classes", "signals", "tested", "vLLM", "checkpoints"):
         table.add_column(column, overflow="fold")
     for card in cards():
         architectures, checkpoints = "\n".join(card.architectures), "\n".join(card.checkpoints)
-        table.add_row(card.family, architectures, ", ".join(card.signals), card.tested_in, checkpoints)
+        served = "yes" if card.served else "no"
+        table.add_row(card.family, architectures, ", ".join(card.signals), card.tested_in, served, checkpoints)
     show(table)
 
 
@@ -66,4 +70,5 @@ def _card(family: Any, architectures: list[str]) -> ModelCard:
         tested=[feature for feature in FEATURES if feature in family.tested],
         checkpoints=list(family.checkpoints),
         module=family.__module__,
+        served=any(name in SERVED for name in architectures),
     )

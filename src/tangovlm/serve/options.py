@@ -9,6 +9,8 @@ from .. import registry
 from ..budget import validate_retention
 from ..errors import InputError, MethodError
 from ..families.base import SALIENCY_KINDS
+from ..inllm.base import Inside
+from ..inllm.pair import Pair
 from ..tokens import Pruner
 
 CONFIG_KEY = "tango"
@@ -114,16 +116,16 @@ def without_ours(kwargs: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in kwargs.items() if not key.startswith(_REQUEST_PREFIX)}
 
 
-def _check_exact(name: str, pruner: Pruner) -> None:
+def _check_exact(name: str, pruner: Pruner | Inside | Pair) -> None:
     """The scheduler sizes the prompt before the video is encoded, so the count must follow from the grid alone."""
-    if getattr(pruner, "stage", None) != "pre-llm":
+    if isinstance(pruner, Inside | Pair):
+        before = [name for name, cls in registry.methods().items() if not issubclass(cls, Inside)]
         raise MethodError(
             f"method {name!r} prunes inside the language model, which vLLM runs itself: choose one of "
-            f"{', '.join(sorted(_servable()))}"
+            f"{', '.join(before)}"
         )
     if getattr(pruner, "exact", None) is not True:
-        raise MethodError(f"method {name!r} with exact=False keeps a number of tokens that is not known beforehand")
-
-
-def _servable() -> list[str]:
-    return [name for name, cls in registry.methods().items() if getattr(cls, "stage", None) == "pre-llm"]
+        raise MethodError(
+            f"method {name!r} keeps a number of tokens that is not known beforehand: only methods whose field `exact` "
+            "is True can be served"
+        )

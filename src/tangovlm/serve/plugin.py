@@ -69,7 +69,7 @@ class StartUp:
 
         Raises
         ------
-        ModelError: an encoder that is spread over devices in a way in which its attention cannot be seen.
+        ModelError: the encoder is asked to run in a way in which its attention cannot be seen.
         """
         from vllm.platforms import current_platform
 
@@ -77,11 +77,16 @@ class StartUp:
         options = ServeOptions.of(model_config.hf_config)
         if options is None:
             return
-        tower_mode = model_config.multimodal_config.mm_encoder_tp_mode
-        if tower_mode == "data" and "saliency" in options.pruner(options.retention).needs:
-            raise ModelError(
-                f"--mm-encoder-tp-mode data hides the attention that method {options.method!r} needs: leave it out"
-            )
+        hiding = {
+            "--mm-encoder-tp-mode data": model_config.multimodal_config.mm_encoder_tp_mode == "data",
+            "compile_mm_encoder": vllm_config.compilation_config.compile_mm_encoder,
+        }
+        needs = options.pruner(options.retention).needs - {"timestamps"}
+        for option, given in hiding.items():
+            if given and needs:
+                raise ModelError(
+                    f"{option} hides what method {options.method!r} needs of the vision encoder: leave it out"
+                )
         parallel = vllm_config.parallel_config
         if parallel.worker_cls == "auto":
             parallel.worker_cls = _WORKERS.get(current_platform.device_type, "auto")
