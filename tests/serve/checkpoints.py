@@ -42,7 +42,7 @@ def sharpen(folder: Path, projections: float = 4.0, head: float = 5.0) -> None:
 
 
 def random_llava_onevision(folder: Path) -> Path:
-    """As the embedded model, with random weights and numbers of heads that two devices can share."""
+    """As the embedded model, with random weights, no pooling head, and text heads that two devices can share."""
     from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
     source = embedded()
@@ -50,8 +50,18 @@ def random_llava_onevision(folder: Path) -> Path:
     config = LlavaOnevisionConfig.from_pretrained(source)
     text = config.text_config
     text.hidden_size, text.num_attention_heads, text.num_key_value_heads = 256, 4, 2
+    config.vision_config.vision_use_head = False
     config.tie_word_embeddings = text.tie_word_embeddings = False
     torch.manual_seed(0)
     LlavaOnevisionForConditionalGeneration(config).save_pretrained(folder)
     sharpen(folder)
     return folder
+
+
+def pooling_head(file: Path) -> Path:
+    """The embedded model's pooling head, as a file of its own."""
+    weights = load_file(embedded() / "model.safetensors")
+    tower = {name.removeprefix("vision_tower."): weight for name, weight in weights.items() if "vision_tower." in name}
+    wanted = {f"vision_model.{name}": weight for name, weight in tower.items() if name.startswith(("head.", "post_"))}
+    save_file(wanted, file)
+    return file

@@ -23,8 +23,8 @@ class Oracle:
     retention: float = 0.1
 
     @classmethod
-    def of(cls, folder: Path, method: str = "tango", retention: float = 0.1) -> "Oracle":
-        return cls(tangovlm.load(folder, device="cpu"), method, retention)
+    def of(cls, folder: Path, method: str = "tango", **options: Any) -> "Oracle":
+        return cls(tangovlm.load(folder, device="cpu", **options), method)
 
     @torch.no_grad()
     def reply(self, request: Request) -> Reply:

@@ -10,7 +10,7 @@ import tangovlm
 from tangovlm.budget import count
 from tangovlm.tiny.clip import seen_frames
 from tangovlm.tiny.world import sample_clip
-from tests.serve.checkpoints import embedded, nested_names, random_llava_onevision
+from tests.serve.checkpoints import embedded, nested_names, pooling_head, random_llava_onevision
 from tests.serve.engine import IN_PROCESS, WITHOUT_PLUGINS, Reply, Request, answers
 from tests.serve.oracle import Oracle
 
@@ -167,10 +167,11 @@ def test_other_methods_with_their_signals(method: str, tmp_path: Path) -> None:
         check(reply, oracle.reply(request))
 
 
-def test_two_tensor_parallel_ranks(tmp_path: Path) -> None:
-    folder = random_llava_onevision(tmp_path / "random")
+def test_two_tensor_parallel_ranks_and_a_head_of_its_own(tmp_path: Path) -> None:
+    folder, head = random_llava_onevision(tmp_path / "random"), pooling_head(tmp_path / "head.safetensors")
     ranks = {"VLLM_CPU_OMP_THREADS_BIND": "0|1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
-    (told,) = answers(tmp_path, [ONE], environment=ranks, model=str(folder), tensor_parallel_size=2, **OPTIONS)
-    oracle = Oracle.of(folder)
+    options = OPTIONS | {"tensor_parallel_size": 2, "hf_overrides": {"tango": {"head_weights": str(head)}}}
+    (told,) = answers(tmp_path, [ONE], environment=ranks, model=str(folder), **options)
+    oracle = Oracle.of(folder, head_weights=head)
     for request, reply in zip(ONE, told, strict=True):
         check(reply, oracle.reply(request))
