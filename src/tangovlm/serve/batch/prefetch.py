@@ -1,0 +1,60 @@
+"""Work on tasks in threads, ahead of an engine that takes one after another."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from .rows import Task
+
+T = TypeVar("T")
+
+THREADS = min(4, os.cpu_count() or 1)
+"""Each decoder uses several threads by itself."""
+
+
+class Prefetch(Generic[T]):
+    """Results of `work` on tasks, first those that are there first. Use it in a `with` statement.
+
+    Parameters
+    ----------
+    tasks: drawn by the thread that calls `take`.
+    work: called in a thread, once for tasks about one video that follow each other; so it may not look at the rest.
+    threads: of these; twice as many tasks are under way or wait to be taken.
+    """
+
+    def __init__(self, tasks: Iterator[Task], work: Callable[[Task], T], threads: int = THREADS) -> None:
+        self._tasks = tasks
+        self._work = work
+        self._depth = 2 * threads
+        self._threads = ThreadPoolExecutor(threads)
+        self._waiting: list[tuple[Task, Future[T]]] = []
+        self._last: tuple[str, Future[T]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def take(self, *, patient: bool = True) -> tuple[Task, Future[T]] | None:
+        """A task and what became of it, which may be an error; None if there is none.
+
+        Parameters
+        ----------
+        patient: wait for the next result; there is none only once all tasks are taken.
+        """
+        while len(self._waiting) < self._depth and (task := next(self._tasks, None)) is not None:
+            self._waiting.append((task, self._begin(task)))
+        if patient and self._waiting:
+            wait([future for _, future in self._waiting], return_when=FIRST_COMPLETED)
+        place = next((place for place, (_, future) in enumerate(self._waiting) if future.done()), None)
+        return None if place is None else self._waiting.pop(place)
+
+    def _begin(self, task: Task) -> Future[T]:
+        if self._last is None or self._last[0] != task.path:
+            self._last = task.path, self._threads.submit(self._work, task)
+        return self._last[1]

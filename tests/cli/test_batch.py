@@ -1,0 +1,181 @@
+"""`tangovlm batch` on real clips and a random model, in transformers; other engines are tested in tests/serve."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tangovlm import loading
+from tangovlm.budget import count
+
+from .conftest import FRAMES, TOKENS_PER_FRAME, Run
+
+TOTAL = FRAMES * TOKENS_PER_FRAME
+
+
+@pytest.fixture
+def source(clip: Path, tmp_path: Path) -> Path:
+    """Five rows: two that can be answered, a text in place of a video, a missing one, and no JSON."""
+    shutil.copy(clip, tmp_path / "clip.mp4")
+    (tmp_path / "text.mp4").write_text("no video")
+    rows = [
+        {"id": "a", "video": "clip.mp4", "question": "What moves?"},
+        {"id": "b", "video": "clip.mp4", "question": "Where?", "retention": 0.5, "max_new_tokens": 2},
+        {"id": "c", "video": "text.mp4", "question": "What moves?"},
+        {"id": "d", "video": "missing.mp4", "question": "What moves?"},
+    ]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "no JSON\n")
+    return path
+
+
+@pytest.fixture
+def arguments(source: Path, checkpoint: Path, tmp_path: Path) -> list[object]:
+    return [
+        "batch", source, tmp_path / "out.jsonl", "--model", checkpoint, "--engine", "transformers", "--video-root",
+        tmp_path, "--max-new-tokens", 4,
+    ]  # fmt: skip
+
+
+def rows(path: Path) -> dict[Any, dict[str, Any]]:
+    """Rows of a file of answers by their ids, each once."""
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert max(Counter(row["id"] for row in found).values()) == 1
+    return {row["id"]: row for row in found}
+
+
+def test_answers_and_errors(tangovlm_command: Run, arguments: list[object], clip: Path, tmp_path: Path) -> None:
+    outcome = tangovlm_command(*arguments, "--json")
+    assert outcome.status == 0
+    assert outcome.out.count("\n") == 1
+    assert {name: outcome.json[name] for name in ("rows", "asked", "answered", "failed")} == {
+        "rows": 5, "asked": 5, "answered": 2, "failed": 3,
+    }  # fmt: skip
+    assert "2 rows answered, 3 failed; --retry-failed" in outcome.err
+    found = rows(tmp_path / "out.jsonl")
+    assert (found["a"]["tokens_before"], found["a"]["tokens_after"]) == (TOTAL, count(0.1, TOTAL))
+    assert (found["b"]["tokens_after"], found["b"]["retention"]) == (TOTAL // 2, 0.5)
+    for name, words in (("c", "not a video"), ("d", "No such file"), (5, "no JSON object")):
+        assert words in found[name]["error"]
+    asked = tangovlm_command("ask", clip, "What moves?", "--model", arguments[4], "--max-new-tokens", 4, "--json").json
+    assert found["a"]["answer"] == asked["answer"]
+
+
+def test_going_on(
+    tangovlm_command: Run, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.jsonl"
+    assert tangovlm_command(*arguments, "--limit", 1).status == 0
+    first = target.read_bytes()
+    assert list(rows(target)) == ["a"]
+    assert tangovlm_command(*arguments, "--json").json["asked"] == 4
+    whole = target.read_bytes()
+    assert whole.startswith(first)
+    shutil.copy(tmp_path / "clip.mp4", tmp_path / "missing.mp4")
+    assert tangovlm_command(*arguments, "--retry-failed", "--json").json["failed"] == 2
+    assert "answer" in rows(target)["d"]
+    monkeypatch.setattr(loading, "load", lambda *_, **__: pytest.fail("a model was loaded for nothing"))
+    last = target.read_bytes()
+    assert tangovlm_command(*arguments, "--json").json["asked"] == 0
+    assert target.read_bytes() == last
+
+
+def test_kill_9(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:
+    many, source, target = 400, tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"video": str(clip), "question": f"What? {n}"}) + "\n" for n in range(many)))
+    command = ["batch", str(source), str(target), "--model", str(checkpoint), "--engine", "transformers"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tangovlm", *command],
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    while process.poll() is None and not (target.exists() and target.stat().st_size > 0):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed = target.read_bytes()
+    whole = killed[: killed.rfind(b"\n") + 1]
+    answered = whole.count(b"\n")
+    limit = answered + 5
+    outcome = tangovlm_command(*command, "--limit", limit, "--json")
+    assert outcome.json["asked"] == 5
+    assert target.read_bytes().startswith(whole)
+    assert sorted(rows(target)) == list(range(1, limit + 1))
+
+
+def lacking(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let modules seem not to be installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in names else find(name, *rest))
+
+
+def test_without_vllm_it_is_transformers(
+    tangovlm_command: Run, arguments: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking(monkeypatch, "vllm")
+    outcome = tangovlm_command(*arguments[:5], *arguments[7:])
+    assert outcome.status == 0
+    assert outcome.err.count("answering with transformers, one clip after another: vLLM is not installed") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        (("retention", "7"), ["--retention", "7"]),
+        (("tengo", "tango"), ["--method", "tengo"]),
+        (("--frames",), ["--frames", "0"]),
+        (("--limit",), ["--limit", "0"]),
+        (("--concurrency",), ["--concurrency", "0"]),
+        (("--workers",), ["--workers", "0"]),
+        (("--max-new-tokens",), ["--max-new-tokens", "0"]),
+        (("--device", "abacus"), ["--device", "abacus"]),
+        (("--engine",), ["--engine", "steam"]),
+        (("--max-num-seqs", "vLLM"), ["--", "--max-num-seqs", "2"]),
+        (("Ray is not installed", "tangovlm[ray]"), ["--ray"]),
+        (("vLLM is not installed", "tangovlm[vllm]"), ["--engine", "vllm"]),
+        (("--server", "URL"), ["--server", "127.0.0.1:8000"]),
+        (("--method", "--server"), ["--server", "http://127.0.0.1:9", "--method", "tango"]),
+        (("--ray", "--server"), ["--server", "http://127.0.0.1:9", "--ray"]),
+        (("retention",), ["--server", "http://127.0.0.1:9", "--retention", "2"]),
+        (("comes twice",), ["--limit", "6"]),
+    ],
+)
+def test_mistakes_cost_one_line(
+    tangovlm_command: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: Any, more: list[str]
+) -> None:
+    lacking(monkeypatch, "vllm", "ray")
+    monkeypatch.setattr(loading, "load", lambda *_, **__: pytest.fail("a model was loaded before the mistake"))
+    with source.open("a") as file:
+        file.write(json.dumps({"id": "a", "video": "clip.mp4", "question": "Twice?"}) + "\n")
+    engine = [] if {"--server", "--engine"} & set(more) else ["--engine", "transformers"]
+    tangovlm_command("batch", source, tmp_path / "out.jsonl", *engine, *more).refused(*words)
+
+
+def test_places(tangovlm_command: Run, arguments: list[object], source: Path, tmp_path: Path) -> None:
+    tangovlm_command("batch", tmp_path / "none", *arguments[2:]).refused("INPUT", "is no file")
+    tangovlm_command("batch", tmp_path, *arguments[2:]).refused("INPUT", "is no file")
+    tangovlm_command("batch", source, source, *arguments[3:]).refused("OUTPUT", "INPUT itself")
+    tangovlm_command("batch", source, tmp_path, *arguments[3:]).refused("OUTPUT", "folder")
+    tangovlm_command("batch", source, tmp_path / "no" / "out", *arguments[3:]).refused("OUTPUT", "no folder")
+    before = source.read_bytes()
+    tangovlm_command("batch", arguments[2], source).refused("is no file")
+    assert source.read_bytes() == before
+
+
+def test_a_server_that_never_comes(tangovlm_command: Run, source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.jsonl"
+    outcome = tangovlm_command("batch", source, target, "--server", "http://127.0.0.1:9", "--give-up", 0)
+    assert (outcome.status, outcome.out) == (1, "")
+    told = outcome.err.splitlines()
+    assert "waiting for it" in told[0]
+    assert told[1].startswith("tangovlm: the server http://127.0.0.1:9 has not answered")
+    assert len(told) == 2
