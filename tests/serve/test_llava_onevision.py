@@ -145,33 +145,38 @@ def test_chunked_prefill_and_preemption(replies: dict[str, list[Reply]], oracle:
 
 
 def test_full_retention_is_vanilla(replies: dict[str, list[Reply]], tmp_path: Path) -> None:
-    """Against vLLM without the plug-in, which wants other names of the tower's weights."""
+    """Against vLLM without the plug-in, which wants other names of the tower's weights, and with it but without options."""
     stock = nested_names(embedded(), tmp_path / "stock")
     full = [request for request in ONE if request.retention == 1]
     # One at a time: vLLM's own model fails where videos of different lengths meet.
     plain = [[Request(each.prompt, each.videos, each.images)] for each in full]
-    environment = IN_PROCESS | WITHOUT_PLUGINS
-    told = answers(tmp_path, plain, environment=environment, model=str(stock), max_model_len=4096)
-    for reply, (vanilla,) in zip(replies["one"], told, strict=False):
+    stock_alone, unasked = (
+        answers(tmp_path, plain, environment=environment, model=str(stock), max_model_len=4096)
+        for environment in (IN_PROCESS | WITHOUT_PLUGINS, IN_PROCESS)
+    )
+    assert unasked == stock_alone
+    for reply, (vanilla,) in zip(replies["one"], stock_alone, strict=False):
         assert (reply.ids, reply.prompt_tokens) == (vanilla.ids, vanilla.prompt_tokens)
         assert reply.logprobs == pytest.approx(vanilla.logprobs, abs=1e-5)
 
 
-@pytest.mark.parametrize("method", ["fastvid", "visionzip"])
-def test_other_methods_with_their_signals(method: str, tmp_path: Path) -> None:
+def test_another_method_with_frame_features(tmp_path: Path) -> None:
     requests = [each for each in ONE if each.retention != 1]
-    options = OPTIONS | {"hf_overrides": {"tango": {"method": method}}}
+    options = OPTIONS | {"hf_overrides": {"tango": {"method": "fastvid"}}}
     (told,) = answers(tmp_path, [requests], model=str(embedded()), **options)
-    oracle = Oracle.of(embedded(), method)
+    oracle = Oracle.of(embedded(), "fastvid")
     for request, reply in zip(requests, told, strict=True):
         check(reply, oracle.reply(request))
 
 
-def test_two_tensor_parallel_ranks_and_a_head_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["tango", "visionzip"])
+def test_two_tensor_parallel_ranks(method: str, tmp_path: Path) -> None:
+    """With a pooling head from a file, and with attention and keys of which each rank has half the heads."""
     folder, head = random_llava_onevision(tmp_path / "random"), pooling_head(tmp_path / "head.safetensors")
     ranks = {"VLLM_CPU_OMP_THREADS_BIND": "0|1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
-    options = OPTIONS | {"tensor_parallel_size": 2, "hf_overrides": {"tango": {"head_weights": str(head)}}}
+    tango = {"method": method, "head_weights": str(head)}
+    options = OPTIONS | {"tensor_parallel_size": 2, "hf_overrides": {"tango": tango}}
     (told,) = answers(tmp_path, [ONE], environment=ranks, model=str(folder), **options)
-    oracle = Oracle.of(folder, head_weights=head)
+    oracle = Oracle.of(folder, method, head_weights=head)
     for request, reply in zip(ONE, told, strict=True):
         check(reply, oracle.reply(request))

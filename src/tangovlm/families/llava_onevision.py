@@ -124,7 +124,7 @@ class LlavaOnevision(Family):
 
     def prepare(self, needs: frozenset[str], kind: str | None = None) -> None:
         """See `Family.prepare`."""
-        if self._wants_head(needs, self.kind(kind)):
+        if self.wants_head(needs, self.kind(kind)):
             _ = self.head
 
     def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
@@ -132,7 +132,7 @@ class LlavaOnevision(Family):
         attention = self.tower.encoder.layers[-1].self_attn
         layer = LayerAttention(attention.q_proj, attention.k_proj, attention.num_heads, self.pool)
         hooks = layer.listen(found, needs if kind == "attn" else needs - {"saliency"})
-        if self._wants_head(needs, kind):
+        if self.wants_head(needs, kind):
             hooks.append(self.tower.post_layernorm.register_forward_hook(self._on_hidden(found, needs, kind)))
         return hooks
 
@@ -147,16 +147,22 @@ class LlavaOnevision(Family):
         from transformers.activations import ACT2FN
 
         vision = self.model.config.vision_config
-        weights = self._head_weights(int(vision.hidden_size))
-        width = weights["head.probe"].shape[-1]
-        if width != vision.hidden_size:
-            raise ModelError(
-                f"head_weights {self.head_weights} is {width} wide but the tower {vision.hidden_size}: "
-                "give the head of the SigLIP that the tower was made from"
-            )
+        weights = self.read_head()
         activation: Callable[[Tensor], Tensor] = ACT2FN[vision.hidden_act]
         device = device_of(self.tower)
         return PoolingHead.from_weights(weights, vision.num_attention_heads, vision.layer_norm_eps, activation, device)
+
+    def read_head(self) -> dict[str, Tensor]:
+        """Weights of the pooling head under the names of a SigLIP checkpoint; see `head`."""
+        hidden = int(self.model.config.vision_config.hidden_size)
+        weights = self._head_weights(hidden)
+        width = weights["head.probe"].shape[-1]
+        if width != hidden:
+            raise ModelError(
+                f"head_weights {self.head_weights} is {width} wide but the tower {hidden}: "
+                "give the head of the SigLIP that the tower was made from"
+            )
+        return weights
 
     def _head_weights(self, width: int) -> dict[str, Tensor]:
         own = getattr(self.tower, "head", None)
@@ -180,7 +186,8 @@ class LlavaOnevision(Family):
             )
         return load_head_weights(_PUBLISHED_HEAD)
 
-    def _wants_head(self, needs: frozenset[str], kind: str) -> bool:
+    def wants_head(self, needs: frozenset[str], kind: str) -> bool:
+        """Whether signals come from the pooling head."""
         return "frame_features" in needs or ("saliency" in needs and kind == "p-attn")
 
     def _on_hidden(self, found: Found, needs: frozenset[str], kind: str) -> Callable[..., None]:

@@ -47,12 +47,14 @@ def seconds(metadata: Mapping[str, Any], frames: int) -> Tensor:
     return torch.empty(0, dtype=torch.float64) if times is None else timestamps.of_frames(times, frames)
 
 
-def check_length(frames: int, tokens: int, retention: float, most: int) -> None:
-    """See that a video can be in a prompt, before any of its frames is touched.
+def check_length(frames: int, tokens: int, retention: float, own: float, most: int) -> None:
+    """See that a video can be in a prompt, before any of its frames is prepared or encoded.
 
     Parameters
     ----------
     tokens: of the video, unpruned.
+    retention: of the request. own: of the server; a request that keeps less may not send longer videos for it, as the
+        encoder sees all of them.
     most: tokens of a prompt.
 
     Raises
@@ -61,14 +63,16 @@ def check_length(frames: int, tokens: int, retention: float, most: int) -> None:
     """
     if not frames:
         raise InputError("no frame could be read of a video: it is damaged or shorter than two frames, send another")
-    kept = count(retention, tokens)
+    bound = max(retention, own)
+    kept = count(bound, tokens)
     if kept > most:
         raise InputError(
-            f"a video of {frames} frames keeps {kept} tokens at retention {retention:g}, but --max-model-len is "
+            f"a video of {frames} frames keeps {kept} tokens at retention {bound:g}, but --max-model-len is "
             f"{most}: send or sample fewer frames (--media-io-kwargs), or keep fewer tokens"
         )
 
 
 def known(times: Tensor) -> Tensor | None:
-    """What `seconds` gave, None where it is unknown."""
-    return times.double() if times.numel() else None
+    """What `seconds` gave; None where it is unknown, or a frame came twice, which methods do not take."""
+    times = times.double()
+    return times if times.numel() and bool((times.diff() > 0).all()) else None

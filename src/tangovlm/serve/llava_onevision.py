@@ -6,6 +6,7 @@ contiguous for this family.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from ..signals.saliency import mean_attention, mean_keys
 from . import compat, items
 from .metrics import count_video
 from .options import ServeOptions, without_ours
-from .pruning import Pruning, mean_over_ranks
+from .pruning import Pruning, mean_over_ranks, options_of
 
 with compat.internals():
     from vllm.model_executor.models import llava_onevision as stock
@@ -46,13 +47,14 @@ compat.require(
 
 _TOWER = "vision_tower."
 _NESTED_TOWER = "vision_tower.vision_model."
-_HEAD = ("head.", "post_layernorm.")
+_HEAD = "tango_head."
+_PARTS_OF_HEAD = ("head.", "post_layernorm.")
 
 
 class Info(stock.LlavaOnevisionProcessingInfo):
     """The stock facts about the model, and the options of the server."""
 
-    @property
+    @cached_property
     def options(self) -> ServeOptions | None:
         """How videos are pruned; None for not at all."""
         return ServeOptions.of(self.get_hf_config())
@@ -84,7 +86,8 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
         if isinstance(videos, VideoProcessorItems):
             for frames, _ in videos.get_all():
                 tokens = self._frame_tokens * len(frames)
-                items.check_length(len(frames), tokens, retention, self.info.ctx.model_config.max_model_len)
+                most = self.info.ctx.model_config.max_model_len
+                items.check_length(len(frames), tokens, retention, options.retention, most)
         data = super()._apply_hf_processor_main(mm_items, without_ours(hf_kwargs))
         if (metadata := data.get(items.TIMESTAMPS)) is not None:
             frames = [len(pixels) for pixels in data["pixel_values_videos"]]
@@ -126,17 +129,29 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
         return [*others, PromptReplacement(modality="video", target=[placeholder], replacement=kept)]
 
 
-class Served(LlavaOnevision):
-    """The family, bound to vLLM's model.
+class Head(nn.Module):
+    """Weights of SigLIP's pooling head and of the layer norm in front of it, in float32 and whole on every rank.
 
-    Parameters
-    ----------
-    own_head: weights of the checkpoint's pooling head as they come, under the names below the tower's.
+    Parameters of the model, so that whatever makes, keeps and moves those of vLLM's models does it with these too.
     """
 
-    def __init__(self, model: Any, **options: Any) -> None:
-        super().__init__(model, **options)
-        self.own_head: dict[str, Tensor] = {}
+    def __init__(self, vision: Any) -> None:
+        from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
+
+        super().__init__()
+        self.post_layernorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
+        self.head = SiglipMultiheadAttentionPoolingHead(vision)
+        self.float().requires_grad_(False)
+
+    def take(self, weights: Mapping[str, Tensor]) -> set[str]:
+        """Copy weights under the names of a SigLIP checkpoint; gives the names."""
+        for name, weight in weights.items():
+            self.get_parameter(name).data.copy_(weight)
+        return set(weights)
+
+
+class Served(LlavaOnevision):
+    """The family, bound to vLLM's model."""
 
     @property
     def encoder(self) -> Any:
@@ -174,7 +189,7 @@ class Served(LlavaOnevision):
     def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
         """See `Family.listen`."""
         hooks = []
-        if self._wants_head(needs, kind):
+        if self.wants_head(needs, kind):
             on_hidden = self._on_hidden(found, needs, kind)
             encoder = self.tower.encoder
             hooks.append(
@@ -199,8 +214,17 @@ class Served(LlavaOnevision):
 
         return hook
 
-    def _head_weights(self, width: int) -> dict[str, Tensor]:
-        return self.own_head if self.own_head and self.head_weights is None else super()._head_weights(width)
+    def read_head(self) -> dict[str, Tensor]:
+        """See `LlavaOnevision.read_head`: the model's own parameters."""
+        return dict(self.model.tango_head.named_parameters())
+
+    def find_head(self) -> dict[str, Tensor]:
+        """A pooling head for a checkpoint without one; see `LlavaOnevision.head` for the errors."""
+        return super().read_head()
+
+    def forget_head(self) -> None:
+        """What was made of weights that are loaded anew."""
+        self.__dict__.pop("head", None)
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=stock.LlavaOnevisionDummyInputsBuilder)
@@ -212,32 +236,43 @@ class TangoLlavaOnevision(stock.LlavaOnevisionForConditionalGeneration):
     ModelError: a tower whose signals the method cannot have.
     """
 
-    requires_sequential_video_encoding = True
-    """vLLM counts what it encodes at a time in pruned tokens, which would be too many videos."""
-
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        options = ServeOptions.of(self.config)
+        options = options_of(vllm_config)
         self._family = Served(self, head_weights=None if options is None else options.head_weights)
         self._pruning = None if options is None else Pruning(self._family, options)
         self._videos: dict[str, Any] = {}
-        if self._pruning is not None:
-            self._family.check_tower()
+        self._has_head = True
+        if self._pruning is None:
+            return
+        # vLLM counts what it encodes at a time in pruned tokens, which would be too many videos.
+        self.requires_sequential_video_encoding = True
+        self._family.check_tower()
+        if self._family.wants_head(self._pruning.needs, self._pruning.kind):
+            self._has_head = False
+            self.tango_head = Head(self.config.vision_config)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """The stock weights, also under transformers' newer names; those of a pooling head are put aside."""
+        """The stock weights, also under transformers' newer names, and those of the pooling head.
+
+        The head is the checkpoint's own, unless another is named; see `LlavaOnevision.head` for the errors where there
+        is none.
+        """
         loaded: set[str] = super().load_weights(self._named(weights))
-        if self._pruning is not None:
-            self._pruning.prepare()
-            self._family.own_head.clear()
+        if not self._has_head:
+            loaded |= {_HEAD + name for name in self.tango_head.take(self._family.find_head())}
+            self._has_head = True
+        self._family.forget_head()
         return loaded
 
     def _named(self, weights: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
+        own = not self._has_head and self._family.head_weights is None
         for name, weight in weights:
             before, tower, part = name.partition(_TOWER)
             part = part.removeprefix("vision_model.")
-            if tower and self._pruning is not None and part.startswith(_HEAD):
-                self._family.own_head[part] = weight.clone()
+            if own and tower and part.startswith(_PARTS_OF_HEAD):
+                self._has_head = True
+                yield _HEAD + part, weight
             yield (before + _NESTED_TOWER + part if tower else name), weight
 
     def embed_multimodal(self, **kwargs: object) -> Any:

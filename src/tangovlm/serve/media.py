@@ -13,8 +13,11 @@ with compat.internals():
 compat.require(MediaConnector, "load_from_url", "load_from_url_async")
 
 
-# The name of the stock one, which a server takes unless VLLM_MEDIA_CONNECTOR says otherwise.
-@MEDIA_CONNECTOR_REGISTRY.register("http")
+def register() -> None:
+    """Take the place of the stock connector, unless a server was told (by VLLM_MEDIA_CONNECTOR) to take another."""
+    MEDIA_CONNECTOR_REGISTRY.register("http")(Connector)
+
+
 class Connector(MediaConnector):
     """The stock connector.
 

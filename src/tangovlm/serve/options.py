@@ -8,7 +8,7 @@ from typing import Any
 from .. import registry
 from ..budget import validate_retention
 from ..errors import InputError, MethodError
-from ..families.base import SALIENCY_KINDS
+from ..families.base import SALIENCY_KINDS, Family
 from ..inllm.base import Inside
 from ..inllm.pair import Pair
 from ..tokens import Pruner
@@ -104,6 +104,18 @@ class ServeOptions:
         """The method with a retention of a request."""
         pruner: Any = self._pruner
         return pruner if retention == self.retention else replace(pruner, retention=retention)
+
+    def signals(self, family: Family) -> tuple[frozenset[str], str]:
+        """What the method needs of a family, and the kind of its saliency.
+
+        Raises
+        ------
+        ModelError: the family does not give it.
+        """
+        pruner = self._pruner
+        kind = self.saliency or family.kind(getattr(pruner, "signal", None))
+        family.check(pruner.name, pruner.needs, kind)
+        return pruner.needs, kind
 
     @cached_property
     def _pruner(self) -> Pruner:

@@ -3,11 +3,12 @@
 Nothing heavy may be imported here: the plug-in is registered in every process of every vLLM that finds it installed.
 """
 
-import importlib
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from ..errors import InputError, ModelError
+from ..registry import family_for
 from .options import CONFIG_KEY, ServeOptions
 
 MODELS: Mapping[str, str] = {
@@ -33,11 +34,37 @@ _WORKERS = {"cpu": "tangovlm.serve.cpu_worker.TangoCPUWorker"}
 def register() -> None:
     """Entry point ``vllm.general_plugins``; may run more than once."""
     from vllm import ModelRegistry
-    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
     for architecture, model in MODELS.items():
         ModelRegistry.register_model(architecture, model)
-        MODELS_CONFIG_MAP.setdefault(architecture, StartUp)
+    try:
+        from vllm.model_executor.models.config import MODELS_CONFIG_MAP
+    except ImportError:
+        # Not of a release that is known: our models say so where one is asked for, the others need not suffer.
+        return
+    for architecture in ModelRegistry.get_supported_archs():
+        MODELS_CONFIG_MAP.setdefault(architecture, StartUp if architecture in MODELS else Unknown)
+
+
+class Unknown:
+    """vLLM's hook for an architecture that the plug-in does not serve."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: Any) -> None:
+        """See that no pruning is asked for.
+
+        Raises
+        ------
+        ModelError: it is.
+        """
+        if getattr(model_config.hf_config, CONFIG_KEY, None) is not None:
+            raise ModelError(
+                f"{CONFIG_KEY!r} cannot prune videos of {model_config.architecture}: it serves {', '.join(MODELS)}"
+            )
+
+    @staticmethod
+    def verify_and_update_config(_vllm_config: Any) -> None:
+        """Nothing is changed."""
 
 
 class StartUp:
@@ -50,12 +77,12 @@ class StartUp:
         Raises
         ------
         InputError, MethodError: see `ServeOptions`; InputError: together with vLLM's own pruning.
+        ModelError: the family does not give what the method needs.
         """
         options = ServeOptions.of(model_config.hf_config)
         if options is None:
             return
-        # This process is the one that reads the media of requests.
-        importlib.import_module("tangovlm.serve.media")
+        options.signals(family_for(model_config.architecture)(SimpleNamespace(config=model_config.hf_config)))
         config = model_config.multimodal_config
         if config.is_multimodal_pruning_enabled():
             raise InputError(f"--video-pruning-rate and {CONFIG_KEY!r} prune both: give only one of them")
@@ -65,15 +92,17 @@ class StartUp:
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
-        """Choose the worker, where the stock one would not do.
+        """Choose the worker and the reader of media, where the stock ones would not do.
 
         Raises
         ------
-        ModelError: the encoder is asked to run in a way in which its attention cannot be seen.
+        ModelError: the model is asked to run in a way in which it cannot be pruned.
         """
         from vllm.platforms import current_platform
 
-        model_config = vllm_config.model_config
+        from . import media
+
+        model_config, parallel = vllm_config.model_config, vllm_config.parallel_config
         options = ServeOptions.of(model_config.hf_config)
         if options is None:
             return
@@ -87,9 +116,14 @@ class StartUp:
                 raise ModelError(
                     f"{option} hides what method {options.method!r} needs of the vision encoder: leave it out"
                 )
-        parallel = vllm_config.parallel_config
+        if model_config.architecture in _M_ROPE and parallel.pipeline_parallel_size > 1:
+            raise ModelError(
+                "later pipeline stages count M-RoPE positions without the video, so they do not learn what is kept of "
+                "it: use --tensor-parallel-size in place of --pipeline-parallel-size"
+            )
         if parallel.worker_cls == "auto":
             parallel.worker_cls = _WORKERS.get(current_platform.device_type, "auto")
+        media.register()
 
 
 _LEAST_RATE = 1e-6

@@ -3,26 +3,46 @@
 from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import registry
+from ..budget import count
 from ..errors import TangoError
 from ..families.base import Family
-from ..families.call import Clip, Grid
+from ..families.call import Clip, Grid, Signals
+from ..families.stopwatch import Stopwatch
+from ..memory import memory_guard
 from ..tokens import Selection, VideoTokens
 from . import compat
 from .options import ServeOptions
+from .plugin import StartUp
 
 with compat.internals():
     from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group, tensor_model_parallel_all_reduce
     from vllm.logger import init_logger
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
 logger = init_logger(f"vllm.{__name__}")
 
 LOG_SECONDS = 10.0
 """Between two lines of the log, as between vLLM's own statistics."""
+
+
+def options_of(vllm_config: Any) -> ServeOptions | None:
+    """How a model's videos are pruned; None for not at all.
+
+    Raises
+    ------
+    ModelError: vLLM has a start-up hook of its own for the model, so that ours has checked nothing.
+    """
+    options = ServeOptions.of(vllm_config.model_config.hf_config)
+    architecture = vllm_config.model_config.architecture
+    if options is not None and MODELS_CONFIG_MAP.get(architecture) is not StartUp:
+        raise compat.incompatible(f"has a start-up hook of its own for {architecture}")
+    return options
 
 
 class Pruning:
@@ -40,20 +60,8 @@ class Pruning:
     def __init__(self, family: Family, options: ServeOptions) -> None:
         self.family = family
         self.options = options
-        pruner = options.pruner(options.retention)
-        self.needs = pruner.needs
-        self.kind = family.kind(options.saliency or getattr(pruner, "signal", None))
-        family.check(pruner.name, self.needs, self.kind)
+        self.needs, self.kind = options.signals(family)
         self._log = _Log(options.method)
-
-    def prepare(self) -> None:
-        """Read weights that signals need; after those of the model, as the family looks there first.
-
-        Raises
-        ------
-        ModelError: there are none.
-        """
-        self.family.prepare(self.needs, self.kind)
 
     def __call__(
         self, encode: Callable[[], Tensor], grid: Grid, retention: float, timestamps: Tensor | None
@@ -71,17 +79,28 @@ class Pruning:
         """
         with self.family.observe(self.needs, self.kind) as signals:
             features = encode()
-        start = perf_counter()
-        try:
-            tokens = self.family.video_tokens(features, Clip(grid, 0), signals, timestamps)
-            selection = self.options.pruner(retention)(tokens)
-        except TangoError as error:
-            # An error here would end the server and with it all other requests.
-            logger.warning("A video's tokens are spread evenly, as method %r failed: %s", self.options.method, error)
-            selection = _spread(features, grid, retention)
-        selection = _agreed(selection)
-        self._log.add(grid.tokens, selection.indices.numel(), perf_counter() - start)
+        clock = Stopwatch(features.device, ("prune",))
+        with clock.stage("prune"):
+            selection = _agreed(self._choose(features, grid, retention, signals, timestamps))
+        self._log.add(grid.tokens, selection.indices.numel(), clock.totals_ms["prune"])
         return selection, features
+
+    def _choose(
+        self, features: Tensor, grid: Grid, retention: float, signals: Signals, timestamps: Tensor | None
+    ) -> Selection:
+        """What the method chooses; where it fails, as many tokens, so that one video does not end the server."""
+        try:
+            with memory_guard(features.device, f"pruning {grid.tokens} tokens", "send fewer frames"):
+                tokens = self.family.video_tokens(features, Clip(grid, 0), signals, timestamps)
+                selection = self.options.pruner(retention)(tokens)
+            kept = selection.indices.numel()
+            if kept == count(retention, grid.tokens):
+                return selection
+            reason = f"it keeps {kept} of {grid.tokens} tokens"
+        except TangoError as error:
+            reason = str(error)
+        logger.warning("A video's tokens are spread evenly, as method %r failed: %s", self.options.method, reason)
+        return _spread(features, grid, retention)
 
 
 def _spread(features: Tensor, grid: Grid, retention: float) -> Selection:
@@ -112,23 +131,23 @@ def _agreed(selection: Selection) -> Selection:
 
 
 class _Log:
-    """Counts what was pruned and says so now and then."""
+    """Counts what was pruned and says so now and then, on the first tensor-parallel rank."""
 
     def __init__(self, method: str) -> None:
         self._method = method
         self._begin(-LOG_SECONDS)
 
     def _begin(self, now: float) -> None:
-        self._since, self._videos, self._before, self._after, self._seconds = now, 0, 0, 0, 0.0
+        self._since, self._videos, self._before, self._after, self._ms = now, 0, 0, 0, 0.0
 
-    def add(self, before: int, after: int, seconds: float) -> None:
+    def add(self, before: int, after: int, ms: float) -> None:
         """A video; the first is told of at once."""
         self._videos += 1
         self._before += before
         self._after += after
-        self._seconds += seconds
+        self._ms += ms
         now = perf_counter()
-        if now - self._since < LOG_SECONDS:
+        if now - self._since < LOG_SECONDS or get_tp_group().rank_in_group != 0:
             return
         logger.info(
             "%s: %d videos, %d of %d visual tokens kept (%.1f %%), pruning took %.1f ms a video",
@@ -137,6 +156,6 @@ class _Log:
             self._after,
             self._before,
             100 * self._after / self._before,
-            1000 * self._seconds / self._videos,
+            self._ms / self._videos,
         )
         self._begin(now)
