@@ -20,7 +20,7 @@ def validate_retention(retention: object) -> float:
     ------
     InputError: not a real number, NaN, or outside (0, 1].
     """
-    if isinstance(retention, bool) or not isinstance(retention, Real) or not 0 < float(retention) <= 1:
+    if isinstance(retention, bool) or not isinstance(retention, Real) or not 0 < retention <= 1:  # type: ignore[operator]
         raise InputError(f"retention must be a number in (0, 1], the fraction of tokens to keep, not {retention!r}")
     return float(retention)
 

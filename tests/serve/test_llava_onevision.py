@@ -145,7 +145,7 @@ def test_chunked_prefill_and_preemption(replies: dict[str, list[Reply]], oracle:
 
 
 def test_full_retention_is_vanilla(replies: dict[str, list[Reply]], tmp_path: Path) -> None:
-    """Against vLLM without the plug-in, which wants other names of the tower's weights, and with it but without options."""
+    """Against vLLM without the plug-in, which wants other names of weights, and with it but without its options."""
     stock = nested_names(embedded(), tmp_path / "stock")
     full = [request for request in ONE if request.retention == 1]
     # One at a time: vLLM's own model fails where videos of different lengths meet.

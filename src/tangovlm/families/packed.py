@@ -153,7 +153,7 @@ class Packed(Family):
 
     def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
         """See `Family.listen`."""
-        listener = _Listener(self, found, needs, kind)
+        listener = self.listener(found, needs, kind)
         hooks = [self.tower.register_forward_pre_hook(listener.before_tower, with_kwargs=True)]
         if "frame_features" in needs:
             hooks.append(self.projected.register_forward_hook(listener.on_tokens))
@@ -161,6 +161,10 @@ class Packed(Family):
             hooks.append(self.attention.register_forward_pre_hook(listener.before_attention, with_kwargs=True))
             hooks += [module.register_forward_hook(listener.on_projection) for module in self.projections]
         return hooks
+
+    def listener(self, found: Found, needs: frozenset[str], kind: str) -> "Listener":
+        """What the hooks of `listen` call."""
+        return Listener(self, found, needs, kind)
 
     def join(self, parts: list[Tensor]) -> list[Tensor]:
         """See `Family.join`: a list, as videos may have different grids."""
@@ -212,7 +216,7 @@ class Packed(Family):
         return {"mm_token_type_ids": 2 * (ids == self.placeholder).int()} if self.keeps_positions else {}
 
 
-class _Listener:
+class Listener:
     """Hooks on one tower; what a call tells before it computes is kept for as long as it lasts."""
 
     def __init__(self, family: Packed, found: Found, needs: frozenset[str], kind: str) -> None:
@@ -227,7 +231,7 @@ class _Listener:
 
     def before_tower(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note the grids of the call."""
-        self._thw = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
+        self._thw = torch.as_tensor(kwargs["grid_thw"] if "grid_thw" in kwargs else args[1])
         side = self._family.merge
         self._steps = [(high // side, wide // side) for count, high, wide in self._thw.tolist() for _ in range(count)]
 

@@ -47,8 +47,14 @@ def seconds(metadata: Mapping[str, Any], frames: int) -> Tensor:
     return torch.empty(0, dtype=torch.float64) if times is None else timestamps.of_frames(times, frames)
 
 
+def check_frames(frames: int) -> None:
+    """Raise `InputError` for a video without any."""
+    if not frames:
+        raise InputError("no frame could be read of a video: it is damaged or shorter than two frames, send another")
+
+
 def check_length(frames: int, tokens: int, retention: float, own: float, most: int) -> None:
-    """See that a video can be in a prompt, before any of its frames is prepared or encoded.
+    """See that a video can be in a prompt, before it is encoded.
 
     Parameters
     ----------
@@ -59,10 +65,8 @@ def check_length(frames: int, tokens: int, retention: float, own: float, most: i
 
     Raises
     ------
-    InputError: no frames, or more kept tokens than a prompt has room for.
+    InputError: more kept tokens than a prompt has room for.
     """
-    if not frames:
-        raise InputError("no frame could be read of a video: it is damaged or shorter than two frames, send another")
     bound = max(retention, own)
     kept = count(bound, tokens)
     if kept > most:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..budget import count
-from ..errors import ModelError
+from ..errors import InputError, ModelError
 from ..families import chunks
 from ..families.call import Found, Grid
 from ..families.llava_onevision import LlavaOnevision
@@ -85,10 +85,13 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
         videos = mm_items.get("video")
         if isinstance(videos, VideoProcessorItems):
             for frames, _ in videos.get_all():
+                items.check_frames(len(frames))
                 tokens = self._frame_tokens * len(frames)
                 most = self.info.ctx.model_config.max_model_len
                 items.check_length(len(frames), tokens, retention, options.retention, most)
         data = super()._apply_hf_processor_main(mm_items, without_ours(hf_kwargs))
+        for pixels in (*data.get("pixel_values_videos", ()), *data.get("pixel_values", ())):
+            self._check_size(pixels)
         if (metadata := data.get(items.TIMESTAMPS)) is not None:
             frames = [len(pixels) for pixels in data["pixel_values_videos"]]
             data[items.RETENTION] = torch.full((len(frames),), retention, dtype=torch.float64)
@@ -105,10 +108,23 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
             inputs.passthrough_data[items.TIMESTAMPS] = [metadata for _, metadata in videos]
         return inputs
 
+    def _check_size(self, pixels: Tensor) -> None:
+        """See that the tower can take frames; where it cannot, vLLM's engine would end with all requests."""
+        *_, height, width = pixels.shape
+        if (height, width) != (self._side, self._side):
+            raise InputError(
+                f"mm_processor_kwargs makes frames of {height} x {width} pixels, but the model takes {self._side} x "
+                f"{self._side}: leave size and do_resize out"
+            )
+
+    @property
+    def _side(self) -> int:
+        side: int = self.info.get_hf_config().vision_config.image_size
+        return side
+
     @property
     def _frame_tokens(self) -> int:
-        size = self.info.get_hf_config().vision_config.image_size
-        return int(self.info._get_num_frame_tokens(image_width=size, image_height=size))
+        return int(self.info._get_num_frame_tokens(image_width=self._side, image_height=self._side))
 
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any

@@ -1,0 +1,75 @@
+"""Qwen2.5-VL on vLLM, with its videos pruned: kept tokens side by side, each at its own M-RoPE position."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..budget import count
+from ..families.call import Grid
+from ..families.qwen2_5_vl import Qwen25VL
+from . import compat, positions
+from .qwen_model import QwenModel, Tower, item
+from .qwen_processor import QwenProcessor
+
+with compat.internals():
+    from vllm.model_executor.models import qwen2_5_vl as stock
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+
+compat.require(
+    stock.Qwen2_5_VLMultiModalProcessor, "_get_mm_fields_config", "_apply_hf_processor_main", "_get_prompt_updates"
+)
+compat.require(
+    stock.Qwen2_5_VLForConditionalGeneration,
+    "embed_multimodal",
+    "get_mrope_input_positions",
+    "recompute_mrope_positions",
+    "_process_video_input",
+    "_postprocess_image_embeds_evs",
+    "_postprocess_video_embeds_evs",
+)
+compat.require_parameters(stock.Qwen2_5_VisionAttention.forward, "rotary_pos_emb_cos", "rotary_pos_emb_sin")
+compat.require_parameters(stock.Qwen2_5_VisionTransformer.forward, "grid_thw")
+
+
+class Served(Tower, Qwen25VL):
+    """The family, bound to vLLM's model."""
+
+
+class Processor(QwenProcessor, stock.Qwen2_5_VLMultiModalProcessor):
+    """The stock processor, with placeholders for what will be kept."""
+
+    def _seconds(self, mm_items: Any, data: Any) -> list[Tensor | None]:
+        found, pair = super()._seconds(mm_items, data), self.info.get_hf_config().vision_config.temporal_patch_size
+        steps = zip(data["video_grid_thw"][:, 0].tolist(), data["second_per_grid_ts"].tolist(), strict=True)
+        # The stock processor may be told to take only some of the frames, evenly spaced.
+        return [
+            times
+            if times is None or -(-times.numel() // pair) == number
+            else torch.arange(number, dtype=torch.float64) * interval
+            for times, (number, interval) in zip(found, steps, strict=True)
+        ]
+
+    def _placeholder(self, _fields: Any, grid: Grid, retention: float) -> list[int]:
+        return [self.info.get_hf_config().video_token_id] * count(retention, grid.tokens)
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Processor, info=stock.Qwen2_5_VLProcessingInfo, dummy_inputs=stock.Qwen2_5_VLDummyInputsBuilder
+)
+class TangoQwen25VL(QwenModel, stock.Qwen2_5_VLForConditionalGeneration):
+    """The stock model; where options name a retention, its videos are pruned behind the tower."""
+
+    served = Served
+
+    @property
+    def _width(self) -> int:
+        return int(self.config.vision_config.out_hidden_size)
+
+    def _placed(self, rows: Tensor, kept: Tensor, grid: Grid, video_input: Any, number: int) -> Tensor:
+        fields = item(**{name: video_input[name][number] for name in ("video_grid_thw", "second_per_grid_ts")})
+        offsets = self._alone(self._unpruned(fields, grid), fields)
+        return positions.attached(rows, offsets[:, kept.cpu()], lead=0)
+
+    def _unpruned(self, _fields: Any, grid: Grid) -> list[int]:
+        return [self.config.video_token_id] * grid.tokens

@@ -1,0 +1,116 @@
+"""Tiny random Qwen2.5-VL and Qwen3-VL checkpoints on disk, which notice wrong positions."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
+
+SPECIALS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+_IDS = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
+_VISION = {
+    "depth": 3,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_heads": 4,
+    "out_hidden_size": 128,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+}
+_TEXT = {
+    "vocab_size": 320,
+    "hidden_size": 128,
+    "intermediate_size": 192,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 8192,
+    "bos_token_id": None,
+    "eos_token_id": 2,
+    "tie_word_embeddings": False,
+}
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
+_PIXELS = {"shortest_edge": 32 * 32, "longest_edge": 1024 * 1024}
+
+
+def tokenizer() -> Any:
+    """One token a byte, the special ones first."""
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    plain = Tokenizer(models.BPE({token: number for number, token in enumerate([*SPECIALS, *alphabet])}, []))
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    plain.decoder = decoders.ByteLevel()
+    ends = {"pad_token": SPECIALS[0], "eos_token": SPECIALS[2]}
+    return PreTrainedTokenizerFast(tokenizer_object=plain, additional_special_tokens=list(SPECIALS), **ends)
+
+
+def qwen2_5_vl(folder: Path) -> Path:
+    """Four layers of text; windows of 4 x 4 tokens, the last layer of the tower sees whole steps."""
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    vision = _VISION | {"patch_size": 14, "window_size": 112, "fullatt_block_indexes": [0, 2], "tokens_per_second": 2}
+    config = Qwen2_5_VLConfig(vision_config=vision, text_config=_TEXT | {"rope_parameters": _ROPE}, **_ids())
+    processor = Qwen2_5_VLProcessor(
+        Qwen2VLImageProcessor(size=_PIXELS), tokenizer(), Qwen2VLVideoProcessor(size=_PIXELS)
+    )
+    return _saved(folder, Qwen2_5_VLForConditionalGeneration, config, processor)
+
+
+def qwen3_vl(folder: Path) -> Path:
+    """Four layers of text, of which the first two are handed features of the tower's."""
+    from transformers import (
+        Qwen2VLImageProcessor,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
+
+    vision = _VISION | {"patch_size": 16, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
+    text = _TEXT | {"head_dim": 32, "rope_parameters": _ROPE | {"mrope_interleaved": True}}
+    config = Qwen3VLConfig(vision_config=vision, text_config=text, **_ids())
+    # vLLM scales the colors of images and videos alike, on the device.
+    half = [0.5, 0.5, 0.5]
+    image = Qwen2VLImageProcessor(size=_PIXELS, patch_size=16, image_mean=half, image_std=half)
+    processor = Qwen3VLProcessor(image, tokenizer(), Qwen3VLVideoProcessor(size=_PIXELS))
+    return _saved(folder, Qwen3VLForConditionalGeneration, config, processor)
+
+
+def _ids() -> dict[str, Any]:
+    return {name: number for number, name in enumerate(_IDS, start=3)} | {"tie_word_embeddings": False}
+
+
+def _saved(folder: Path, kind: Callable[[Any], Any], config: Any, processor: Any) -> Path:
+    torch.manual_seed(0)
+    model = kind(config)
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            # Attention that looks sharply, and words that are sure of themselves: a wrong place shows.
+            if name.endswith(("q_proj", "k_proj")):
+                module.weight *= 12
+            if name.endswith(("q_norm", "k_norm")):
+                module.weight *= 4
+            if name.endswith("lm_head"):
+                module.weight *= 5
+            if "visual" in name and isinstance(module, nn.Linear):
+                module.weight *= 3
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
