@@ -3,10 +3,12 @@
 #   VENV      where it lies
 #   PIP_ARGS  more arguments for every `pip install`, such as an index of CPU builds of torch
 #   CONSTRAINTS  the file of pinned versions
+#   WORKERS   processes that share the tests
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 CONSTRAINTS ?= constraints.txt
+WORKERS ?= 2
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -14,7 +16,10 @@ SHELL := /bin/bash
 
 BIN := $(VENV)/bin
 # Without --no-compile pip compiles thousands of files of which a run imports few.
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile -c $(CONSTRAINTS) $(PIP_ARGS)
+INSTALL := python -m pip --disable-pip-version-check install --quiet --no-compile $(PIP_ARGS)
+PIP := $(BIN)/$(INSTALL) -c $(CONSTRAINTS)
+# A file of tests stays with one worker, as its fixtures make models.
+PYTEST := python -m pytest -n $(WORKERS) --dist loadfile
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 
@@ -25,11 +30,18 @@ OLDEST_CONSTRAINTS := $(OLDEST_VENV).txt
 HOST_TESTS := tests/attach tests/families tests/inllm tests/pipeline tests/cli/test_ask.py \
     tests/cli/test_inspect.py tests/evaluate/test_sinks.py
 
-.PHONY: help demo test test-oldest lint fmt type contracts bench dev clean
+# vLLM wants versions of its own, and ships a CPU build under another name.
+VLLM_VENV := $(VENV)-vllm
+VLLM := $(VLLM_VENV)/.vllm
+SHIM := tests/serve/torchvision_operators.py
+VLLM_TESTS := tests/serve tests/cli/test_serve.py tests/cli/test_batch.py
+
+.PHONY: help demo test test-oldest test-vllm lint fmt type contracts bench dev clean
 
 help:
 	@echo "make demo       render a clip, ask the embedded model twice, compare"
 	@echo "make test       run the tests              make test-oldest  those that meet transformers, with release $(OLDEST)"
+	@echo "make test-vllm  the tests of serving, with vLLM for CPUs"
 	@echo "make lint       check style and formatting        make fmt    mend them"
 	@echo "make type       check types                       make contracts  check import directions"
 	@echo "make bench      time the pruning on this machine  make dev    only make the environment"
@@ -38,11 +50,15 @@ demo: $(RUNTIME)
 	$(BIN)/tangovlm demo
 
 test: $(DEV)
-	$(BIN)/python -m pytest
+	$(BIN)/$(PYTEST)
 
 test-oldest: $(OLDEST_CONSTRAINTS)
 	$(MAKE) --no-print-directory dev VENV=$(OLDEST_VENV) CONSTRAINTS=$(OLDEST_CONSTRAINTS)
-	$(OLDEST_VENV)/bin/python -m pytest $(HOST_TESTS)
+	$(OLDEST_VENV)/bin/$(PYTEST) $(HOST_TESTS)
+
+# One process: an engine takes all cores.
+test-vllm: $(VLLM)
+	$(VLLM_VENV)/bin/python -m pytest $(VLLM_TESTS)
 
 # Pins of the second file take the place of those of the first.
 $(OLDEST_CONSTRAINTS): constraints-$(OLDEST).txt constraints.txt
@@ -68,18 +84,33 @@ bench: $(RUNTIME)
 dev: $(DEV)
 
 clean:
-	rm -rf $(VENV) $(OLDEST_VENV) $(OLDEST_CONSTRAINTS) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(OLDEST_CONSTRAINTS) $(VLLM_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+define new_venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+    { echo "error: $(PYTHON) is older than Python 3.11: name a newer one, make PYTHON=python3.11" >&2; exit 2; }
+@echo "Installing into $(1)"
+$(PYTHON) -m venv $(1)
+endef
 
 # torch goes first: the pinned build is then in place before anything else asks for "some torch".
 $(RUNTIME): pyproject.toml $(CONSTRAINTS)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "error: $(PYTHON) is older than Python 3.11: name a newer one, make PYTHON=python3.11" >&2; exit 2; }
-	@echo "Installing into $(VENV)"
-	$(PYTHON) -m venv $(VENV)
+	$(call new_venv,$(VENV))
 	$(PIP) torch
 	$(PIP) -e .
 	@touch $@
 
 $(DEV): $(RUNTIME)
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+# A .pth file is read by every interpreter at its start; where torchvision is a CPU build too, there is no need for it.
+$(VLLM): pyproject.toml constraints-vllm.txt $(SHIM)
+	$(call new_venv,$(VLLM_VENV))
+	$(VLLM_VENV)/bin/$(INSTALL) --no-deps -r constraints-vllm.txt
+	$(VLLM_VENV)/bin/$(INSTALL) --no-deps -e .
+	@$(VLLM_VENV)/bin/python -c 'import torchvision' 2>/dev/null || { \
+	    site="$$($(VLLM_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
+	    cp $(SHIM) "$$site"; \
+	    echo 'import $(basename $(notdir $(SHIM)))' > "$$site/$(basename $(notdir $(SHIM))).pth"; }
 	@touch $@

@@ -8,7 +8,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from tangovlm.bench import flops, prune, scale, tables, ttft
+from tangovlm.bench import flops, prune, scale, serve, tables, ttft
+from tangovlm.bench.ttft_models import LlavaOnevision
+from tangovlm.bench.ttft_shapes import TEXTS
+from tangovlm.budget import count
 from tangovlm.cli import models
 from tangovlm.cli.methods import MethodCard, cards
 from tangovlm.evaluate.summary import finished, overview, page
@@ -18,8 +21,9 @@ from tangovlm.signals.sinks import RELEASED
 ROOT = Path(__file__).resolve().parent.parent
 README, BENCHMARK = ROOT / "README.md", ROOT / "docs" / "benchmark.md"
 PERFORMANCE, MODELS = ROOT / "docs" / "performance.md", ROOT / "docs" / "models.md"
+SERVING = ROOT / "docs" / "serving.md"
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.jsonl.gz"))
-BENCHES = {"prune": prune, "scale": scale, "ttft": ttft, "flops": flops}
+BENCHES = {"prune": prune, "scale": scale, "ttft": ttft, "flops": flops, "serve": serve}
 """Command of `tangovlm bench` to its module; results are in benchmarks/results/bench-COMMAND.jsonl."""
 
 
@@ -68,6 +72,36 @@ def settings_table(name: str) -> str:
     return "\n".join(lines + [f"| `{field}` | `{default!r}` |" for field, default in card.parameters.items()])
 
 
+def sizing_table() -> str:
+    """Keys and values of a clip in bfloat16, all and a tenth, and how many clips fit into a cache."""
+    cache_gib, bytes_a_token = 40, 2 * TEXTS["7b"].cache_width
+    lines = [
+        f"| model, clip | tokens | kept | KV MiB | kept MiB | clips in {cache_gib} GiB | kept |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, tokens, more in _clips():
+        counts = [tokens + more, count(0.1, tokens) + more]
+        sizes = [f"{each * bytes_a_token / 2**20:,.0f}" for each in counts]
+        fit = [f"{cache_gib * 2**30 // (each * bytes_a_token):,}" for each in counts]
+        cells = [cell for pair in (map("{:,}".format, counts), sizes, fit) for cell in pair]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(lines)
+
+
+def _clips() -> list[tuple[str, int, int]]:
+    """Name, tokens that can be pruned, and those that cannot (a newline), of clips of the models of 7B."""
+    found = []
+    for frames in (32, 64):
+        tokens = LlavaOnevision.visual_tokens(frames)
+        more = LlavaOnevision.placeholders(frames) - tokens
+        found.append((f"LLaVA-OneVision-7B, {frames} frames", tokens, more))
+    # A token is 28 x 28 pixels of two frames; sides are rounded to as many.
+    for frames, (width, height) in ((64, (640, 360)), (256, (640, 360))):
+        tokens = frames // 2 * round(width / 28) * round(height / 28)
+        found.append((f"Qwen2.5-VL-7B, {frames} frames of {width} × {height}", tokens, 0))
+    return found
+
+
 def bench_tables(folder: Path) -> dict[str, str]:
     """A table for each benchmark that has results."""
     found = {}
@@ -101,8 +135,10 @@ def generated() -> dict[Path, dict[str, str]]:
         pages[BENCHMARK][f"benchmark-{of.name}"] = page(of, lines, headers, look=True).rstrip()
         if of.name == "methods":
             pages[README]["benchmark"] = overview(lines)
+    pages[SERVING] = {"sizing": sizing_table()}
     if parts := bench_tables(ROOT / "benchmarks" / "results"):
-        pages[PERFORMANCE] = parts
+        pages[SERVING] |= {name: part for name, part in parts.items() if name == "bench serve"}
+        pages[PERFORMANCE] = {name: part for name, part in parts.items() if name not in pages[SERVING]}
     if "bench prune" in parts:
         pages[README]["bench"] = parts["bench prune"]
     for card in cards():

@@ -23,10 +23,16 @@ COMMANDS = {
         "--out", "--json", "--help",
     },
     "bench flops": {"--size", "--frames", "--retention", "--out", "--json", "--help"},
+    "bench serve": {"--frames", "--concurrency", "--requests", "--retention", "--out", "--json", "--help"},
     "ask": {
         "video", "question", "--model", "--method", "--retention", "--frames", "--compare", "--report", "--json",
         "--device", "--dtype", "--head-weights", "--saliency", "--sink-tokens", "--positions", "--chunk-frames",
         "--max-new-tokens", "--help",
+    },
+    "batch": {
+        "source", "target", "extra", "--model", "--method", "--retention", "--frames", "--max-new-tokens",
+        "--saliency", "--head-weights", "--device", "--dtype", "--video-root", "--limit", "--retry-failed", "--engine",
+        "--concurrency", "--ray", "--workers", "--server", "--api-key", "--media", "--give-up", "--json", "--help",
     },
     "demo": {"--output-dir", "--json", "--help"},
     "eval": {
@@ -39,6 +45,9 @@ COMMANDS = {
     },
     "methods": {"--json", "--help"},
     "models": {"--json", "--help"},
+    "serve": {
+        "arguments", "--method", "--retention", "--saliency", "--head-weights", "--frames", "--print", "--help",
+    },
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from tangovlm.bench.prune import PruneRow, Rates
 from .conftest import Run
 
 SMALL = ("--shape", "8,4,5,32", "--repeats", 2, "--device", "cpu")
-COMMANDS = ("prune", "scale", "ttft", "flops")
+COMMANDS = ("prune", "scale", "ttft", "flops", "serve")
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +95,10 @@ class TestRefusals:
         refused = tangovlm_command("bench", "prune", *options)
         refused.refused("100000x14x14x3584", "421.5 GB", "free", "--dtype float16 or a smaller --shape")
 
+    def test_no_vllm(self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tangovlm.bench.serve.find_spec", lambda name: None)
+        tangovlm_command("bench", "serve").refused("vLLM is not installed", "pip install 'tangovlm[vllm]'")
+
     def test_running_out_of_memory(self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(prune, "tango_reference", lambda tokens, retention: torch.empty(1 << 50))
         found = tangovlm_command("bench", "prune", *SMALL)
@@ -112,6 +116,8 @@ class TestRefusals:
         tangovlm_command("bench", "scale", "--frames", 4).refused("--frames is 4", "at least 8")
         tangovlm_command("bench", "ttft", "--frames", 0).refused("--frames is 0")
         tangovlm_command("bench", "flops", "--frames", -1).refused("--frames is -1")
+        tangovlm_command("bench", "serve", "--concurrency", 0).refused("--concurrency is 0")
+        tangovlm_command("bench", "serve", "--requests", 0).refused("--requests is 0")
 
     def test_counts_that_are_too_large(self, tangovlm_command: Run) -> None:
         before = torch.get_num_threads()

@@ -83,7 +83,7 @@ def run(
     device = torch.device("meta")
     progress(f"LLaVA-OneVision {size}, {frames} frames")
     host = LlavaOnevision(size, device, torch.bfloat16)
-    whole, projector = _encoder_flops(host, frames)
+    whole, projector = encoder_flops(host, frames)
     all_tokens = host.visual_tokens(frames)
     unpruned = model_flops(host, all_tokens)
     for retention in retentions:
@@ -131,7 +131,7 @@ def model_flops(host: LlavaOnevision, tokens: int) -> int:
 
 
 @torch.no_grad()
-def _encoder_flops(host: LlavaOnevision, frames: int) -> tuple[int, int]:
+def encoder_flops(host: LlavaOnevision, frames: int) -> tuple[int, int]:
     """FLOPs from pixels to features, and those of the projector among them."""
     side = host.frame_side
     pixels = torch.empty(1, frames, 3, side, side, device=host.device, dtype=host.model.dtype)

@@ -113,7 +113,7 @@ def read(path: Path, benchmark: str, keys: Sequence[str]) -> list[dict[str, Any]
 
 
 def _place(row: Row) -> str:
-    version = f"torch {row['versions']['torch']}"
+    version = ", ".join(f"{name} {row['versions'][name]}" for name in ("torch", "vllm") if name in row["versions"])
     if "machine" not in row:
         return version
     device = "" if row["device"] == "cpu" else f"{row['device']}, "

@@ -23,7 +23,7 @@ from tangovlm.families.base import Family
 from tangovlm.registry import family_for
 
 from .ttft_random import enliven, pooling_head
-from .ttft_shapes import QWEN, SIGLIP, SIZES, TEXTS, Tower
+from .ttft_shapes import QWEN, SIGLIP, SIZES, TEXTS, Text, Tower
 
 QUESTION_TOKENS = 32
 _IMAGE, _VIDEO, _FIRST_WORD = 1, 2, 10
@@ -34,17 +34,18 @@ class Host(ABC):
 
     Parameters
     ----------
-    size: one of `SIZES`.
+    size: one of `texts`.
     device, dtype: of the model.
     """
 
     name: ClassVar[str]
     frame_side: ClassVar[int]
+    texts: ClassVar[Mapping[str, Text]] = TEXTS
     towers: ClassVar[Mapping[str, Tower]]
 
     def __init__(self, size: str, device: torch.device, dtype: torch.dtype) -> None:
         self.device = device
-        self.text, self.tower_shape = TEXTS[size], self.towers[size]
+        self.text, self.tower_shape = self.texts[size], self.towers[size]
         # Forked, so that the caller's random numbers stay as they were.
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device), torch.no_grad():
             torch.manual_seed(0)
@@ -74,7 +75,7 @@ class Host(ABC):
     @classmethod
     def wanted_bytes(cls, size: str, dtype: torch.dtype, frames: int, batch: int) -> int:
         """Memory that the unpruned model wants, roughly: weights, and the more of encoding and reading."""
-        text, tower = TEXTS[size], cls.towers[size]
+        text, tower = cls.texts[size], cls.towers[size]
         patches = batch * frames * (cls.frame_side // 14) ** 2
         tokens = batch * (cls.placeholders(frames) + QUESTION_TOKENS)
         encoding = patches * max(2 * tower.hidden + 2 * tower.intermediate, 3 * text.hidden)

@@ -53,6 +53,8 @@ bench = typer.Typer()
 _MOST = 10**6
 _MOST_THREADS = 4 * (os.cpu_count() or 1)
 """More than any measurement wants, and less than what cannot be counted or started any more."""
+_MOST_AT_A_TIME = 256
+"""A thread each."""
 
 DeviceName = Annotated[
     str | None, typer.Option("--device", help="Where to run: cpu, or cuda (if there, the default).", show_default=False)
@@ -213,6 +215,41 @@ def flops(
 
     rows = benchmark.run(size=size, frames=frames, retentions=retention or benchmark.RETENTIONS, progress=talk)
     _finish("flops", benchmark, rows, out, as_json)
+
+
+@bench.command()
+def serve(
+    frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 64,
+    concurrency: Annotated[
+        list[int] | None,
+        typer.Option(help="Requests at a time; may be given again. Left out: 1, 4 and 16.", show_default=False),
+    ] = None,
+    requests: Annotated[
+        int | None,
+        typer.Option(help="Requests of a level. Left out: three for each at a time, at least 10.", show_default=False),
+    ] = None,
+    retention: Annotated[
+        list[float] | None,
+        typer.Option(help="A fraction to keep; may be given again. Left out: 1 and 0.1.", show_default=False),
+    ] = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load on vLLM's OpenAI API, with and without pruning: requests a second, time to first token, KV blocks."""
+    _check_counts("--frames", frames)
+    _check_counts("--concurrency", *(concurrency or ()), most=_MOST_AT_A_TIME)
+    _check_counts("--requests", requests)
+    _check_out(out)
+    from tangovlm.bench import serve as benchmark
+
+    rows = benchmark.run(
+        frames=frames,
+        concurrencies=concurrency or benchmark.CONCURRENCIES,
+        retentions=retention or benchmark.RETENTIONS,
+        requests=requests,
+        progress=talk,
+    )
+    _finish("serve", benchmark, rows, out, as_json)
 
 
 def _prepare(device_name: str | None, repeats: int, threads: int | None, out: Path | None) -> torch.device:

@@ -1,0 +1,159 @@
+"""A vLLM server on the loopback interface that lives no longer than a block of code."""
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tangovlm.errors import ModelError
+
+HOST = "127.0.0.1"
+_START_S, _STOP_S, _LOOK_S = 400, 20, 0.5
+_LAST_WORDS = 6
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that answers.
+
+    Parameters
+    ----------
+    log: the file that holds what it says.
+    """
+
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of a page.
+
+        Raises
+        ------
+        OSError: there is no answer.
+        """
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    @property
+    def block_size(self) -> int:
+        """Tokens of a block of the KV cache.
+
+        Raises
+        ------
+        ModelError: the server does not say.
+        """
+        found = re.search(r'vllm:cache_config_info\{[^}]*block_size="(\d+)"', self.get("/metrics")[1])
+        if found is None:
+            raise ModelError("vLLM's /metrics has no block_size in vllm:cache_config_info: another release of vLLM")
+        return int(found[1])
+
+
+@contextmanager
+def serving(
+    model: Path | str, options: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Start vLLM's API server with a model, wait until it answers, and end it and all that it started.
+
+    It is ended too when this process gets SIGTERM, which within the block raises `KeyboardInterrupt`.
+
+    Parameters
+    ----------
+    options: of `vllm serve`.
+    environment: variables that it gets beside those of this process.
+
+    Raises
+    ------
+    ModelError: it ends before it answers, or takes too long.
+    """
+    port = _free_port()
+    # As a module: the command `vllm` of the CPU distribution looks for its own version under another name.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command += ["--host", HOST, "--port", str(port), *options]
+    with tempfile.TemporaryDirectory() as folder, _termination_interrupts():
+        log = Path(folder) / "server.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=os.environ | dict(environment or {}),
+                cwd=folder,
+                start_new_session=True,
+            )
+        try:
+            server = Server(port, process, log)
+            _wait(server)
+            yield server
+        finally:
+            _end(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Within it SIGTERM raises `KeyboardInterrupt`; only the main thread can have it so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _wait(server: Server) -> None:
+    """Return when the server says that it is well."""
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end:
+        if server.process.poll() is not None:
+            raise ModelError(f"vLLM's server ended with status {server.process.returncode}: {_last_words(server.log)}")
+        with suppress(OSError, http.client.HTTPException):
+            if server.get("/health")[0] == http.client.OK:
+                return
+        time.sleep(_LOOK_S)
+    raise ModelError(f"vLLM's server did not answer within {_START_S} s: {_last_words(server.log)}")
+
+
+def _last_words(log: Path) -> str:
+    return " / ".join(log.read_text(errors="replace").splitlines()[-_LAST_WORDS:])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the server's whole group of processes to end, then make it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_S)
+    # Its workers may outlive it.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
