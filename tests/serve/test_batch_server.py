@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from tangovlm.errors import InputError
-from tangovlm.serve.batch import server as module
+from tangovlm.serve.batch import api as module
+from tangovlm.serve.batch.api import Api, ServerGoneError
 from tangovlm.serve.batch.engine import Outcome
 from tangovlm.serve.batch.rows import Task
-from tangovlm.serve.batch.server import Api, Server, ServerGoneError
+from tangovlm.serve.batch.server import Server
 
 Reply = tuple[int, Any]
 FINE = {"choices": [{"message": {"content": " four "}}], "usage": {"prompt_tokens": 31}}
@@ -81,8 +82,8 @@ def api() -> Iterator[Api4Tests]:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(module, "_LONGEST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -165,11 +166,39 @@ def test_a_request_that_fails_by_itself_is_its_row_s_fault(api: Api4Tests, clip:
     assert len(api.bodies) == 2 + tries
 
 
-def test_what_the_server_refuses_is_written_down(api: Api4Tests, clip: Path) -> None:
-    api.chat = lambda _body: error(400, "prompt too\nlong")
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (error(400, "prompt too\nlong"), "prompt too long"),
+        ((400, {"error": "prompt too long"}), "prompt too long"),
+        ((400, {"detail": "prompt too long"}), "prompt too long"),
+        ((422, {"detail": [{"loc": "body"}]}), "[{'loc': 'body'}]"),
+        ((400, {}), "status 400"),
+        ((400, ["odd"]), "status 400"),
+        ((400, b"<html>"), "status 400"),
+    ],
+)
+def test_what_the_server_refuses_is_written_down(api: Api4Tests, clip: Path, reply: Reply, words: str) -> None:
+    api.chat = lambda _body: reply
     (outcome,) = outcomes(Server(Api(api.url)), tasks(clip))
-    assert outcome.fields == {"error": "the server refused: prompt too long"}
+    assert outcome.fields == {"error": f"the server refused: {words}"}
     assert len(api.bodies) == 1
+
+
+def test_a_server_that_refuses_everything_does_not_get_the_whole_corpus(api: Api4Tests, clip: Path) -> None:
+    api.chat = lambda body: (200, FINE) if number(body) == 30 else error(400, "no videos here")
+    answers, found = Server(Api(api.url), concurrency=1).answer(tasks(clip, 1000)), []
+    with pytest.raises(InputError, match="32 rows one after another .* no videos here: mend that .* --retry-failed"):
+        found.extend(answers)
+    assert len(found) == 31 + 31
+
+
+def test_a_server_that_came_back_with_another_model(api: Api4Tests, clip: Path) -> None:
+    api.chat = lambda body: (200, FINE) if number(body) == 0 else error(404, "The model `tiny` does not exist.")
+    answers = Server(Api(api.url), concurrency=1).answer(tasks(clip, 9))
+    assert "answer" in next(answers).fields
+    with pytest.raises(InputError, match="no model tiny any more"):
+        next(answers)
 
 
 def test_files_are_looked_at_before_they_are_sent(api: Api4Tests, tmp_path: Path) -> None:
@@ -228,6 +257,66 @@ def test_a_busy_server_that_is_ill(api: Api4Tests, clip: Path) -> None:
     api.chat, api.health = lambda _body: error(503, "engine dead"), lambda: 503
     with pytest.raises(ServerGoneError):
         outcomes(Server(Api(api.url), give_up_s=0.05), tasks(clip))
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_row_that_kills_the_server_again_and_again(api: Api4Tests, clip: Path, concurrency: int) -> None:
+    lock, away, deaths = threading.Lock(), 0, 0
+
+    def chat(body: dict[str, Any]) -> Reply | None:
+        nonlocal away, deaths
+        with lock:
+            if number(body) == 2 and not away:
+                away, deaths = 20, deaths + 1
+            return None if away else (200, FINE)
+
+    def health() -> int:
+        nonlocal away
+        with lock:
+            away = max(0, away - 1)
+            return 503 if away else 200
+
+    api.chat, api.health = chat, health
+    found = outcomes(Server(Api(api.url), concurrency=concurrency), tasks(clip, 12))
+    errors = {outcome.task.id: outcome.fields["error"] for outcome in found if "error" in outcome.fields}
+    assert errors == {2: "the server went away 5 times with this row under way"}
+    assert deaths <= 5 + 3
+
+
+@pytest.mark.parametrize("health", [404, 401])
+def test_health_is_not_every_server_s_page(api: Api4Tests, clip: Path, health: int) -> None:
+    replies = iter([None, (200, FINE)])
+    api.chat, api.health = lambda _body: next(replies), lambda: health
+    (outcome,) = outcomes(Server(Api(api.url), give_up_s=0), tasks(clip))
+    assert "answer" in outcome.fields
+
+
+def test_a_server_that_is_busy_for_ever(api: Api4Tests, clip: Path) -> None:
+    api.chat = lambda _body: error(503, "no room")
+    with pytest.raises(ServerGoneError, match="too busy for anything"):
+        outcomes(Server(Api(api.url), give_up_s=0.05), tasks(clip))
+    api.models = (503, {})
+    with pytest.raises(ServerGoneError, match="too busy for anything"):
+        Server(Api(api.url), give_up_s=0.05)
+
+
+def test_a_server_that_is_busy_for_one_row_only(api: Api4Tests, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Any other row's answer shows that the server has room.
+    monkeypatch.setattr(module.Watch, "check_answers", lambda _self: None)
+    api.chat = lambda body: error(503, "no room") if number(body) == 1 else (200, FINE)
+    found = outcomes(Server(Api(api.url), give_up_s=0.05), tasks(clip, 3))
+    assert [set(outcome.fields) & {"error", "answer"} for outcome in found] == [{"answer"}, {"error"}, {"answer"}]
+    assert "too busy for this row" in found[1].fields["error"]
+
+
+def test_no_proxy_is_asked_on_this_machine(api: Api4Tests, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for host in ("127.0.0.1", "localhost"):
+        url = api.url.replace("127.0.0.1", host)
+        (outcome,) = outcomes(Server(Api(url), give_up_s=0), tasks(clip))
+        assert "answer" in outcome.fields
 
 
 def test_a_busy_server_is_asked_again(api: Api4Tests, clip: Path) -> None:

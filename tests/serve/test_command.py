@@ -7,7 +7,7 @@ import pytest
 
 from tangovlm.errors import InputError, TangoError
 from tangovlm.loading import BUILTIN
-from tangovlm.serve.command import engine_options, has_option, serve_arguments
+from tangovlm.serve.command import engine_options, has_option, serve_arguments, split_model
 from tangovlm.serve.options import ServeOptions
 
 MODEL = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
@@ -99,3 +99,38 @@ def test_options_are_found_by_any_spelling() -> None:
     assert has_option(["--max_model_len=5"], "--max-model-len")
     assert has_option(["-tp", "2"], "-tp")
     assert not has_option(["a=--dtype", "max-model-len"], "--dtype", "--max-model-len")
+
+
+@pytest.mark.parametrize(
+    ("words", "model", "rest"),
+    [
+        ([], None, []),
+        ([MODEL, "--port", "1"], MODEL, ["--port", "1"]),
+        (["--model", MODEL, "--port", "1"], MODEL, ["--port", "1"]),
+        (["--port", "1", f"--model={MODEL}"], MODEL, ["--port", "1"]),
+        (["--port", "1", "-tp", "2", "--seed", "-1", "--enforce-eager"], None, None),
+        (["--served-model-name", "a", "b", "--port", "1"], None, None),
+        ([MODEL, "--middleware", "a", "b"], MODEL, ["--middleware", "a", "b"]),
+    ],
+)
+def test_the_model_and_the_rest(words: list[str], model: str | None, rest: list[str] | None) -> None:
+    assert split_model(words) == (model, words if rest is None else rest)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([""], "MODEL is empty"),
+        ([" ", "--port", "1"], "MODEL is empty"),
+        (["--model", ""], "MODEL is empty"),
+        (["--port", "1", "--model"], "MODEL is empty"),
+        ([MODEL, "--model", "b"], "MODEL is given twice"),
+        (["--model", "a", "--model=b"], "MODEL is given twice"),
+        (["--port", "8000", MODEL], f"{MODEL} .*MODEL comes first"),
+        (["--port=8000", MODEL], f"{MODEL} .*MODEL comes first"),
+        (["--seed", "-1", MODEL], f"{MODEL} .*MODEL comes first"),
+    ],
+)
+def test_models_that_cannot_be_meant(words: list[str], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        split_model(words)

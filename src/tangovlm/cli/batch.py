@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 DEFAULT_METHOD, DEFAULT_RETENTION = "tango", 0.1
 GAVE_UP = 1
-"""Exit status where a server did not come back."""
+"""Exit status where a server did not come back, or an engine died."""
 _LINE_SECONDS = 30.0
 
 
@@ -183,14 +183,12 @@ def _check_alone(**given: object) -> None:
 
 
 def _server(url: str, key: str | None, model: str | None, **options: Any) -> tuple[Said, Start]:
-    from tangovlm.serve.batch.server import Api, Server, ServerGoneError
+    from tangovlm.serve.batch.api import Api
+    from tangovlm.serve.batch.server import Server
 
-    try:
+    with _gives_up():
         remote = Server(Api(url, key), model, tell=talk, **options)
-    except ServerGoneError as error:
-        complain(str(error))
-        raise typer.Exit(GAVE_UP) from error
-    return {"model": remote.model, "method": None}, lambda: remote
+    return {"model": remote.model, "method": None, "settings": _given(options, "frames")}, lambda: remote
 
 
 def _local(name: EngineName, workers: int | None, **options: Any) -> tuple[Said, Start]:
@@ -213,29 +211,42 @@ def _local(name: EngineName, workers: int | None, **options: Any) -> tuple[Said,
             talk(f"note: {BUILTIN_NOTE}")
         return settings.build() if workers is None else InRay(settings, workers)
 
-    return {"model": settings.name, "method": settings.method}, start
+    said = _given(options, "frames", "saliency", "head_weights")
+    return {"model": settings.name, "method": settings.method, "settings": said}, start
+
+
+def _given(options: Mapping[str, Any], *names: str) -> Said:
+    """Those of the options that are not left out."""
+    return {name: options[name] for name in names if options[name] is not None}
 
 
 def _answer(corpus: Corpus, target: Path, retry_failed: bool, said: Said, start: Start) -> dict[str, object]:
     """Ask what is missing, and sum up."""
     from tangovlm.serve.batch.output import Output
     from tangovlm.serve.batch.run import plan, run
-    from tangovlm.serve.batch.server import ServerGoneError
 
-    with Output(target, forget_failed=retry_failed) as output:
+    with _gives_up(), Output(target, forget_failed=retry_failed) as output:
         todo = plan(corpus, output, said)
-        try:
-            if todo.waiting:
-                with _bar(todo.rows, todo.rows - todo.waiting) as progress:
-                    run(corpus, output, start(), said, progress)
-        except ServerGoneError as error:
-            complain(str(error))
-            raise typer.Exit(GAVE_UP) from error
+        if todo.waiting:
+            with _bar(todo.rows, todo.rows - todo.waiting) as progress:
+                run(corpus, output, start, said, progress)
         failed = output.failed
         answered = len(output.done) - failed
     again = "; --retry-failed asks these again" if failed else ""
     talk(f"{target}: {answered} rows answered, {failed} failed{again}")
     return {"output": str(target), "rows": todo.rows, "asked": todo.waiting, "answered": answered, "failed": failed}
+
+
+@contextmanager
+def _gives_up() -> Iterator[None]:
+    """Within it an engine that is gone ends the command with one line and a status of its own."""
+    from tangovlm.serve.batch.engine import EngineGoneError
+
+    try:
+        yield
+    except EngineGoneError as error:
+        complain(str(error))
+        raise typer.Exit(GAVE_UP) from error
 
 
 @contextmanager

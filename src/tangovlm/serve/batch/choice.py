@@ -31,7 +31,8 @@ class Settings:
     device, dtype: where and in which number format to run; None for the engine's own choice.
     concurrency: clips in vLLM at a time.
     extra: options of vLLM, as on its command line.
-    kind: of `ENGINES`; None until `decided`.
+    kind: of `ENGINES`; None until decided, see `decide`.
+    params: of the method, beside its retention.
     """
 
     model: str | None = None
@@ -108,7 +109,7 @@ def decide(settings: Settings) -> tuple[str, str]:
 
 def _why_not_vllm(settings: Settings) -> str:
     if importlib.util.find_spec("vllm") is None:
-        return "vLLM is not installed"
+        return "vLLM is not installed (pip install 'tangovlm[vllm]')"
     source = str(loading.BUILTIN if settings.model is None else settings.model)
     name = checkpoint.architecture(source, local=settings.model is None or Path(source).exists())
     if name not in MODELS:
@@ -127,14 +128,12 @@ def check(settings: Settings) -> None:
 
     Raises
     ------
-    TangoError: an engine that is not installed, a method that it cannot use, options that it does not take.
+    TangoError: an engine that is not installed or does not know the model, a method that it cannot use, options that
+        it does not take.
     """
     if settings.kind == "vllm":
-        if importlib.util.find_spec("vllm") is None:
-            raise InputError("vLLM is not installed: pip install 'tangovlm[vllm]', or take --engine transformers")
-        if settings.device is not None:
-            raise InputError(f"--device {settings.device} does not go with vLLM, which runs where it was built for")
-        _ = settings.options
+        if reason := _why_not_vllm(settings):
+            raise InputError(f"{reason}: take --engine transformers, or mend that")
         return
     if settings.extra:
         raise InputError(f"{settings.extra[0]} is no option of tangovlm batch, and vLLM, whose it may be, is not used")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ...errors import TangoError
+from ...errors import ModelError, TangoError
 from .rows import Task
 
 
@@ -16,6 +16,27 @@ class Outcome:
     fields: Mapping[str, Any]
 
 
+class EngineGoneError(ModelError):
+    """The engine is gone, whatever was asked; what is written stays, and the command may be given again."""
+
+
+class EngineDiedError(EngineGoneError):
+    """The engine died of what was under way, as far as is known.
+
+    Parameters
+    ----------
+    name: of the engine.
+    rows: how many were under way.
+    cause: what it says of its death, in one line.
+    """
+
+    def __init__(self, name: str, rows: int, cause: str) -> None:
+        super().__init__(
+            f"{name} died with {rows} rows under way ({cause}): give the command again, which goes on from here"
+        )
+        self.cause = cause
+
+
 class Engine(Protocol):
     """Answers tasks."""
 
@@ -24,7 +45,8 @@ class Engine(Protocol):
 
         Raises
         ------
-        TangoError: nothing more can be answered.
+        EngineGoneError: the engine died, or has been away for too long.
+        TangoError: nothing more can be answered for another reason.
         """
 
 

@@ -1,10 +1,10 @@
 """Answers from vLLM in this process: many tasks at a time through continuous batching, clips decoded ahead."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from ...errors import InputError, ModelError
 from ...families.call import Grid
@@ -14,7 +14,7 @@ from ...video import Frames, decode
 from .. import compat
 from ..command import engine_options, has_option
 from ..options import REQUEST_KEY, ServeOptions
-from .engine import Outcome, failure
+from .engine import EngineDiedError, Outcome, failure
 from .prefetch import Prefetch
 from .prompts import Prompts, video_item
 from .rows import Task
@@ -23,9 +23,12 @@ with compat.internals():
     from vllm import EngineArgs, LLMEngine, SamplingParams
     from vllm.renderers import BaseRenderer
     from vllm.utils.argparse_utils import FlexibleArgumentParser
+    from vllm.v1.engine.exceptions import EngineDeadError
 
 compat.require(LLMEngine, "from_engine_args", "add_request", "step", "get_tokenizer")
 compat.require(BaseRenderer, "render_cmpl")
+
+T = TypeVar("T")
 
 _TRIES = 2
 """A request whose video vLLM lost from one of its caches is refused once, and taken when it comes again."""
@@ -79,7 +82,12 @@ class InVllm:
         self._names = count()
 
     def answer(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
-        """See `Engine.answer`."""
+        """See `Engine.answer`.
+
+        Raises
+        ------
+        EngineDiedError: vLLM died.
+        """
         with Prefetch(tasks, self._decode) as clips:
             while True:
                 while len(self._running) < self._concurrency:
@@ -91,7 +99,7 @@ class InVllm:
                         yield refused
                 if not self._running:
                     return
-                for output in self._engine.step():
+                for output in self._alive(self._engine.step, Exception):
                     if output.finished and (outcome := self._finish(output)) is not None:
                         yield outcome
 
@@ -101,6 +109,8 @@ class InVllm:
     def _admit(self, task: Task, clip: Future[Frames]) -> Outcome | None:
         try:
             self._add(_Request(task, clip.result()))
+        except EngineDiedError:
+            raise
         except Exception as error:
             # vLLM raises errors of many classes for a prompt that it does not take.
             return failure(task, error)
@@ -119,8 +129,16 @@ class InVllm:
         request.grid = self._prompts.grid(clip, rendered["mm_kwargs"]["video"][0])
         sampling = SamplingParams(max_tokens=task.max_new_tokens, **self._sampling)
         name = str(next(self._names))
-        self._engine.add_request(name, rendered, sampling)
+        # Other errors than that one are the request's own.
+        self._alive(lambda: self._engine.add_request(name, rendered, sampling), EngineDeadError)
         self._running[name] = request
+
+    def _alive(self, call: Callable[[], T], deadly: type[Exception]) -> T:
+        """What a call of the engine gives; `deadly` is the class of errors after which there is no engine."""
+        try:
+            return call()
+        except deadly as error:
+            raise EngineDiedError("vLLM", len(self._running), first_line(error)) from error
 
     def _finish(self, output: Any) -> Outcome | None:
         request = self._running.pop(output.request_id)
@@ -142,6 +160,8 @@ class InVllm:
             return failure(request.task, ModelError("vLLM gave the request up: see its log"))
         try:
             self._add(request)
+        except EngineDiedError:
+            raise
         except Exception as error:
             return failure(request.task, error)
         return None

@@ -46,7 +46,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Refused:
-    """A row that cannot be asked, and why; `shown` is what of it can be repeated."""
+    """A row that cannot be asked, and why; `shown` is what of it can be repeated.
+
+    Its id is the row's own, or text with the number of its line, which is no other row's.
+    """
 
     id: Id
     reason: str
@@ -94,17 +97,18 @@ class Corpus:
             entries = json.loads(line)
         except (ValueError, RecursionError):
             entries = None
+        line_name = f"line {number}"
         if not isinstance(entries, dict):
-            reason = f'line {number} is no JSON object: give {{"id": ..., "video": ..., "question": ...}}'
-            return Refused(number, reason, {})
+            reason = f'{line_name} is no JSON object: give {{"id": ..., "video": ..., "question": ...}}'
+            return Refused(line_name, reason, {})
         name = entries.get("id")
         shown = {key: entries[key] for key in ("video", "question") if isinstance(entries.get(key), str)}
         if name is not None and (isinstance(name, bool) or not isinstance(name, Id)):
-            return Refused(number, f"the id is {name!r}: give text or a whole number, or leave it out", shown)
+            return Refused(line_name, f"the id is {name!r}: give text or a whole number, or leave it out", shown)
         try:
             return self._task(number if name is None else name, entries)
         except TangoError as error:
-            return Refused(number if name is None else name, str(error), shown)
+            return Refused(line_name if name is None else name, str(error), shown)
 
     def _task(self, name: Id, entries: Mapping[str, Any]) -> Task:
         """
@@ -130,4 +134,4 @@ class Corpus:
 
 def digest(value: Any) -> int:
     """64 bits for a value of JSON, so that millions of them can be remembered."""
-    return int.from_bytes(blake2b(json.dumps(value).encode(), digest_size=8).digest())
+    return int.from_bytes(blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).digest())

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from ...errors import InputError
-from .engine import Engine, Outcome
+from ...errors import InputError, ModelError
+from .engine import Engine, EngineDiedError, Outcome, failure
 from .output import FAILED, Output
 from .rows import Corpus, Refused, Row, Task, digest
+from .suspects import Suspects
 
 Progress = Callable[[int, int], None]
 
@@ -31,7 +33,8 @@ def plan(corpus: Corpus, output: Output, said: Mapping[str, Any]) -> Plan:
 
     Parameters
     ----------
-    said: entries that all rows of the file of answers have, ``model`` and ``method``.
+    said: entries that all rows of the file of answers have: ``model``, ``method``, and ``settings``, which are all that
+        changes answers beside these and what rows may say themselves.
 
     Raises
     ------
@@ -49,16 +52,22 @@ def plan(corpus: Corpus, output: Output, said: Mapping[str, Any]) -> Plan:
         if before not in (None, FAILED) and before != _asked(row, said):
             raise InputError(
                 f"{output.path} answers the row {row.id!r} of {corpus.path} line {number} with another video, "
-                "question, model, method or retention: choose another OUTPUT"
+                "question, model, method, retention, longest answer or settings: choose another OUTPUT"
             )
     return Plan(len(seen), waiting)
 
 
-def run(corpus: Corpus, output: Output, engine: Engine, said: Mapping[str, Any], progress: Progress) -> None:
+def run(
+    corpus: Corpus, output: Output, start: Callable[[], Engine], said: Mapping[str, Any], progress: Progress
+) -> None:
     """Ask every row that is missing in a file of answers; a row that fails is written down with its error.
+
+    Rows that were under way when an engine died are asked one at a time before the others, so that the one which does
+    it again is known, and written down as failed.
 
     Parameters
     ----------
+    start: makes the engine; called where there is something to ask.
     said: see `plan`.
     progress: called after each row with how many are written, and how many of these failed.
 
@@ -66,23 +75,69 @@ def run(corpus: Corpus, output: Output, engine: Engine, said: Mapping[str, Any],
     ------
     TangoError: the engine can answer nothing more, or nothing can be written; what is written stays.
     """
-    count = _Count(progress)
+    _Run(output, said, _Count(progress)).all(corpus, start)
 
-    def tasks() -> Iterator[Task]:
+
+@dataclass
+class _Run:
+    output: Output
+    said: Mapping[str, Any]
+    count: "_Count"
+
+    def all(self, corpus: Corpus, start: Callable[[], Engine]) -> None:
+        suspects = Suspects(self.output.path)
+        missing = self._missing(corpus)
+        if (first := next(missing, None)) is not None:
+            engine = start()
+            if before := suspects.read():
+                self._alone(engine, self._missing(corpus, before))
+            # What was answered alone is not missing any more.
+            later = (task for task in chain([first], missing) if digest(task.id) not in self.output.done)
+            self._together(engine, later, suspects)
+        suspects.forget()
+
+    def _missing(self, corpus: Corpus, only: frozenset[int] | None = None) -> Iterator[Task]:
+        """Tasks that have no row; what cannot be asked is written down on the way."""
         for _, row in corpus.rows():
-            if digest(row.id) in output.done:
+            key = digest(row.id)
+            if key in self.output.done or (only is not None and key not in only):
                 continue
             if isinstance(row, Task):
                 yield row
             else:
-                output.add({"id": row.id, **row.shown, "error": row.reason})
-                count.one(failed=True)
+                self.output.add({"id": row.id, **row.shown, "error": row.reason})
+                self.count.one(failed=True)
 
-    for outcome in engine.answer(tasks()):
+    def _alone(self, engine: Engine, tasks: Iterator[Task]) -> None:
+        for task in tasks:
+            try:
+                for outcome in engine.answer(iter([task])):
+                    self._write(outcome)
+            except EngineDiedError as error:
+                self._write(failure(task, ModelError(f"the engine died of this row alone ({error.cause})")))
+                raise
+
+    def _together(self, engine: Engine, tasks: Iterator[Task], suspects: Suspects) -> None:
+        drawn: set[int] = set()
+
+        def noted() -> Iterator[Task]:
+            for task in tasks:
+                drawn.add(digest(task.id))
+                yield task
+
+        try:
+            for outcome in engine.answer(noted()):
+                self._write(outcome)
+                drawn.discard(digest(outcome.task.id))
+        except EngineDiedError:
+            suspects.note(drawn)
+            raise
+
+    def _write(self, outcome: Outcome) -> None:
         # An engine that is spread over machines may do a row again.
-        if digest(outcome.task.id) not in output.done:
-            output.add(_written(outcome, said))
-            count.one(failed="error" in outcome.fields)
+        if digest(outcome.task.id) not in self.output.done:
+            self.output.add(_written(outcome, self.said))
+            self.count.one(failed="error" in outcome.fields)
 
 
 @dataclass
@@ -102,11 +157,14 @@ def _written(outcome: Outcome, said: Mapping[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"id": task.id, "video": task.video, "question": task.question}
     if "error" in outcome.fields:
         return row | {"error": outcome.fields["error"]}
-    return row | dict(outcome.fields) | dict(said) | {"retention": task.retention}
+    own = {"retention": task.retention, "max_new_tokens": task.max_new_tokens}
+    return row | dict(outcome.fields) | dict(said) | own
 
 
 def _asked(row: Row, said: Mapping[str, Any]) -> int:
     """See `output.ASKED`."""
     if isinstance(row, Refused):
         return FAILED
-    return digest([row.video, row.question, said["model"], said["method"], row.retention])
+    return digest(
+        [row.video, row.question, said["model"], said["method"], row.retention, row.max_new_tokens, said["settings"]]
+    )

@@ -4,19 +4,19 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlsplit
-from urllib.request import Request, urlopen
+from urllib.error import HTTPError
+from urllib.parse import quote
 
-from ...errors import InputError, TangoError, VideoError
+from ...errors import InputError, VideoError
 from ...video.source import local_file, open_video
 from ..options import REQUEST_KEY
+from .api import BUSY, LOOK_SECONDS, NO_ENTRY, UNREACHABLE, Api, Watch, reason
 from .engine import Outcome, failure
 from .rows import Task
 
@@ -25,50 +25,12 @@ MEDIA = ("base64", "path")
 _MOST_MEGABYTES = 512
 _TRIES = 3
 """So often a request may fail within a server that is well, before that is its row's fault."""
-_HEALTH_SECONDS = 10.0
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 8.0
-_UNREACHABLE = (URLError, HTTPException, OSError)
-_BUSY = frozenset({408, 429, 503})
-_NO_ENTRY = frozenset({401, 403})
+_DEATHS = 5
+"""So often the server may go away with a request under way, before that is its row's fault."""
+_MOST_IN_VAIN = 32
+"""So many rows one after another that the server does not answer are not the rows' fault."""
+_NOT_FOUND = 404
 _TRUST = "--trust-request-mm-kwargs"
-
-
-class ServerGoneError(TangoError):
-    """The server has not answered for so long that waiting makes no sense; what is written stays."""
-
-
-@dataclass(frozen=True)
-class Api:
-    """Where a server is and how it is asked.
-
-    Parameters
-    ----------
-    url: such as ``http://127.0.0.1:8000``, with or without ``/v1``.
-    key: sent as a bearer token; None for none.
-    timeout_s: for one answer.
-
-    Raises
-    ------
-    InputError: no such URL.
-    """
-
-    url: str
-    key: str | None = None
-    timeout_s: float = 600.0
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise InputError(f"--server is {self.url!r}: give a URL such as http://127.0.0.1:8000")
-
-    def call(self, path: str, body: Mapping[str, Any] | None = None, timeout_s: float | None = None) -> bytes:
-        """The body of an answer; raises what `urlopen` raises."""
-        base = self.url.rstrip("/").removesuffix("/v1")
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        data = None if body is None else json.dumps(body).encode()
-        # The URL was checked to be one of http.
-        with urlopen(Request(base + path, data, headers), timeout=timeout_s or self.timeout_s) as answer:
-            return bytes(answer.read())
 
 
 class Server:
@@ -81,7 +43,7 @@ class Server:
     retention: of all rows that do not say; None for the server's own.
     concurrency: requests at a time.
     media: of `MEDIA`.
-    give_up_s: how long the server may be gone.
+    give_up_s: how long the server may be gone, or too busy for a request.
     tell: is told, in a line, when it goes and when it comes back.
 
     Raises
@@ -107,7 +69,9 @@ class Server:
         self._retention = retention
         self._concurrency = concurrency
         self._media = media
-        self._watch = _Watch(api, give_up_s, tell)
+        self._watch = Watch(api, give_up_s, tell)
+        self._one_by_one = threading.Lock()
+        self._in_vain = 0
         self.model = self._model(model)
 
     def answer(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
@@ -116,7 +80,8 @@ class Server:
         Raises
         ------
         ServerGoneError: see `Server`.
-        InputError: it takes no settings from requests, but the command line has some; or lets nobody in any more.
+        InputError: it takes no settings from requests, but the command line has some; lets nobody in any more; does
+            not have the model any more; or refuses whatever is asked.
         """
         waiting: SimpleQueue[Task | None] = SimpleQueue()
         done: SimpleQueue[Outcome | Exception] = SimpleQueue()
@@ -156,40 +121,63 @@ class Server:
             body = self._body(task)
         except (VideoError, InputError) as error:
             return failure(task, error)
-        failures = 0
+        troubles = _Troubles()
         while True:
-            try:
-                answer = self._api.call("/v1/chat/completions", body)
-                self._watch.well()
-                return Outcome(task, _fields(answer))
-            except HTTPError as error:
-                reason = _reason(error)
-                if error.code in _BUSY:
-                    time.sleep(_LONGEST_PAUSE_SECONDS)
-                    self._watch.wait()
-                    continue
-                if error.code < 500:
-                    return self._refused(task, error.code, reason)
-            except _UNREACHABLE as error:
-                reason = str(error) or type(error).__name__
-            except (ValueError, LookupError, TypeError):
-                return failure(task, InputError("the server's answer is not that of an OpenAI API"))
-            # A server that was gone took its requests with it, which says nothing about them.
-            failures += not self._watch.wait()
-            if failures == _TRIES:
-                return failure(task, InputError(f"the server failed {_TRIES} times: {reason}"))
+            # One of the requests that a server took with it may be why it went: one after another they tell.
+            with self._one_by_one if troubles.deaths else nullcontext():
+                outcome = self._try(task, body, troubles)
+            if outcome is not None:
+                return outcome
 
-    def _refused(self, task: Task, status: int, reason: str) -> Outcome:
+    def _try(self, task: Task, body: dict[str, Any], troubles: "_Troubles") -> Outcome | None:
+        """Ask once; None for a task that is to be asked again, as the server is well now."""
+        busy, departures = False, self._watch.departures
+        try:
+            answer = self._api.call("/v1/chat/completions", body)
+            self._watch.answered()
+            outcome = Outcome(task, _fields(answer))
+            self._in_vain = 0
+            return outcome
+        except HTTPError as error:
+            why, busy = reason(error), error.code in BUSY
+            if error.code < 500 and not busy:
+                return self._refused(task, error.code, why)
+        except UNREACHABLE as error:
+            why = str(error) or type(error).__name__
+        except (ValueError, LookupError, TypeError):
+            return self._given_up(task, "the server's answer is not that of an OpenAI API")
+        self._watch.wait(busy=busy)
+        # Another thread may have seen it.
+        gone = self._watch.departures != departures
+        if (verdict := troubles.one_more(why, gone=gone, busy=busy, patience_s=self._watch.give_up_s)) is None:
+            return None
+        if busy and not gone:
+            self._watch.check_answers()
+        return self._given_up(task, verdict)
+
+    def _refused(self, task: Task, status: int, why: str) -> Outcome:
         """A request that the server is not going to answer, however often it comes."""
-        if status in _NO_ENTRY:
+        if status in NO_ENTRY:
             raise InputError(f"the server lets nobody in ({status}): give its key as --api-key")
+        if status == _NOT_FOUND:
+            raise InputError(f"the server has no model {self.model} any more ({why}): start it with that one")
         told = self._frames is not None or (self._retention is not None and not task.own_retention)
-        if told and _TRUST in reason:
+        if told and _TRUST in why:
             raise InputError(
                 f"the server takes no settings from requests: start it with {_TRUST}, or leave out "
                 "--frames and --retention"
             )
-        return failure(task, InputError(f"the server refused: {reason}"))
+        return self._given_up(task, f"the server refused: {why}")
+
+    def _given_up(self, task: Task, why: str) -> Outcome:
+        """A row that the server does not answer, as long as it answers others."""
+        self._in_vain += 1
+        if self._in_vain >= _MOST_IN_VAIN:
+            raise InputError(
+                f"{_MOST_IN_VAIN} rows one after another got no answer; of the last one, {why}: mend that and give "
+                "the command again with --retry-failed"
+            )
+        return failure(task, InputError(why))
 
     def _body(self, task: Task) -> dict[str, Any]:
         video = {"type": "video_url", "video_url": {"url": _url(task.path, self._media)}}
@@ -209,20 +197,21 @@ class Server:
     def _model(self, wanted: str | None) -> str:
         while True:
             try:
-                listed = json.loads(self._api.call("/v1/models", timeout_s=_HEALTH_SECONDS))["data"]
+                listed = json.loads(self._api.call("/v1/models", timeout_s=LOOK_SECONDS))["data"]
                 served = [str(each["id"]) for each in listed]
             except HTTPError as error:
-                if error.code in _NO_ENTRY:
+                if error.code in NO_ENTRY:
                     raise InputError(f"the server lets nobody in ({error.code}): give its key as --api-key") from error
-                if error.code < 500 and error.code not in _BUSY:
+                if error.code < 500 and error.code not in BUSY:
                     raise InputError(f"--server {self._api.url} has no OpenAI API ({error.code})") from error
-            except _UNREACHABLE:
+            except UNREACHABLE:
                 pass
             except (ValueError, LookupError, TypeError) as error:
                 raise InputError(f"--server {self._api.url} has no OpenAI API: give the URL of one") from error
             else:
                 break
             self._watch.wait()
+            self._watch.check_answers()
         if wanted is None and len(served) == 1:
             return served[0]
         if wanted not in served:
@@ -230,70 +219,40 @@ class Server:
         return wanted
 
 
-class _Watch:
-    """Whether a server is there, for all threads that ask it."""
+@dataclass
+class _Troubles:
+    """What has become of a request so far."""
 
-    def __init__(self, api: Api, give_up_s: float, tell: Callable[[str], None]) -> None:
-        self._api = api
-        self._give_up_s = give_up_s
-        self._tell = tell
-        self._lock = threading.Lock()
-        self._gone_since: float | None = None
+    deaths: int = 0
+    failures: int = 0
+    busy_since: float | None = None
 
-    def well(self) -> None:
-        """The server has answered."""
-        with self._lock:
-            if self._gone_since is not None:
-                self._gone_since = None
-                self._tell("the server is back")
+    def one_more(self, why: str, *, gone: bool, busy: bool, patience_s: float) -> str | None:
+        """Count a request that was not answered; what is wrong with it once it has been asked often enough.
 
-    def wait(self) -> bool:
-        """Return once the server is well, after a pause in any case; True if it was gone meanwhile.
-
-        Raises
-        ------
-        ServerGoneError: it has been gone for too long.
+        Parameters
+        ----------
+        why: what the server said.
+        gone: whether the server went away, which says nothing about a request until it goes again and again.
+        busy: whether the server had no room for it.
+        patience_s: how long that may be so.
         """
-        pause_s, gone = _FIRST_PAUSE_SECONDS, False
-        while True:
-            time.sleep(pause_s)
-            try:
-                self._api.call("/health", timeout_s=_HEALTH_SECONDS)
-            except _UNREACHABLE:
-                gone = True
-                self._gone()
-            else:
-                self.well()
-                return gone
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_SECONDS)
-
-    def _gone(self) -> None:
-        with self._lock:
-            now = time.monotonic()
-            if self._gone_since is None:
-                self._gone_since = now
-                self._tell(f"the server {self._api.url} does not answer: waiting for it")
-            gone_s = now - self._gone_since
-        if gone_s >= self._give_up_s:
-            raise ServerGoneError(
-                f"the server {self._api.url} has not answered for {gone_s:.0f} s: start it and give the command again, "
-                "which goes on from here"
-            )
+        now = time.monotonic()
+        if gone:
+            self.deaths, self.busy_since = self.deaths + 1, None
+            return f"the server went away {_DEATHS} times with this row under way" if self.deaths == _DEATHS else None
+        if busy:
+            self.busy_since = now if self.busy_since is None else self.busy_since
+            busy_s = now - self.busy_since
+            return f"the server was too busy for this row for {busy_s:.0f} s: {why}" if busy_s >= patience_s else None
+        self.failures += 1
+        return f"the server failed {_TRIES} times: {why}" if self.failures == _TRIES else None
 
 
 def _fields(answer: bytes) -> dict[str, Any]:
     parsed = json.loads(answer)
     text = parsed["choices"][0]["message"]["content"]
     return {"answer": (text or "").strip(), "prompt_tokens": int(parsed["usage"]["prompt_tokens"])}
-
-
-def _reason(error: HTTPError) -> str:
-    """What the server says of a request that it does not answer."""
-    try:
-        told = json.loads(error.read())
-        return str(told.get("error", told).get("message"))
-    except (*_UNREACHABLE, ValueError, AttributeError):
-        return f"status {error.code}"
 
 
 def _url(path: str, media: str) -> str:
