@@ -31,7 +31,7 @@ HOST_TESTS := tests/attach tests/families tests/inllm tests/pipeline tests/cli/t
     tests/cli/test_inspect.py tests/evaluate/test_sinks.py
 
 # vLLM wants versions of its own, and ships a CPU build under another name.
-VLLM_VENV := $(VENV)-vllm
+VLLM_VENV ?= $(VENV)-vllm
 VLLM := $(VLLM_VENV)/.vllm
 SHIM := tests/serve/torchvision_operators.py
 VLLM_TESTS := tests/serve tests/cli/test_serve.py tests/cli/test_batch.py
@@ -56,8 +56,9 @@ test-oldest: $(OLDEST_CONSTRAINTS)
 	$(MAKE) --no-print-directory dev VENV=$(OLDEST_VENV) CONSTRAINTS=$(OLDEST_CONSTRAINTS)
 	$(OLDEST_VENV)/bin/$(PYTEST) $(HOST_TESTS)
 
-# One process: an engine takes all cores.
+# One process: an engine takes all cores. The environment may be older than this checkout.
 test-vllm: $(VLLM)
+	$(VLLM_VENV)/bin/$(INSTALL) --no-deps -e .
 	$(VLLM_VENV)/bin/python -m pytest $(VLLM_TESTS)
 
 # Pins of the second file take the place of those of the first.
@@ -105,10 +106,9 @@ $(DEV): $(RUNTIME)
 	@touch $@
 
 # A .pth file is read by every interpreter at its start; where torchvision is a CPU build too, there is no need for it.
-$(VLLM): pyproject.toml constraints-vllm.txt $(SHIM)
+$(VLLM): constraints-vllm.txt $(SHIM)
 	$(call new_venv,$(VLLM_VENV))
 	$(VLLM_VENV)/bin/$(INSTALL) --no-deps -r constraints-vllm.txt
-	$(VLLM_VENV)/bin/$(INSTALL) --no-deps -e .
 	@$(VLLM_VENV)/bin/python -c 'import torchvision' 2>/dev/null || { \
 	    site="$$($(VLLM_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
 	    cp $(SHIM) "$$site"; \

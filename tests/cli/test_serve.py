@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import pytest
 
 from tangovlm.loading import BUILTIN
+from tangovlm.serve.command import media_io
 
 from .conftest import Run
 
@@ -76,7 +77,7 @@ def test_everything_said(tangovlm_command: Run) -> None:
     words = printed(tangovlm_command("serve", MODEL, *options, "--print"))
     told = json.loads(words[words.index("--hf-overrides") + 1])["tango"]
     assert told == {"retention": 0.1, "method": "holitom", "saliency": "attn", "head_weights": "here"}
-    assert '{"video": {"num_frames": 8}}' in words
+    assert json.dumps(media_io(8)) in words
 
 
 @pytest.mark.parametrize("arguments", [(), ("--", "--port", "1"), ("--port", "1")])

@@ -21,6 +21,7 @@ from tangovlm.serve.batch.api import Api, ServerGoneError
 from tangovlm.serve.batch.engine import Outcome
 from tangovlm.serve.batch.rows import Task
 from tangovlm.serve.batch.server import Server
+from tangovlm.serve.command import media_io
 
 Reply = tuple[int, Any]
 FINE = {"choices": [{"message": {"content": " four "}}], "usage": {"prompt_tokens": 31}}
@@ -133,7 +134,7 @@ def test_settings_travel_only_where_they_are_given(api: Api4Tests, clip: Path) -
     outcomes(server, tasks(clip, retention=0.3))
     (body,) = api.bodies
     assert body["mm_processor_kwargs"] == {"tango_retention": 0.3}
-    assert body["media_io_kwargs"] == {"video": {"num_frames": 8}}
+    assert body["media_io_kwargs"] == media_io(8)
     assert body["messages"][0]["content"][0]["video_url"]["url"].endswith("/a%20clip%231.mp4")
     assert api.keys == ["Bearer secret"]
 

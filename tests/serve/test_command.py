@@ -84,7 +84,9 @@ def test_the_user_knows_better_about_the_embedded_model() -> None:
 
 def test_frames_go_to_the_loader_of_videos() -> None:
     command = serve_arguments(MODEL, None, frames=8)
-    assert json.loads(command[command.index("--media-io-kwargs") + 1]) == {"video": {"num_frames": 8}}
+    assert json.loads(command[command.index("--media-io-kwargs") + 1]) == {
+        "video": {"num_frames": 8, "min_frames": 8, "max_frames": 8}
+    }
     with pytest.raises(InputError, match="--media-io-kwargs"):
         serve_arguments(MODEL, None, ["--media-io-kwargs", "{}"], frames=8)
 

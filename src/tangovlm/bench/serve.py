@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from tangovlm.budget import validate_retention
-from tangovlm.errors import InputError
+from tangovlm.errors import InputError, ModelError
 from tangovlm.evaluate.provenance import machine
 from tangovlm.kernels.dispatch import variant
 from tangovlm.serve import compat
+from tangovlm.serve.command import media_io
 from tangovlm.serve.options import CONFIG_KEY, ServeOptions
 
 from .measured import Measured
@@ -52,9 +53,10 @@ NEW_TOKENS = 16
 _NAME = "load"
 _QUESTION = "What color is the star?"
 _DTYPE = "float32"
+_WORDS = 64
 _LEAST_REQUESTS, _TURNS = 10, 3
 _OPTIONS = (
-    "--served-model-name", _NAME, "--dtype", _DTYPE, "--enforce-eager", "--max-model-len", "4096",
+    "--served-model-name", _NAME, "--dtype", _DTYPE, "--enforce-eager",
     # Nothing may come from a cache, although no clip is sent twice to one server.
     "--no-enable-prefix-caching", "--mm-processor-cache-gb", "0",
 )  # fmt: skip
@@ -117,7 +119,7 @@ def run(
     Raises
     ------
     InputError: a retention outside (0, 1], numbers below 1, or no vLLM.
-    ModelError: the server does not start, or fails.
+    ModelError: the server does not start, fails, or does not prune.
     """
     if min(frames, *concurrencies, 1 if requests is None else requests) < 1:
         raise InputError("frames, concurrency and requests must be at least 1")
@@ -134,6 +136,8 @@ def run(
         for retention in dict.fromkeys((1.0, *retentions)):
             for row in load.rows(retention):
                 first = stock.setdefault(row.concurrency, row)
+                if retention < 1 and row.prompt_tokens >= first.prompt_tokens:
+                    raise ModelError("the server does not prune: the plug-in is not loaded, see VLLM_PLUGINS")
                 speedup, saving = row.requests_s / first.requests_s, first.kv_blocks / row.kv_blocks
                 yield asdict(replace(row, speedup=speedup, blocks_saving=saving))
 
@@ -201,7 +205,9 @@ class _Load:
 
 def _options(retention: float, frames: int) -> list[str]:
     """Of a server; without a retention below 1 the plug-in leaves the stock model as it is."""
-    options = [*_OPTIONS, "--media-io-kwargs", json.dumps({"video": {"num_frames": frames}})]
+    # Beside the video there are some words and the answer.
+    longest = max(4096, Served.visual_tokens(frames) + _WORDS)
+    options = [*_OPTIONS, "--max-model-len", str(longest), "--media-io-kwargs", json.dumps(media_io(frames))]
     if retention == 1:
         return options
     return [*options, "--hf-overrides", json.dumps({CONFIG_KEY: ServeOptions(retention).as_mapping()})]

@@ -71,7 +71,7 @@ def serving(
 ) -> Iterator[Server]:
     """Start vLLM's API server with a model, wait until it answers, and end it and all that it started.
 
-    It is ended too when this process gets SIGTERM, which within the block raises `KeyboardInterrupt`.
+    It is ended too when this process gets SIGTERM or SIGHUP, which within the block raise `KeyboardInterrupt`.
 
     Parameters
     ----------
@@ -88,22 +88,24 @@ def serving(
     command += ["--host", HOST, "--port", str(port), *options]
     with tempfile.TemporaryDirectory() as folder, _termination_interrupts():
         log = Path(folder) / "server.log"
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=os.environ | dict(environment or {}),
-                cwd=folder,
-                start_new_session=True,
-            )
+        process = None
         try:
+            with log.open("wb") as file:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | dict(environment or {}),
+                    cwd=folder,
+                    start_new_session=True,
+                )
             server = Server(port, process, log)
             _wait(server)
             yield server
         finally:
-            _end(process)
+            if process is not None:
+                _end(process)
 
 
 def _free_port() -> int:
@@ -115,7 +117,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _termination_interrupts() -> Iterator[None]:
-    """Within it SIGTERM raises `KeyboardInterrupt`; only the main thread can have it so."""
+    """Within it SIGTERM and SIGHUP raise `KeyboardInterrupt`; only the main thread can have it so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -123,11 +125,12 @@ def _termination_interrupts() -> Iterator[None]:
     def interrupt(_number: int, _frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _wait(server: Server) -> None:
@@ -149,11 +152,12 @@ def _last_words(log: Path) -> str:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ask the server's whole group of processes to end, then make it."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
+    try:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait(_STOP_S)
-    # Its workers may outlive it.
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    finally:
+        # Its workers may outlive it; and so it is too where somebody grew impatient.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,4 +1,4 @@
-"""The command line: `tangovlm ask`, `demo`, `eval`, `methods`, `models`, `inspect`, `bench`."""
+"""The command line: `tangovlm ask`, `batch`, `serve`, `demo`, `eval`, `methods`, `models`, `inspect`, `bench`."""
 
 from .app import app, main
 

@@ -91,6 +91,15 @@ def _is_number(word: str) -> bool:
     return True
 
 
+def media_io(frames: int) -> dict[str, dict[str, int]]:
+    """vLLM's ``media_io_kwargs`` for so many frames of a video, at least 2.
+
+    Its loader for LLaVA-OneVision reads the first entry; those for Qwen-VL take frames at a rate, within the others.
+    """
+    frames = max(2, frames)
+    return {"video": {"num_frames": frames, "min_frames": frames, "max_frames": frames}}
+
+
 def has_option(extra: Sequence[str], *names: str) -> bool:
     """Whether one of vLLM's options is given, with dashes or underscores, its value in the same word or the next."""
     return any(_name(word) in names for word in extra)
@@ -113,7 +122,7 @@ def _media(frames: int | None, extra: Sequence[str]) -> list[str]:
         return []
     if has_option(extra, "--media-io-kwargs"):
         raise InputError("--frames does not go with --media-io-kwargs, which says how many too: leave one of them out")
-    return ["--media-io-kwargs", json.dumps({"video": {"num_frames": frames}})]
+    return ["--media-io-kwargs", json.dumps(media_io(frames))]
 
 
 def _take_overrides(extra: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:

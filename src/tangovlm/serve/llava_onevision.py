@@ -5,23 +5,22 @@ the model reads the same retention, so that the two cannot disagree. Kept tokens
 contiguous for this family.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..budget import count
-from ..errors import InputError, ModelError
+from ..errors import InputError
 from ..families import chunks
-from ..families.call import Found, Grid
-from ..families.llava_onevision import LlavaOnevision
-from ..signals.saliency import mean_attention, mean_keys
+from ..families.call import Grid
 from . import compat, items
+from .llava_onevision_tower import Head, Served
 from .metrics import count_video
 from .options import ServeOptions, without_ours
-from .pruning import Pruning, mean_over_ranks, options_of
+from .pruning import Pruning, options_of
 
 with compat.internals():
     from vllm.model_executor.models import llava_onevision as stock
@@ -82,13 +81,7 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
         if options is None:
             return super()._apply_hf_processor_main(mm_items, hf_kwargs)
         retention = options.request_retention(self.info.ctx.get_merged_mm_kwargs(hf_kwargs))
-        videos = mm_items.get("video")
-        if isinstance(videos, VideoProcessorItems):
-            for frames, _ in videos.get_all():
-                items.check_frames(len(frames))
-                tokens = self._frame_tokens * len(frames)
-                most = self.info.ctx.model_config.max_model_len
-                items.check_length(len(frames), tokens, retention, options.retention, most)
+        self._check_lengths(mm_items.get("video"), retention, options.retention)
         data = super()._apply_hf_processor_main(mm_items, without_ours(hf_kwargs))
         for pixels in (*data.get("pixel_values_videos", ()), *data.get("pixel_values", ())):
             self._check_size(pixels)
@@ -107,6 +100,15 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
             inputs.hf_data["videos"] = [frames for frames, _ in videos]
             inputs.passthrough_data[items.TIMESTAMPS] = [metadata for _, metadata in videos]
         return inputs
+
+    def _check_lengths(self, videos: Any, retention: float, own: float) -> None:
+        """See `items.check_length`, for the videos of a request that are not embeddings already."""
+        if not isinstance(videos, VideoProcessorItems):
+            return
+        most = self.info.ctx.model_config.max_model_len
+        for frames, _ in videos.get_all():
+            items.check_frames(len(frames))
+            items.check_length(len(frames), self._frame_tokens * len(frames), retention, own, most)
 
     def _check_size(self, pixels: Tensor) -> None:
         """See that the tower can take frames; where it cannot, vLLM's engine would end with all requests."""
@@ -143,104 +145,6 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
 
         others = [update for update in updates if update.modality != "video"]
         return [*others, PromptReplacement(modality="video", target=[placeholder], replacement=kept)]
-
-
-class Head(nn.Module):
-    """Weights of SigLIP's pooling head and of the layer norm in front of it, in float32 and whole on every rank.
-
-    Parameters of the model, so that whatever makes, keeps and moves those of vLLM's models does it with these too.
-    """
-
-    def __init__(self, vision: Any) -> None:
-        from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
-
-        super().__init__()
-        self.post_layernorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
-        self.head = SiglipMultiheadAttentionPoolingHead(vision)
-        self.float().requires_grad_(False)
-
-    def take(self, weights: Mapping[str, Tensor]) -> set[str]:
-        """Copy weights under the names of a SigLIP checkpoint; gives the names."""
-        for name, weight in weights.items():
-            self.get_parameter(name).data.copy_(weight)
-        return set(weights)
-
-
-class Served(LlavaOnevision):
-    """The family, bound to vLLM's model."""
-
-    @property
-    def encoder(self) -> Any:
-        """The tower: features are made by vLLM's model, not by a method that the family would call."""
-        return self.tower
-
-    @property
-    def tower(self) -> Any:
-        """The SigLIP vision model, as far as vLLM builds it."""
-        tower = self.model.vision_tower
-        return getattr(tower, "vision_model", tower)
-
-    @property
-    def device(self) -> torch.device:
-        """See `Family.device`."""
-        device: torch.device = self.model.image_newline.device
-        return device
-
-    def check_tower(self) -> None:
-        """See that the last layer is there, whose output the pooling head and the saliency are about.
-
-        Raises
-        ------
-        ModelError: another tower, or one that is cut short.
-        """
-        config = self.model.config
-        if not hasattr(self.tower, "encoder") or config.vision_config.model_type != "siglip_vision_model":
-            raise ModelError(f"the vision tower is a {type(self.tower).__name__}: only SigLIP towers are supported")
-        if len(self.tower.encoder.layers) != config.vision_config.num_hidden_layers:
-            raise ModelError(
-                f"vision_feature_layer {config.vision_feature_layer} leaves out layers of the tower: only the last is "
-                "supported (-1)"
-            )
-
-    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
-        """See `Family.listen`."""
-        hooks = []
-        if self.wants_head(needs, kind):
-            on_hidden = self._on_hidden(found, needs, kind)
-            encoder = self.tower.encoder
-            hooks.append(
-                encoder.register_forward_hook(lambda module, _args, output: on_hidden(module, (output,), output))
-            )
-        if "keys" in needs or ("saliency" in needs and kind == "attn"):
-            attention = self.tower.encoder.layers[-1].self_attn
-            hooks.append(attention.qkv_proj.register_forward_hook(self._on_layer(found, needs, kind)))
-        return hooks
-
-    def _on_layer(self, found: Found, needs: frozenset[str], kind: str) -> Callable[..., None]:
-        heads = self.tower.encoder.layers[-1].self_attn.num_heads_per_partition
-
-        @torch.no_grad()
-        def hook(_module: nn.Module, _args: Any, output: tuple[Tensor, Any]) -> None:
-            query, key, _ = output[0].chunk(3, dim=-1)
-            if "saliency" in needs and kind == "attn":
-                scores = mean_over_ranks(mean_attention(query, key, heads))
-                found["saliency"].append(self.pool(scores[..., None])[..., 0])
-            if "keys" in needs:
-                found["keys"].append(self.pool(mean_over_ranks(mean_keys(key, heads))))
-
-        return hook
-
-    def read_head(self) -> dict[str, Tensor]:
-        """See `LlavaOnevision.read_head`: the model's own parameters."""
-        return dict(self.model.tango_head.named_parameters())
-
-    def find_head(self) -> dict[str, Tensor]:
-        """A pooling head for a checkpoint without one; see `LlavaOnevision.head` for the errors."""
-        return super().read_head()
-
-    def forget_head(self) -> None:
-        """What was made of weights that are loaded anew."""
-        self.__dict__.pop("head", None)
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=stock.LlavaOnevisionDummyInputsBuilder)
@@ -321,3 +225,7 @@ class TangoLlavaOnevision(stock.LlavaOnevisionForConditionalGeneration):
         at_once = chunks.frames_at_once(self._family.frame_bytes(grids), self._family.device)
         parts = [self._video_pixels_to_features(self.vision_tower, part) for part in torch.split(pixels, at_once)]
         return torch.cat(parts).flatten(0, 1)
+
+
+# vLLM tells models apart by the names of their classes here and there.
+TangoLlavaOnevision.__name__ = stock.LlavaOnevisionForConditionalGeneration.__name__

@@ -121,6 +121,9 @@ class StartUp:
                 "later pipeline stages count M-RoPE positions without the video, so they do not learn what is kept of "
                 "it: use --tensor-parallel-size in place of --pipeline-parallel-size"
             )
+        if model_config.architecture in _M_ROPE and vllm_config.speculative_config is not None:
+            # With both, the older of vLLM's runners corrects positions on the device and then overwrites them.
+            vllm_config.scheduler_config.async_scheduling = False
         if parallel.worker_cls == "auto":
             parallel.worker_cls = _WORKERS.get(current_platform.device_type, "auto")
         media.register()

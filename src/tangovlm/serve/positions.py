@@ -103,4 +103,4 @@ def settle(
 
 def delta(positions: Tensor) -> int:
     """What a generated token's position is away from its place in the sequence, for a prompt that ends in text."""
-    return int(positions[:, -1].max()) + 1 - positions.shape[1]
+    return int(positions[0, -1]) + 1 - positions.shape[1]

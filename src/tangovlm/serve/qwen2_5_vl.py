@@ -28,6 +28,16 @@ compat.require(
     "_postprocess_image_embeds_evs",
     "_postprocess_video_embeds_evs",
 )
+compat.require_parameters(
+    stock.Qwen2_5_VLForConditionalGeneration.recompute_mrope_positions,
+    "input_ids",
+    "multimodal_embeddings",
+    "mrope_positions",
+    "num_computed_tokens",
+)
+compat.require_parameters(
+    stock.Qwen2_5_VLForConditionalGeneration.get_mrope_input_positions, "input_tokens", "mm_features"
+)
 compat.require_parameters(stock.Qwen2_5_VisionAttention.forward, "rotary_pos_emb_cos", "rotary_pos_emb_sin")
 compat.require_parameters(stock.Qwen2_5_VisionTransformer.forward, "grid_thw")
 
@@ -68,8 +78,12 @@ class TangoQwen25VL(QwenModel, stock.Qwen2_5_VLForConditionalGeneration):
 
     def _placed(self, rows: Tensor, kept: Tensor, grid: Grid, video_input: Any, number: int) -> Tensor:
         fields = item(**{name: video_input[name][number] for name in ("video_grid_thw", "second_per_grid_ts")})
-        offsets = self._alone(self._unpruned(fields, grid), fields)
+        offsets = self._alone(self._unpruned([], grid), fields)
         return positions.attached(rows, offsets[:, kept.cpu()], lead=0)
 
-    def _unpruned(self, _fields: Any, grid: Grid) -> list[int]:
+    def _unpruned(self, _ids: list[int], grid: Grid) -> list[int]:
         return [self.config.video_token_id] * grid.tokens
+
+
+# vLLM tells models apart by the names of their classes here and there.
+TangoQwen25VL.__name__ = stock.Qwen2_5_VLForConditionalGeneration.__name__

@@ -43,6 +43,17 @@ compat.require(
     "_postprocess_video_embeds_evs",
 )
 compat.require_parameters(stock.Qwen3_VisionTransformer.forward, "grid_thw")
+compat.require_parameters(stock.Qwen3_VisionBlock.forward, "rotary_pos_emb_cos", "rotary_pos_emb_sin")
+compat.require_parameters(
+    stock.Qwen3VLForConditionalGeneration.recompute_mrope_positions,
+    "input_ids",
+    "multimodal_embeddings",
+    "mrope_positions",
+    "num_computed_tokens",
+)
+compat.require_parameters(
+    stock.Qwen3VLForConditionalGeneration.get_mrope_input_positions, "input_tokens", "mm_features"
+)
 
 
 def _written(config: Any, tokenizer: Any, times: Any, tokens: list[int], whole: bool) -> Any:
@@ -87,9 +98,9 @@ class Processor(QwenProcessor, stock.Qwen3VLMultiModalProcessor):
     """The stock processor, with placeholders for what will be kept."""
 
     def _seconds(self, _mm_items: Any, data: Any) -> list[Tensor | None]:
-        frames = [timestamps.of_frames(steps.frames, steps.frames.numel()) for steps in data["timestamps"]]
+        frames = [getattr(steps, "frames", None) for steps in data["timestamps"]]
         data["timestamps"] = [list(steps) for steps in data["timestamps"]]
-        return list(frames)
+        return [None if times is None else timestamps.of_frames(times, times.numel()) for times in frames]
 
     def _placeholder(self, fields: Any, grid: Grid, retention: float) -> Any:
         tokens = [grid.height * grid.width] * grid.frames
@@ -119,7 +130,8 @@ class _Pruned(QwenModel):
             video_grid_thw=video_input["video_grid_thw"][number], timestamps=video_input["timestamps"][number]
         )
         tokens = torch.bincount(kept // (grid.height * grid.width), minlength=grid.frames).tolist()
-        ids, whole = self._text(fields, tokens), torch.tensor(self._unpruned(fields, grid))
+        ids = self._text(fields, tokens)
+        whole = torch.tensor(self._unpruned(ids.tolist(), grid))
         visual, all_visual = ids == self.config.video_token_id, whole == self.config.video_token_id
         placed = rows.new_zeros(len(ids), self._width)
         placed[:, : self.visual_dim] = self.get_language_model().embed_input_ids(ids.to(rows.device))
@@ -135,9 +147,14 @@ class _Pruned(QwenModel):
     def _text(self, fields: Any, tokens: list[int]) -> Tensor:
         return torch.tensor(_written(self.config, self._tokenizer, fields["timestamps"].data, tokens, whole=True).full)
 
-    def _unpruned(self, fields: Any, grid: Grid) -> list[int]:
-        ids: list[int] = self._text(fields, [grid.height * grid.width] * grid.frames).tolist()
-        return ids
+    def _unpruned(self, ids: list[int], grid: Grid) -> list[int]:
+        whole: list[int] = []
+        for token in ids:
+            if token != self.config.video_token_id:
+                whole.append(token)
+            if token == self.config.vision_start_token_id:
+                whole += [self.config.video_token_id] * (grid.height * grid.width)
+        return whole
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=stock.Qwen3VLDummyInputsBuilder)
@@ -148,3 +165,8 @@ class TangoQwen3VL(_Pruned, stock.Qwen3VLForConditionalGeneration):
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=MoeInfo, dummy_inputs=stock.Qwen3VLDummyInputsBuilder)
 class TangoQwen3VLMoe(_Pruned, stock_moe.Qwen3VLMoeForConditionalGeneration):
     """The stock mixture of experts, likewise."""
+
+
+# vLLM tells models apart by the names of their classes here and there.
+TangoQwen3VL.__name__ = stock.Qwen3VLForConditionalGeneration.__name__
+TangoQwen3VLMoe.__name__ = stock_moe.Qwen3VLMoeForConditionalGeneration.__name__

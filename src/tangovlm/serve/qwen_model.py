@@ -168,8 +168,8 @@ class QwenModel(_Stock):
 
     # --- positions ----------------------------------------------------------------------------------------------
 
-    def _unpruned(self, fields: Any, grid: Grid) -> list[int]:
-        """Token ids that stand for a whole video in a prompt."""
+    def _unpruned(self, ids: list[int], grid: Grid) -> list[int]:
+        """Token ids that stand for a whole video in a prompt, made of those that stand for what is kept of it."""
         raise NotImplementedError
 
     def _alone(self, ids: list[int], fields: Mapping[str, Any]) -> Tensor:
@@ -190,7 +190,7 @@ class QwenModel(_Stock):
             whole += input_tokens[done:start]
             ids = input_tokens[start : start + length]
             if retention_of(feature.data) < 1:
-                ids = self._unpruned(feature.data, grid_of(feature.data, self._family.merge))
+                ids = self._unpruned(ids, grid_of(feature.data, self._family.merge))
                 pieces.append((length, len(whole), len(ids)))
             moved.append(replace(feature, mm_position=PlaceholderRange(len(whole), len(ids))))
             whole += ids

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from ...errors import InputError, VideoError
 from ...video.source import local_file, open_video
+from ..command import media_io
 from ..options import REQUEST_KEY
 from .api import BUSY, LOOK_SECONDS, NO_ENTRY, UNREACHABLE, Api, Watch, reason
 from .engine import Outcome, failure
@@ -191,7 +192,7 @@ class Server:
         if task.retention is not None:
             body["mm_processor_kwargs"] = {REQUEST_KEY: task.retention}
         if self._frames is not None:
-            body["media_io_kwargs"] = {"video": {"num_frames": self._frames}}
+            body["media_io_kwargs"] = media_io(self._frames)
         return body
 
     def _model(self, wanted: str | None) -> str:
