@@ -102,7 +102,7 @@ def test_a_process_that_is_kept_away_leaves_a_new_file_to_the_other(tmp_path: Pa
 
 def test_the_lock_ends_with_its_process_and_not_with_its_children(tmp_path: Path) -> None:
     path = tmp_path / "out"
-    forks = WRITER.replace("import sys", "import os, sys").replace("    print", "    os.fork()\n    print", 1)
+    forks = WRITER.replace("import sys", "import os, sys").replace("    print", "    if os.fork(): print", 1)
     with writer(path, script=forks) as parent:
         parent.kill()
         parent.wait()
