@@ -9,7 +9,7 @@ from ..budget import count
 from ..families.call import Grid
 from ..families.qwen2_5_vl import Qwen25VL
 from . import compat, positions
-from .qwen_model import QwenModel, Tower, item
+from .qwen_model import QwenModel, Tower, item, require_stock
 from .qwen_processor import QwenProcessor
 
 with compat.internals():
@@ -19,25 +19,7 @@ with compat.internals():
 compat.require(
     stock.Qwen2_5_VLMultiModalProcessor, "_get_mm_fields_config", "_apply_hf_processor_main", "_get_prompt_updates"
 )
-compat.require(
-    stock.Qwen2_5_VLForConditionalGeneration,
-    "embed_multimodal",
-    "get_mrope_input_positions",
-    "recompute_mrope_positions",
-    "_process_video_input",
-    "_postprocess_image_embeds_evs",
-    "_postprocess_video_embeds_evs",
-)
-compat.require_parameters(
-    stock.Qwen2_5_VLForConditionalGeneration.recompute_mrope_positions,
-    "input_ids",
-    "multimodal_embeddings",
-    "mrope_positions",
-    "num_computed_tokens",
-)
-compat.require_parameters(
-    stock.Qwen2_5_VLForConditionalGeneration.get_mrope_input_positions, "input_tokens", "mm_features"
-)
+require_stock(stock.Qwen2_5_VLForConditionalGeneration)
 compat.require_parameters(stock.Qwen2_5_VisionAttention.forward, "rotary_pos_emb_cos", "rotary_pos_emb_sin")
 compat.require_parameters(stock.Qwen2_5_VisionTransformer.forward, "grid_thw")
 

@@ -17,7 +17,7 @@ from ..families.qwen3_vl import Qwen3VL
 from ..tokens import VideoTokens
 from . import compat, positions
 from .options import ServeOptions
-from .qwen_model import QwenModel, Tower, item
+from .qwen_model import QwenModel, Tower, item, require_stock
 from .qwen_processor import QwenProcessor
 
 with compat.internals():
@@ -33,27 +33,9 @@ compat.require(
     "_get_prompt_updates",
     "get_video_repl",
 )
-compat.require(
-    stock.Qwen3VLForConditionalGeneration,
-    "embed_multimodal",
-    "get_mrope_input_positions",
-    "recompute_mrope_positions",
-    "_process_video_input",
-    "_postprocess_image_embeds_evs",
-    "_postprocess_video_embeds_evs",
-)
+require_stock(stock.Qwen3VLForConditionalGeneration)
 compat.require_parameters(stock.Qwen3_VisionTransformer.forward, "grid_thw")
 compat.require_parameters(stock.Qwen3_VisionBlock.forward, "rotary_pos_emb_cos", "rotary_pos_emb_sin")
-compat.require_parameters(
-    stock.Qwen3VLForConditionalGeneration.recompute_mrope_positions,
-    "input_ids",
-    "multimodal_embeddings",
-    "mrope_positions",
-    "num_computed_tokens",
-)
-compat.require_parameters(
-    stock.Qwen3VLForConditionalGeneration.get_mrope_input_positions, "input_tokens", "mm_features"
-)
 
 
 def _written(config: Any, tokenizer: Any, times: Any, tokens: list[int], whole: bool) -> Any:
