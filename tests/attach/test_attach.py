@@ -12,8 +12,8 @@ import tangovlm
 from tangovlm import registry
 from tangovlm.errors import InputError, MethodError, ModelError
 from tangovlm.tokens import Selection, VideoTokens
+from tangovlm.twins.norms import Norms
 from tests.attach.tiny_models import (
-    Norms,
     embed_row,
     make_model,
     make_videos,

@@ -11,9 +11,10 @@ from transformers import DynamicCache
 
 import tangovlm
 from tangovlm.errors import InputError
+from tangovlm.twins.norms import Norms
 from tests.attach.stock import OLDEST
 from tests.attach.test_versions import make_qwen, qwen_inputs
-from tests.attach.tiny_models import Norms, make_model, make_videos, pad_left, placeholders, words
+from tests.attach.tiny_models import make_model, make_videos, pad_left, placeholders, words
 from tests.pipeline.checkpoints import write_checkpoint, write_clip
 
 FRAMES = 4

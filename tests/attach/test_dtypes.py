@@ -16,8 +16,9 @@ import tangovlm
 from tangovlm import budget, registry
 from tangovlm.errors import ModelError
 from tangovlm.tokens import VideoTokens
+from tangovlm.twins.norms import Norms
 from tests.attach.test_versions import make_qwen, qwen_inputs
-from tests.attach.tiny_models import Norms, make_model, make_videos, pad_left, placeholders, words
+from tests.attach.tiny_models import make_model, make_videos, pad_left, placeholders, words
 
 FRAMES, COUNT = 3, 3 * 16
 GREEDY: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}

@@ -9,11 +9,10 @@ from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM, StaticCach
 from transformers.generation.streamers import BaseStreamer
 
 import tangovlm
+from tangovlm.twins.norms import Norms
+from tangovlm.twins.parts import IMAGE, VOCABULARY
 from tests.attach.stock import skip_if_broken
 from tests.attach.tiny_models import (
-    IMAGE,
-    VOCABULARY,
-    Norms,
     embed_row,
     make_model,
     make_videos,

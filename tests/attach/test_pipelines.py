@@ -17,7 +17,7 @@ from transformers.video_utils import VideoMetadata
 import tangovlm
 from tangovlm.families.inputs import PixelSpec, prepare_pixels
 from tangovlm.tokens import Selection, VideoTokens
-from tests.attach.tiny_models import Norms
+from tangovlm.twins.norms import Norms
 from tests.pipeline.checkpoints import SIDE, TEMPLATE, write_checkpoint
 
 FRAMES, NEW = 4, 5

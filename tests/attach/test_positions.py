@@ -10,18 +10,9 @@ import tangovlm
 from tangovlm.errors import InputError, ModelError
 from tangovlm.families.llava_onevision import LlavaOnevision
 from tangovlm.tokens import Selection, VideoTokens
-from tests.attach.tiny_models import (
-    VIDEO,
-    Norms,
-    embed_row,
-    make_model,
-    make_videos,
-    pad_left,
-    placeholders,
-    select,
-    state_of,
-    words,
-)
+from tangovlm.twins.norms import Norms
+from tangovlm.twins.parts import VIDEO
+from tests.attach.tiny_models import embed_row, make_model, make_videos, pad_left, placeholders, select, state_of, words
 
 FRAMES, NEW = 3, 5
 GREEDY: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}

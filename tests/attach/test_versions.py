@@ -13,19 +13,10 @@ from tangovlm.families import copies
 from tangovlm.families.call import Grid
 from tangovlm.families.versions import copies_prompts, encodes_first, pixels_name
 from tangovlm.registry import family_for
+from tangovlm.twins.parts import IMAGE, PAD, VIDEO, VOCABULARY
 from tests.attach.stock import OLDEST
 from tests.attach.test_attach import Recorder
-from tests.attach.tiny_models import (
-    IMAGE,
-    PAD,
-    VIDEO,
-    VOCABULARY,
-    make_model,
-    make_videos,
-    pad_left,
-    placeholders,
-    words,
-)
+from tests.attach.tiny_models import make_model, make_videos, pad_left, placeholders, words
 
 FRAMES, BEAMS = 4, 2
 TIMES = [[0, 1, 2, 4], [5, 6, 8, 11], [2, 9, 20, 40]]

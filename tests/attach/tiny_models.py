@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +14,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from tangovlm import budget
 from tangovlm.tokens import Pruner, Selection, VideoTokens
-
-PAD, IMAGE, VIDEO, FIRST_WORD, VOCABULARY = 0, 1, 2, 10, 64
+from tangovlm.twins.parts import FIRST_WORD, IMAGE, PAD, VIDEO, VOCABULARY
 
 
 def make_model(*, head: bool = True, side: int = 8, attention: str = "sdpa", seed: int = 0, layers: int = 2) -> Any:
@@ -90,24 +87,6 @@ def pad_left(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         "input_ids": torch.tensor([[PAD] * (longest - len(row)) + list(row) for row in rows]),
         "attention_mask": torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows]),
     }
-
-
-@dataclass(frozen=True)
-class Norms:
-    """A method that reads nothing but the features: keeps the longest tokens, halfway to their mean."""
-
-    retention: float = 0.3
-    name: ClassVar[str] = "norms"
-    needs: ClassVar[frozenset[str]] = frozenset()
-
-    def __call__(self, tokens: VideoTokens) -> Selection:
-        flat = tokens.features.reshape(tokens.count, -1)
-        kept = budget.count(self.retention, tokens.count)
-        indices = flat.norm(dim=1).topk(kept).indices.sort().values
-        sources = torch.full((tokens.count,), -1)
-        sources[indices] = torch.arange(kept)
-        features = 0.5 * (flat[indices] + flat.mean(0))
-        return Selection(indices, features, sources.view(tokens.features.shape[:3]), (tokens.frames,))
 
 
 def select(

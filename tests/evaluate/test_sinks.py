@@ -17,8 +17,9 @@ from tangovlm.errors import InputError, ModelError
 from tangovlm.evaluate import sinks
 from tangovlm.loading import VideoLLM
 from tangovlm.signals.sinks import SinkRanks
+from tangovlm.twins.base import Twin
+from tangovlm.twins.parts import Video, Words
 from tests.attach.tiny_models import state_of
-from tests.families.host import Host, Video, Words
 from tests.families.test_generate import HOSTS
 from tests.pipeline.checkpoints import write_clip
 from tests.pipeline.test_families import QUESTION, write_checkpoint
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 ROW = (Words(3, 1), Video(4, 2), Words(4, 3))
 
 
-def family_of(host: Host) -> Any:
+def family_of(host: Twin) -> Any:
     family = registry.family_for(host.model)
     return family(host.model, saliency="attn" if "attn" in family.saliency_kinds else family.saliency_kinds[0])
 

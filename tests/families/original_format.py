@@ -11,7 +11,8 @@ from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 
 from tangovlm.families.llava_video import LlavaVideoForConditionalGeneration
 from tangovlm.families.original import Tower
-from tests.attach.tiny_models import VOCABULARY, make_model
+from tangovlm.twins.parts import VOCABULARY
+from tests.attach.tiny_models import make_model
 
 SIDE = 7
 TOWER = "tests/tiny-siglip"

@@ -12,25 +12,26 @@ import torch
 import tangovlm
 from tangovlm import budget
 from tangovlm.pipeline import model_inputs
+from tangovlm.twins.base import Twin
+from tangovlm.twins.internvl import InternVLTwin
+from tangovlm.twins.llava_next_video import LlavaNextVideoTwin
+from tangovlm.twins.smolvlm import SmolVLMTwin
+from tangovlm.twins.weights import loud
 from tangovlm.video import Frames
-from tests.families.host import Host, loud
-from tests.families.hosts.internvl import Under as InternVL
-from tests.families.hosts.llava_next_video import Under as LlavaNextVideo
-from tests.families.hosts.smolvlm import Under as SmolVLM
 from tests.families.prompts import ByteTokenizer
 
 TEMPLATE = (
     "{% for m in messages %}{% for c in m['content'] %}{{ '<video>\n' if c.type == 'video' else c.text }}"
     "{% endfor %}{% endfor %}"
 )
-CASES: dict[str, tuple[type[Host], tuple[str, ...], dict[str, Any]]] = {
-    "internvl": (InternVL, ("<pad>", "<IMG_CONTEXT>", "<img>", "</img>", "<video>"), {}),
+CASES: dict[str, tuple[type[Twin], tuple[str, ...], dict[str, Any]]] = {
+    "internvl": (InternVLTwin, ("<pad>", "<IMG_CONTEXT>", "<img>", "</img>", "<video>"), {}),
     "smolvlm2": (
-        SmolVLM,
+        SmolVLMTwin,
         ("<pad>", "<image>", "<video>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"),
         {"size": {"longest_edge": 64}, "resample": 1},
     ),
-    "llava-next-video": (LlavaNextVideo, ("<pad>", "<image>", "<video>"), {"size": {"shortest_edge": 42}}),
+    "llava-next-video": (LlavaNextVideoTwin, ("<pad>", "<image>", "<video>"), {"size": {"shortest_edge": 42}}),
 }
 
 

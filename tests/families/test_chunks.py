@@ -16,8 +16,9 @@ from tangovlm.errors import InputError
 from tangovlm.families import chunks
 from tangovlm.families.base import Signals
 from tangovlm.families.llava_onevision import LlavaOnevision
+from tangovlm.twins.norms import Norms
 from tests.attach.stock import OLDEST
-from tests.attach.tiny_models import Norms, make_model, make_videos, pad_left, placeholders, state_of, words
+from tests.attach.tiny_models import make_model, make_videos, pad_left, placeholders, state_of, words
 
 NEEDS = frozenset({"saliency", "frame_features", "keys"})
 FRAMES = 5

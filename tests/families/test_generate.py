@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +12,13 @@ import tangovlm
 from tangovlm import budget, registry
 from tangovlm.errors import InputError, ModelError
 from tangovlm.families.base import FEATURES, Family
-from tests.attach.tiny_models import Norms, state_of
-from tests.families.host import Host, Image, Row, Said, Video, Words
+from tangovlm.twins import twins
+from tangovlm.twins.base import Twin
+from tangovlm.twins.norms import Norms
+from tangovlm.twins.parts import Image, Row, Said, Video, Words
+from tests.attach.tiny_models import state_of
 
-HOSTS: dict[str, type[Host]] = {
-    path.stem: importlib.import_module(f"tests.families.hosts.{path.stem}").Under
-    for path in sorted((Path(__file__).parent / "hosts").glob("*.py"))
-}
+HOSTS = twins()
 NEW, FRAMES = 5, 4
 ONE: Row = (Words(3, 1), Video(FRAMES, 2), Words(5, 3))
 OTHER: Row = (Words(7, 4), Video(FRAMES, 5), Words(4, 6))
@@ -28,23 +26,23 @@ TEXT: Row = (Words(6, 7),)
 BOTH: Row = (Words(2, 8), Video(FRAMES, 9), Words(3, 10), Video(FRAMES, 11), Words(4, 12))
 
 
-def family_of(host: Host) -> type[Family]:
+def family_of(host: Twin) -> type[Family]:
     return registry.family_for(host.model)
 
 
 @pytest.fixture(scope="module", params=HOSTS)
-def host(request: pytest.FixtureRequest) -> Host:
+def host(request: pytest.FixtureRequest) -> Twin:
     return HOSTS[request.param]()
 
 
-def claims(host: Host, feature: str) -> None:
+def claims(host: Twin, feature: str) -> None:
     if feature not in family_of(host).tested:
         pytest.skip(f"{host.family} does not claim {feature}")
     if feature in host.broken:
         pytest.skip(f"this release of transformers cannot do {feature} with {host.family}")
 
 
-def generate(host: Host, inputs: dict[str, Any], pruner: Any, **options: Any) -> Any:
+def generate(host: Twin, inputs: dict[str, Any], pruner: Any, **options: Any) -> Any:
     attached = {name: options.pop(name) for name in ("chunk_frames",) if name in options}
     options = {"max_new_tokens": NEW, "do_sample": False} | options
     with tangovlm.attach(host.model, pruner, **attached) as session:
@@ -53,7 +51,7 @@ def generate(host: Host, inputs: dict[str, Any], pruner: Any, **options: Any) ->
     return output
 
 
-def check(host: Host, rows: list[Row], pruner: Any, **options: Any) -> Any:
+def check(host: Twin, rows: list[Row], pruner: Any, **options: Any) -> Any:
     """Generate for prompts in a batch, and compare each with its reference."""
     inputs = host.inputs(rows)
     output = generate(host, inputs, pruner, **options)
@@ -87,29 +85,29 @@ def test_single_video(name: str, attention: str, retention: float) -> None:
     assert output.past_key_values.get_seq_length() == host.length(ONE, pruner) + NEW - 1
 
 
-def test_left_padded_batch(host: Host) -> None:
+def test_left_padded_batch(host: Twin) -> None:
     claims(host, "batch")
     check(host, [ONE, OTHER], Norms())
 
 
-def test_text_beside_video(host: Host) -> None:
+def test_text_beside_video(host: Twin) -> None:
     claims(host, "batch")
     check(host, [ONE, TEXT], Norms())
 
 
-def test_two_videos(host: Host) -> None:
+def test_two_videos(host: Twin) -> None:
     claims(host, "several videos")
     output = check(host, [BOTH], Norms())
     assert len(output.session.report.videos) == 2
 
 
-def test_ragged_batch(host: Host) -> None:
+def test_ragged_batch(host: Twin) -> None:
     claims(host, "several videos")
     check(host, [BOTH, ONE], Norms())
 
 
 @pytest.mark.parametrize("image_first", [True, False])
-def test_image_beside_video(host: Host, image_first: bool) -> None:
+def test_image_beside_video(host: Twin, image_first: bool) -> None:
     claims(host, "image beside video")
     media = (Image(20), Video(FRAMES, 21))
     first, second = media if image_first else media[::-1]
@@ -117,7 +115,7 @@ def test_image_beside_video(host: Host, image_first: bool) -> None:
     assert len(output.session.report.videos) == 1
 
 
-def test_image_alone_is_untouched(host: Host) -> None:
+def test_image_alone_is_untouched(host: Twin) -> None:
     claims(host, "image beside video")
     inputs = host.inputs([(Words(3, 22), Image(20), Words(4, 23))])
     stock = host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
@@ -126,7 +124,7 @@ def test_image_alone_is_untouched(host: Host) -> None:
     assert output.session.report.videos == ()
 
 
-def test_conversation_on_one_cache(host: Host) -> None:
+def test_conversation_on_one_cache(host: Twin) -> None:
     claims(host, "multi-turn")
     pruner, question = Norms(), Words(5, 31)
     options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False, "return_dict_in_generate": True}
@@ -148,7 +146,7 @@ def test_conversation_on_one_cache(host: Host) -> None:
         assert second.sequences[number, ids.shape[1] :].tolist() == tokens
 
 
-def test_a_beginning_for_two_prompts(host: Host) -> None:
+def test_a_beginning_for_two_prompts(host: Twin) -> None:
     """A cache that is cut in front of the video goes on with another question, and with another video."""
     claims(host, "multi-turn")
     if family_of(host).keeps_positions:
@@ -164,7 +162,7 @@ def test_a_beginning_for_two_prompts(host: Host) -> None:
     assert said[0, ids.shape[1] :].tolist() == host.reference((words, other), pruner, NEW)[0]
 
 
-def test_decode_loop_by_hand(host: Host) -> None:
+def test_decode_loop_by_hand(host: Twin) -> None:
     """`model(...)` with a cache of the caller's: logits of the pruned sequence, then one token at a time."""
     claims(host, "multi-turn")
     pruner, said = Norms(), []
@@ -178,7 +176,7 @@ def test_decode_loop_by_hand(host: Host) -> None:
     assert said == host.reference(ONE, pruner, NEW)[0]
 
 
-def beams(host: Host, row: Row, pruner: Any, width: int, new: int) -> list[int]:
+def beams(host: Twin, row: Row, pruner: Any, width: int, new: int) -> list[int]:
     """Plain beam search without an end token: all hypotheses have the same length."""
     alive: list[tuple[float, list[int]]] = [(0.0, [])]
     for _ in range(new):
@@ -191,7 +189,7 @@ def beams(host: Host, row: Row, pruner: Any, width: int, new: int) -> list[int]:
     return alive[0][1]
 
 
-def test_beams(host: Host) -> None:
+def test_beams(host: Twin) -> None:
     claims(host, "beams")
     pruner, rows = Norms(), [ONE, OTHER]
     inputs = host.inputs(rows)
@@ -200,7 +198,7 @@ def test_beams(host: Host) -> None:
         assert sequence[inputs["input_ids"].shape[1] :].tolist() == beams(host, row, pruner, 2, 3)
 
 
-def test_sampling_of_several_answers(host: Host) -> None:
+def test_sampling_of_several_answers(host: Twin) -> None:
     """With a temperature near zero every answer is the greedy one of its row."""
     claims(host, "sampling")
     pruner, rows = Norms(), [ONE, OTHER]
@@ -219,7 +217,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_ways_to_generate(host: Host, way: str) -> None:
+def test_ways_to_generate(host: Twin, way: str) -> None:
     feature, options = WAYS[way]
     claims(host, feature)
     repeated = (*ONE, Words(4, 40), Words(4, 40))
@@ -227,13 +225,13 @@ def test_ways_to_generate(host: Host, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["static cache", "no cache", "chunks"])
-def test_ways_to_generate_with_padding(host: Host, way: str) -> None:
+def test_ways_to_generate_with_padding(host: Twin, way: str) -> None:
     feature, options = WAYS[way]
     claims(host, feature)
     check(host, [BOTH, OTHER], Norms(), **options)
 
 
-def test_full_retention_is_bit_identical(host: Host) -> None:
+def test_full_retention_is_bit_identical(host: Twin) -> None:
     inputs = host.inputs([BOTH, ONE])
     options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False, "return_dict_in_generate": True}
     stock = host.model.generate(**inputs, **options, output_logits=True)
@@ -242,13 +240,13 @@ def test_full_retention_is_bit_identical(host: Host) -> None:
     assert all(torch.equal(one, other) for one, other in zip(ours.logits, stock.logits, strict=True))
 
 
-def fail_within(host: Host, inputs: dict[str, Any]) -> None:
+def fail_within(host: Twin, inputs: dict[str, Any]) -> None:
     with tangovlm.attach(host.model, Norms()):
         host.model.generate(**inputs, max_new_tokens=1)
         raise ZeroDivisionError
 
 
-def test_model_is_restored(host: Host) -> None:
+def test_model_is_restored(host: Twin) -> None:
     inputs = host.inputs([ONE])
     stock = host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
     before = state_of(host.model)
@@ -260,7 +258,7 @@ def test_model_is_restored(host: Host) -> None:
     assert torch.equal(host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False), stock)
 
 
-def test_nested_and_repeated(host: Host) -> None:
+def test_nested_and_repeated(host: Twin) -> None:
     inputs, before = host.inputs([ONE]), state_of(host.model)
     with tangovlm.attach(host.model, Norms(0.5)):
         with pytest.raises(ModelError, match="attached already"), tangovlm.attach(host.model, Norms(0.1)):
@@ -284,7 +282,7 @@ def test_two_models_at_once(name: str) -> None:
 @pytest.mark.parametrize("retention", [1.0, 0.9])
 @pytest.mark.filterwarnings("ignore:neither timestamps")
 def test_the_retention_that_a_short_context_asks_for_works(
-    host: Host, rows: list[Row], retention: float, monkeypatch: pytest.MonkeyPatch
+    host: Twin, rows: list[Row], retention: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if any(isinstance(part, Image) for part in rows[0]):
         claims(host, "image beside video")
@@ -300,7 +298,7 @@ def test_the_retention_that_a_short_context_asks_for_works(
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 32])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_every_method_keeps_exactly_its_budget(host: Host, frames: int) -> None:
+def test_every_method_keeps_exactly_its_budget(host: Twin, frames: int) -> None:
     family = family_of(host)
     video = Video(frames, 50)
     inputs = host.inputs([(Words(2, 51), video, Words(3, 52))])
@@ -319,7 +317,7 @@ def test_every_method_keeps_exactly_its_budget(host: Host, frames: int) -> None:
     assert ran >= 3 * 8
 
 
-def test_what_a_family_does_not_give_is_refused_by_name(host: Host) -> None:
+def test_what_a_family_does_not_give_is_refused_by_name(host: Twin) -> None:
     family = family_of(host)
     for name, method in registry.methods().items():
         missing = sorted(method().needs - family.gives) if method.stage == "pre-llm" else []
@@ -329,7 +327,7 @@ def test_what_a_family_does_not_give_is_refused_by_name(host: Host) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_pruning_inside(host: Host) -> None:
+def test_pruning_inside(host: Twin) -> None:
     """FastV's cut in the middle of a padded batch, with several videos where the family takes them; or a refusal."""
     pruner = tangovlm.method("fastv", retention=0.5)
     if "pruning inside" not in family_of(host).tested:

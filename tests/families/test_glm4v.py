@@ -24,10 +24,11 @@ import tangovlm
 from tangovlm.errors import ModelError
 from tangovlm.families.glm4v import Glm4V
 from tangovlm.families.versions import encodes_first
+from tangovlm.twins.glm4v import IDS, PATCH, ROPE, STEP, VISION, Glm4vTwin
+from tangovlm.twins.norms import Norms
+from tangovlm.twins.parts import Image, Video, Words
+from tangovlm.twins.weights import text_config
 from tests.attach.stock import skip_if_broken
-from tests.attach.tiny_models import Norms
-from tests.families.host import Image, Video, Words, text_config
-from tests.families.hosts.glm4v import IDS, PATCH, ROPE, STEP, VISION, Under
 from tests.families.prompts import ByteTokenizer
 from tests.families.test_generate import NEW, ONE, OTHER, beams, check, generate
 from tests.families.test_qwen import UNEVEN, by_hand, observed
@@ -35,12 +36,12 @@ from tests.families.turns import second_turn
 
 SECONDS, FPS = [0, 9, 21, 30, 47], 10.0
 TEMPLATE = (
-    "{% for m in messages %}{% for c in m['content'] if c.type == 'video' %}" + Under.template + "{% endfor %}"
+    "{% for m in messages %}{% for c in m['content'] if c.type == 'video' %}" + Glm4vTwin.template + "{% endfor %}"
     "{% for c in m['content'] if c.type == 'text' %}{{ c.text }}{% endfor %}{% endfor %}"
 )
 
 
-class Mixture(Under):
+class Mixture(Glm4vTwin):
     """GLM-4.5V: the second layer has experts; channels of a head are paired as in Qwen's models."""
 
     def make(self, attention: str, layers: int) -> Any:
@@ -52,7 +53,7 @@ class Mixture(Under):
         return Glm4vMoeForConditionalGeneration(config)
 
 
-class Newer(Under):
+class Newer(Glm4vTwin):
     """GLM-4.6V's own class."""
 
     def make(self, attention: str, layers: int) -> Any:
@@ -64,7 +65,7 @@ class Newer(Under):
 
 @pytest.mark.parametrize("kind", ["mean-query", "attn"])
 def test_signals_of_uneven_videos(kind: str) -> None:
-    host = Under()
+    host = Glm4vTwin()
     signals, output = observed(host, kind)
     with torch.no_grad():
         wanted = by_hand(host, kind)
@@ -78,7 +79,7 @@ def test_signals_of_uneven_videos(kind: str) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 2, 4])
 def test_chunks_across_videos(chunk: int) -> None:
-    host = Under()
+    host = Glm4vTwin()
     whole, output = observed(host, "mean-query")
     parts, joined = observed(host, "mean-query", chunk)
     for name in ("saliency", "keys", "frame_features"):
@@ -89,7 +90,7 @@ def test_chunks_across_videos(chunk: int) -> None:
 
 
 @pytest.mark.parametrize("variant", [Mixture, Newer])
-def test_other_classes(variant: type[Under]) -> None:
+def test_other_classes(variant: type[Glm4vTwin]) -> None:
     host = variant()
     check(host, [ONE, OTHER], Norms())
     rows = [(Words(3, 1), UNEVEN[0], Words(5, 3), UNEVEN[1], Words(2, 7))]
@@ -101,7 +102,7 @@ def test_other_classes(variant: type[Under]) -> None:
     assert all(torch.equal(one, other) for one, other in zip(ours.logits, stock.logits, strict=True))
 
 
-class AllRotated(Under):
+class AllRotated(Glm4vTwin):
     """Neighbouring channels are paired, all of them."""
 
     def make(self, _attention: str, layers: int) -> Any:
@@ -110,14 +111,14 @@ class AllRotated(Under):
         return Glm4vForConditionalGeneration(Glm4vConfig(vision_config=VISION, text_config=text, **IDS))
 
 
-@pytest.mark.parametrize("variant", [Under, Mixture, Newer, AllRotated])
-def test_pruning_inside_is_refused(variant: type[Under]) -> None:
+@pytest.mark.parametrize("variant", [Glm4vTwin, Mixture, Newer, AllRotated])
+def test_pruning_inside_is_refused(variant: type[Glm4vTwin]) -> None:
     with pytest.raises(ModelError, match=r"inside the model knows no Glm4v\w+, which rotates other channels"):
         tangovlm.attach(variant().model, tangovlm.method("fastv", retention=0.5)).__enter__()
 
 
 def test_image_alone_is_untouched() -> None:
-    host = Under()
+    host = Glm4vTwin()
     inputs = host.inputs([(Words(3, 22), Image(20), Words(4, 23))])
     stock = host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
     output = generate(host, inputs, Norms())
@@ -127,7 +128,7 @@ def test_image_alone_is_untouched() -> None:
 
 @pytest.mark.parametrize("turns", [(Image(20), Video(4, 21)), (Video(4, 20), Image(21))])
 def test_images_in_another_turn_are_untouched(turns: Any) -> None:
-    host, pruner = Under(), Norms()
+    host, pruner = Glm4vTwin(), Norms()
     first, second = ((Words(3, 1 + 2 * turn), part, Words(4, 2 + 2 * turn)) for turn, part in enumerate(turns))
     row, said = second_turn(host, first, second)
     skip_if_broken("another turn with pixels", lambda: said, host.reference(row, None, NEW)[0])
@@ -140,14 +141,14 @@ def test_images_in_another_turn_are_untouched(turns: Any) -> None:
 
 
 def test_stock_models_take_no_image_beside_a_video() -> None:
-    host = Under()
+    host = Glm4vTwin()
     inputs = host.inputs([(Words(3, 22), Image(20), Words(4, 23), Video(4, 21))])
     with pytest.raises(ValueError, match="do not match"):
         host.model.generate(**inputs, max_new_tokens=1)
 
 
 def test_beams_where_stock_models_have_them() -> None:
-    host = Under()
+    host = Glm4vTwin()
     inputs = host.inputs([ONE])
     if encodes_first(host.model):
         with pytest.raises(ValueError, match="non-empty list"):
@@ -177,15 +178,15 @@ OLDER_CONFIG = {"image_processor_type": "Glm4vImageProcessor", "processor_class"
 @pytest.mark.parametrize(
     ("variant", "config", "processor"),
     [
-        (Under, None, Glm4vProcessor),
+        (Glm4vTwin, None, Glm4vProcessor),
         (Mixture, OLDER_CONFIG, Glm4vProcessor),
-        (Under, NEWER_CONFIG, Glm46VProcessor),
+        (Glm4vTwin, NEWER_CONFIG, Glm46VProcessor),
         (Newer, None, Glm46VProcessor),
     ],
 )
 def test_prompts_are_those_of_the_stock_processor(variant: Any, config: Any, processor: Any, frames: int) -> None:
     family = Glm4V(variant().model, config=config)
-    tokenizer = ByteTokenizer("<pad>", *Under.specials)
+    tokenizer = ByteTokenizer("<pad>", *Glm4vTwin.specials)
     pixels = torch.zeros(1, frames, 3, 2 * PATCH * 2, 2 * PATCH * 3)
     seconds = torch.tensor(SECONDS[:frames], dtype=torch.float64) / FPS
     made = family.inputs(tokenizer, TEMPLATE, pixels, "Why?", seconds)

@@ -15,9 +15,10 @@ from tangovlm.errors import InputError
 from tangovlm.families.call import Clip, Grid, Prompt
 from tangovlm.families.internvl import InternVL
 from tangovlm.families.tiled import GUESS, OVERLOOKED
-from tests.attach.tiny_models import Norms
-from tests.families.host import IMAGE, Image, Video, Words, loud, qwen2, random
-from tests.families.hosts.internvl import PATCH, SIDE, Under
+from tangovlm.twins.internvl import PATCH, SIDE, InternVLTwin
+from tangovlm.twins.norms import Norms
+from tangovlm.twins.parts import IMAGE, Image, Video, Words
+from tangovlm.twins.weights import loud, qwen2, random
 from tests.families.prompts import ByteTokenizer
 
 NEEDS = frozenset({"saliency", "frame_features", "keys"})
@@ -100,7 +101,7 @@ def test_each_token_is_made_of_the_patches_that_are_averaged() -> None:
 # --- frames beside images ---------------------------------------------------------------------------------------------
 
 
-def observed(host: Under, row: tuple[Any, ...], **attached: Any) -> tuple[Any, torch.Tensor, torch.Tensor]:
+def observed(host: InternVLTwin, row: tuple[Any, ...], **attached: Any) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """Session, and the features of the stock model and of ours."""
     inputs = host.inputs([row])
     with torch.no_grad():
@@ -123,7 +124,7 @@ def observed(host: Under, row: tuple[Any, ...], **attached: Any) -> tuple[Any, t
 
 @pytest.mark.filterwarnings("ignore:neither timestamps")
 def test_images_beside_a_video_stay_bit_identical() -> None:
-    host = Under()
+    host = InternVLTwin()
     row = (Words(3, 1), Image(2), Video(4, 3), Words(2, 4), Image(5), Words(3, 6))
     session, stock, ours = observed(host, row)
     assert torch.equal(ours[[0, 5]], stock[[0, 5]])
@@ -134,7 +135,7 @@ def test_images_beside_a_video_stay_bit_identical() -> None:
 @pytest.mark.parametrize("pruner", [Norms(0.3), tangovlm.method("fastv", retention=0.5)])
 def test_pictures_of_which_none_is_taken_for_a_frame(pruner: Any) -> None:
     """Images, or frames without the text of the processor: only the user knows, and is told once."""
-    host, pictures = Under(), [part for seed in range(4) for part in (Image(seed), Words(1, seed))]
+    host, pictures = InternVLTwin(), [part for seed in range(4) for part in (Image(seed), Words(1, seed))]
     inputs = host.inputs([(Words(3, 1), *pictures, Words(3, 6))])
     with tangovlm.attach(host.model, pruner) as session:
         with pytest.warns(UserWarning, match="nothing is pruned: .* timestamps= or video_metadata"):
@@ -146,7 +147,7 @@ def test_pictures_of_which_none_is_taken_for_a_frame(pruner: Any) -> None:
 
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_no_word_about_images_where_times_are_known_or_nothing_is_pruned() -> None:
-    host = Under()
+    host = InternVLTwin()
     inputs = host.inputs([(Words(3, 1), Image(1), Words(3, 6))])
     for pruner, times in ((Norms(0.3), torch.arange(4.0)), (tangovlm.Tango(retention=1.0), None)):
         with tangovlm.attach(host.model, pruner, timestamps=times) as session:
@@ -155,7 +156,7 @@ def test_no_word_about_images_where_times_are_known_or_nothing_is_pruned() -> No
 
 
 def test_known_times_need_no_guess() -> None:
-    host = Under()
+    host = InternVLTwin()
     row = (Words(3, 1), Image(2), Video(4, 3), Words(2, 4))
     metadata, inputs = [{"fps": 2.0, "frames_indices": [0, 4, 8, 12]}], host.inputs([row])
     with tangovlm.attach(host.model, Norms(0.3)) as session:
@@ -165,7 +166,7 @@ def test_known_times_need_no_guess() -> None:
 
 
 def test_times_of_the_wrong_length_are_refused() -> None:
-    host = Under()
+    host = InternVLTwin()
     inputs = host.inputs([(Words(3, 1), Image(2), Video(4, 3), Words(2, 4))])
     attached = tangovlm.attach(host.model, Norms(0.3), timestamps=torch.arange(5.0))
     with pytest.raises(InputError, match="videos of 5 frames, but the prompt has series of 1, 4 pictures"), attached:
@@ -173,7 +174,7 @@ def test_times_of_the_wrong_length_are_refused() -> None:
 
 
 def test_another_number_of_pictures_is_refused() -> None:
-    host = Under()
+    host = InternVLTwin()
     inputs = host.inputs([(Words(3, 1), Video(4, 3)), (Words(3, 1), Video(4, 3))])
     inputs["pixel_values"] = inputs["pixel_values"][:-1]
     with pytest.raises(InputError, match="for 8 pictures.*but 7 are given"), tangovlm.attach(host.model, Norms(0.3)):
@@ -182,7 +183,7 @@ def test_another_number_of_pictures_is_refused() -> None:
 
 @pytest.mark.filterwarnings("ignore:neither timestamps")
 def test_second_video_on_one_cache_with_full_ids() -> None:
-    host, pruner = Under(), Norms(0.3)
+    host, pruner = InternVLTwin(), Norms(0.3)
     one, two = (Words(3, 1), Video(4, 2), Words(3, 3)), (Words(2, 4), Video(3, 5), Words(3, 6))
     options: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True}
     with tangovlm.attach(host.model, pruner):
@@ -192,7 +193,7 @@ def test_second_video_on_one_cache_with_full_ids() -> None:
             input_ids=ids, past_key_values=first.past_key_values, pixel_values=host.tiles(two[1]), **options
         )
     said = first.sequences[0, len(host.ids(one)) :].tolist()
-    from tests.families.host import Said
+    from tangovlm.twins.parts import Said
 
     wanted, _ = host.reference((*one, Said(tuple(said)), *two), pruner, 4)
     assert second.sequences[0, ids.shape[1] :].tolist() == wanted
@@ -206,7 +207,7 @@ def test_clips_without_a_prompt() -> None:
 
 
 def test_which_video_each_placeholder_is_of() -> None:
-    host = Under()
+    host = InternVLTwin()
     rows = [(Image(1), Video(2, 2), Words(2, 3), Video(3, 4)), (Words(1, 5), Video(2, 6), Words(1, 7), Video(3, 8))]
     ids = host.inputs(rows)["input_ids"].repeat_interleave(2, dim=0)
     numbers = InternVL(host.model).videos(ids, [Grid(count, 3, 3) for count in (2, 3, 2, 3)])
@@ -228,7 +229,7 @@ def stock_text(frames: int, tokens: int) -> str:
 
 @pytest.mark.parametrize("frames", [1, 2, 11])
 def test_prompt_is_that_of_the_stock_processor(frames: int) -> None:
-    family, tokenizer = InternVL(Under().model), ByteTokenizer(*SPECIAL)
+    family, tokenizer = InternVL(InternVLTwin().model), ByteTokenizer(*SPECIAL)
     pixels = torch.zeros(frames, 3, PATCH * SIDE, PATCH * SIDE)
     inputs = family.inputs(tokenizer, TEMPLATE, pixels, "Why?")
     assert tokenizer.read == [stock_text(frames, 9) + "\nWhy?"]
@@ -244,11 +245,13 @@ def test_prompt_is_that_of_the_stock_processor(frames: int) -> None:
 @pytest.mark.parametrize("word", ["<video>", "<img>", "<IMG_CONTEXT>"])
 def test_marks_in_a_question_are_refused(word: str) -> None:
     with pytest.raises(InputError, match="stands for visual tokens"):
-        InternVL(Under().model).inputs(ByteTokenizer(*SPECIAL), TEMPLATE, torch.zeros(2, 3, 42, 42), f"a {word}?")
+        InternVL(InternVLTwin().model).inputs(
+            ByteTokenizer(*SPECIAL), TEMPLATE, torch.zeros(2, 3, 42, 42), f"a {word}?"
+        )
 
 
 def test_pixels() -> None:
-    family = InternVL(Under().model)
+    family = InternVL(InternVLTwin().model)
     frames = torch.full((2, 3, 50, 70), 255, dtype=torch.uint8)
     wanted = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     pixels = family.pixels(frames, {})
@@ -260,4 +263,4 @@ def test_pixels() -> None:
 
 def test_tiles_of_another_size_are_refused() -> None:
     with pytest.raises(InputError, match="pixel_values are 42 x 49, but a tile of this model is 42 x 42"):
-        InternVL(Under().model).tiles(torch.zeros(1, 3, 42, 49))
+        InternVL(InternVLTwin().model).tiles(torch.zeros(1, 3, 42, 49))

@@ -12,8 +12,9 @@ from PIL import Image as Pictures
 from tangovlm.errors import InputError, ModelError
 from tangovlm.families.call import Clip, Grid, Prompt
 from tangovlm.families.llava_next_video import LlavaNextVideo
-from tests.families.host import VIDEO, random
-from tests.families.hosts.llava_next_video import PATCH, SIDE, Under
+from tangovlm.twins.llava_next_video import PATCH, SIDE, LlavaNextVideoTwin
+from tangovlm.twins.parts import VIDEO
+from tangovlm.twins.weights import random
 from tests.families.prompts import ByteTokenizer
 
 NEEDS = frozenset({"saliency", "frame_features", "keys"})
@@ -35,7 +36,7 @@ def tower_output(model: Any, frames: torch.Tensor) -> Any:
 @torch.no_grad()
 def test_signals_against_the_eager_tower(entries: Any, last: int) -> None:
     """Saliency and keys are those of the last layer that the features use, the last but one by default."""
-    model, videos = Under(attention="eager").model, random((2, 3, 3, PATCH * SIDE, PATCH * SIDE), 1)
+    model, videos = LlavaNextVideoTwin(attention="eager").model, random((2, 3, 3, PATCH * SIDE, PATCH * SIDE), 1)
     model.config.vision_feature_layer = entries
     family = LlavaNextVideo(model)
     with family.observe(NEEDS) as signals:
@@ -51,7 +52,7 @@ def test_signals_against_the_eager_tower(entries: Any, last: int) -> None:
 
 
 def test_each_token_is_made_of_the_patches_that_are_averaged() -> None:
-    model = Under().model
+    model = LlavaNextVideoTwin().model
     values = random((2, SIDE * SIDE, 32), 3)
     with torch.no_grad():
         wanted = model.model.vision_resampler(values)
@@ -59,13 +60,13 @@ def test_each_token_is_made_of_the_patches_that_are_averaged() -> None:
 
 
 def test_clips() -> None:
-    family = LlavaNextVideo(Under().model)
+    family = LlavaNextVideo(LlavaNextVideoTwin().model)
     clips = family.clips(Prompt(), torch.zeros(2, 5, 3, PATCH * SIDE, PATCH * SIDE))
     assert clips == [Clip(Grid(5, 3, 3), 0), Clip(Grid(5, 3, 3), 5)]
 
 
 def test_other_towers_are_refused() -> None:
-    model = Under().model
+    model = LlavaNextVideoTwin().model
     tower = LlavaNextVideo(model).tower
     del tower.pre_layrnorm
     with pytest.raises(ModelError, match="only CLIP towers are supported"):
@@ -78,7 +79,7 @@ def test_other_towers_are_refused() -> None:
 def test_prompt() -> None:
     tokenizer = ByteTokenizer(*SPECIAL)
     template = "USER: {% for c in messages[0].content %}{{ '<video>\n' if c.type == 'video' else c.text }}{% endfor %}"
-    family, pixels = LlavaNextVideo(Under().model), torch.zeros(1, 2, 3, PATCH * SIDE, PATCH * SIDE)
+    family, pixels = LlavaNextVideo(LlavaNextVideoTwin().model), torch.zeros(1, 2, 3, PATCH * SIDE, PATCH * SIDE)
     family.model.config.image_token_index, family.model.config.video_token_index = 1, 2
     inputs = family.inputs(tokenizer, template, pixels, "Why?")
     assert tokenizer.read == ["USER: " + "<video>" * 18 + "\nWhy?"]
@@ -96,7 +97,7 @@ CONFIG = {"size": {"shortest_edge": 42}, "crop_size": {"height": 42, "width": 42
     [(100, 201, (42, 84)), (201, 100, (84, 42)), (60, 60, (42, 42)), (360, 640, (42, 74))],
 )
 def test_pixels_are_the_middle(height: int, width: int, wanted: tuple[int, int]) -> None:
-    family = LlavaNextVideo(Under().model)
+    family = LlavaNextVideo(LlavaNextVideoTwin().model)
     assert family.frame_size(CONFIG, height, width) == wanted
     rows, columns = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 4, width), indexing="ij")
     frame = torch.stack([(torch.sin(rows * k) * torch.cos(columns) + 1) * 110 for k in (1, 2, 3)]).to(torch.uint8)
@@ -109,7 +110,7 @@ def test_pixels_are_the_middle(height: int, width: int, wanted: tuple[int, int])
 
 
 def test_sizes_of_other_configs() -> None:
-    family = LlavaNextVideo(Under().model)
+    family = LlavaNextVideo(LlavaNextVideoTwin().model)
     frames = torch.zeros(2, 3, 60, 90, dtype=torch.uint8)
     assert family.pixels(frames, {}).shape == (1, 2, 3, 42, 42)
     assert family.frame_size({"size": 42}, 60, 90) == (42, 63)
@@ -123,4 +124,4 @@ def test_sizes_of_other_configs() -> None:
 
 
 def test_placeholder() -> None:
-    assert LlavaNextVideo(Under().model).placeholder == VIDEO
+    assert LlavaNextVideo(LlavaNextVideoTwin().model).placeholder == VIDEO

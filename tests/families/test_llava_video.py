@@ -16,10 +16,10 @@ from tangovlm.families import llava_onevision, original
 from tangovlm.families.call import Grid
 from tangovlm.families.llava_video import LlavaVideo, time_instruction
 from tangovlm.tokens import Selection, VideoTokens
-from tests.attach.tiny_models import Norms
+from tangovlm.twins.llava_video import SIDE, LlavaVideoTwin
+from tangovlm.twins.norms import Norms
+from tangovlm.twins.parts import VIDEO, Image, Video, Words
 from tests.families import original_format
-from tests.families.host import VIDEO, Image, Video, Words
-from tests.families.hosts.llava_video import SIDE, Under
 from tests.pipeline.checkpoints import write_clip
 
 HALF = SIDE // 2
@@ -27,11 +27,11 @@ PER_FRAME = HALF * (HALF + 1)
 
 
 @pytest.fixture(scope="module")
-def host() -> Under:
-    return Under()
+def host() -> LlavaVideoTwin:
+    return LlavaVideoTwin()
 
 
-def videos(host: Under, count: int, frames: int) -> Tensor:
+def videos(host: LlavaVideoTwin, count: int, frames: int) -> Tensor:
     return torch.stack([host.frames(Video(frames, seed)) for seed in range(count)])
 
 
@@ -41,14 +41,14 @@ def by_hand(patches: Tensor) -> Tensor:
     return (square[:, ::2, ::2] + square[:, ::2, 1::2] + square[:, 1::2, ::2] + square[:, 1::2, 1::2]) / 4
 
 
-def test_family_of_the_model(host: Under) -> None:
+def test_family_of_the_model(host: LlavaVideoTwin) -> None:
     """Its class is a LlavaOnevisionForConditionalGeneration too."""
     assert isinstance(host.model, LlavaOnevisionForConditionalGeneration)
     assert registry.family_for(host.model) is LlavaVideo
 
 
 def test_the_most_newlines_that_kept_tokens_can_take_along() -> None:
-    family = LlavaVideo(Under().model)
+    family = LlavaVideo(LlavaVideoTwin().model)
     grid = family.grid(2)
     for kept in range(1, grid.tokens + 1):
         # One in every row of the grid, as long as there are rows, and then the next of every row.
@@ -63,7 +63,7 @@ def test_the_most_newlines_that_kept_tokens_can_take_along() -> None:
 
 
 @torch.no_grad()
-def test_features(host: Under) -> None:
+def test_features(host: LlavaVideoTwin) -> None:
     output = host.model.model.get_video_features(videos(host, 2, 3), return_dict=True)
     wanted = torch.stack([host.encode(Video(3, seed)).rows for seed in range(2)])
     torch.testing.assert_close(output.pooler_output, wanted, atol=1e-5, rtol=0)
@@ -73,7 +73,7 @@ def test_features(host: Under) -> None:
 
 
 @torch.no_grad()
-def test_images_are_those_of_llava_onevision(host: Under) -> None:
+def test_images_are_those_of_llava_onevision(host: LlavaVideoTwin) -> None:
     stock = LlavaOnevisionForConditionalGeneration(host.model.config).eval()
     stock.load_state_dict(host.model.state_dict())
     inputs = host.inputs([(Words(3, 1), Image(2), Words(4, 3))])
@@ -84,7 +84,7 @@ def test_images_are_those_of_llava_onevision(host: Under) -> None:
 @torch.no_grad()
 def test_signals(saliency: str) -> None:
     """Against the eager model's own attention and head, pooled by hand."""
-    host, needs = Under(attention="eager"), frozenset({"saliency", "frame_features", "keys"})
+    host, needs = LlavaVideoTwin(attention="eager"), frozenset({"saliency", "frame_features", "keys"})
     pixels = videos(host, 2, 3)
     with LlavaVideo(host.model, saliency=saliency).observe(needs) as signals:
         host.model.model.get_video_features(pixels, return_dict=True)
@@ -103,7 +103,7 @@ def test_signals(saliency: str) -> None:
 
 @pytest.mark.parametrize("chunk_frames", [1, 2, 4, 5])
 @torch.no_grad()
-def test_chunks_of_several_videos(host: Under, chunk_frames: int) -> None:
+def test_chunks_of_several_videos(host: LlavaVideoTwin, chunk_frames: int) -> None:
     pixels, method = videos(host, 2, 3), host.model.model.get_video_features
     family = LlavaVideo(host.model)
     whole = method(pixels, return_dict=True).pooler_output
@@ -114,7 +114,7 @@ def test_chunks_of_several_videos(host: Under, chunk_frames: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision(dtype: torch.dtype) -> None:
-    host = Under()
+    host = LlavaVideoTwin()
     host.model.to(dtype)
     inputs = host.inputs([(Words(3, 1), Video(4, 2), Words(4, 3))])
     inputs["pixel_values_videos"] = inputs["pixel_values_videos"].to(dtype)
@@ -135,7 +135,7 @@ def selection(indices: list[int], frames: int) -> Selection:
 
 
 @pytest.mark.parametrize("indices", [[0], [8], [2, 3, 13], list(range(18)), [0, 4, 8, 9, 17]])
-def test_a_newline_stays_iff_its_row_keeps_a_token(host: Under, indices: list[int]) -> None:
+def test_a_newline_stays_iff_its_row_keeps_a_token(host: LlavaVideoTwin, indices: list[int]) -> None:
     family, grid = LlavaVideo(host.model), Grid(2, HALF, HALF)
     wanted, place = [], 0
     for _frame in range(2):
@@ -166,7 +166,7 @@ class Chosen:
 
 
 @pytest.mark.parametrize(("indices", "newlines"), [((0,), 1), ((17,), 1), ((0, 1, 2), 1), ((2, 3, 17), 3)])
-def test_length_of_the_prompt(host: Under, indices: tuple[int, ...], newlines: int) -> None:
+def test_length_of_the_prompt(host: LlavaVideoTwin, indices: tuple[int, ...], newlines: int) -> None:
     """Also the newline behind the last row goes, if that row does."""
     row, pruner = (Words(3, 1), Video(2, 2), Words(4, 3)), Chosen(indices)
     with tangovlm.attach(host.model, pruner), torch.no_grad():
@@ -240,5 +240,5 @@ def test_head_that_cannot_be_fetched(llm: Any, monkeypatch: pytest.MonkeyPatch) 
         tangovlm.attach(llm.model, tangovlm.Tango(retention=0.5)).__enter__()
 
 
-def test_placeholders_of_the_host(host: Under) -> None:
+def test_placeholders_of_the_host(host: LlavaVideoTwin) -> None:
     assert LlavaVideo(host.model).placeholder == VIDEO

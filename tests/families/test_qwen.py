@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,9 +17,11 @@ from tangovlm.families.packed import Packed
 from tangovlm.families.qwen2_5_vl import Qwen25VL
 from tangovlm.registry import family_for
 from tangovlm.tokens import Selection, VideoTokens
-from tests.attach.tiny_models import Norms
-from tests.families.host import Host, Row, Video, Words
-from tests.families.hosts.qwen2_5_vl import MERGE, Under
+from tangovlm.twins import twins
+from tangovlm.twins.base import Twin
+from tangovlm.twins.norms import Norms
+from tangovlm.twins.parts import Row, Video, Words
+from tangovlm.twins.qwen2_5_vl import MERGE, Qwen25VLTwin
 from tests.families.test_generate import NEW, check
 
 NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -29,16 +30,16 @@ UNEVEN = (Video(4, 1), Video(6, 2, wide=True))
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def host(request: pytest.FixtureRequest) -> Host:
-    return importlib.import_module(f"tests.families.hosts.{request.param}").Under()
+def host(request: pytest.FixtureRequest) -> Twin:
+    return twins()[request.param]()
 
 
-def family_of(host: Host, **options: Any) -> Packed:
+def family_of(host: Twin, **options: Any) -> Packed:
     return family_for(host.model)(host.model, **options)
 
 
 @torch.no_grad()
-def observed(host: Host, kind: str, chunk: int | None = None) -> tuple[Signals, Any]:
+def observed(host: Twin, kind: str, chunk: int | None = None) -> tuple[Signals, Any]:
     family, pixels = family_of(host), host.pixels(UNEVEN)
     arguments = pixels["pixel_values_videos"], pixels["video_grid_thw"]
     with family.observe(NEEDS, kind) as signals:
@@ -46,7 +47,7 @@ def observed(host: Host, kind: str, chunk: int | None = None) -> tuple[Signals, 
     return signals, output
 
 
-def by_hand(host: Host, kind: str) -> list[tuple[Tensor, Tensor]]:
+def by_hand(host: Twin, kind: str) -> list[tuple[Tensor, Tensor]]:
     """Saliency and keys of each step, from the inputs of the last layer, patch by patch, in float64.
 
     Positions and places of patches come from the order in which the patches of an image are handed over: tokens in
@@ -71,7 +72,7 @@ def by_hand(host: Host, kind: str) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
-def _of_step(host: Host, attention: Any, kept: dict[str, Any], kind: str, rows: int, columns: int) -> Any:
+def _of_step(host: Twin, attention: Any, kept: dict[str, Any], kind: str, rows: int, columns: int) -> Any:
     heads = attention.num_heads
     query, key, _ = (
         attention.qkv(kept["hidden"]).double().view(-1, 3, heads, kept["hidden"].shape[-1] // heads).unbind(1)
@@ -102,7 +103,7 @@ def _of_step(host: Host, attention: Any, kept: dict[str, Any], kind: str, rows: 
     return raster.view(rows, columns), raster_keys.view(rows, columns, -1)
 
 
-def _windows(host: Host, rows: int, columns: int) -> list[tuple[int, int]]:
+def _windows(host: Twin, rows: int, columns: int) -> list[tuple[int, int]]:
     """Tokens in the order of the last layer: window by window where the tower has windows, of 2 x 2 tokens here."""
     if host.family != "qwen2.5-vl":
         return [(row, column) for row in range(rows) for column in range(columns)]
@@ -116,7 +117,7 @@ def _windows(host: Host, rows: int, columns: int) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("kind", ["mean-query", "attn"])
-def test_signals_of_uneven_videos(host: Host, kind: str) -> None:
+def test_signals_of_uneven_videos(host: Twin, kind: str) -> None:
     signals, output = observed(host, kind)
     with torch.no_grad():
         wanted = by_hand(host, kind)
@@ -133,7 +134,7 @@ def test_signals_of_uneven_videos(host: Host, kind: str) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 4])
-def test_chunks_across_videos(host: Host, chunk: int) -> None:
+def test_chunks_across_videos(host: Twin, chunk: int) -> None:
     whole, output = observed(host, "mean-query")
     parts, joined = observed(host, "mean-query", chunk)
     for name in ("saliency", "keys", "frame_features"):
@@ -146,7 +147,7 @@ def test_chunks_across_videos(host: Host, chunk: int) -> None:
             torch.testing.assert_close(rows, other_rows, atol=1e-5, rtol=1e-5)
 
 
-def test_videos_of_two_shapes_in_a_batch(host: Host) -> None:
+def test_videos_of_two_shapes_in_a_batch(host: Twin) -> None:
     rows = [(Words(3, 1), UNEVEN[0], Words(5, 3)), (Words(4, 6), UNEVEN[1], Words(2, 7))]
     output = check(host, rows, Norms())
     assert [video.tokens_before for video in output.session.report.videos] == [18, 30]
@@ -154,7 +155,7 @@ def test_videos_of_two_shapes_in_a_batch(host: Host) -> None:
 
 def test_a_long_video_goes_on_as_the_stock_model_does() -> None:
     """Time runs ahead of the rows and columns of the grid; text goes on behind them, with and without pruning."""
-    host = Under()
+    host = Qwen25VLTwin()
     host.seconds_per_step = 9.0
     check(host, [(Words(3, 1), Video(8, 2), Words(5, 3))], Norms())
 
@@ -173,7 +174,7 @@ class Wants:
         return Norms(self.retention)(tokens)
 
 
-def seen(host: Host, frames: int, **options: Any) -> tuple[VideoTokens, Any]:
+def seen(host: Twin, frames: int, **options: Any) -> tuple[VideoTokens, Any]:
     inputs, wants = host.inputs([(Words(3, 1), Video(frames, 2), Words(5, 3))]), Wants()
     attached = {name: options.pop(name) for name in ("timestamps", "saliency") if name in options}
     with tangovlm.attach(host.model, wants, **attached) as session:
@@ -182,7 +183,7 @@ def seen(host: Host, frames: int, **options: Any) -> tuple[VideoTokens, Any]:
     return tokens, session
 
 
-def test_a_method_for_another_signal_gets_the_mean_query(host: Host) -> None:
+def test_a_method_for_another_signal_gets_the_mean_query(host: Twin) -> None:
     tokens, session = seen(host, 4)
     assert any("'p-attn': 'mean-query' is taken" in note for note in session.report.notes)
     wanted, _ = seen(host, 4, saliency="mean-query")
@@ -204,27 +205,27 @@ def test_a_method_for_another_signal_gets_the_mean_query(host: Host) -> None:
     ],
 )
 def test_times_of_frames_become_times_of_steps(frames: int, given: list[float], wanted: list[float]) -> None:
-    tokens, _ = seen(Under(), frames, timestamps=given)
+    tokens, _ = seen(Qwen25VLTwin(), frames, timestamps=given)
     assert tokens.timestamps.tolist() == pytest.approx(wanted)
 
 
 def test_times_from_what_the_processor_gives() -> None:
-    tokens, _ = seen(Under(), 6)
+    tokens, _ = seen(Qwen25VLTwin(), 6)
     assert tokens.timestamps.tolist() == [0.0, 2.0, 4.0]
     metadata = [{"fps": 2.0, "frames_indices": [0, 1, 2, 3, 4, 5]}]
-    tokens, _ = seen(Under(), 6, video_metadata=metadata)
+    tokens, _ = seen(Qwen25VLTwin(), 6, video_metadata=metadata)
     assert tokens.timestamps.tolist() == pytest.approx([0.0, 1.25, 2.5])
 
 
 def test_wrong_times_are_refused() -> None:
     with pytest.raises(InputError, match="video 0 has 2 steps of 2 frames but 5 timestamps"):
-        seen(Under(), 4, timestamps=[0.0, 1.0, 2.0, 3.0, 4.0])
+        seen(Qwen25VLTwin(), 4, timestamps=[0.0, 1.0, 2.0, 3.0, 4.0])
     with pytest.raises(InputError, match="do not increase"):
-        seen(Under(), 4, timestamps=[0.0, 1.0, 1.0, 0.0])
+        seen(Qwen25VLTwin(), 4, timestamps=[0.0, 1.0, 1.0, 0.0])
 
 
 def test_contiguous_positions_are_refused() -> None:
-    host = Under()
+    host = Qwen25VLTwin()
     with pytest.raises(InputError, match="'contiguous', but the family qwen2.5-vl keeps M-RoPE positions"):
         tangovlm.attach(host.model, Norms(), positions="contiguous").__enter__()
 
@@ -239,7 +240,7 @@ def test_contiguous_positions_are_refused() -> None:
 )  # fmt: skip
 def test_frame_size(size: tuple[int, int], wanted: tuple[int, int]) -> None:
     """Whole tokens of 28 x 28 pixels, at most 448, the aspect ratio kept as well as that allows."""
-    host = Under()
+    host = Qwen25VLTwin()
     family = Qwen25VL(host.model)
     host.model.config.vision_config.patch_size = 14
     assert family.frame_size({}, *size) == wanted
@@ -264,7 +265,7 @@ def test_patches_stand_in_the_order_of_the_tower() -> None:
 
 
 def test_grids_are_in_tokens() -> None:
-    host = Under()
+    host = Qwen25VLTwin()
     family = Qwen25VL(host.model)
     pixels = host.pixels(UNEVEN)
     assert family.grids(pixels["pixel_values_videos"], pixels["video_grid_thw"]) == [Grid(2, 3, 3), Grid(3, 2, 5)]
@@ -276,7 +277,7 @@ FIRST: Row = (Words(3, 1), Video(4, 2), Words(5, 3))
 SECOND: Row = (Words(2, 60), Video(4, 61), Words(4, 62))
 
 
-def steps(host: Host, cache: Any, word: int, new: int, **options: Any) -> list[int]:
+def steps(host: Twin, cache: Any, word: int, new: int, **options: Any) -> list[int]:
     """Words said one after another, with nothing but the cache."""
     said = [word]
     for _ in range(new - 1):
@@ -286,7 +287,7 @@ def steps(host: Host, cache: Any, word: int, new: int, **options: Any) -> list[i
 
 
 @torch.no_grad()
-def test_generate_from_embeddings(host: Host) -> None:
+def test_generate_from_embeddings(host: Twin) -> None:
     embeds = host.model.get_input_embeddings()(torch.tensor([Words(9, 1).ids]))
     wanted = host.model.generate(inputs_embeds=embeds, max_new_tokens=4, do_sample=False)
     for pruner in (tangovlm.Tango(retention=1.0), Norms()):
@@ -295,7 +296,7 @@ def test_generate_from_embeddings(host: Host) -> None:
 
 
 @torch.no_grad()
-def test_a_second_video_in_a_loop_by_hand(host: Host) -> None:
+def test_a_second_video_in_a_loop_by_hand(host: Twin) -> None:
     """Positions go on as those of the stock model do, for which the second turn is text all through."""
     inputs = [host.inputs([row]) for row in (FIRST, SECOND)]
     for part in inputs:
@@ -318,7 +319,7 @@ def test_a_second_video_in_a_loop_by_hand(host: Host) -> None:
 
 
 @torch.no_grad()
-def test_positions_of_the_caller_and_then_none(host: Host) -> None:
+def test_positions_of_the_caller_and_then_none(host: Twin) -> None:
     """The model has counted nothing itself, or something else."""
     pruner, inputs = Norms(), host.inputs([FIRST])
     positions = host.positions([host.piece(part, None) for part in FIRST])[:, None]
@@ -332,7 +333,7 @@ def test_positions_of_the_caller_and_then_none(host: Host) -> None:
 
 
 @torch.no_grad()
-def test_two_conversations_in_turns(host: Host) -> None:
+def test_two_conversations_in_turns(host: Twin) -> None:
     pruner = Norms()
     rows: list[Row] = [FIRST, (Words(9, 70), Video(6, 71), Words(2, 72))]
     wanted = [host.reference(row, pruner, NEW)[0] for row in rows]
@@ -344,7 +345,7 @@ def test_two_conversations_in_turns(host: Host) -> None:
 
 
 @torch.no_grad()
-def test_a_cache_that_is_cut_before_the_video(host: Host) -> None:
+def test_a_cache_that_is_cut_before_the_video(host: Twin) -> None:
     """A beginning that several prompts share: the words in front of the video stay, another question comes behind."""
     pruner, other, inputs = Norms(), Words(6, 80), host.inputs([FIRST])
     wanted = host.reference((Words(3, 1), other), pruner, NEW)[0]

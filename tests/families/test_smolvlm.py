@@ -19,9 +19,10 @@ from tangovlm.errors import InputError, ModelError
 from tangovlm.families.call import Clip, Grid, Prompt
 from tangovlm.families.smolvlm import SmolVLM, in_words
 from tangovlm.families.tiled import GUESS
-from tests.attach.tiny_models import Norms
-from tests.families.host import IMAGE, Image, Video, Words, loud, qwen2, random
-from tests.families.hosts.smolvlm import PATCH, SIDE, Under
+from tangovlm.twins.norms import Norms
+from tangovlm.twins.parts import IMAGE, Image, Video, Words
+from tangovlm.twins.smolvlm import PATCH, SIDE, SmolVLMTwin
+from tangovlm.twins.weights import loud, qwen2, random
 from tests.families.prompts import ByteTokenizer
 
 SPECIAL = ("<pad>", "<image>", "<video>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
@@ -87,7 +88,7 @@ def test_frame_features_are_refused_by_name() -> None:
 
 
 def test_filled_up_rows_are_counted_without_what_fills_them() -> None:
-    host = Under()
+    host = SmolVLMTwin()
     rows = [(Words(3, 1), Video(2, 2)), (Words(1, 3), Image(4), Words(1, 5), Video(4, 6)), (Words(2, 7),)]
     inputs = host.inputs(rows)
     family, pixels = SmolVLM(host.model), inputs["pixel_values"]
@@ -104,7 +105,7 @@ def test_filled_up_rows_are_counted_without_what_fills_them() -> None:
 
 @pytest.mark.filterwarnings("ignore:neither timestamps")
 def test_ragged_batch_with_images_and_chunks() -> None:
-    host, pruner = Under(), Norms(0.3)
+    host, pruner = SmolVLMTwin(), Norms(0.3)
     rows = [(Words(3, 1), Video(2, 2)), (Words(1, 3), Image(4), Words(1, 5), Video(4, 6)), (Words(2, 7),)]
     inputs = host.inputs(rows)
     wanted = [host.reference(row, pruner, 4)[0] for row in rows]
@@ -118,7 +119,7 @@ def test_ragged_batch_with_images_and_chunks() -> None:
 @pytest.mark.filterwarnings("ignore:neither timestamps")
 def test_masked_edges_go_along_with_their_chunks() -> None:
     """Chunks take their part of `pixel_attention_mask`."""
-    host = Under()
+    host = SmolVLMTwin()
     inputs = host.inputs([(Words(3, 1), Video(4, 2))])
     mask = torch.ones(1, 4, PATCH * SIDE, PATCH * SIDE, dtype=torch.long)
     mask[0, 1, :, PATCH * 4 :] = 0
@@ -147,7 +148,7 @@ def stock_text(seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("seconds", [[0.0], [0.0, 61.25, 3725.5], [0.25 * number for number in range(21)]])
 def test_prompt_is_that_of_the_stock_processor(seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    family, tokenizer = SmolVLM(Under().model), ByteTokenizer(*SPECIAL)
+    family, tokenizer = SmolVLM(SmolVLMTwin().model), ByteTokenizer(*SPECIAL)
     pixels = torch.zeros(1, len(seconds), 3, PATCH * SIDE, PATCH * SIDE) + 1
     inputs = family.inputs(tokenizer, None, pixels, "Why?", torch.tensor(seconds))
     video = stock_text(seconds, monkeypatch)
@@ -163,10 +164,10 @@ def test_prompt_is_that_of_the_stock_processor(seconds: list[float], monkeypatch
 
 def test_without_times_frames_are_a_second_apart() -> None:
     tokenizer = ByteTokenizer(*SPECIAL)
-    SmolVLM(Under().model).inputs(tokenizer, None, torch.zeros(1, 3, 3, 42, 42), "Why?")
+    SmolVLM(SmolVLMTwin().model).inputs(tokenizer, None, torch.zeros(1, 3, 3, 42, 42), "Why?")
     assert [f"Frame from 00:0{second}:" in tokenizer.read[0] for second in range(4)] == [True, True, True, False]
     with pytest.raises(InputError, match="stands for visual tokens"):
-        SmolVLM(Under().model).inputs(tokenizer, None, torch.zeros(1, 3, 3, 42, 42), "an <image>?")
+        SmolVLM(SmolVLMTwin().model).inputs(tokenizer, None, torch.zeros(1, 3, 3, 42, 42), "an <image>?")
 
 
 def test_numbers_in_words() -> None:
@@ -180,7 +181,7 @@ CONFIG = {"size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 42}
 
 
 def test_frame_size_is_the_processors_first_step() -> None:
-    family = SmolVLM(Under().model)
+    family = SmolVLM(SmolVLMTwin().model)
     for longest in (64, 384, 512):
         config = CONFIG | {"video_sampling": {"video_size": {"longest_edge": longest}}}
         for height, width in [
@@ -203,7 +204,7 @@ def test_pixels_follow_pil() -> None:
     config = CONFIG | {"video_sampling": {"video_size": {"longest_edge": 64}}}
     rows, columns = torch.meshgrid(torch.linspace(0, 3, 100), torch.linspace(0, 4, 200), indexing="ij")
     wave = torch.stack([(torch.sin(rows * k) * torch.cos(columns) + 1) * 110 for k in (1, 2, 3)]).to(torch.uint8)
-    family = SmolVLM(Under().model)
+    family = SmolVLM(SmolVLMTwin().model)
     pixels = family.pixels(torch.stack([wave, 255 - wave]), config)
     assert pixels.shape == (1, 2, 3, 42, 42)
     for frame, source in zip(pixels[0], (wave, 255 - wave), strict=True):

@@ -19,9 +19,9 @@ from tangovlm.errors import InputError
 from tangovlm.families.call import Grid, Signals
 from tangovlm.families.versions import encodes_first
 from tangovlm.families.video_llama_3 import VideoLlama3
-from tests.attach.tiny_models import Norms
-from tests.families.host import IMAGE, VIDEO, Image, Part, Piece, Video, Words
-from tests.families.hosts.video_llama_3 import MERGE, PATCH, Under
+from tangovlm.twins.norms import Norms
+from tangovlm.twins.parts import IMAGE, VIDEO, Image, Part, Piece, Video, Words
+from tangovlm.twins.video_llama_3 import MERGE, PATCH, VideoLlama3Twin
 from tests.families.prompts import ByteTokenizer
 from tests.families.test_generate import BOTH, NEW, ONE, OTHER, TEXT, beams, check, generate
 from tests.families.turns import second_turn
@@ -38,7 +38,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def observed(host: Under, kind: str, chunk: int = 99) -> tuple[Signals, Any]:
+def observed(host: VideoLlama3Twin, kind: str, chunk: int = 99) -> tuple[Signals, Any]:
     family, pixels = VideoLlama3(host.model), host.packed(UNEVEN)
     with family.observe(NEEDS, kind) as signals:
         output = family.encode(host.model.model.get_video_features, chunk, *pixels, return_dict=True)
@@ -70,7 +70,7 @@ def places_of(size: int) -> Tensor:
     return torch.tensor(patches, dtype=torch.float64)
 
 
-def last_layer(host: Under) -> list[tuple[Tensor, Tensor]]:
+def last_layer(host: VideoLlama3Twin) -> list[tuple[Tensor, Tensor]]:
     """Queries and keys ``(P, A, d)`` of each frame before their rotation, float64, from what the last layer is fed."""
     attention = host.model.model.vision_model.encoder.layers[-1].self_attn
     fed: list[Tensor] = []
@@ -89,9 +89,9 @@ def last_layer(host: Under) -> list[tuple[Tensor, Tensor]]:
 
 def test_mean_attention_is_that_of_the_eager_model() -> None:
     """The eager model gives its attention maps away; the model that is observed runs SDPA, with the same weights."""
-    signals, _ = observed(Under(), "attn")
-    eager = Under(attention="eager").model.model.vision_model
-    pixels, thw, sides = Under().packed(UNEVEN)
+    signals, _ = observed(VideoLlama3Twin(), "attn")
+    eager = VideoLlama3Twin(attention="eager").model.model.vision_model
+    pixels, thw, sides = VideoLlama3Twin().packed(UNEVEN)
     maps = eager(pixel_values=pixels, grid_thw=thw, merge_sizes=sides, output_attentions=True).attentions[-1]
     assert len(maps) == len(signals.saliency) == len(SIZES)
     for got, weights, size in zip(signals.saliency, maps, SIZES, strict=True):
@@ -100,7 +100,7 @@ def test_mean_attention_is_that_of_the_eager_model() -> None:
 
 
 def test_mean_query_and_keys_by_hand() -> None:
-    host = Under()
+    host = VideoLlama3Twin()
     signals, output = observed(host, "mean-query")
     for got, keys, (query, key), size in zip(signals.saliency, signals.keys, last_layer(host), SIZES, strict=True):
         places = places_of(size)
@@ -116,7 +116,7 @@ def test_mean_query_and_keys_by_hand() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 2, 5])
 def test_chunks_across_videos(chunk: int) -> None:
-    host = Under()
+    host = VideoLlama3Twin()
     whole, output = observed(host, "mean-query")
     parts, joined = observed(host, "mean-query", chunk)
     for name in ("saliency", "keys", "frame_features"):
@@ -129,13 +129,13 @@ def test_chunks_across_videos(chunk: int) -> None:
 
 def test_videos_of_two_shapes_in_a_batch() -> None:
     rows = [(Words(3, 1), UNEVEN[0], Words(5, 3)), (Words(4, 6), UNEVEN[1], Words(2, 7))]
-    output = check(Under(), rows, Norms())
+    output = check(VideoLlama3Twin(), rows, Norms())
     assert [video.tokens_before for video in output.session.report.videos] == [36, 30]
 
 
 def test_original_positions() -> None:
     """Kept tokens may have the place that they have in the unpruned prompt, as the model has no M-RoPE."""
-    host, said = Under(), []
+    host, said = VideoLlama3Twin(), []
     for positions in ("contiguous", "original"):
         with tangovlm.attach(host.model, Norms(), positions=positions):
             said.append(host.model(**host.inputs([ONE])).logits[0, -1])
@@ -144,7 +144,7 @@ def test_original_positions() -> None:
 
 @pytest.mark.parametrize("turns", [(Image(20), Video(4, 21)), (Video(4, 20), Image(21)), UNEVEN])
 def test_a_turn_with_pixels_of_its_own(turns: Any) -> None:
-    host, pruner = Under(), Norms()
+    host, pruner = VideoLlama3Twin(), Norms()
     first, second = ((Words(3, 1 + 2 * turn), part, Words(4, 2 + 2 * turn)) for turn, part in enumerate(turns))
     with tangovlm.attach(host.model, pruner):
         row, said = second_turn(host, first, second)
@@ -156,7 +156,7 @@ def test_a_turn_with_pixels_of_its_own(turns: Any) -> None:
 
 def test_merge_sizes_other_than_the_usual() -> None:
     """Grids follow them; a method that needs no signals works, others are refused."""
-    host = Under()
+    host = VideoLlama3Twin()
     inputs = host.inputs([ONE])
     patches = 4 * 36
     ids = torch.tensor([[10, 11, *[VIDEO] * patches, 12]])
@@ -170,7 +170,7 @@ def test_merge_sizes_other_than_the_usual() -> None:
 # --- masks of the processor -----------------------------------------------------------------------------------------
 
 
-class Masked(Under):
+class Masked(VideoLlama3Twin):
     """The processor has left out every token of which the mask says so, and its placeholder."""
 
     def mask(self, part: Video) -> Tensor:
@@ -228,7 +228,7 @@ def test_a_forward_takes_the_mask_too() -> None:
 
 
 def test_a_mask_that_keeps_everything_is_none() -> None:
-    host = Under()
+    host = VideoLlama3Twin()
     inputs = host.inputs([ONE])
     wanted = generate(host, inputs, Norms())
     mask = torch.ones(36, dtype=torch.bool)
@@ -265,7 +265,7 @@ def test_masks_that_cannot_be_followed() -> None:
 
 
 def test_grids_with_and_without_merge_sizes() -> None:
-    host = Under()
+    host = VideoLlama3Twin()
     family, (pixels, thw, sides) = VideoLlama3(host.model), host.packed(UNEVEN)
     wanted = [Grid(4, 3, 3), Grid(3, 2, 5)]
     assert family.grids(pixels, thw) == family.grids(pixels, thw, sides) == wanted
@@ -275,7 +275,7 @@ def test_grids_with_and_without_merge_sizes() -> None:
 
 @pytest.mark.parametrize("frames", [1, 5])
 def test_prompts_are_those_of_the_stock_processor(frames: int) -> None:
-    family, tokenizer = VideoLlama3(Under().model), ByteTokenizer("<pad>", *Under.specials)
+    family, tokenizer = VideoLlama3(VideoLlama3Twin().model), ByteTokenizer("<pad>", *VideoLlama3Twin.specials)
     indices, fps = [0, 9, 21, 30, 47][:frames], 10.0
     pixels = torch.zeros(1, frames, 3, PATCH * MERGE * 2, PATCH * MERGE * 3)
     seconds = torch.tensor(indices, dtype=torch.float64) / fps
@@ -301,7 +301,7 @@ def test_prompts_are_those_of_the_stock_processor(frames: int) -> None:
 
 
 def test_pixels_are_normalised_by_halves_unless_the_checkpoint_says_otherwise() -> None:
-    family = VideoLlama3(Under().model)
+    family = VideoLlama3(VideoLlama3Twin().model)
     frames = torch.full((2, 3, 16, 24), 255, dtype=torch.uint8)
     assert torch.equal(family.pixels(frames, {}), torch.ones(1, 2, 3, 16, 24))
     config = {"image_mean": [0.0, 0.0, 0.0], "image_std": [0.25, 0.25, 0.25]}

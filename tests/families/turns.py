@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from tangovlm.registry import family_for
-from tests.families.host import Host, Image, Row, Said, Video, Words
+from tangovlm.twins.base import Twin
+from tangovlm.twins.parts import Image, Row, Said, Video, Words
 from tests.families.test_generate import NEW
 
 
 @torch.no_grad()
-def second_turn(host: Host, first: Row, second: Row) -> tuple[Row, list[int]]:
+def second_turn(host: Twin, first: Row, second: Row) -> tuple[Row, list[int]]:
     """The whole conversation as one prompt, and the greedy answer to its second turn.
 
     The call for the second turn has all ids, but pixels of the second turn only. Models with M-RoPE count positions

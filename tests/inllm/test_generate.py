@@ -13,22 +13,12 @@ from tangovlm import budget
 from tangovlm.errors import InputError
 from tangovlm.inllm.masks import Held, Memory
 from tangovlm.inllm.pair import Pair
+from tangovlm.twins.inside import Prompt, Reference, greedy
+from tangovlm.twins.norms import Norms
+from tangovlm.twins.parts import VIDEO
 from tests.attach.stock import OLDEST
 from tests.attach.test_positions import kept_positions
-from tests.attach.tiny_models import (
-    VIDEO,
-    Norms,
-    embed_row,
-    make_model,
-    make_videos,
-    pad_left,
-    placeholders,
-    select,
-    state_of,
-    words,
-)
-
-from .reference import Prompt, Reference, greedy
+from tests.attach.tiny_models import embed_row, make_model, make_videos, pad_left, placeholders, select, state_of, words
 
 FRAMES, NEW, LAYERS = 3, 4, 4
 GRID = FRAMES * 16

@@ -25,8 +25,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
 import tangovlm
 from tangovlm.errors import ModelError
 from tangovlm.inllm.runner import Runner
-
-from .reference import Prompt, Reference
+from tangovlm.twins.inside import Prompt, Reference
 
 SIZES: dict[str, Any] = {
     "hidden_size": 48,

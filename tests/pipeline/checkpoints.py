@@ -9,7 +9,8 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tests.attach.tiny_models import FIRST_WORD, IMAGE, PAD, VIDEO, VOCABULARY, make_model
+from tangovlm.twins.parts import FIRST_WORD, IMAGE, PAD, VIDEO, VOCABULARY
+from tests.attach.tiny_models import make_model
 
 SIDE = 56
 TEMPLATE = (

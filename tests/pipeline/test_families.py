@@ -15,8 +15,9 @@ import tangovlm
 from tangovlm import budget
 from tangovlm.loading import VideoLLM
 from tangovlm.pipeline import model_inputs
+from tangovlm.twins.base import Twin
+from tangovlm.twins.parts import FIRST_WORD, PAD, VOCABULARY
 from tangovlm.video import decode
-from tests.families.host import FIRST_WORD, PAD, VOCABULARY, Host
 from tests.families.test_generate import HOSTS
 from tests.pipeline.checkpoints import write_clip
 
@@ -28,7 +29,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
 
 
-def write_checkpoint(host: Host, folder: Path) -> None:
+def write_checkpoint(host: Twin, folder: Path) -> None:
     host.model.save_pretrained(folder)
     vocabulary = {"<pad>": PAD, **host.specials}
     free = [number for number in range(FIRST_WORD) if number not in vocabulary.values()]
@@ -47,13 +48,13 @@ def write_checkpoint(host: Host, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module", params=HOSTS)
-def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoLLM, Host]:
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoLLM, Twin]:
     folder, host = tmp_path_factory.mktemp(request.param), HOSTS[request.param]()
     write_checkpoint(host, folder)
     return tangovlm.load(folder), host
 
 
-def test_the_weights_are_those_of_the_checkpoint(loaded: tuple[VideoLLM, Host]) -> None:
+def test_the_weights_are_those_of_the_checkpoint(loaded: tuple[VideoLLM, Twin]) -> None:
     llm, host = loaded
     assert llm.family.name == host.family
     assert llm.default_frames == FRAMES
@@ -63,7 +64,7 @@ def test_the_weights_are_those_of_the_checkpoint(loaded: tuple[VideoLLM, Host]) 
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_ask(loaded: tuple[VideoLLM, Host], clip: Path) -> None:
+def test_ask(loaded: tuple[VideoLLM, Twin], clip: Path) -> None:
     llm, _ = loaded
     options: dict[str, Any] = {"model": llm, "max_new_tokens": 4}
     everything = tangovlm.ask(clip, QUESTION, retention=1.0, **options)
@@ -77,7 +78,7 @@ def test_ask(loaded: tuple[VideoLLM, Host], clip: Path) -> None:
     assert not any("timestamps" in note for note in fewer.notes)
 
 
-def test_another_size_of_frames(loaded: tuple[VideoLLM, Host]) -> None:
+def test_another_size_of_frames(loaded: tuple[VideoLLM, Twin]) -> None:
     """Frames that nobody has resized yet."""
     llm, _ = loaded
     frames = torch.randint(0, 256, (FRAMES, 3, 90, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

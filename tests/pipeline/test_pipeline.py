@@ -15,8 +15,9 @@ import tangovlm
 from tangovlm import loading
 from tangovlm.errors import InputError, MethodError, ModelError, TangoError, VideoError
 from tangovlm.families.head_weights import load_head_weights
+from tangovlm.twins.norms import Norms
+from tangovlm.twins.parts import VIDEO
 from tangovlm.video import Frames, decode
-from tests.attach.tiny_models import VIDEO, Norms
 from tests.pipeline.checkpoints import SIDE, write_checkpoint, write_clip
 
 QUESTION = "w11 w12 w13"

@@ -6,13 +6,15 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMVisionConfig
 
-from tests.families.host import IMAGE, Host, Image, Piece, Row, Video, random, text_config
+from .base import Twin
+from .parts import IMAGE, Image, Piece, Row, Video
+from .weights import random, text_config
 
 PATCH, SIDE = 7, 6
 NEWLINE, FROM, COLON, MARK, WHOLE, DIGITS = 2, 3, 4, 5, 6, 10
 
 
-class Under(Host):
+class SmolVLMTwin(Twin):
     """3 x 3 tokens a frame; text in front of each, with its time, and of the whole video."""
 
     family = "smolvlm2"

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers import Glm4vConfig, Glm4vForConditionalGeneration
 
-from tests.families.host import IMAGE, VIDEO, Image, Piece, Video, text_config
-from tests.families.hosts.qwen2_5_vl import MERGE, PATCH, STEP
-from tests.families.hosts.qwen2_5_vl import Under as Qwen25VL
+from .parts import IMAGE, VIDEO, Image, Piece, Video
+from .qwen2_5_vl import MERGE, PATCH, STEP, Qwen25VLTwin
+from .weights import text_config
 
 IMAGE_START, IMAGE_END, VIDEO_START, VIDEO_END, TIME = 3, 4, 5, 6, 20
 IDS = {
@@ -24,7 +24,7 @@ VISION = {
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 1], "partial_rotary_factor": 0.5}
 
 
-class Under(Qwen25VL):
+class Glm4vTwin(Qwen25VLTwin):
     """Each step stands where an image would, between an image's brackets, and its time behind it."""
 
     family = "glm-4v"

@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
 
-from tests.families.host import IMAGE, VIDEO, Host, Image, Piece, Video, random, text_config
+from .base import Twin
+from .parts import IMAGE, VIDEO, Image, Piece, Video
+from .weights import random, text_config
 
 PATCH, SIDE = 7, 6
 
 
-class Under(Host):
+class LlavaNextVideoTwin(Twin):
     """3 x 3 tokens a frame."""
 
     family = "llava-next-video"

@@ -6,12 +6,14 @@ from typing import Any, ClassVar
 import torch
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, SiglipVisionConfig
 
-from tests.families.host import IMAGE, VIDEO, Host, Image, Piece, Video, qwen2, random
+from .base import Twin
+from .parts import IMAGE, VIDEO, Image, Piece, Video
+from .weights import qwen2, random
 
 PATCH, SIDE = 7, 6
 
 
-class Under(Host):
+class LlavaOnevisionTwin(Twin):
     """3 x 3 tokens a frame, and a newline behind a video."""
 
     family = "llava-onevision"

@@ -6,14 +6,16 @@ from typing import Any
 import torch
 from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig
 
-from tangovlm.families.versions import encodes_first
-from tests.families.host import IMAGE, Host, Image, Piece, Video, qwen2, random
+from ..families.versions import encodes_first
+from .base import Twin
+from .parts import IMAGE, Image, Piece, Video
+from .weights import qwen2, random
 
 PATCH, SIDE = 7, 6
 NEWLINE, FRAME, COLON, START, END, DIGITS = 2, 3, 4, 5, 6, 10
 
 
-class Under(Host):
+class InternVLTwin(Twin):
     """3 x 3 tokens a frame; text in front of each, with its number."""
 
     family = "internvl"

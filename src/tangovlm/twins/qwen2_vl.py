@@ -4,12 +4,11 @@ from typing import Any
 
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from tests.families.host import text_config
-from tests.families.hosts.qwen2_5_vl import IDS, MERGE, PATCH, ROPE, STEP
-from tests.families.hosts.qwen2_5_vl import Under as Qwen25VL
+from .qwen2_5_vl import IDS, MERGE, PATCH, ROPE, STEP, Qwen25VLTwin
+from .weights import text_config
 
 
-class Under(Qwen25VL):
+class Qwen2VLTwin(Qwen25VLTwin):
     """As Qwen2.5-VL, with one position id a step, whatever its time."""
 
     family = "qwen2-vl"

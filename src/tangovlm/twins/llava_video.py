@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 from transformers import LlavaOnevisionConfig, SiglipVisionConfig
 
-from tangovlm.families.llava_video import LlavaVideoForConditionalGeneration
-from tests.families.host import IMAGE, VIDEO, Host, Image, Piece, Video, qwen2, random
+from ..families.llava_video import LlavaVideoForConditionalGeneration
+from .base import Twin
+from .parts import IMAGE, VIDEO, Image, Piece, Video
+from .weights import qwen2, random
 
 PATCH, SIDE = 7, 7
 PIXELS = PATCH * SIDE
 
 
-class Under(Host):
+class LlavaVideoTwin(Twin):
     """3 x 3 tokens a frame (the last row and column of 7 x 7 patches are left out), and a newline behind each row."""
 
     family = "llava-video"
@@ -70,7 +72,7 @@ class Under(Host):
         half = SIDE // 2
         return torch.tensor([row for row in range(len(piece.ids)) if row % (half + 1) != half])
 
-    def kept(self, piece: Piece, on_grid: Tensor) -> Tensor:
+    def kept(self, _piece: Piece, on_grid: Tensor) -> Tensor:
         half, kept = SIDE // 2, []
         for start in range(0, len(on_grid), half):
             row = on_grid[start : start + half].tolist()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tangovlm.kernels.dpc_knn.reference import dpc_knn_reference
+from ..kernels.dpc_knn.reference import dpc_knn_reference
 
 
 @dataclass
@@ -47,7 +47,8 @@ def fastv(scene: Scene) -> Choice:
 
 def merging(scene: Scene, tango: bool) -> Choice:
     kept, values, none = fastv(scene)
-    values, givers = values.clone(), [[] for _ in kept]
+    givers: list[list[int]] = [[] for _ in kept]
+    values = values.clone()
     for place in scene.visual:
         if place not in kept:
             alike = torch.cosine_similarity(scene.states[place][None], scene.states[kept])
@@ -165,14 +166,14 @@ class Reference:
         states, self.lengths = embeds, []
         entered = [len(prompt.visual) for prompt in prompts]
         raters = [find_raters(embeds[p.visual], embeds[p.visual[-1] + 1 : p.end]) if p.visual else [] for p in prompts]
-        before = None
+        before: tuple[Tensor, Tensor, Tensor] | None = None
         for number, layer in enumerate(self.lm.layers):
             if number in self.cuts:
                 for turn in range(len(prompts)):
                     prompt, own = prompts[turn], self.name == "pyramiddrop"
                     if not prompt.visual:
                         continue
-                    _, weights, keys = self.attend(layer, states, positions) if own else before
+                    _, weights, keys = self.attend(layer, states, positions) if own or before is None else before
                     scene = Scene(
                         states[: prompt.end],
                         prompt.visual,
@@ -200,7 +201,7 @@ class Reference:
                     if self.name in ("pyramiddrop", "sparsevlm"):
                         positions = torch.arange(len(order)).expand(positions.shape)
                     if before is not None:
-                        before = (None, before[1][:, order][:, :, order], before[2][:, order])
+                        before = (before[0], before[1][:, order][:, :, order], before[2][:, order])
                     moved = [place for place, old in enumerate(order) if old in kept]
                     prompts = [self.moved(p, order, turn, place, moved) for place, p in enumerate(prompts)]
             before = self.attend(layer, states, positions)

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from tests.families.host import IMAGE, VIDEO, Host, Image, Piece, Video, mrope, random, text_config
+from .base import Twin
+from .parts import IMAGE, VIDEO, Image, Piece, Video, mrope
+from .weights import random, text_config
 
 PATCH, MERGE, STEP = 4, 2, 2
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2]}
@@ -15,7 +17,7 @@ START, END = 3, 4
 IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END}
 
 
-class Under(Host):
+class Qwen25VLTwin(Twin):
     """Windows of 2 x 2 tokens, two frames a step; 3 x 3 tokens, or 2 x 5 of a wide video: windows are ragged."""
 
     family = "qwen2.5-vl"

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 from transformers import VideoLlama3Config, VideoLlama3ForConditionalGeneration, VideoLlama3VisionConfig
 
-from tests.families.host import IMAGE, VIDEO, Host, Image, Piece, Video, qwen2, random
+from .base import Twin
+from .parts import IMAGE, VIDEO, Image, Piece, Video
+from .weights import qwen2, random
 
 PATCH, MERGE, TIME = 4, 2, 20
 
 
-class Under(Host):
+class VideoLlama3Twin(Twin):
     """3 x 3 tokens a frame, or 2 x 5 of a wide video, with a time in front; 6 x 6 tokens of an image."""
 
     family = "videollama3"

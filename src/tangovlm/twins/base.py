@@ -1,4 +1,4 @@
-"""A family under test: a tiny random model of the real class, its inputs, and a reference without hooks and caches.
+"""A twin of a family: a tiny random model of the real class, its inputs, and a reference without hooks and caches.
 
 A prompt is a sequence of parts: words, videos, images. The reference embeds every part by itself with the stock model,
 puts a method's values in, leaves dropped tokens out by hand, counts positions by hand, and runs the text model anew for
@@ -9,81 +9,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import Qwen2Config
 
-from tangovlm.inllm.base import Inside
-from tangovlm.tokens import Pruner, VideoTokens
-from tests.attach.tiny_models import FIRST_WORD, IMAGE, PAD, VIDEO, VOCABULARY
-from tests.inllm.reference import Reference, greedy
-
-
-@dataclass(frozen=True)
-class Words:
-    """Random words."""
-
-    count: int
-    seed: int
-
-    @property
-    def ids(self) -> list[int]:
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.randint(FIRST_WORD, VOCABULARY, (self.count,), generator=generator).tolist()
+from ..inllm.base import Inside
+from ..tokens import Pruner, VideoTokens
+from .inside import Reference, greedy
+from .parts import FIRST_WORD, IMAGE, PAD, VIDEO, Image, Part, Piece, Row, Said, Video, Words
+from .weights import loud
 
 
-@dataclass(frozen=True)
-class Said:
-    """Given words."""
-
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Video:
-    """Random frames; `wide` ones have another aspect ratio where a family takes any."""
-
-    frames: int
-    seed: int
-    wide: bool = False
-
-
-@dataclass(frozen=True)
-class Image:
-    """A random picture."""
-
-    seed: int
-
-
-Part = Words | Said | Video | Image
-Row = tuple[Part, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """A part of a prompt, ready to be read.
-
-    Parameters
-    ----------
-    ids: ``(n,)``, with placeholders.
-    rows: ``(R, D)`` features for the placeholders among them; None for words.
-    layers: what is added to them behind the first layers of the text model, ``(R, D)`` each.
-    kept: ``(R,)`` bool, which of the features the text model gets.
-    grid: T, H, W of a video or an image; None for words.
-    """
-
-    ids: list[int]
-    rows: Tensor | None = None
-    layers: list[Tensor] = field(default_factory=list)
-    kept: Tensor | None = None
-    grid: tuple[int, int, int] | None = None
-
-
-class Host(ABC):
-    """What the tests must know of a family."""
+class Twin(ABC):
+    """A tiny random model of the real class, and what its answers must be."""
 
     family: ClassVar[str]
     placeholders: ClassVar[tuple[int, ...]] = (VIDEO, IMAGE)
@@ -158,6 +98,7 @@ class Host(ABC):
             return piece
         places = self.grid_rows(piece)
         assert piece.rows is not None
+        assert piece.grid is not None
         tokens = VideoTokens(piece.rows[places].view(*piece.grid, -1))
         selection = pruner(tokens)
         rows = piece.rows.clone()
@@ -265,80 +206,3 @@ class Host(ABC):
     def text(self, embeds: Tensor, **extras: Any) -> Tensor:
         """Last hidden states of the text model."""
         return self.model.get_decoder()(inputs_embeds=embeds, use_cache=False, **extras).last_hidden_state
-
-
-def loud(model: Any) -> None:
-    """Weights so large that every token matters to the logits."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() >= 2 and "position" not in name and "pos_embed" not in name:
-                parameter.normal_(std=1.5 / parameter[0].numel() ** 0.5)
-            elif name.endswith("bias"):
-                parameter.normal_(std=0.1)
-        model.get_input_embeddings().weight.normal_(std=1.0)
-
-
-def random(shape: Sequence[int], seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def qwen2(layers: int = 2, **changes: Any) -> Qwen2Config:
-    """A small text model."""
-    return Qwen2Config(**text_config(layers) | changes)
-
-
-def text_config(layers: int = 2) -> dict[str, Any]:
-    """Settings that small text models share."""
-    return {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 48,
-        "intermediate_size": 64,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-        "tie_word_embeddings": False,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "pad_token_id": PAD,
-    }
-
-
-def mrope(pieces: Sequence[Piece], placeholders: Sequence[int], interval: Sequence[float]) -> Tensor:
-    """Position ids ``(3, n)`` of M-RoPE, counted token by token.
-
-    Text counts on in all three rows. A video or an image that begins at position p has (p + time, p + row, p + column);
-    what follows it goes on at p + the longer side of its grid, whatever its length in time.
-
-    Parameters
-    ----------
-    interval: of each video or image, position ids between two of its steps.
-    """
-    columns: list[tuple[int, int, int]] = []
-    place, waiting = 0, list(interval)
-    for piece in pieces:
-        if piece.grid is None:
-            columns += [(place + offset,) * 3 for offset in range(len(piece.ids))]
-            place += len(piece.ids)
-            continue
-        frames, height, width = piece.grid
-        step = waiting.pop(0)
-        cells = [(t, h, w) for t in range(frames) for h in range(height) for w in range(width)]
-        number, start = 0, None
-        for token in piece.ids:
-            if token not in placeholders:
-                if start is not None:
-                    place, start = start + max(height, width), None
-                columns.append((place,) * 3)
-                place += 1
-                continue
-            if start is None:
-                start = place
-                # Steps that text separates begin anew.
-                first = cells[number][0]
-            t, h, w = cells[number]
-            columns.append((start + int((t - first) * step), start + h, start + w))
-            number += 1
-        if start is not None:
-            place = start + max(height, width)
-    return torch.tensor(columns).T if columns else torch.zeros(3, 0, dtype=torch.long)

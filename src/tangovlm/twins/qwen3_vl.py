@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from tests.families.host import Image, Piece, Video, text_config
-from tests.families.hosts.qwen2_5_vl import END, IDS, MERGE, PATCH, ROPE, START, STEP
-from tests.families.hosts.qwen2_5_vl import Under as Qwen25VL
+from .parts import Image, Piece, Video
+from .qwen2_5_vl import END, IDS, MERGE, PATCH, ROPE, START, STEP, Qwen25VLTwin
+from .weights import text_config
 
 TIME = 20
 
 
-class Under(Qwen25VL):
+class Qwen3VLTwin(Qwen25VLTwin):
     """Two layers of the tower are added in the text model; each step stands between brackets behind its time."""
 
     family = "qwen3-vl"
