@@ -111,6 +111,12 @@ class Family(Written):
         return decoder
 
     @property
+    def width(self) -> int:
+        """D: channels of the text model, and so of a feature."""
+        config: Any = self.decoder.config
+        return int(config.hidden_size)
+
+    @property
     def device(self) -> torch.device:
         """Where the text model runs."""
         return device_of(self.decoder)
