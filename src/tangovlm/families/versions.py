@@ -1,11 +1,21 @@
-"""What differs between the releases of transformers that are supported, 5.17 to 5.23."""
+"""What differs between the releases of transformers that are supported, 5.17 to 5.24."""
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+TESTED: tuple[str, ...] = ("5.17", "5.18", "5.19", "5.20", "5.21", "5.22", "5.23", "5.24")
+"""Releases of transformers that the tests pass on, oldest first."""
+
+
+def is_tested(version: str) -> bool:
+    """Whether a version is one of `TESTED` or a patch of one; a pre-release such as 5.24.0rc1 is not."""
+    release = re.fullmatch(r"(\d+\.\d+)(\.\d+)*(\.post\d+)?(\+.*)?", version)
+    return release is not None and release[1] in TESTED
 
 
 def pixels_name(kwargs: Mapping[str, Any]) -> str:
