@@ -89,7 +89,12 @@ class Checks:
         inside: methods of `INSIDE`; they are left out where the family claims no pruning inside the model.
         """
         claimed = self.family.tested - self.twin.broken
-        checks: dict[str, Check] = {"prefill": self.prefill, "cache": self.cache, "grid": self.grid}
+        checks: dict[str, Check] = {
+            "prefill": self.prefill,
+            "cache": self.cache,
+            "grid": self.grid,
+            "position ids": self.position_ids,
+        }
         if not self.family.keeps_positions:
             checks["original positions"] = self.original_positions
         if "batch" in claimed:
@@ -117,6 +122,19 @@ class Checks:
     def padded_batch(self) -> None:
         """Prompts of different lengths, one of them without a video."""
         self._answers([ONE, OTHER, TEXT])
+
+    def position_ids(self) -> None:
+        """The text model heeds position ids, each row of them: its answer is another one where they have a gap."""
+        ids = torch.arange(QUESTION.count)
+        ids = ids.expand(3, -1) if self.family.keeps_positions else ids[None]
+        gap = torch.zeros_like(ids)
+        gap[:, QUESTION.count // 2 :] = 50
+        for row in range(len(ids)):
+            moved = ids + gap * (torch.arange(len(ids)) == row)[:, None]
+            states = [self.twin.at_positions(QUESTION, each.squeeze(0)) for each in (ids, moved)]
+            change = float((states[0] - states[1]).abs().max())
+            if not change > TOLERANCE:
+                raise Difference("the text model with a gap in position ids", "another answer", "the same")
 
     def original_positions(self) -> None:
         """Kept tokens with the position ids of the unpruned prompt."""
