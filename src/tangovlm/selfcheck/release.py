@@ -76,7 +76,7 @@ def check_release(model: Any, method: Inside | None, attach: Attach) -> None:
     if fault:
         raise ModelError(
             f"transformers {release} is not a tested release, and {twins.TWINS[names[0]].architecture} fails {fault}: "
-            f"install the newest tested release (pip install 'transformers=={versions.TESTED[-1]}.*')"
+            f"install the newest tested release (pip install 'transformers=={versions.newest_tested()}')"
         )
 
 
