@@ -83,6 +83,7 @@ def positions_ignored(patch: pytest.MonkeyPatch, twin: Twin) -> None:
     text: Any = type(twin.model.get_decoder())
     forward = text.forward
 
+    @functools.wraps(forward)
     def counting(self: Any, *args: Any, **kwargs: Any) -> Any:
         return forward(self, *args, **kwargs | {"position_ids": None})
 

@@ -1,7 +1,8 @@
-"""On a release that is not tested, a changed host is refused in one line or answers rightly; it never answers wrongly."""
+"""On a release that is not tested, a changed host is refused in one line or answers rightly, and never wrongly."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -46,8 +47,8 @@ def refusal(twin: Twin, right: Answers) -> str:
         found = answers(twin)
     except ModelError as error:
         message = str(error)
-        assert message.startswith(f"transformers {UNKNOWN} is not a tested release, and {type(twin.model).__name__} ")
-        assert message.endswith(f"(pip install 'transformers=={versions.TESTED[-1]}.*')")
+        assert f"transformers {UNKNOWN}" in message
+        assert versions.newest_tested() in message
         assert "\n" not in message
         return message
     assert found == right
@@ -70,25 +71,24 @@ def test_a_changed_host_is_refused_or_right(change: str, name: str, monkeypatch:
     assert refusal(stock, right) == ""
     CHANGES[change](monkeypatch, stock)
     # What was remembered of the classes as they were does not hold for these.
-    message = refusal(load(name)(), right)
-    assert "fails the check" in message or not message
+    refusal(load(name)(), right)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("change", CHANGES)
-def test_the_changes_are_such_that_a_release_without_the_check_would_not_do(
-    change: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if change == "positions_ignored" and name != "qwen2_5_vl":
-        pytest.skip("its position ids are what the text model would count itself")
+# Where position ids are what the text model would count itself, it may ignore them.
+HARMFUL = [(c, n) for c in CHANGES for n in NAMES if c != "positions_ignored" or n == "qwen2_5_vl"]
+
+
+@pytest.mark.parametrize(("change", "name"), HARMFUL)
+def test_each_change_does_harm(change: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check an answer is wrong, or the call itself refuses."""
     stock = load(name)()
     right = wanted(stock)
     monkeypatch.setattr("transformers.__version__", f"{versions.TESTED[-1]}.1")
     CHANGES[change](monkeypatch, stock)
     try:
         found = answers(load(name)())
-    except Exception as error:
-        pytest.skip(f"the call itself refuses: {error}")
+    except ModelError:
+        return
     assert found != right
 
 
@@ -106,6 +106,7 @@ def test_a_class_of_the_user_s_is_checked_too(name: str, monkeypatch: pytest.Mon
     class Deaf(type(text)):  # type: ignore[misc]
         """Hears nothing of positions."""
 
+        @functools.wraps(type(text).forward)
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             return super().forward(*args, **kwargs | {"position_ids": None})
 

@@ -205,9 +205,8 @@ class Twin(ABC):
     def at_positions(self, words: Words, positions: Tensor) -> Tensor:
         """What the text model makes of the last word ``(D,)`` at position ids ``(n,)``, or ``(3, n)`` of M-RoPE."""
         embeds = self.model.get_input_embeddings()(torch.tensor([words.ids]))
-        return self.text(embeds, attention_mask=torch.ones(embeds.shape[:2]), position_ids=positions[..., None, :])[
-            0, -1
-        ]
+        mask = torch.ones(embeds.shape[:2])
+        return self.text(embeds, attention_mask=mask, position_ids=positions[..., None, :])[0, -1]
 
     def length(self, row: Row, pruner: Pruner | None) -> int:
         """Tokens that the text model reads."""
