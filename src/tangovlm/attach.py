@@ -30,6 +30,7 @@ from .families.wrappers import unwrapped
 from .inllm.base import Inside
 from .inllm.pair import Pair, plan
 from .registry import family_for
+from .selfcheck.release import check_release
 from .session import Session
 from .session.decoder import Decoder
 from .session.encode import Encoder
@@ -83,8 +84,9 @@ def attach(
 
     Raises
     ------
-    ModelError: unsupported architecture, a model that is attached already, no weights for the saliency, or a signal
-        that the family does not give.
+    ModelError: unsupported architecture, a model that is attached already, no weights for the saliency, a signal
+        that the family does not give, or a release of transformers that is not tested and on which the family's checks
+        fail (`selfcheck.release`).
     MethodError: something else than a method.
     InputError: unknown positions or saliency, chunk_frames below 1, NaN features, timestamps that do not fit, labels
         together with pruning, a prompt with other placeholders than its videos have features or beyond the model's
@@ -126,6 +128,8 @@ def attach_family(
     session = Session(family, pruner, plan(pruner, len(layers)), timestamps, record, positions, chunk_frames)
     family.check(pruner.name, session.needs, session.saliency)
     family.prepare(session.needs, session.saliency)
+    if not session.identity:
+        check_release(family.model, session.plan.inside, attach)
     session.in_turn = in_turn
     while True:
         with _INSTALLING:

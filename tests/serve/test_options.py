@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 import tangovlm
-from tangovlm.errors import InputError, MethodError, ModelError
-from tangovlm.serve import compat
+from tangovlm.errors import InputError, MethodError
 from tangovlm.serve.options import ServeOptions, without_ours
 
 
@@ -85,17 +84,3 @@ def test_a_request_with_another_retention_is_refused(retention: object) -> None:
 def test_a_request_with_an_unknown_option_is_refused() -> None:
     with pytest.raises(InputError, match="'tango_retenton': it takes tango_retention"):
         ServeOptions().request_retention({"tango_retenton": 0.2})
-
-
-def test_a_release_with_other_internals_is_told_by_name() -> None:
-    class Changed:
-        def encode(self, pixels: object) -> None: ...
-
-    compat.require(Changed, "encode")
-    compat.require_parameters(Changed.encode, "pixels")
-    with pytest.raises(ModelError, match=r"has no Changed.decode, .* tested with vLLM 0.32"):
-        compat.require(Changed, "decode")
-    with pytest.raises(ModelError, match="encode without 'grid'"):
-        compat.require_parameters(Changed.encode, "grid")
-    with pytest.raises(ModelError, match="tested with vLLM"), compat.internals():
-        raise ImportError("cannot import name 'gone'")

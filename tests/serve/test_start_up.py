@@ -1,13 +1,16 @@
 """What a server refuses before it loads a model, and what it is made of."""
 
+from collections.abc import Iterator
 from importlib import import_module
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tangovlm.serve import compat, models, seams
 from tangovlm.serve.command import media_io
-from tangovlm.serve.plugin import MODELS
+from tangovlm.serve.models import MODELS
 from tangovlm.tiny.clip import write_demo
 from tests.serve.checkpoints import embedded
 
@@ -51,9 +54,63 @@ def test_refusals(tango: object, options: dict[str, Any], words: str) -> None:
 
 def test_models_go_by_the_names_of_the_stock_ones() -> None:
     """As the draft models of vLLM look for them."""
-    for architecture, place in MODELS.items():
-        module, name = place.split(":")
-        assert getattr(import_module(module), name).__name__ == architecture
+    for architecture, model in MODELS.items():
+        ours = getattr(import_module(f"tangovlm.serve.{model.module}"), model.name)
+        assert getattr(models, architecture) is ours
+        assert ours.__name__ == architecture
+        stock = getattr(import_module(f"vllm.model_executor.models.{model.stock}"), architecture)
+        assert issubclass(ours, stock)
+
+
+def test_all_that_the_plug_in_builds_on_is_there() -> None:
+    assert [(name, state) for name, state in compat.check_seams() if state != "OK"] == []
+
+
+def replaced() -> Iterator[str]:
+    """Methods of vLLM's classes in whose place classes of the plug-in have their own."""
+    modules = ["cpu_worker", "items", "media", "batch.in_vllm", *(model.module for model in MODELS.values())]
+    for name in modules:
+        module = import_module(f"tangovlm.serve.{name}")
+        for ours in vars(module).values():
+            if isinstance(ours, type) and ours.__module__ == module.__name__:
+                yield from _replaced_by(ours)
+
+
+def _replaced_by(ours: type) -> Iterator[str]:
+    order = ours.__mro__
+    first = next((place for place, base in enumerate(order) if base.__module__.startswith("vllm.")), len(order))
+    for name in {name for base in order[:first] for name, value in vars(base).items() if isfunction(value)}:
+        if not name.startswith("__") and any(
+            name in vars(base) for base in order[first:] if base.__module__.startswith("vllm.")
+        ):
+            yield f"{order[first].__module__}.{order[first].__name__}.{name}"
+
+
+def test_whatever_is_replaced_stands_in_the_table() -> None:
+    told = {str(seam) for group in seams.groups().values() for seam in group if seam.use == "replace"}
+    found = set(replaced())
+    assert len(found) > 20
+    # The mixture of experts has the methods of the dense model.
+    moe = {each.replace("qwen3_vl_moe.Qwen3VLMoe", "qwen3_vl.Qwen3VL") for each in found}
+    assert moe - told == set()
+
+
+def test_a_changed_release_is_told_in_one_line_and_harms_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.model_executor.models.llava_onevision import LlavaOnevisionForConditionalGeneration
+
+    def changed(self: Any, inputs: Any, grids: Any) -> None: ...
+
+    monkeypatch.setattr(LlavaOnevisionForConditionalGeneration, "_process_video_pixels", changed)
+    for each in (compat.first_problem, compat.at_start_up):
+        each.cache_clear()
+    try:
+        words = r"LlavaOnevisionForConditionalGeneration\._process_video_pixels that takes \(inputs, grids\)"
+        with pytest.raises(ValueError, match=words):
+            config({})
+        config()
+    finally:
+        for each in (compat.first_problem, compat.at_start_up):
+            each.cache_clear()
 
 
 @pytest.mark.parametrize("loader", ["opencv", "qwen2_vl", "qwen3_vl"])

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tangovlm import registry
 from tangovlm.families.base import FEATURES
-from tangovlm.serve.plugin import MODELS as SERVED
+from tangovlm.serve.models import MODELS as SERVED
 
 from .output import show, show_json
 

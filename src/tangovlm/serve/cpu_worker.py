@@ -8,7 +8,7 @@ with compat.internals():
     from vllm.model_executor.models.interfaces import supports_multimodal_pruning
     from vllm.v1.worker.cpu_worker import CPUWorker
 
-compat.require(CPUWorker, "load_model")
+compat.require_seams("cpu")
 
 
 class TangoCPUWorker(CPUWorker):

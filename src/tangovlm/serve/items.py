@@ -16,8 +16,6 @@ with compat.internals():
     from vllm.multimodal.inputs import MultiModalFieldConfig
     from vllm.multimodal.parse import MultiModalDataParser
 
-compat.require(MultiModalDataParser, "_get_video_with_metadata")
-
 RETENTION = REQUEST_KEY
 TIMESTAMPS = "tango_timestamps"
 """Fields beside a video's pixels: the fraction to keep, and seconds ``(T,)``, or ``(0,)`` where they are unknown."""

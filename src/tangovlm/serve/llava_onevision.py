@@ -28,22 +28,6 @@ with compat.internals():
     from vllm.multimodal.parse import VideoEmbeddingItems, VideoProcessorItems
     from vllm.multimodal.processing import PromptReplacement
 
-compat.require(stock.LlavaOnevisionProcessingInfo, "get_data_parser", "_get_num_frame_tokens")
-compat.require(
-    stock.LlavaOnevisionMultiModalProcessor,
-    "_get_mm_fields_config",
-    "_get_hf_mm_inputs",
-    "_apply_hf_processor_main",
-    "_get_prompt_updates",
-)
-compat.require(
-    stock.LlavaOnevisionForConditionalGeneration,
-    "_video_pixels_to_features",
-    "_process_video_pixels",
-    "embed_multimodal",
-    "load_weights",
-)
-
 _TOWER = "vision_tower."
 _NESTED_TOWER = "vision_tower.vision_model."
 _HEAD = "tango_head."

@@ -10,8 +10,6 @@ from . import compat
 with compat.internals():
     from vllm.multimodal.media.connector import MEDIA_CONNECTOR_REGISTRY, MediaConnector
 
-compat.require(MediaConnector, "load_from_url", "load_from_url_async")
-
 
 def register() -> None:
     """Take the place of the stock connector, unless a server was told (by VLLM_MEDIA_CONNECTOR) to take another."""

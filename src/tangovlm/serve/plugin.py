@@ -3,21 +3,15 @@
 Nothing heavy may be imported here: the plug-in is registered in every process of every vLLM that finds it installed.
 """
 
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 from ..errors import InputError, ModelError
 from ..registry import family_for
+from . import compat
+from .models import MODELS
+from .models import __name__ as _CLASSES
 from .options import CONFIG_KEY, ServeOptions
-
-MODELS: Mapping[str, str] = {
-    "LlavaOnevisionForConditionalGeneration": "tangovlm.serve.llava_onevision:TangoLlavaOnevision",
-    "Qwen2_5_VLForConditionalGeneration": "tangovlm.serve.qwen2_5_vl:TangoQwen25VL",
-    "Qwen3VLForConditionalGeneration": "tangovlm.serve.qwen3_vl:TangoQwen3VL",
-    "Qwen3VLMoeForConditionalGeneration": "tangovlm.serve.qwen3_vl:TangoQwen3VLMoe",
-}
-"""Architectures and the classes that take the stock ones' place; without pruning they are the stock ones."""
 
 _M_ROPE = frozenset(
     {
@@ -35,19 +29,21 @@ def register() -> None:
     """Entry point ``vllm.general_plugins``; may run more than once."""
     from vllm import ModelRegistry
 
-    for architecture, model in MODELS.items():
-        ModelRegistry.register_model(architecture, model)
+    for architecture in MODELS:
+        ModelRegistry.register_model(architecture, f"{_CLASSES}:{architecture}")
     try:
         from vllm.model_executor.models.config import MODELS_CONFIG_MAP
     except ImportError:
         # Not of a release that is known: our models say so where one is asked for, the others need not suffer.
         return
     for architecture in ModelRegistry.get_supported_archs():
-        MODELS_CONFIG_MAP.setdefault(architecture, StartUp if architecture in MODELS else Unknown)
+        hook = MODELS_CONFIG_MAP.setdefault(architecture, StartUp if architecture in MODELS else Unknown)
+        if architecture not in MODELS and not issubclass(hook, Unknown):
+            MODELS_CONFIG_MAP[architecture] = _behind_ours(hook)
 
 
 class Unknown:
-    """vLLM's hook for an architecture that the plug-in does not serve."""
+    """vLLM's hook for an architecture that the plug-in does not serve and vLLM has no hook for."""
 
     @staticmethod
     def verify_and_update_model_config(model_config: Any) -> None:
@@ -67,21 +63,34 @@ class Unknown:
         """Nothing is changed."""
 
 
+def _behind_ours(hook: Any) -> type:
+    """A hook of vLLM's own for an architecture that the plug-in does not serve, with `Unknown` in front of it."""
+
+    class Both(hook, Unknown):
+        @staticmethod
+        def verify_and_update_model_config(model_config: Any) -> None:
+            Unknown.verify_and_update_model_config(model_config)
+            hook.verify_and_update_model_config(model_config)
+
+    return Both
+
+
 class StartUp:
     """vLLM's hook for one architecture, called in the process that starts the others."""
 
     @staticmethod
     def verify_and_update_model_config(model_config: Any) -> None:
-        """Check the options, so that a mistake ends the start with one line.
+        """Check the options and the release of vLLM, so that a mistake ends the start with one line.
 
         Raises
         ------
         InputError, MethodError: see `ServeOptions`; InputError: together with vLLM's own pruning.
-        ModelError: the family does not give what the method needs.
+        ModelError: the family does not give what the method needs; a release that the plug-in cannot build on.
         """
         options = ServeOptions.of(model_config.hf_config)
         if options is None:
             return
+        compat.at_start_up(*MODELS[model_config.architecture].groups)
         options.signals(family_for(model_config.architecture)(SimpleNamespace(config=model_config.hf_config)))
         config = model_config.multimodal_config
         if config.is_multimodal_pruning_enabled():

@@ -9,19 +9,12 @@ from ..budget import count
 from ..families.call import Grid
 from ..families.qwen2_5_vl import Qwen25VL
 from . import compat, positions
-from .qwen_model import QwenModel, Tower, item, require_stock
+from .qwen_model import QwenModel, Tower, item
 from .qwen_processor import QwenProcessor
 
 with compat.internals():
     from vllm.model_executor.models import qwen2_5_vl as stock
     from vllm.multimodal import MULTIMODAL_REGISTRY
-
-compat.require(
-    stock.Qwen2_5_VLMultiModalProcessor, "_get_mm_fields_config", "_apply_hf_processor_main", "_get_prompt_updates"
-)
-require_stock(stock.Qwen2_5_VLForConditionalGeneration)
-compat.require_parameters(stock.Qwen2_5_VisionAttention.forward, "rotary_pos_emb_cos", "rotary_pos_emb_sin")
-compat.require_parameters(stock.Qwen2_5_VisionTransformer.forward, "grid_thw")
 
 
 class Served(Tower, Qwen25VL):

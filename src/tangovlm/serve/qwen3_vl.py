@@ -17,25 +17,13 @@ from ..families.qwen3_vl import Qwen3VL
 from ..tokens import VideoTokens
 from . import compat, positions
 from .options import ServeOptions
-from .qwen_model import QwenModel, Tower, item, require_stock
+from .qwen_model import QwenModel, Tower, item
 from .qwen_processor import QwenProcessor
 
 with compat.internals():
     from vllm.model_executor.models import qwen3_vl as stock
     from vllm.model_executor.models import qwen3_vl_moe as stock_moe
     from vllm.multimodal import MULTIMODAL_REGISTRY
-
-compat.require(stock.Qwen3VLProcessingInfo, "_calculate_timestamps")
-compat.require(
-    stock.Qwen3VLMultiModalProcessor,
-    "_get_mm_fields_config",
-    "_apply_hf_processor_main",
-    "_get_prompt_updates",
-    "get_video_repl",
-)
-require_stock(stock.Qwen3VLForConditionalGeneration)
-compat.require_parameters(stock.Qwen3_VisionTransformer.forward, "grid_thw")
-compat.require_parameters(stock.Qwen3_VisionBlock.forward, "rotary_pos_emb_cos", "rotary_pos_emb_sin")
 
 
 def _written(config: Any, tokenizer: Any, times: Any, tokens: list[int], whole: bool) -> Any:

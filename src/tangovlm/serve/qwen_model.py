@@ -69,20 +69,6 @@ class _Listener(Listener):
         super()._add(name, mean_over_ranks(values))
 
 
-def require_stock(model: Any) -> None:
-    """See that a stock model has what `QwenModel` calls and takes the place of.
-
-    Raises
-    ------
-    ModelError: it has not.
-    """
-    replaced = ("_process_video_input", "_postprocess_image_embeds_evs", "_postprocess_video_embeds_evs")
-    compat.require(model, "embed_multimodal", "get_mrope_input_positions", "recompute_mrope_positions", *replaced)
-    chunk = ("input_ids", "multimodal_embeddings", "mrope_positions", "num_computed_tokens")
-    compat.require_parameters(model.recompute_mrope_positions, *chunk)
-    compat.require_parameters(model.get_mrope_input_positions, "input_tokens", "mm_features")
-
-
 def item(**values: Any) -> dict[str, Any]:
     """Fields of a processed item, as stock code reads them."""
     return {name: SimpleNamespace(data=value) for name, value in values.items()}

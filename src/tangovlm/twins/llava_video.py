@@ -21,6 +21,7 @@ class LlavaVideoTwin(Twin):
 
     family = "llava-video"
     preprocessor: ClassVar = {"size": {"height": PIXELS, "width": PIXELS}}
+    cell_pixels = 2 * PATCH
 
     def make(self, attention: str, layers: int) -> Any:
         vision = SiglipVisionConfig(

@@ -10,8 +10,8 @@ from ... import loading
 from ...errors import InputError, MethodError
 from ...families import checkpoint
 from ..command import BUILTIN_NAME
+from ..models import MODELS
 from ..options import ServeOptions
-from ..plugin import MODELS
 from .engine import Engine
 
 ENGINES = ("vllm", "transformers")

@@ -21,12 +21,10 @@ from .rows import Task
 
 with compat.internals():
     from vllm import EngineArgs, LLMEngine, SamplingParams
-    from vllm.renderers import BaseRenderer
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.v1.engine.exceptions import EngineDeadError
 
-compat.require(LLMEngine, "from_engine_args", "add_request", "step", "get_tokenizer")
-compat.require(BaseRenderer, "render_cmpl")
+compat.require_seams("batch")
 
 T = TypeVar("T")
 
