@@ -19,17 +19,21 @@ Everything is put on the instance, nothing on its class, and all of it is remove
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from .errors import InputError, MethodError, ModelError
 from .families.base import Family
 from .families.chunks import check_chunk_frames
-from .families.shadow import shadowed
 from .families.splice import POSITIONS
 from .inllm.base import Inside
 from .inllm.pair import Pair, plan
 from .registry import family_for
 from .session import Session
+from .session.decoder import Decoder
+from .session.encode import Encoder
+from .session.generate import Generation
+from .session.method_patch import as_copyable, shadowed
 from .tokens import Pruner
 
 _MARK = "_tangovlm_attached"
@@ -110,38 +114,75 @@ def attach_family(
             f"positions is 'contiguous', but the family {family.name} keeps M-RoPE positions: leave it out"
         )
     check_chunk_frames(chunk_frames)
-    model, encoder = family.model, family.encoder
-    if hasattr(getattr(encoder, family.feature_method), _MARK):
-        raise ModelError("the model is attached already: leave that context first")
     layers: Any = family.decoder.layers
     session = Session(family, pruner, plan(pruner, len(layers)), timestamps, record, positions, chunk_frames)
     family.check(pruner.name, session.needs, session.saliency)
     family.prepare(session.needs, session.saliency)
-    with ExitStack() as undo:
-        for owner, name, wrapper in (
-            (encoder, family.feature_method, session.encode),
-            (model, "generate", session.generate),
-            (model, "prepare_inputs_for_generation", session.prepare_inputs),
-            (model, "_prepare_position_ids_for_generation", session.position_ids),
-        ):
-            setattr(undo.enter_context(shadowed(owner, name, wrapper)), _MARK, True)
-        hooks = [
-            model.register_forward_pre_hook(session.before_forward, with_kwargs=True),
-            model.register_forward_hook(session.after_forward, always_call=True),
-        ]
-        if not session.identity:
-            hooks += [
-                encoder.register_forward_pre_hook(session.before_base, with_kwargs=True),
-                family.decoder.register_forward_pre_hook(session.before_decoder, with_kwargs=True),
-                family.decoder.register_forward_hook(session.after_decoder, with_kwargs=True),
-            ]
-        if session.original_positions and not session.identity:
-            hooks += [layer.register_forward_pre_hook(session.before_layer, with_kwargs=True) for layer in layers]
-        if session.runner is not None:
-            hooks += session.runner.hooks()
-        for hook in hooks:
-            undo.callback(hook.remove)
+    undo = ExitStack()
+    with _INSTALLING:
+        check_free(family)
+        with undo:
+            install(session, undo)
+            undo = undo.pop_all()
+    try:
         yield session
+    finally:
+        session.close(undo)
+
+
+# Attaching looks whether a model is free, and then takes it: one thread at a time.
+_INSTALLING = Lock()
+
+
+def check_free(family: Family) -> None:
+    """Raise `ModelError` if a method is on the model already."""
+    other = getattr(getattr(family.encoder, family.feature_method), _MARK, None)
+    if other is not None:
+        raise ModelError(
+            "a call that began in an earlier attach context still runs: wait for it to end"
+            if other.closed
+            else "the model is attached already: leave that context first"
+        )
+
+
+def install(session: Session, undo: ExitStack) -> None:
+    """Put methods and hooks on a model; `undo` takes them off."""
+    family = session.family
+    model, encoder = family.model, family.encoder
+    decoder: Any = family.decoder
+    encode = Encoder(session)
+    generation = Generation(session, encode)
+    reading = Decoder(session, generation)
+    methods: list[tuple[Any, str, Any]] = [
+        (encoder, family.feature_method, encode),
+        (model, "generate", generation.generate),
+        (model, "forward", generation.forward),
+        (model, "prepare_inputs_for_generation", generation.prepare_inputs),
+    ]
+    if not session.identity:
+        methods += [
+            (model, "_prepare_position_ids_for_generation", generation.position_ids),
+            (encoder, "forward", reading.base),
+            (decoder, "forward", reading.text),
+        ]
+    for owner, name, wrapper in methods:
+        setattr(undo.enter_context(shadowed(owner, name, wrapper)), _MARK, session)
+    if session.identity:
+        return
+    first: dict[str, Any] = {"prepend": True, "with_kwargs": True}
+    handles = [
+        model.register_forward_pre_hook(session.hook(generation.hide_tags), **first),
+        decoder.register_forward_pre_hook(session.hook(reading.before_text), **first),
+        *encode.hooks(),
+    ]
+    if session.original_positions:
+        hook = session.hook(reading.before_layer)
+        handles += [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in decoder.layers]
+    if session.runner is not None:
+        handles += session.runner.hooks()
+    for handle in handles:
+        as_copyable(handle)
+        undo.callback(handle.remove)
 
 
 def check_method(pruner: object) -> None:

@@ -21,8 +21,8 @@ from .families.versions import encodes_first
 from .inllm.base import Inside
 from .inllm.pair import Pair, plan
 from .loading import VideoLLM, load
-from .records import VideoRecord
 from .session import Session
+from .session.records import VideoRecord
 from .sources import Progress, Source
 from .tokens import Pruner
 from .video import Frames, decode

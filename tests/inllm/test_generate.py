@@ -11,8 +11,8 @@ from torch import Tensor
 import tangovlm
 from tangovlm import budget
 from tangovlm.errors import InputError
-from tangovlm.inllm.masks import Held, Memory
 from tangovlm.inllm.pair import Pair
+from tangovlm.session.in_llm.masks import Held, Memory
 from tangovlm.twins.inside import Prompt, Reference, greedy
 from tangovlm.twins.norms import Norms
 from tangovlm.twins.parts import VIDEO

@@ -24,7 +24,8 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
 
 import tangovlm
 from tangovlm.errors import ModelError
-from tangovlm.inllm.runner import Runner
+from tangovlm.families.versions import Signature
+from tangovlm.session.in_llm.runner import Runner
 from tangovlm.twins.inside import Prompt, Reference
 
 SIZES: dict[str, Any] = {
@@ -87,15 +88,16 @@ def test_prompt_and_two_steps(kind: str, name: str, attention: str) -> None:
     positions = torch.cat([positions, last], dim=-1)
     cuts = pruner.cuts(5)
     reference = Reference(lm, name, {cut.layer: cut.keep for cut in cuts})
-    runner, cache, video = Runner(lm, pruner, cuts), DynamicCache(), torch.full((1, 49), -1)
+    (runner, running), cache, video = make_runner(lm, pruner), DynamicCache(), torch.full((1, 49), -1)
     video[0, visual] = 0
     hooks = runner.hooks()
     for start, end in ((0, 49), (49, 50), (50, 51)):
         part = embeds[None, start:end]
-        runner.begin(part, None, cache, video if start == 0 else None)
+        running.append(runner.begin(part, None, cache, video if start == 0 else None))
         own = positions[..., None, start:end]
         output = lm(inputs_embeds=part, position_ids=own, past_key_values=cache, use_cache=True)
-        runner.end(cache)
+        if running[-1] is not None:
+            runner.end(running[-1], cache)
         wanted = reference.states(embeds[:end], positions[..., :end], [Prompt(49, visual)])
         torch.testing.assert_close(output.last_hidden_state[0, -1], wanted[-1], atol=1e-4, rtol=0)
         assert [layer.get_seq_length() for layer in cache.layers] == reference.lengths
@@ -103,19 +105,26 @@ def test_prompt_and_two_steps(kind: str, name: str, attention: str) -> None:
         hook.remove()
 
 
+def make_runner(lm: Any, pruner: Any) -> tuple[Runner, list[Any]]:
+    """A runner, and what is running, the last forward last."""
+    running: list[Any] = []
+    layer = Signature(lm.layers[0].forward, "a layer", ())
+    return Runner(lm, pruner, pruner.cuts(5), layer, lambda: running[-1]), running
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", CUTS)
 @torch.no_grad()
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
     lm, pruner = make("qwen2").to(dtype), tangovlm.method(name, **CUTS[name])
-    runner = Runner(lm, pruner, pruner.cuts(5))
+    runner, running = make_runner(lm, pruner)
     hooks = runner.hooks()
     embeds = torch.randn(2, 49, 48, dtype=dtype)
     video = torch.full((2, 49), -1)
     video[0, 3:43] = video[1, 10:30] = 0
-    runner.begin(embeds, None, None, video)
+    running.append(runner.begin(embeds, None, None, video))
     output = lm(inputs_embeds=embeds, use_cache=False).last_hidden_state
-    first, second = runner.end(None)
+    first, second = runner.end(running[-1], None)
     for hook in hooks:
         hook.remove()
     assert output.dtype == dtype
@@ -127,13 +136,13 @@ def test_models_that_are_refused() -> None:
     fastv = tangovlm.method("fastv")
     deep = Qwen3VLTextModel(Qwen3VLTextConfig(**SIZES))
     with pytest.raises(ModelError, match="no Qwen3VLTextModel, .*: choose a method .* before the language model"):
-        Runner(deep, fastv, fastv.cuts(5))
+        make_runner(deep, fastv)
     with pytest.raises(ModelError, match="no OlmoeDecoderLayer, which does not norm the queries of each head"):
-        Runner(OlmoeModel(OlmoeConfig(**SIZES, num_experts=2)), fastv, fastv.cuts(5))
+        make_runner(OlmoeModel(OlmoeConfig(**SIZES, num_experts=2)), fastv)
     window = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
     with pytest.raises(ModelError, match="sliding window"):
-        Runner(Qwen2Model(Qwen2Config(**SIZES, **window)), fastv, fastv.cuts(5))
+        make_runner(Qwen2Model(Qwen2Config(**SIZES, **window)), fastv)
     odd = torch.nn.Module()
     odd.layers = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
     with pytest.raises(ModelError, match="built like Qwen2's, not Linear"):
-        Runner(odd, fastv, fastv.cuts(5))
+        make_runner(odd, fastv)

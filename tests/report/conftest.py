@@ -5,8 +5,8 @@ import torch
 
 import tangovlm
 from tangovlm.pipeline import Answer
-from tangovlm.records import VideoRecord
 from tangovlm.report import Exchange, Scene, scene
+from tangovlm.session.records import VideoRecord
 from tangovlm.tokens import VideoReport
 from tangovlm.video import Frames
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tangovlm.records import VideoRecord
 from tangovlm.report import Exchange, Scene, html_page, scene
+from tangovlm.session.records import VideoRecord
 from tangovlm.video import Frames
 
 EVIL = "</title></script><script>alert(1)</script><img src=x onerror='alert(2)'>\" ' &"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tangovlm.records import VideoRecord
 from tangovlm.report import Scene, draw_picture, png, scene
 from tangovlm.report.picture import CELL_WIDTH, COLUMNS
+from tangovlm.session.records import VideoRecord
 from tangovlm.video import Frames
 
 

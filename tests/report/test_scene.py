@@ -2,8 +2,8 @@
 
 import torch
 
-from tangovlm.records import VideoRecord
 from tangovlm.report import Scene, scene
+from tangovlm.session.records import VideoRecord
 from tangovlm.tokens import Selection, VideoReport
 from tangovlm.video import Frames
 

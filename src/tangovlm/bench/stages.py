@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tangovlm.families.shadow import shadowed
 from tangovlm.families.stopwatch import Stopwatch
+from tangovlm.session.method_patch import shadowed
 
 from .measure import synchronize
 from .ttft_models import Host

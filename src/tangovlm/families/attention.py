@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..signals.saliency import mean_attention, mean_keys
 from .call import Found
+from .taps import Tap, behind
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +34,15 @@ class LayerAttention:
     pool: Callable[[Tensor], Tensor]
     leading: int = 0
 
-    def listen(self, found: Found, needs: frozenset[str]) -> list[Any]:
-        """Hooks that append "saliency" ``(F, H, W)`` and "keys" ``(F, H, W, c)`` to `found`, where needed."""
+    def listen(self, found: Found, needs: frozenset[str]) -> list[Tap]:
+        """Taps that append "saliency" ``(F, H, W)`` and "keys" ``(F, H, W, c)`` to `found`, where needed."""
         queries: list[Tensor] = []
-        hooks = []
+        taps = []
         if "saliency" in needs:
-            hooks.append(self.query.register_forward_hook(lambda _module, _args, output: queries.append(output)))
+            taps.append(behind(self.query, lambda _module, _args, output: queries.append(output)))
         if needs & {"saliency", "keys"}:
-            hooks.append(self.key.register_forward_hook(self._on_key(found, needs, queries)))
-        return hooks
+            taps.append(behind(self.key, self._on_key(found, needs, queries)))
+        return taps
 
     def _on_key(self, found: Found, needs: frozenset[str], queries: list[Tensor]) -> Callable[..., None]:
         @torch.no_grad()
@@ -57,14 +58,14 @@ class LayerAttention:
         return hook
 
 
-def listen_to_output(module: nn.Module, found: Found, name: str, take: Callable[[Tensor], Tensor]) -> Any:
-    """A hook that appends what `take` makes of the module's output to `found` under a name, in float32."""
+def listen_to_output(module: nn.Module, found: Found, name: str, take: Callable[[Tensor], Tensor]) -> Tap:
+    """A tap that appends what `take` makes of the module's output to `found` under a name, in float32."""
 
     @torch.no_grad()
     def hook(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
         found[name].append(take(output).float())
 
-    return module.register_forward_hook(hook)
+    return behind(module, hook)
 
 
 def layer_of(hidden_states: int | Sequence[int], layers: nn.ModuleList) -> Any:

@@ -20,6 +20,7 @@ from . import chunks, splice
 from .call import Clip, Found, Grid, Prompt, Signals
 from .checkpoint import complete
 from .placement import device_of
+from .taps import Tap
 from .written import Written
 
 SALIENCY_KINDS: tuple[str, ...] = ("p-attn", "attn", "mean-query")
@@ -268,18 +269,22 @@ class Family(Written):
         """
         signals = Signals()
         found: Found = defaultdict(list)
-        hooks = self.listen(found, needs, self.kind(kind))
+        hooks = [tap.put_on(tap.function) for tap in self.listen(found, needs, self.kind(kind))]
         try:
             yield signals
         finally:
             for hook in hooks:
                 hook.remove()
-        for name, parts in found.items():
-            setattr(signals, name, self.join(parts))
+        self.collect(found, signals)
 
     @abstractmethod
-    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
-        """Put hooks on the encoder that append to `found`; each hook has `remove`."""
+    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Tap]:
+        """Hooks for the encoder that append to `found`; always the same places in the same order for the same needs."""
+
+    def collect(self, found: Found, signals: Signals) -> None:
+        """Put what the hooks of `listen` have found into `signals`."""
+        for name, parts in found.items():
+            setattr(signals, name, self.join(parts))
 
     def join(self, parts: list[Tensor]) -> Tensor | list[Tensor]:
         """Parts of a signal as `Signals` has them; by default there is one part a call, frames first."""

@@ -12,6 +12,7 @@ from .attention import LayerAttention, layer_of, listen_to_output
 from .call import Found, Grid
 from .inputs import PixelSpec, flag, prepare_pixels, unresized
 from .pictures import Wording
+from .taps import Tap
 from .tiled import Tiled
 from .written import VideoInput
 
@@ -97,15 +98,15 @@ class InternVL(Tiled):
         )
         return kind(**joined, pooler_output=chunks.join(pooled))
 
-    def listen(self, found: Found, needs: frozenset[str], _kind: str) -> list[Any]:
+    def listen(self, found: Found, needs: frozenset[str], _kind: str) -> list[Tap]:
         """See `Family.listen`."""
         tower = self.encoder.vision_tower
         attention = layer_of(self.model.config.vision_feature_layer, tower.encoder.layer).attention
         layer = LayerAttention(attention.q_norm, attention.k_norm, attention.num_heads, self.pool, leading=1)
-        hooks = layer.listen(found, needs)
+        taps = layer.listen(found, needs)
         if "frame_features" in needs:
-            hooks.append(listen_to_output(tower.layernorm, found, "frame_features", lambda hidden: hidden[:, 0]))
-        return hooks
+            taps.append(listen_to_output(tower.layernorm, found, "frame_features", lambda hidden: hidden[:, 0]))
+        return taps
 
     def pool(self, values: Tensor) -> Tensor:
         """Values of patches ``(F, side * side, C)`` averaged over those of a token: ``(F, H, W, C)``."""

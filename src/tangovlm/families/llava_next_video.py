@@ -14,6 +14,7 @@ from .attention import LayerAttention, layer_of, listen_to_output
 from .base import Family
 from .call import Clip, Found, Grid
 from .inputs import PixelSpec, flag, prepare_pixels, whole
+from .taps import Tap
 from .tiled import like
 from .versions import bare, pixels_name, stacked
 from .written import VideoInput
@@ -94,14 +95,14 @@ class LlavaNextVideo(Family):
         made.pooler_output = stacked(rows.view(len(pixels), -1, *rows.shape[1:]), pooled[0])
         return made
 
-    def listen(self, found: Found, needs: frozenset[str], _kind: str) -> list[Any]:
+    def listen(self, found: Found, needs: frozenset[str], _kind: str) -> list[Tap]:
         """See `Family.listen`."""
         attention = layer_of(self.model.config.vision_feature_layer, self.tower.encoder.layers).self_attn
         heads = attention.num_heads
-        hooks = LayerAttention(attention.q_proj, attention.k_proj, heads, self.pool, leading=1).listen(found, needs)
+        taps = LayerAttention(attention.q_proj, attention.k_proj, heads, self.pool, leading=1).listen(found, needs)
         if "frame_features" in needs:
-            hooks.append(listen_to_output(self.tower.post_layernorm, found, "frame_features", lambda pooled: pooled))
-        return hooks
+            taps.append(listen_to_output(self.tower.post_layernorm, found, "frame_features", lambda pooled: pooled))
+        return taps
 
     def pool(self, values: Tensor) -> Tensor:
         """Values of patches ``(F, side * side, C)`` averaged over those of a token: ``(F, H, W, C)``."""

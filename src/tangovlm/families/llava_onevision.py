@@ -21,6 +21,7 @@ from .checkpoint import complete
 from .head_weights import load_head_weights
 from .inputs import PixelSpec, flag, prepare_pixels, unresized
 from .placement import device_of, weights_of
+from .taps import Tap, behind
 from .versions import bare, pixels_name
 from .written import VideoInput
 
@@ -129,14 +130,14 @@ class LlavaOnevision(Family):
         if self.wants_head(needs, self.kind(kind)):
             _ = self.head
 
-    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
+    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Tap]:
         """See `Family.listen`."""
         attention = self.tower.encoder.layers[-1].self_attn
         layer = LayerAttention(attention.q_proj, attention.k_proj, attention.num_heads, self.pool)
-        hooks = layer.listen(found, needs if kind == "attn" else needs - {"saliency"})
+        taps = layer.listen(found, needs if kind == "attn" else needs - {"saliency"})
         if self.wants_head(needs, kind):
-            hooks.append(self.tower.post_layernorm.register_forward_hook(self._on_hidden(found, needs, kind)))
-        return hooks
+            taps.append(behind(self.tower.post_layernorm, self._on_hidden(found, needs, kind)))
+        return taps
 
     @cached_property
     def head(self) -> PoolingHead:

@@ -17,6 +17,7 @@ from .call import Found, Grid
 from .inputs import PixelSpec, flag, patches, prepare_pixels, unresized
 from .natural_size import LIMIT, SizeRule
 from .packed_signals import Listener
+from .taps import Tap, before, behind
 from .versions import divided, in_a_row
 from .written import VideoInput
 
@@ -154,16 +155,16 @@ class Packed(Family):
 
     # --- signals ------------------------------------------------------------------------------------------------
 
-    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
+    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Tap]:
         """See `Family.listen`."""
         listener = self.listener(found, needs, kind)
-        hooks = [self.tower.register_forward_pre_hook(listener.before_tower, with_kwargs=True)]
+        taps = [before(self.tower, listener.before_tower)]
         if "frame_features" in needs:
-            hooks.append(self.projected.register_forward_hook(listener.on_tokens))
+            taps.append(behind(self.projected, listener.on_tokens))
         if needs & {"saliency", "keys"}:
-            hooks.append(self.attention.register_forward_pre_hook(listener.before_attention, with_kwargs=True))
-            hooks += [module.register_forward_hook(listener.on_projection) for module in self.projections]
-        return hooks
+            taps.append(before(self.attention, listener.before_attention))
+            taps += [behind(module, listener.on_projection) for module in self.projections]
+        return taps
 
     def listener(self, found: Found, needs: frozenset[str], kind: str) -> Listener:
         """What the hooks of `listen` call."""

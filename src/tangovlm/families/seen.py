@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-_ATTRIBUTE = "_tangovlm_seen"
+from .carried import carried, carry
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,30 +83,27 @@ class Seen:
         trace = self.trace.each(lambda values: values[:, :length])
         return Seen(mask, int(last.places.max()) + 1, self.padded, last.dropped, last.following, trace)
 
-    def for_rows(self, batch: int) -> "Seen":
-        """The state of a cache whose rows were repeated, each so often, for `batch` rows."""
-        copies = batch // self.mask.shape[0]
-        if copies == 1:
-            return self
+    @property
+    def batch(self) -> int:
+        """See `carried.State.batch`."""
+        return self.mask.shape[0]
 
-        def repeated(values: Tensor) -> Tensor:
-            return values.repeat_interleave(copies, dim=0)
-
-        following = None if self.following is None else repeated(self.following)
-        trace = self.trace.each(repeated)
-        mask, skipped = repeated(self.mask), repeated(self.skipped)
-        return replace(self, mask=mask, skipped=skipped, following=following, trace=trace)
+    def picked(self, index: Tensor) -> "Seen":
+        """See `carried.State.picked`."""
+        rows = index.to(self.mask.device)
+        following = None if self.following is None else self.following[rows]
+        trace = self.trace.each(lambda values: values[rows])
+        return replace(self, mask=self.mask[rows], skipped=self.skipped[rows], following=following, trace=trace)
 
     def next_positions(self, valid: Tensor) -> Tensor:
         """Position ids of several rows, ``(3, B, Q)``, of text that comes next, for a model that has such.
 
         Parameters
         ----------
-        valid: ``(B, Q)``, which of its tokens are no padding; there may be copies of every row.
+        valid: ``(B, Q)``, which of its tokens are no padding.
         """
-        following = self.for_rows(len(valid)).following
-        assert following is not None
-        return (following + (valid.long().cumsum(dim=1) - 1).clamp_min(0)).expand(3, -1, -1)
+        assert self.following is not None
+        return (self.following + (valid.long().cumsum(dim=1) - 1).clamp_min(0)).expand(3, -1, -1)
 
     def traced(self) -> Trace:
         """The trace of all n positions: those behind the last pruned forward were all kept."""
@@ -128,23 +125,13 @@ class Unpruned:
 
 
 def seen(cache: Any) -> Seen | None:
-    """The state of a cache, cut to its present length; None where nothing was pruned."""
-    state: Seen | None = getattr(cache, _ATTRIBUTE, None)
-    # A compilable cache keeps its length on the device and is never cropped: do not synchronise for it.
-    if state is None or getattr(cache, "is_compileable", False):
-        return state
-    return state.cropped(int(cache.get_seq_length()))
+    """The state of a cache, see `carried.carried`; None where nothing was pruned."""
+    return None if cache is None else carried(cache, Seen)
 
 
 def remember(cache: Any, state: Seen) -> None:
     """Leave the state on the cache, so that every generation has its own and copies of a cache take it along."""
-    setattr(cache, _ATTRIBUTE, state)
-
-
-def forget(cache: Any) -> None:
-    """Take what was left on a cache away, for one that was emptied."""
-    if hasattr(cache, _ATTRIBUTE):
-        delattr(cache, _ATTRIBUTE)
+    carry(cache, state)
 
 
 def untouched(mask: Tensor, counts: bool) -> Seen:

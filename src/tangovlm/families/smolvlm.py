@@ -15,6 +15,7 @@ from .attention import LayerAttention
 from .call import Found, Grid
 from .inputs import PixelSpec, flag, prepare_pixels, unresized, whole
 from .pictures import Wording
+from .taps import Tap
 from .tiled import Tiled
 from .versions import divided, encodes_first, in_a_row
 from .written import VideoInput
@@ -117,7 +118,7 @@ class SmolVLM(Tiled):
         made.pooler_output = divided(rows, [count * self.tile.tokens for count in counts], pooled[0])
         return made
 
-    def listen(self, found: Found, needs: frozenset[str], _kind: str) -> list[Any]:
+    def listen(self, found: Found, needs: frozenset[str], _kind: str) -> list[Tap]:
         """See `Family.listen`."""
         attention = self.encoder.vision_model.encoder.layers[-1].self_attn
         return LayerAttention(attention.q_proj, attention.k_proj, attention.num_heads, self.pool).listen(found, needs)

@@ -11,12 +11,16 @@ Shape letters: B rows of a batch, Q positions handed to the text model, M positi
 channels.
 """
 
+import operator
+from collections.abc import Mapping
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, ModelError
+from .carried import check_rows
 from .seen import Seen, Trace, untouched
 
 POSITIONS: tuple[str, ...] = ("contiguous", "original")
@@ -50,12 +54,62 @@ def find_tagged(embeds: Tensor) -> Tensor | None:
     InputError: a NaN that is not a tag.
     """
     nan = embeds.isnan()
-    tagged = nan[..., 0] & (embeds[..., 1:] == 0).all(dim=-1)
+    tagged = tags(embeds)
     genuine = nan.any(dim=-1) & ~tagged
     found, faulty = torch.stack([tagged.any(), genuine.any()]).tolist()
     if faulty:
         raise InputError("the model's input embeddings have NaN values: check its weights, its pixels and its dtype")
     return tagged if found else None
+
+
+def tags(features: Any) -> Any:
+    """Which rows are tagged: ``(...)`` bool for features ``(..., D)``, or a list of such for a list or a tuple."""
+    if isinstance(features, Tensor):
+        return features[..., 0].isnan() & (features[..., 1:] == 0).all(dim=-1)
+    return [tags(part) for part in features]
+
+
+def with_tags(features: Any, tagged: Any) -> Any:
+    """Features ``(..., D)``, in one tensor or several, with rows tagged; see `tags`. None is changed in place.
+
+    Raises
+    ------
+    ModelError: other features than those that `tagged` belongs to.
+    """
+    if isinstance(features, Tensor) and isinstance(tagged, Tensor) and features.shape[:-1] == tagged.shape:
+        tagged = tagged.to(features.device)
+        changed = features.masked_fill(tagged[..., None], 0)
+        changed[..., 0].masked_fill_(tagged, float("nan"))
+        return changed
+    if isinstance(features, (list, tuple)) and isinstance(tagged, list) and len(features) == len(tagged):
+        return type(features)(with_tags(*each) for each in zip(features, tagged, strict=True))
+    raise ModelError("the model changed the layout of its visual features on their way to the text model")
+
+
+def cleaned(value: Any) -> Any:
+    """The same without tags: rows of dropped tokens are zero. Nothing is changed in place.
+
+    Parameters
+    ----------
+    value: a tensor ``(..., D)``, or an output, a list or a tuple of such; anything else stays as it is.
+    """
+    if isinstance(value, Tensor):
+        if not value.is_floating_point() or value.dim() < 2:
+            return value
+        tagged = tags(value)
+        return value.masked_fill(tagged[..., None], 0) if bool(tagged.any()) else value
+    if isinstance(value, Mapping):
+        changed = {name: clean for name, item in value.items() if (clean := cleaned(item)) is not item}
+        if not changed:
+            return value
+        value = copy(value)
+        for name, clean in changed.items():
+            value[name] = clean
+        return value
+    if type(value) in (list, tuple):
+        parts = [cleaned(item) for item in value]
+        return value if all(map(operator.is_, parts, value)) else type(value)(parts)
+    return value
 
 
 def compact(valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,7 +212,8 @@ def advance(
     rows: ``(P, B, Q)`` such ids, of which the kept tokens keep theirs; the first of four is the place in the text,
         which has no gaps. None for counted ones.
     """
-    state = None if state is None else state.for_rows(embeds.shape[0])
+    if state is not None:
+        check_rows(state, embeds.shape[0])
     old_mask, new_mask = split_mask(attention_mask, past, embeds, state)
     known = state or untouched(old_mask, several)
     unpruned = known.unpruned + embeds.shape[1]

@@ -12,6 +12,7 @@ from . import timestamps as times
 from .base import Family
 from .call import Clip, Prompt
 from .fit import also_images, check_placeholders
+from .versions import Arg
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class Told:
         ------
         InputError: see `timestamps.from_metadata`.
         """
-        metadata, steps = kwargs.pop("video_metadata", None), kwargs.get("second_per_grid_ts")
+        metadata, steps = kwargs.pop(Arg.METADATA, None), kwargs.get(Arg.STEP_SECONDS)
         found = None if metadata is None else times.from_metadata(metadata)
         told = found is not None and any(seconds is not None for seconds in found)
         return replace(

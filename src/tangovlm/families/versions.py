@@ -1,16 +1,158 @@
-"""What differs between the releases of transformers that are supported, 5.17 to 5.23."""
+"""The seam to `transformers`: every name of a host's argument, and all that differs between the supported releases.
+
+No other file spells the name of an argument of a host's forward. What releases call differently is looked up in the
+signatures of the model at hand, when a method is attached: an unknown name is refused there.
+"""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..errors import ModelError
+
+TESTED: tuple[str, ...] = ("5.17", "5.18", "5.19", "5.20", "5.21", "5.22", "5.23", "5.24")
+"""Releases of transformers on which the families are known to be right; each with all of its patches."""
+
+
+class Arg:
+    """Arguments of stock models, and of what `generate` calls on the way to them."""
+
+    INPUTS = "inputs"
+    IDS = "input_ids"
+    MASK = "attention_mask"
+    EMBEDS = "inputs_embeds"
+    POSITIONS = "position_ids"
+    ROTARY = "position_embeddings"
+    CACHE = "cache"
+    USE_CACHE = "use_cache"
+    LABELS = "labels"
+    ENCODED = "mm_encoder_outputs"
+    AS_DICT = "return_dict"
+    PIXELS = "pixel_values"
+    PIXEL_MASK = "pixel_attention_mask"
+    IMAGE_GRIDS = "image_grid_thw"
+    VIDEO_PIXELS = "pixel_values_videos"
+    VIDEO_GRIDS = "video_grid_thw"
+    VIDEO_MERGE_SIZES = "video_merge_sizes"
+    VIDEO_MASK = "video_compression_mask"
+    METADATA = "video_metadata"
+    STEP_SECONDS = "second_per_grid_ts"
+    TOKEN_TYPES = "mm_token_type_ids"
+    GRIDS = "grid_thw"
+    MERGE_SIZES = "merge_sizes"
+    FEATURE_LAYER = "vision_feature_layer"
+    FEATURE_STRATEGY = "vision_feature_select_strategy"
+    DEEP_PLACES = "visual_pos_masks"
+    DEEP_FEATURES = "deepstack_visual_embeds"
+    FIRST_FORWARD = "is_first_iteration"
+    NEW_LENGTH = "next_sequence_length"
+
+
+_OTHER_NAMES: dict[str, tuple[str, ...]] = {
+    # 5.17 to 5.23. Later releases still take it from a caller, and rename it behind our hooks.
+    Arg.CACHE: ("past_key_values",),
+}
+
+
+def value_of(kwargs: Mapping[str, Any], name: str) -> Any:
+    """An argument of a call, under any of the names that releases have for it; None if it is not there."""
+    for known in (name, *_OTHER_NAMES.get(name, ())):
+        if kwargs.get(known) is not None:
+            return kwargs[known]
+    return None
+
+
+def taken(kwargs: dict[str, Any], name: str) -> Any:
+    """As `value_of`, and out of `kwargs`."""
+    found = value_of(kwargs, name)
+    for known in (name, *_OTHER_NAMES.get(name, ())):
+        kwargs.pop(known, None)
+    return found
+
+
+class Signature:
+    """What the installed release calls the arguments of one function of a host.
+
+    Parameters
+    ----------
+    function: of the model at hand.
+    what: says in messages which it is.
+    needs: arguments that it must take under a known name, as in `Arg`.
+
+    Raises
+    ------
+    ModelError: it has no argument of a known name for one of them.
+
+    Examples
+    --------
+    >>> def forward(inputs_embeds=None, past_key_values=None): ...
+    >>> signature = Signature(forward, "the text model", [Arg.CACHE])
+    >>> signature.values({Arg.CACHE: 1})
+    {'past_key_values': 1}
+    >>> signature.get(Arg.CACHE, (2, 3), {})
+    3
+    """
+
+    def __init__(self, function: Callable[..., Any], what: str, needs: Iterable[str]) -> None:
+        self.names = tuple(inspect.signature(function).parameters)
+        for name in needs:
+            if self.name(name) not in self.names:
+                import transformers
+
+                raise ModelError(
+                    f"{what} of transformers {transformers.__version__} has no argument {name!r}, but "
+                    f"{', '.join(self.names)}: this release is not supported, install transformers {newest_tested()}"
+                )
+
+    def name(self, name: str) -> str:
+        """What the function calls an argument."""
+        known = (name, *_OTHER_NAMES.get(name, ()))
+        return next((own for own in known if own in self.names), name)
+
+    def get(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """An argument of a call, by name or by place; None if it is not there."""
+        if (found := value_of(kwargs, name)) is not None:
+            return found
+        own = self.name(name)
+        place = self.names.index(own) if own in self.names else len(args)
+        return args[place] if place < len(args) else None
+
+    def values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments under the function's own names."""
+        return {self.name(name): value for name, value in values.items()}
+
+    def changed(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], values: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a call with some in place of others, each where the caller has it."""
+        placed, named = list(args), dict(kwargs)
+        for name, value in values.items():
+            own = self.name(name)
+            if own in self.names and self.names.index(own) < len(args):
+                placed[self.names.index(own)] = value
+            else:
+                taken(named, name)
+                named[own] = value
+        return tuple(placed), named
+
+
+def cache_in(output: Any) -> Any:
+    """The cache in the output of a model; None if there is none."""
+    # By its keys: newer releases answer to the old name too, with a warning.
+    return value_of(dict(output.items()), Arg.CACHE) if isinstance(output, Mapping) else None
+
 
 def pixels_name(kwargs: Mapping[str, Any]) -> str:
     """Keyword of the pixels in a call of LLaVA-OneVision's `get_video_features`; 5.17 does not tell videos apart."""
-    return "pixel_values_videos" if "pixel_values_videos" in kwargs else "pixel_values"
+    return Arg.VIDEO_PIXELS if Arg.VIDEO_PIXELS in kwargs else Arg.PIXELS
+
+
+def newest_tested() -> str:
+    """For messages: the newest release that is known to be right, with any patch of it."""
+    return f"{TESTED[-1]}.*"
 
 
 def encodes_first(model: Any) -> bool:
@@ -18,7 +160,7 @@ def encodes_first(model: Any) -> bool:
 
     Otherwise (5.17) the first forward encodes, and every copy of a video anew.
     """
-    return "mm_encoder_outputs" in inspect.signature(model.forward).parameters
+    return Arg.ENCODED in inspect.signature(model.forward).parameters
 
 
 def copies_prompts(model: Any) -> bool:

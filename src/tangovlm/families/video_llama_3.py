@@ -12,6 +12,7 @@ from .call import Clip, Found, Grid, Prompt
 from .inputs import PixelSpec
 from .natural_size import SizeRule
 from .packed import Packed
+from .taps import Tap, before
 from .versions import pooled
 from .written import VideoInput
 
@@ -111,12 +112,12 @@ class VideoLlama3(Packed):
         """See `Packed.options_of`."""
         return options | {"video_merge_sizes": options["video_merge_sizes"][videos]}
 
-    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
+    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Tap]:
         """See `Family.listen`."""
-        hooks = super().listen(found, needs, kind)
+        taps = super().listen(found, needs, kind)
         if needs & {"saliency", "keys", "frame_features"}:
-            hooks.append(self.tower.register_forward_pre_hook(self._check_merge, with_kwargs=True))
-        return hooks
+            taps.append(before(self.tower, self._check_merge))
+        return taps
 
     def _check_merge(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         sizes = kwargs["merge_sizes"].tolist()

@@ -12,15 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
-from .attention import RowLook
-from .base import Cut, Inside, View
-from .masks import Held, Memory, attention_mask, recall, remember
-from .rows import Change, Row, change, pad_left, per_video, read_rows, untouched
+from ...errors import InputError, ModelError
+from ...families.carried import carried, carry, check_rows
+from ...families.versions import Arg, Signature
+from ...inllm.attention import RowLook
+from ...inllm.base import Cut, Inside, View
+from .masks import Held, Memory, attention_mask
+from .prompt_rows import Change, Row, change, pad_left, per_video, read_rows, untouched
 
 
 @dataclass(eq=False)
-class _Pass:
+class Pass:
     """One forward of the text model.
 
     Parameters
@@ -58,19 +60,29 @@ class Runner:
     decoder: a stock Qwen2, Qwen2.5-VL or Qwen3 text model, or one built like them.
     method: what prunes.
     cuts: where, see `Inside.cuts`; at least one.
+    layer: signature of a layer's forward.
+    running: gives what `begin` returned for the forward that runs in this thread, or None.
 
     Raises
     ------
     ModelError: layers of another build, or with a sliding window, or that have visual features added to them.
     """
 
-    def __init__(self, decoder: Any, method: Inside, cuts: Sequence[Cut]) -> None:
+    def __init__(
+        self,
+        decoder: Any,
+        method: Inside,
+        cuts: Sequence[Cut],
+        layer: Signature,
+        running: Callable[[], Pass | None],
+    ) -> None:
         self._decoder = decoder
         self._layers = list(decoder.layers)
         self._method = method
         self._cuts = {cut.layer: cut for cut in cuts}
         self._groups = {layer: number for number, layer in enumerate(self._cuts, start=1)}
-        self._pass: _Pass | None = None
+        self._of = layer
+        self._running = running
         if hasattr(decoder, "_deepstack_process"):
             raise _refusal(f"knows no {type(decoder).__name__}, whose first layers get features of the tower too")
         for layer in self._layers:
@@ -95,8 +107,8 @@ class Runner:
 
     # --- around the text model ------------------------------------------------------------------------------------
 
-    def begin(self, embeds: Tensor, mask: Tensor | None, cache: Any, video: Tensor | None) -> None:
-        """In front of the text model.
+    def begin(self, embeds: Tensor, mask: Tensor | None, cache: Any, video: Tensor | None) -> Pass | None:
+        """In front of the text model: one forward of it, None where there is nothing to do.
 
         Parameters
         ----------
@@ -105,8 +117,7 @@ class Runner:
         cache: or None.
         video: ``(B, q)`` int64, which video of its prompt a token belongs to, -1 for text; None where all is text.
         """
-        self._pass = None
-        memory = recall(cache)
+        memory = None if cache is None else carried(cache, Memory)
         rows = None
         batch, length = embeds.shape[:2]
         past = 0 if cache is None else int(cache.get_seq_length()) if memory is None else memory.length
@@ -120,21 +131,31 @@ class Runner:
             if not any(row.entered for row in rows):
                 rows = None
         if rows is None and memory is None:
-            return
+            return None
+        if memory is not None:
+            check_rows(memory, batch)
+            self._check_lengths(memory, cache)
         old = Held(valid[:, :past], mask is not None and past > 0)
-        groups = [old] * len(self._cuts) if memory is None else [held.for_rows(batch) for held in memory.groups]
+        groups = [old] * len(self._cuts) if memory is None else list(memory.groups)
         padded = mask is not None and not bool(valid[:, past:].all())
-        self._pass = _Pass([old, *groups], valid[:, past:], padded, rows, past + length)
+        run = Pass([old, *groups], valid[:, past:], padded, rows, past + length)
         if rows is not None:
-            self._pass.counts = [[per_video(row)] for row in rows]
+            run.counts = [[per_video(row)] for row in rows]
+        return run
 
-    def end(self, cache: Any) -> list[list[list[int]]]:
-        """Behind the text model: of each prompt and each of its videos, the visual tokens in each layer."""
-        run, self._pass = self._pass, None
-        if run is None:
-            return []
+    def end(self, run: Pass, cache: Any) -> list[list[list[int]]]:
+        """Behind the text model: of each prompt and each of its videos, the visual tokens in each layer.
+
+        Raises
+        ------
+        ModelError: the layers ran without the hooks on them.
+        """
+        if len(run.now) < len(self._cuts):
+            raise ModelError(
+                "the layers of the text model ran without the hooks on them: attach first, then torch.compile"
+            )
         if cache is not None:
-            remember(cache, Memory(tuple(run.now), run.length))
+            carry(cache, Memory(tuple(run.now), run.length))
         return [[self._spread(groups) for groups in zip(*prompt, strict=True)] for prompt in run.counts]
 
     def _spread(self, groups: Sequence[int]) -> list[int]:
@@ -144,6 +165,17 @@ class Runner:
             group = self._groups.get(layer, group)
             counts.append(groups[group])
         return counts
+
+    def _check_lengths(self, memory: Memory, cache: Any) -> None:
+        """See that layers hold what they are remembered to hold: some ways to cut a cache spare the shorter ones."""
+        if getattr(cache, "is_compileable", False):
+            return
+        for layer, held in zip(self._cuts, memory.groups, strict=True):
+            if int(cache.get_seq_length(layer)) != held.mask.shape[1]:
+                raise InputError(
+                    f"layer {layer} of the cache holds {int(cache.get_seq_length(layer))} positions, but "
+                    f"{held.mask.shape[1]} are remembered: cut it with a negative number, so many off every layer"
+                )
 
     def _begun(self, row: Row, embeds: Tensor) -> Row:
         if not row.entered:
@@ -156,30 +188,31 @@ class Runner:
 
     def _keep(self, name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
-            if self._pass is not None and self._pass.rows is not None:
-                setattr(self._pass, name, output.to(self._pass.new.device))
+            run = self._running()
+            if run is not None and run.rows is not None:
+                setattr(run, name, output.to(run.new.device))
 
         return hook
 
     def _before(self, number: int) -> Callable[..., Any]:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            run = self._pass
+            run = self._running()
             if run is None:
                 return None
             hidden, *rest = args
             if run.tables is None:
-                run.tables = _for_rows(kwargs["position_embeddings"], run.new)
+                run.tables = _for_rows(self._of.get(Arg.ROTARY, args, kwargs), run.new)
             if number in self._cuts:
                 # The layers may lie on several devices: their states are pruned where the prompt was spliced.
                 hidden = self._enter(run, number, hidden.to(run.new.device), kwargs)
-            return (hidden, *rest), kwargs | run.overrides
+            return self._of.changed((hidden, *rest), kwargs, run.overrides)
 
         return hook
 
     @torch.no_grad()
-    def _enter(self, run: _Pass, number: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    def _enter(self, run: Pass, number: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """Go over to the next group of layers: shorten the prompts, and make what its layers are handed."""
-        cache, group = kwargs.get("past_key_values"), self._groups[number]
+        cache, group = self._of.get(Arg.CACHE, (), kwargs), self._groups[number]
         assert run.tables is not None
         if run.rows is not None:
             if self._method.looks_at == "own" and run.past[group].mask.shape[1]:
@@ -196,21 +229,21 @@ class Runner:
             width = cache.layers[number].max_cache_len
         implementation = self._decoder.config._attn_implementation
         run.overrides = {
-            "attention_mask": attention_mask(held, run.new.shape[1], width, implementation, hidden.dtype),
-            "position_embeddings": run.tables,
+            Arg.MASK: attention_mask(held, run.new.shape[1], width, implementation, hidden.dtype),
+            Arg.ROTARY: run.tables,
             # Read by nothing but flash attention, which takes gaps for the borders of packed prompts.
-            "position_ids": None,
+            Arg.POSITIONS: None,
         }
         return hidden
 
-    def _renumber(self, run: _Pass, hidden: Tensor, held: Held) -> None:
+    def _renumber(self, run: Pass, hidden: Tensor, held: Held) -> None:
         if self._method.renumbers:
             places = held.positions(run.new.shape[1])
             if "mrope_section" in (self._decoder.config.rope_parameters or {}):
                 places = places.expand(3, -1, -1)
             run.tables = self._decoder.rotary_emb(hidden, places)
 
-    def _changed(self, run: _Pass, row: Row, place: int, number: int, hidden: Tensor, cache: Any) -> Change:
+    def _changed(self, run: Pass, row: Row, place: int, number: int, hidden: Tensor, cache: Any) -> Change:
         states = hidden[place, row.index]
         if not row.visual.numel():
             return untouched(row, states)
@@ -218,7 +251,7 @@ class Runner:
         view = View(states, row.visual, row.entered, self._cuts[number].keep, look, row.memo)
         return change(row, states, self._method(view))
 
-    def _shorten(self, run: _Pass, changes: list[Change]) -> Tensor:
+    def _shorten(self, run: Pass, changes: list[Change]) -> Tensor:
         """Put the changed prompts in place of the old ones; returns hidden states ``(B, M, D)``."""
         assert run.rows is not None
         assert run.tables is not None
@@ -237,7 +270,7 @@ class Runner:
             counts.append(per_video(row, len(counts[0])))
         return hidden
 
-    def _look(self, run: _Pass, row: Row, place: int, number: int, states: Tensor, cache: Any) -> RowLook:
+    def _look(self, run: Pass, row: Row, place: int, number: int, states: Tensor, cache: Any) -> RowLook:
         """At the layer before the cut, whose projections were caught, or at the cut's own."""
         own = self._method.looks_at == "own"
         number = number if own else number - 1

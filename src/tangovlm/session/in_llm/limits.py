@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import InputError
+from ...errors import InputError
 
 _WAYS = {
     "assistant_model": "assisted generation",

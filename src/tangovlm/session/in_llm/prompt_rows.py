@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .base import Step
+from ...inllm.base import Step
 
 
 @dataclass(frozen=True, eq=False)

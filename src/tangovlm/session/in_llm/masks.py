@@ -5,14 +5,11 @@ groups behind a cut get their own.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ModelError
-
-_ATTRIBUTE = "_tangovlm_inside"
+from ...errors import ModelError
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +25,9 @@ class Held:
     mask: Tensor
     padded: bool
 
-    def for_rows(self, batch: int) -> "Held":
-        """The same for a cache whose rows were repeated."""
-        return replace(self, mask=self.mask.repeat_interleave(batch // self.mask.shape[0], dim=0))
+    def picked(self, index: Tensor) -> "Held":
+        """The same of some rows."""
+        return replace(self, mask=self.mask[index.to(self.mask.device)])
 
     def followed_by(self, mask: Tensor, padded: bool) -> "Held":
         """With new positions ``(B, q)`` behind."""
@@ -48,6 +45,15 @@ class Memory:
     groups: tuple[Held, ...]
     length: int
 
+    @property
+    def batch(self) -> int:
+        """See `carried.State.batch`."""
+        return self.groups[0].mask.shape[0]
+
+    def picked(self, index: Tensor) -> "Memory":
+        """See `carried.State.picked`."""
+        return replace(self, groups=tuple(held.picked(index) for held in self.groups))
+
     def cropped(self, length: int) -> "Memory":
         """The memory of a cache from which the last positions of every layer were taken back."""
         if length >= self.length:
@@ -55,26 +61,6 @@ class Memory:
         gone = self.length - length
         groups = tuple(replace(held, mask=held.mask[:, : max(0, held.mask.shape[1] - gone)]) for held in self.groups)
         return Memory(groups, length)
-
-
-def recall(cache: Any) -> Memory | None:
-    """The memory of a cache, cut to its present length; None where nothing was pruned inside the model."""
-    memory: Memory | None = getattr(cache, _ATTRIBUTE, None)
-    # A compilable cache keeps its length on the device and is never cropped: do not synchronise for it.
-    if memory is None or getattr(cache, "is_compileable", False):
-        return memory
-    return memory.cropped(int(cache.get_seq_length()))
-
-
-def remember(cache: Any, memory: Memory) -> None:
-    """Leave the memory on the cache, so that every generation has its own and copies of a cache take it along."""
-    setattr(cache, _ATTRIBUTE, memory)
-
-
-def forget(cache: Any) -> None:
-    """Take what was left on a cache away, for one that was emptied."""
-    if hasattr(cache, _ATTRIBUTE):
-        delattr(cache, _ATTRIBUTE)
 
 
 def attention_mask(held: Held, new: int, width: int, implementation: str, dtype: torch.dtype) -> Tensor | None:

@@ -1,0 +1,1 @@
+"""Runs a method between the layers of a stock text model."""
