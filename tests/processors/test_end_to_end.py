@@ -58,9 +58,12 @@ def sampled(count: int, first: int = 0) -> Any:
 
 def both(case: Case, texts: Sequence[str], videos: list[Tensor], metadata: list[Any]) -> tuple[Any, Any, Any]:
     """The stock inputs, their metadata, and ours."""
+    waiting = iter(videos)
+    # SmolVLM's processor of the oldest release wants those of each prompt together; later ones take both forms.
+    nested = [[next(waiting) for _ in range(text.count(case.mark))] for text in texts]
     stock = case.stock(
-        text=list(texts), videos=videos, video_metadata=copy.deepcopy(metadata), do_sample_frames=False,
-        return_metadata=True, return_tensors="pt", padding=True,
+        text=list(texts), videos=nested if case.name == "smolvlm" else videos, return_tensors="pt", padding=True,
+        video_metadata=copy.deepcopy(metadata), do_sample_frames=False, return_metadata=True,
     )  # fmt: skip
     # Not every stock processor returns it.
     told = stock.pop("video_metadata", metadata)
