@@ -36,12 +36,18 @@ VLLM := $(VLLM_VENV)/.vllm
 SHIM := tests/serve/torchvision_operators.py
 VLLM_TESTS := tests/serve tests/cli/test_serve.py tests/cli/test_batch.py
 
-.PHONY: help demo test test-oldest test-vllm lint fmt type contracts bench dev clean
+# The stock processors of videos need torchvision, which comes with a torch of its own: a pair that runs on the CPU too.
+PROCESSORS_VENV := $(VENV)-processors
+PROCESSORS := $(PROCESSORS_VENV)/.processors
+PROCESSORS_TORCH := torch==2.14.1 torchvision==0.29.1
+
+.PHONY: help demo test test-oldest test-processors test-vllm lint fmt type contracts bench dev clean
 
 help:
 	@echo "make demo       render a clip, ask the embedded model twice, compare"
 	@echo "make test       run the tests              make test-oldest  those that meet transformers, with release $(OLDEST)"
 	@echo "make test-vllm  the tests of serving, with vLLM for CPUs"
+	@echo "make test-processors  inputs beside those of the stock processors (an environment of 6 GB)"
 	@echo "make lint       check style and formatting        make fmt    mend them"
 	@echo "make type       check types                       make contracts  check import directions"
 	@echo "make bench      time the pruning on this machine  make dev    only make the environment"
@@ -55,6 +61,9 @@ test: $(DEV)
 test-oldest: $(OLDEST_CONSTRAINTS)
 	$(MAKE) --no-print-directory dev VENV=$(OLDEST_VENV) CONSTRAINTS=$(OLDEST_CONSTRAINTS)
 	$(OLDEST_VENV)/bin/$(PYTEST) $(HOST_TESTS)
+
+test-processors: $(PROCESSORS)
+	$(PROCESSORS_VENV)/bin/python -m pytest tests/processors tests/families/test_inputs.py
 
 # One process: an engine takes all cores. The environment may be older than this checkout.
 test-vllm: $(VLLM)
@@ -85,7 +94,7 @@ bench: $(RUNTIME)
 dev: $(DEV)
 
 clean:
-	rm -rf $(VENV) $(OLDEST_VENV) $(OLDEST_CONSTRAINTS) $(VLLM_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(OLDEST_CONSTRAINTS) $(VLLM_VENV) $(PROCESSORS_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 define new_venv
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -103,6 +112,13 @@ $(RUNTIME): pyproject.toml $(CONSTRAINTS)
 
 $(DEV): $(RUNTIME)
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+# Nothing is pinned but the pair: inputs are compared with the newest transformers. SmolVLM's processor wants num2words.
+$(PROCESSORS): pyproject.toml
+	$(call new_venv,$(PROCESSORS_VENV))
+	$(PROCESSORS_VENV)/bin/$(INSTALL) $(PROCESSORS_TORCH)
+	$(PROCESSORS_VENV)/bin/$(INSTALL) $(PROCESSORS_TORCH) num2words -e '.[dev]'
 	@touch $@
 
 # A .pth file is read by every interpreter at its start; where torchvision is a CPU build too, there is no need for it.

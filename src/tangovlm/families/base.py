@@ -74,6 +74,8 @@ class Family(Written):
     """Whether position ids have several rows (M-RoPE), of which kept tokens keep their own."""
     gives: ClassVar[frozenset[str]] = frozenset({"saliency", "timestamps", "frame_features", "keys"})
     saliency_kinds: ClassVar[tuple[str, ...]] = SALIENCY_KINDS
+    middle_of_steps: ClassVar[bool] = False
+    """Whether a step of several frames has, for the model, the time of their middle, and not that of the first one."""
     in_one_piece: ClassVar[bool] = False
     """Whether pixels alone give the features, which stand in the prompt side by side, those of the grid first."""
 

@@ -141,7 +141,13 @@ class LlavaVideo(LlavaOnevision):
         return pool_means(values, self.side, 2)
 
     def inputs(
-        self, tokenizer: Any, template: str | None, pixels: Tensor, question: str, seconds: Tensor | None = None
+        self,
+        tokenizer: Any,
+        template: str | None,
+        pixels: Tensor,
+        question: str,
+        seconds: Tensor | None = None,
+        duration_s: float | None = None,
     ) -> dict[str, Tensor]:
         """See `Family.inputs`; the model is told the times of its frames, unless its config says otherwise.
 
@@ -152,7 +158,7 @@ class LlavaVideo(LlavaOnevision):
         if getattr(self.model.config, "add_time_instruction", True):
             seconds = of_frames(seconds, pixels.shape[1])
             question = f"{time_instruction(seconds.tolist())}\n{question}"
-        return super().inputs(tokenizer, template, pixels, question, seconds)
+        return super().inputs(tokenizer, template, pixels, question, seconds, duration_s)
 
 
 def time_instruction(seconds: list[float]) -> str:

@@ -9,12 +9,18 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..registry import register_family
 from .call import Clip, Found, Grid, Prompt
+from .inputs import PixelSpec
+from .natural_size import SizeRule
 from .packed import Packed
 from .taps import Tap, before
 from .versions import pooled
+from .written import VideoInput
 
+COMPRESSION = (
+    "the checkpoint's own processor drops tokens whose pixels hardly change between frames (use_token_compression): "
+    "here only the method drops tokens"
+)
 _NAMES = ("pixel_values_videos", "video_grid_thw", "video_merge_sizes")
-_HALVES = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 
 
 @register_family("VideoLlama3ForConditionalGeneration")
@@ -33,6 +39,8 @@ class VideoLlama3(Packed):
     # own (VideoLLaMA3-2B, -7B) come with code of theirs, which is not run, under another architecture.
     checkpoints = ("lkhl/VideoLLaMA3-2B-Image-HF", "lkhl/VideoLLaMA3-7B-Image-HF")
     default_frames = 32
+    pixel_spec = PixelSpec(size=(0, 0), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    size_rule = SizeRule(128 * 28 * 28, 768 * 28 * 28, of="shared", old_names=True)
     mask_input = "video_compression_mask"
 
     @property
@@ -118,16 +126,16 @@ class VideoLlama3(Packed):
                 f"video_merge_sizes are {sizes}: this method needs {self.merge}, which is the video processor's default"
             )
 
-    def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
-        """See `Packed.pixels`."""
-        return super().pixels(frames, _HALVES | dict(config))
+    def notes(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """See `Written.notes`: all tokens of the video are written, for the method to choose from."""
+        return () if config.get("use_token_compression") is False else (COMPRESSION,)
 
-    def written(self, tokenizer: Any, pixels: Tensor, seconds: Tensor) -> str:
+    def written(self, tokenizer: Any, video: VideoInput) -> str:
         """See `Written.written`: each frame has its time in front, and all of its tokens."""
-        grid = self.packed(pixels)[2]
+        grid = self.packed(video.pixels)[2]
         frame = self.video_token(tokenizer) * (grid.height * grid.width)
-        return ",".join(f"Time {time:.1f}s:{frame}" for time in seconds.tolist())
+        return ",".join(f"Time {time:.1f}s:{frame}" for time in video.times.tolist())
 
-    def arguments(self, pixels: Tensor, seconds: Tensor) -> dict[str, Tensor]:
+    def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`."""
-        return super().arguments(pixels, seconds) | {"video_merge_sizes": torch.tensor([self.merge])}
+        return super().arguments(video) | {"video_merge_sizes": torch.tensor([self.merge])}

@@ -24,6 +24,8 @@ class Served(Tower, Qwen25VL):
 class Processor(QwenProcessor, stock.Qwen2_5_VLMultiModalProcessor):
     """The stock processor, with placeholders for what will be kept."""
 
+    _family = Qwen25VL
+
     def _seconds(self, mm_items: Any, data: Any) -> list[Tensor | None]:
         found, pair = super()._seconds(mm_items, data), self.info.get_hf_config().vision_config.temporal_patch_size
         steps = zip(data["video_grid_thw"][:, 0].tolist(), data["second_per_grid_ts"].tolist(), strict=True)

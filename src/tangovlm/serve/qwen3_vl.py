@@ -67,6 +67,8 @@ class MoeInfo(_Timed, stock_moe.Qwen3VLMoeProcessingInfo):
 class Processor(QwenProcessor, stock.Qwen3VLMultiModalProcessor):
     """The stock processor, with placeholders for what will be kept."""
 
+    _family = Qwen3VL
+
     def _seconds(self, _mm_items: Any, data: Any) -> list[Tensor | None]:
         frames = [getattr(steps, "frames", None) for steps in data["timestamps"]]
         data["timestamps"] = [list(steps) for steps in data["timestamps"]]

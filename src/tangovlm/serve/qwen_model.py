@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..families.call import Found, Grid
-from ..families.packed import Listener, Packed
+from ..families.packed import Packed
+from ..families.packed_signals import Listener
 from . import compat, items, positions
 from .pruning import Pruning, mean_over_ranks, options_of
 from .qwen_processor import grid_of, retention_of

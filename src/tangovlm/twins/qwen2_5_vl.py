@@ -23,6 +23,7 @@ class Qwen25VLTwin(Twin):
     family = "qwen2.5-vl"
     specials: ClassVar = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO, "<|vision_start|>": 3, "<|vision_end|>": 4}
     template = "<|vision_start|><|video_pad|><|vision_end|>"
+    preprocessor: ClassVar = {"size": {"shortest_edge": 256, "longest_edge": 262_144}}
     seconds_per_step = 2.0
     tokens_per_second = 1
 

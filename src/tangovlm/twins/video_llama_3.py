@@ -21,6 +21,7 @@ class VideoLlama3Twin(Twin):
     family = "videollama3"
     specials: ClassVar = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO}
     template = "<|video_pad|>"
+    preprocessor: ClassVar = {"size": {"shortest_edge": 256, "longest_edge": 262_144}}
 
     def make(self, attention: str, layers: int) -> Any:
         vision = VideoLlama3VisionConfig(

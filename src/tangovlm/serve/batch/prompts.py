@@ -46,9 +46,9 @@ class Prompts:
         frames = self._pixels.get("num_frames")
         return whole("num_frames", frames) if frames else self._family.default_frames
 
-    def frame_size(self, height: int, width: int) -> tuple[int, int]:
+    def frame_size(self, height: int, width: int, frames: int) -> tuple[int, int]:
         """See `Family.frame_size`."""
-        return self._family.frame_size(self._pixels, height, width)
+        return self._family.frame_size(self._pixels, height, width, frames)
 
     def text(self, question: str) -> str:
         """The prompt of a question about one video.
