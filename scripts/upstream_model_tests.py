@@ -1,4 +1,4 @@
-"""Run transformers' own model tests twice, on stock models and inside `attach`, and compare the outcomes test by test.
+"""Run transformers' own model tests inside `attach` and on stock models, and compare the outcomes test by test.
 
     python scripts/upstream_model_tests.py CHECKOUT [--families llava_onevision ...] [--output FILE]
                                            [--retention 1.0] [--all-kept] [--tests EXPRESSION]
@@ -7,8 +7,9 @@ CHECKOUT is a checkout of transformers' sources at the tag of the installed rele
 `tests` are used: the models are those of the installed package, and nothing of the checkout is changed. With retention
 1.0 a model inside `attach` has to behave as if it were not there, so the same tests must pass, fail and be skipped.
 
-Exit status: 0 without differences, 1 with some, 2 if the comparison could not be made. A family whose tests attach no
-model at all is of the last kind. Each family is written to FILE when it is done; a later call leaves out those that FILE
+All tests run inside `attach`, and those that attached a model once more without. Exit status: 0 without differences, 1
+with some, 2 if the comparison could not be made. A family whose tests attach no model at all is of the last kind. Each
+family is written to FILE when it is done; a later call leaves out those that FILE
 has for the same releases, tests and sources of this library. `scripts/readme_tables.py` makes a table of FILE.
 
 The environment needs what the tests import, beside this library (they skip what else is missing):
@@ -47,7 +48,7 @@ Outcomes = dict[str, dict[str, Any]]
 """Name of a test to its row in the file of `upstream_plugin`."""
 
 
-class Failure(Exception):
+class ComparisonError(Exception):
     """The comparison could not be made; one line says why."""
 
 
@@ -56,15 +57,17 @@ def installed_release(checkout: Path) -> str:
 
     Raises
     ------
-    Failure: a folder that is no checkout, or one of another release.
+    ComparisonError: a folder that is no checkout, or one of another release.
     """
     source = checkout / "src" / "transformers" / "__init__.py"
     if not (checkout / "tests" / "models").is_dir() or not source.is_file():
-        raise Failure(f"{checkout} has no tests/models and src/transformers: name a checkout of transformers' sources")
+        raise ComparisonError(
+            f"{checkout} has no tests/models and src/transformers: name a checkout of transformers' sources"
+        )
     found = re.search(r'^__version__ = "([^"]+)"', source.read_text(encoding="utf-8"), re.MULTILINE)
     there, here = found[1] if found else "an unknown release", version("transformers")
     if there != here:
-        raise Failure(f"{checkout} has transformers {there}, but {here} is installed: git checkout v{here}")
+        raise ComparisonError(f"{checkout} has transformers {there}, but {here} is installed: git checkout v{here}")
     return here
 
 
@@ -73,14 +76,16 @@ def run(checkout: Path, family: str, selection: list[str], attach: list[str], la
 
     Raises
     ------
-    Failure: the process did not come to the end of the tests, or found none.
+    ComparisonError: the process did not come to the end of the tests, or found none.
     """
     with tempfile.TemporaryDirectory() as folder:
         outcomes, log = Path(folder) / "outcomes.jsonl", Path(folder) / "log"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "upstream_plugin"]
         command += ["--outcomes", str(outcomes), *attach, *selection]
-        paths = [str(ROOT / "scripts"), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
-        settings = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "HF_HUB_OFFLINE": "1"}
+        # Relative entries would be read from the checkout, whose `src` holds another transformers.
+        paths = map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+        paths = [str(ROOT / "scripts"), str(ROOT / "src"), *paths]
+        settings = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
         with log.open("wb") as stream:
             process = subprocess.Popen(command, cwd=checkout, env=settings, stdout=stream, stderr=subprocess.STDOUT)
             try:
@@ -89,10 +94,11 @@ def run(checkout: Path, family: str, selection: list[str], attach: list[str], la
                 process.kill()
         # 1 says that tests failed.
         if process.returncode not in (0, 1):
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-            # Behind the import that failed pytest prints more; an error that ended it is in the last line.
-            reason = next((line[1:].strip() for line in lines if line.startswith("E  ")), lines[-1] if lines else "")
-            raise Failure(f"{family}, {label}: pytest ended with status {process.returncode}: {reason}")
+            lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+            # Lines of what a failed import raised, then pytest's own; an error that ended it is in the last line.
+            marked = (line[6:].strip() for line in lines if line.startswith(("E     ", "ERROR:", "E   ")))
+            reason = next(marked, lines[-1] if lines else "no output")
+            raise ComparisonError(f"{family}, {label}: pytest ended with status {process.returncode}: {reason}")
         rows = [json.loads(line) for line in outcomes.read_text(encoding="utf-8").splitlines()]
         return {row["test"]: row for row in rows}
 
@@ -108,32 +114,41 @@ def _wait(process: subprocess.Popen[bytes], outcomes: Path, label: str) -> None:
             print(f"{label}: {done} tests in {passed:.0f} s", file=sys.stderr, flush=True)
 
 
-def compare(checkout: Path, family: str, expression: str, attach: list[str], label: str, plain: Outcomes) -> Any:
-    """The entry of one run inside `attach`, beside the run on stock models.
+def compare(checkout: Path, family: str, attach: list[str], label: str, stock: Outcomes, attached: Outcomes) -> Any:
+    """The entry of one run inside `attach`, beside the run of the same tests on stock models.
 
     A test that comes out otherwise is run once more by itself in both ways. It is a difference, unless the stock model
     has another outcome this time too: then the test is unsteady.
     """
-    attached = run(checkout, family, _selection(checkout, family, expression), attach, label)
-    models = sum(row["models"] for row in attached.values())
-    if not models:
-        raise Failure(f"{family}: its {len(attached)} tests attached no model, so nothing was compared")
-    differing = [test for test in {**plain, **attached} if _outcome(plain, test) != _outcome(attached, test)]
     differences, unsteady = {}, []
-    if differing:
+    if differing := [test for test in attached if _outcome(stock, test) != _outcome(attached, test)]:
         again = run(checkout, family, differing, [], "stock once more")
-        attached |= run(checkout, family, differing, attach, f"{label} once more")
+        attached = attached | run(checkout, family, differing, attach, f"{label} once more")
         for test in differing:
-            if _outcome(again, test) != _outcome(plain, test):
+            if _outcome(again, test) != _outcome(stock, test):
                 unsteady.append(test)
-            elif _outcome(attached, test) != _outcome(plain, test):
-                row = attached.get(test, {})
-                differences[test] = [*map(" ".join, (_outcome(plain, test), _outcome(attached, test)))]
-                differences[test].append(row.get("message", "").split("\n")[0])
-    return {
-        "outcomes": _counted(attached), "models": models, "videos": sum(row["videos"] for row in attached.values()),
-        "differences": differences, "unsteady": unsteady,
-    }  # fmt: skip
+            elif _outcome(attached, test) != _outcome(stock, test):
+                message = attached[test]["message"].split("\n")[0]
+                differences[test] = [*map(" ".join, (_outcome(stock, test), _outcome(attached, test))), message]
+    counts = {name: sum(row[name] for row in attached.values()) for name in ("models", "refused", "videos")}
+    return {"outcomes": _counted(attached), **counts, "differences": differences, "unsteady": unsteady}
+
+
+def _family(checkout: Path, name: str, options: argparse.Namespace) -> dict[str, Any]:
+    attach = ["--attach-retention", str(options.retention)]
+    every = run(checkout, name, _selection(checkout, name, options.tests), attach, "attached")
+    # No other test can come out otherwise.
+    attached = {test: row for test, row in every.items() if row["models"] or row["refused"]}
+    if not any(row["models"] for row in attached.values()):
+        raise ComparisonError(f"{name}: its {len(every)} tests attached no model, so nothing was compared")
+    stock = run(checkout, name, list(attached), [], "stock")
+    entry: dict[str, Any] = {"tests": len(every), "stock": _counted(stock)}
+    entry["attached"] = compare(checkout, name, attach, "attached", stock, attached)
+    if options.all_kept:
+        attach = ["--attach-all-kept"]
+        kept = run(checkout, name, list(attached), attach, "all kept")
+        entry["all kept"] = compare(checkout, name, attach, "all kept", stock, kept)
+    return entry
 
 
 def _selection(checkout: Path, family: str, expression: str) -> list[str]:
@@ -163,14 +178,14 @@ def fingerprint(*folders: Path) -> str:
 def table(families: dict[str, Any]) -> str:
     """The results of one release in Markdown, a row for each family."""
     lines = [
-        "| tests of | tests | passed, stock | passed, attached | models | videos | differences |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| tests of | tests | with a model | passed, stock | passed, attached | models | videos | differences |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, entry in families.items():
-        attached, passed = entry["attached"], entry["stock"].get("passed", 0)
-        cells = [f"`{name}`", sum(entry["stock"].values()), passed, attached["outcomes"].get("passed", 0)]
-        cells += [attached["models"], attached["videos"], len(attached["differences"])]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        stock, attached = entry["stock"], entry["attached"]
+        cells = [f"`{name}`", entry["tests"], sum(stock.values()), stock.get("passed", 0)]
+        cells += [attached["outcomes"].get("passed", 0), attached["models"], attached["videos"]]
+        lines.append(f"| {' | '.join(map(str, [*cells, len(attached['differences'])]))} |")
     return "\n".join(lines)
 
 
@@ -178,19 +193,10 @@ def report(name: str, entry: dict[str, Any]) -> None:
     """Print what a reader has to look at."""
     for run_name in ("attached", "all kept"):
         for test, (stock, other, message) in entry.get(run_name, {}).get("differences", {}).items():
-            print(f"{name}, {run_name}: {test.split('::', 1)[1]}: {stock.strip()}, {run_name} {other.strip()}: {message}")
+            title = f"{name}: {test.split('::', 1)[1]}"
+            print(f"{title}: stock {stock.strip()}, {run_name} {other.strip()}: {message}")
     for test in entry["attached"]["unsteady"]:
-        print(f"{name}: unsteady without anything attached: {test.split('::', 1)[1]}")
-
-
-def _family(checkout: Path, name: str, options: argparse.Namespace) -> dict[str, Any]:
-    plain = run(checkout, name, _selection(checkout, name, options.tests), [], "stock")
-    attach = ["--attach-retention", str(options.retention)]
-    entry: dict[str, Any] = {"stock": _counted(plain)}
-    entry["attached"] = compare(checkout, name, options.tests, attach, "attached", plain)
-    if options.all_kept:
-        entry["all kept"] = compare(checkout, name, options.tests, ["--attach-all-kept"], "all kept", plain)
-    return entry
+        print(f"{name}: {test.split('::', 1)[1]}: varies on the stock model")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -205,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return _compare_all(options)
-    except Failure as failure:
+    except ComparisonError as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 2
 
@@ -215,7 +221,7 @@ def _compare_all(options: argparse.Namespace) -> int:
     release = installed_release(checkout)
     models = checkout / "tests" / "models"
     if unknown := [name for name in options.families if not any((models / name).glob("test_modeling_*.py"))]:
-        raise Failure(f"{checkout} has no tests/models/{unknown[0]}/test_modeling_*.py")
+        raise ComparisonError(f"{checkout} has no tests/models/{unknown[0]}/test_modeling_*.py")
     results = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
     of = results.setdefault(release, {})
     for name in options.families:

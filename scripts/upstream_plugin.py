@@ -3,12 +3,12 @@
     pytest -p upstream_plugin --outcomes FILE [--attach-retention R | --attach-all-kept] tests/models/...
 
 `FILE` gets one line of JSON for each finished test: its outcome, the exception that it raised, how many models were
-attached in it, and how many videos these encoded. Without one of the two last options nothing is attached, and the
-models are those of `transformers`, untouched.
+attached in it, how many `attach` refused, and how many videos were encoded. Without one of the two last options nothing
+is attached, and the models are those of `transformers`, untouched.
 
 A model is attached as soon as it can be: at the end of its constructor, or of `from_pretrained` for one that is loaded.
-It is released when the test ends. Copies are not attached: what a test does with the copy of an attached model is part of
-what is tested.
+It is released when the test ends. Copies are not attached: what a test does with the copy of an attached model is part
+of what is tested.
 """
 
 import functools
@@ -55,8 +55,9 @@ class Attacher:
     """Attaches the supported models that are made between `patch` and the end of the process, one test at a time."""
 
     def __init__(self, method: Any) -> None:
-        self.method = method
-        self.sessions: list[tangovlm.Session] = []
+        self._method = method
+        self._sessions: list[Any] = []
+        self._met = 0
         self._open = ExitStack()
         self._loading = 0
 
@@ -71,13 +72,13 @@ class Attacher:
 
     def _attaching(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
-        def __init__(model: Any, *args: Any, **kwargs: Any) -> None:
+        def constructor(model: Any, *args: Any, **kwargs: Any) -> None:
             original(model, *args, **kwargs)
             # A subclass with a constructor of its own is not complete yet.
-            if not self._loading and type(model).__init__ is __init__:
+            if not self._loading and type(model).__init__ is constructor:
                 self.attach(model)
 
-        return __init__
+        return constructor
 
     def _loading_with(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -97,13 +98,16 @@ class Attacher:
 
     def attach(self, model: Any) -> None:
         """Attach a model until `release`."""
-        self.sessions.append(self._open.enter_context(tangovlm.attach(model, self.method)))
+        self._met += 1
+        self._sessions.append(self._open.enter_context(tangovlm.attach(model, self._method)))
 
-    def release(self) -> tuple[int, int]:
-        """Leave all contexts; how many models were attached, and how many videos they encoded."""
-        sessions, self.sessions = self.sessions, []
+    def release(self) -> dict[str, int]:
+        """Leave all contexts; counts of the models and videos since the last time."""
+        videos = sum(len(session.report.videos) for session in self._sessions)
+        counts = {"models": len(self._sessions), "refused": self._met - len(self._sessions), "videos": videos}
+        self._sessions, self._met = [], 0
         self._open.close()
-        return len(sessions), sum(len(session.report.videos) for session in sessions)
+        return counts
 
 
 class Recorder:
@@ -116,7 +120,7 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self._row = {"test": nodeid, "outcome": "passed", "raised": "", "message": "", "models": 0, "videos": 0}
+        self._row = {"test": nodeid, "outcome": "passed", "raised": "", "message": ""}
         # Both runs draw the same numbers, so that they differ by what is attached alone.
         random.seed(0)
         numpy.random.seed(0)
@@ -126,7 +130,7 @@ class Recorder:
     def pytest_runtest_makereport(self, call: pytest.CallInfo[Any]) -> Iterator[None]:
         report = yield
         report.raised = "" if call.excinfo is None else call.excinfo.typename
-        return report  # noqa: B901 (the result of a wrapper of a hook)
+        return report
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self) -> Iterator[None]:
@@ -134,7 +138,7 @@ class Recorder:
             return (yield)
         finally:
             if self._attacher is not None:
-                self._row["models"], self._row["videos"] = self._attacher.release()
+                self._row |= self._attacher.release()
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         outcome = report.outcome
