@@ -92,7 +92,7 @@ def ask(
     chunk_frames: int | None = None,
     overlap: bool | None = None,
 ) -> Answer:
-    """Answer a question about a video, greedily.
+    """Answer a question about a video, greedily. Several threads may ask one model: they take turns.
 
     Parameters
     ----------
@@ -165,7 +165,9 @@ class _Call:
         inputs = _inputs(llm, source.pixels, self.question, source.timestamps_s)
         streamer = _Progress(self.report, self.max_new_tokens, encodes_first(llm.model))
         options: dict[str, Any] = {"positions": self.positions, "chunk_frames": chunk_frames}
-        attached = attach_family(llm.family, self.pruner, timestamps=source.timestamps_s, record=self.record, **options)
+        attached = attach_family(
+            llm.family, self.pruner, timestamps=source.timestamps_s, record=self.record, in_turn=True, **options
+        )
         with attached as session:
             output = llm.model.generate(
                 **inputs,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from threading import get_ident
 from typing import Any, ClassVar
 
 import torch
@@ -221,10 +222,12 @@ class LlavaOnevision(Family):
         """See `Family.streamed`."""
         spec = PixelSpec.from_config(config, self.pixel_spec)
         pixels = torch.empty(1, frames, 3, *spec.size, dtype=torch.float32, device=self.device)
-        filled = 0
+        filled, thread = 0, get_ident()
 
         def fill(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             nonlocal filled
+            if get_ident() != thread:
+                return
             start, filled = filled, filled + len(args[0])
             args[0].copy_(prepare_pixels(take(start, filled).to(self.device, non_blocking=True), spec))
 
