@@ -17,7 +17,7 @@ from .attach import attach_family, check_method
 from .errors import InputError
 from .families.chunks import check_chunk_frames
 from .families.inputs import check_frames, check_question
-from .families.versions import encodes_first
+from .families.versions import Arg, encodes_first
 from .inllm.base import Inside
 from .inllm.pair import Pair, plan
 from .loading import VideoLLM, load
@@ -179,7 +179,7 @@ class _Call:
                 logits_processor=[_refuse_nan],
                 **_GREEDY,
             )
-        text = llm.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        text = llm.tokenizer.decode(output[0, inputs[Arg.IDS].shape[1] :], skip_special_tokens=True).strip()
         return _answer(text, llm, source, session)
 
 

@@ -18,6 +18,7 @@ from .families.base import Family
 from .families.inputs import check_frames
 from .families.timestamps import Sampling, samplings
 from .families.timestamps import given as given_times
+from .families.versions import Arg
 from .families.written import VideoInput
 from .video import Frames
 
@@ -87,7 +88,7 @@ class Processor:
         made = _timed([self._video(video, num_frames) for video in _listed(videos)], timestamps, video_metadata)
         inputs: dict[str, Any] = dict(self.family.fill(self.tokenizer, prompts, made))
         if return_metadata:
-            inputs["video_metadata"] = [_metadata(video) for video in made]
+            inputs[Arg.METADATA] = [_metadata(video) for video in made]
         return BatchFeature(inputs)
 
     def apply_chat_template(

@@ -14,6 +14,7 @@ from .inputs import PixelSpec, flag, prepare_pixels, unresized
 from .pictures import Wording
 from .taps import Tap
 from .tiled import Tiled
+from .versions import Arg
 from .written import VideoInput
 
 _PIXELS = PixelSpec(size=(448, 448), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -74,7 +75,7 @@ class InternVL(Tiled):
 
     def tiles(self, *args: Any, **kwargs: Any) -> list[int]:
         """See `Tiled.tiles`: pixels are ``(tiles, 3, height, width)``, those of all prompts in a row."""
-        pixels = args[0] if args else kwargs["pixel_values"]
+        pixels = args[0] if args else kwargs[Arg.PIXELS]
         self.check_size(pixels)
         return [len(pixels)]
 
@@ -92,7 +93,7 @@ class InternVL(Tiled):
         self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
     ) -> Any:
         """See `Family.encode_chunks`: tiles do not see each other."""
-        pixels, args = (args[0], args[1:]) if args else (kwargs.pop("pixel_values"), ())
+        pixels, args = (args[0], args[1:]) if args else (kwargs.pop(Arg.PIXELS), ())
         kind, joined, pooled = chunks.collect(
             lambda start, stop: original(pixels[start:stop], *args, **kwargs), bounds, kwargs
         )
@@ -147,4 +148,4 @@ class InternVL(Tiled):
 
     def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`."""
-        return {"pixel_values": video.pixels}
+        return {Arg.PIXELS: video.pixels}

@@ -16,7 +16,7 @@ from .call import Clip, Found, Grid
 from .inputs import PixelSpec, flag, prepare_pixels, whole
 from .taps import Tap
 from .tiled import like
-from .versions import bare, pixels_name, stacked
+from .versions import Arg, bare, pixels_name, stacked
 from .written import VideoInput
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -152,4 +152,4 @@ class LlavaNextVideo(Family):
 
     def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`."""
-        return {"pixel_values_videos": video.pixels}
+        return {Arg.VIDEO_PIXELS: video.pixels}

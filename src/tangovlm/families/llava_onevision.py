@@ -23,7 +23,7 @@ from .head_weights import load_head_weights
 from .inputs import PixelSpec, flag, prepare_pixels, unresized
 from .placement import device_of, weights_of
 from .taps import Tap, behind
-from .versions import bare, pixels_name
+from .versions import Arg, bare, pixels_name
 from .written import VideoInput
 
 _PUBLISHED_HEAD = "google/siglip-so400m-patch14-384"
@@ -267,4 +267,4 @@ class LlavaOnevision(Family):
 
     def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`."""
-        return {"pixel_values_videos": video.pixels}
+        return {Arg.VIDEO_PIXELS: video.pixels}

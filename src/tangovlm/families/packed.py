@@ -18,7 +18,7 @@ from .inputs import PixelSpec, flag, patches, prepare_pixels, unresized
 from .natural_size import LIMIT, SizeRule
 from .packed_signals import Listener
 from .taps import Tap, before, behind
-from .versions import divided, in_a_row
+from .versions import Arg, divided, in_a_row
 from .written import VideoInput
 
 
@@ -105,7 +105,7 @@ class Packed(Family):
 
     def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
         """See `Family.grids`."""
-        thw = args[1] if len(args) > 1 else kwargs["video_grid_thw"]
+        thw = args[1] if len(args) > 1 else kwargs[Arg.VIDEO_GRIDS]
         return [Grid(steps, height // self.merge, width // self.merge) for steps, height, width in thw.tolist()]
 
     # --- encoding -----------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ class Packed(Family):
         self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
     ) -> Any:
         """See `Family.encode_chunks`: the steps of a video that fall into a chunk pass for a video of their own."""
-        names = ("pixel_values_videos", "video_grid_thw")
+        names = (Arg.VIDEO_PIXELS, Arg.VIDEO_GRIDS)
         kwargs = dict(zip(names, args, strict=False)) | kwargs
         pixels, thw = (kwargs.pop(name) for name in names)
         sizes = [grid.tokens for grid in self.grids(pixels, thw, **kwargs)]
@@ -226,11 +226,11 @@ class Packed(Family):
     def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`."""
         rows, thw, _ = self.packed(video.pixels)
-        return {"pixel_values_videos": rows, "video_grid_thw": thw}
+        return {Arg.VIDEO_PIXELS: rows, Arg.VIDEO_GRIDS: thw}
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         """See `Written.token_types`: 2 for a video; what counts positions in three rows asks for it."""
-        return {"mm_token_type_ids": 2 * (ids == self.placeholder).int()} if self.keeps_positions else {}
+        return {Arg.TOKEN_TYPES: 2 * (ids == self.placeholder).int()} if self.keeps_positions else {}
 
 
 def _pieces(steps: Sequence[int], start: int, stop: int) -> list[Piece]:

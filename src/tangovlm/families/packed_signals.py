@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..signals.saliency import grouped_mean, mean_attention, mean_keys, mean_query_attention, rotate_half
 from .call import Found
+from .versions import Arg
 
 if TYPE_CHECKING:
     from .packed import Packed
@@ -34,13 +35,13 @@ class Listener:
 
     def before_tower(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note the grids of the call."""
-        self._thw = torch.as_tensor(kwargs["grid_thw"] if "grid_thw" in kwargs else args[1])
+        self._thw = torch.as_tensor(kwargs[Arg.GRIDS] if Arg.GRIDS in kwargs else args[1])
         side = self._family.merge
         self._steps = [(high // side, wide // side) for count, high, wide in self._thw.tolist() for _ in range(count)]
 
     def before_attention(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note the rotary tables of the call, ``(S, d)`` each."""
-        self._rotary = kwargs["position_embeddings"]
+        self._rotary = kwargs[Arg.ROTARY]
         self._projected.clear()
 
     @torch.no_grad()

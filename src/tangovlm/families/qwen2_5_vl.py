@@ -7,6 +7,7 @@ from ..registry import register_family
 from .call import Grid
 from .packed import Packed
 from .qwen2_vl import SIZE_RULE
+from .versions import Arg
 from .written import VideoInput
 
 
@@ -41,7 +42,7 @@ class Qwen25VL(Packed):
     def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`: positions in time are seconds."""
         interval = self.frames_per_step * seconds_per_frame(video)
-        return super().arguments(video) | {"second_per_grid_ts": torch.tensor([interval])}
+        return super().arguments(video) | {Arg.STEP_SECONDS: torch.tensor([interval])}
 
 
 def seconds_per_frame(video: VideoInput) -> float:

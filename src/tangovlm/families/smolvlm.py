@@ -17,7 +17,7 @@ from .inputs import PixelSpec, flag, prepare_pixels, unresized, whole
 from .pictures import Wording
 from .taps import Tap
 from .tiled import Tiled
-from .versions import divided, encodes_first, in_a_row
+from .versions import Arg, divided, encodes_first, in_a_row
 from .written import VideoInput
 
 _MEAN = (0.5, 0.5, 0.5)
@@ -75,14 +75,14 @@ class SmolVLM(Tiled):
 
     def tiles(self, *args: Any, **kwargs: Any) -> list[int]:
         """See `Tiled.tiles`."""
-        pixels = args[0] if args else kwargs["pixel_values"]
+        pixels = args[0] if args else kwargs[Arg.PIXELS]
         self.check_size(pixels)
         counts: list[int] = _real(pixels).sum(dim=1).tolist()
         return counts
 
     def copies(self, prompts: int, *args: Any, **kwargs: Any) -> int:
         """See `Tiled.copies`: releases that do not encode first repeat each row of pixels for every beam."""
-        pixels = args[0] if args else kwargs["pixel_values"]
+        pixels = args[0] if args else kwargs[Arg.PIXELS]
         copies, rest = divmod(len(pixels), prompts)
         if rest or copies < 2 or encodes_first(self.model):
             return 1
@@ -103,8 +103,8 @@ class SmolVLM(Tiled):
         self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
     ) -> Any:
         """See `Family.encode_chunks`: the tiles of a chunk pass for one row."""
-        kwargs = dict(zip(("pixel_values", "pixel_attention_mask"), args, strict=False)) | kwargs
-        pixels, mask = kwargs.pop("pixel_values"), kwargs.pop("pixel_attention_mask", None)
+        kwargs = dict(zip((Arg.PIXELS, Arg.PIXEL_MASK), args, strict=False)) | kwargs
+        pixels, mask = kwargs.pop(Arg.PIXELS), kwargs.pop(Arg.PIXEL_MASK, None)
         real = _real(pixels)
         counts, tiles = real.sum(dim=1).tolist(), pixels[real]
         shown = None if mask is None else mask[real]
@@ -194,16 +194,16 @@ class SmolVLM(Tiled):
 
     def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`."""
-        return {"pixel_values": video.pixels}
+        return {Arg.PIXELS: video.pixels}
 
     def collate(self, videos: Sequence[Sequence[Mapping[str, Tensor]]]) -> dict[str, Tensor]:
         """See `Written.collate`: a row a video, those of shorter ones filled up with zeros, which stock code drops."""
-        rows = [video["pixel_values"] for prompt in videos for video in prompt]
+        rows = [video[Arg.PIXELS] for prompt in videos for video in prompt]
         if len(rows) <= 1:
             return super().collate(videos)
         longest = max(row.shape[1] for row in rows)
         padded = [functional.pad(row, (0, 0, 0, 0, 0, 0, 0, longest - row.shape[1])) for row in rows]
-        return {"pixel_values": torch.cat(padded)}
+        return {Arg.PIXELS: torch.cat(padded)}
 
 
 def video_text(seconds: Sequence[float], picture: str, length_s: float, count: int) -> str:

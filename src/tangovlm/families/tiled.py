@@ -12,6 +12,7 @@ from . import pictures
 from .base import Family
 from .call import Clip, Grid, Prompt
 from .pictures import Run, Wording
+from .versions import Arg
 
 GUESS = (
     "neither timestamps nor video_metadata tell frames from images: {frames} pictures with like text between them are "
@@ -29,7 +30,7 @@ class Tiled(Family):
     """
 
     feature_method = "get_image_features"
-    visual_inputs = ("pixel_values",)
+    visual_inputs = (Arg.PIXELS,)
     wording: ClassVar[Wording]
 
     @property

@@ -146,6 +146,11 @@ class Signature:
         return tuple(placed), named
 
 
+def cache_for(function: Callable[..., Any], cache: Any) -> dict[str, Any]:
+    """The keyword under which a function of a host takes a cache."""
+    return Signature(function, "a function", ()).values({Arg.CACHE: cache})
+
+
 def cache_in(output: Any) -> Any:
     """The cache in the output of a model; None if there is none."""
     # By its keys: newer releases answer to the old name too, with a warning.

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 from .inputs import chat_prompt
 from .timestamps import of_frames
+from .versions import Arg
 
 
 class VideoInput(NamedTuple):
@@ -180,7 +181,7 @@ class Written(ABC):
             media = self.collate(found)
         except RuntimeError as error:
             raise InputError("the videos differ in the number or size of their frames: make a call for each") from error
-        return {"input_ids": ids, "attention_mask": mask} | self.token_types(ids) | media
+        return {Arg.IDS: ids, Arg.MASK: mask} | self.token_types(ids) | media
 
     def inputs(
         self,
@@ -207,7 +208,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     """Tokens of a prompt, which may begin with the first special token already, as templates write it."""
     first = getattr(tokenizer, "bos_token", None)
     begun = isinstance(first, str) and first != "" and text.startswith(first)
-    ids: list[int] = tokenizer(text, **({"add_special_tokens": False} if begun else {}))["input_ids"]
+    ids: list[int] = tokenizer(text, **({"add_special_tokens": False} if begun else {}))[Arg.IDS]
     return ids
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import budget, registry
 from ..families.base import Family
+from ..families.versions import Arg
 from ..tokens import Selection, VideoTokens
 from ..twins.base import Twin
 from ..twins.inside import CHOICES
@@ -146,7 +147,7 @@ class Checks:
         twin, said = self.twin, list[int]()
         inputs, length = twin.inputs([ONE]), twin.length(ONE, self.pruner)
         with self._attach(self.pruner):
-            output = twin.model(**inputs, use_cache=True)
+            output = twin.model(**inputs, **{Arg.USE_CACHE: True})
             _equal("positions of the logits", length, output.logits.shape[1])
             for _ in range(NEW):
                 said.append(int(output.logits[0, -1].argmax()))
@@ -216,7 +217,7 @@ class Checks:
         """Output of `generate`, and the session."""
         # Not within the context: the twin's own look at a video would be pruned too.
         inputs = self.twin.inputs(rows)
-        greedy: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False, "use_cache": True}
+        greedy: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False, Arg.USE_CACHE: True}
         with self._attach(pruner, **options) as session:
             output = self.twin.model.generate(**inputs, **greedy, return_dict_in_generate=True, output_logits=True)
         return output, session

@@ -14,6 +14,7 @@ from ..budget import count
 from ..families import timestamps
 from ..families.call import Clip, Grid, Signals
 from ..families.qwen3_vl import Qwen3VL
+from ..families.versions import Arg
 from ..tokens import VideoTokens
 from . import compat, positions
 from .options import ServeOptions
@@ -99,7 +100,7 @@ class _Pruned(QwenModel):
 
     def _placed(self, rows: Tensor, kept: Tensor, grid: Grid, video_input: Any, number: int) -> Tensor:
         fields = item(
-            video_grid_thw=video_input["video_grid_thw"][number], timestamps=video_input["timestamps"][number]
+            **{Arg.VIDEO_GRIDS: video_input[Arg.VIDEO_GRIDS][number]}, timestamps=video_input["timestamps"][number]
         )
         tokens = torch.bincount(kept // (grid.height * grid.width), minlength=grid.frames).tolist()
         ids = self._text(fields, tokens)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..families.versions import Arg
 from ..inllm.base import Inside
 from ..tokens import Pruner, VideoTokens
 from .inside import Reference, greedy
@@ -124,7 +125,7 @@ class Twin(ABC):
         padded = torch.tensor([[PAD] * (longest - len(row)) + row for row in ids])
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids])
         media = [part for row in rows for part in row if isinstance(part, (Video, Image))]
-        return {"input_ids": padded, "attention_mask": mask} | self.also(padded) | (self.pixels(media) if media else {})
+        return {Arg.IDS: padded, Arg.MASK: mask} | self.also(padded) | (self.pixels(media) if media else {})
 
     def next_turn(self, inputs: dict[str, Any], said: Tensor, question: Words) -> dict[str, Any]:
         """Arguments of `generate` for another turn of a conversation whose cache goes on.
@@ -135,20 +136,20 @@ class Twin(ABC):
         said: ``(B, n)`` its prompts with their answers.
         """
         ids = torch.cat([said, torch.tensor([question.ids] * len(said))], dim=1)
-        new = ids[:, inputs["input_ids"].shape[1] :]
-        mask = torch.cat([inputs["attention_mask"], torch.ones_like(new)], dim=1)
+        new = ids[:, inputs[Arg.IDS].shape[1] :]
+        mask = torch.cat([inputs[Arg.MASK], torch.ones_like(new)], dim=1)
         # An answer may hold a placeholder's id, which then is a word.
-        shown = torch.cat([inputs["input_ids"], torch.zeros_like(new)], dim=1)
-        known = {name: inputs[name] for name in ("video_grid_thw", "second_per_grid_ts") if name in inputs}
-        return {"input_ids": ids, "attention_mask": mask} | self.also(shown) | known
+        shown = torch.cat([inputs[Arg.IDS], torch.zeros_like(new)], dim=1)
+        known = {name: inputs[name] for name in (Arg.VIDEO_GRIDS, Arg.STEP_SECONDS) if name in inputs}
+        return {Arg.IDS: ids, Arg.MASK: mask} | self.also(shown) | known
 
     def next_token(self, token: int) -> dict[str, Any]:
         """Arguments of the model for one more token of a prompt that its cache holds."""
-        return {"input_ids": torch.tensor([[token]])}
+        return {Arg.IDS: torch.tensor([[token]])}
 
     def marked(self, inputs: dict[str, Any], grid: tuple[int, int, int], cell: tuple[int, int, int]) -> dict[str, Any]:
         """Arguments of a prompt with one video whose pixels are other ones in one cell (t, h, w) of its grid."""
-        name = "pixel_values_videos" if "pixel_values_videos" in inputs else "pixel_values"
+        name = Arg.VIDEO_PIXELS if Arg.VIDEO_PIXELS in inputs else Arg.PIXELS
         pixels = inputs[name].clone()
         (frames, height, width), (t, h, w) = grid, cell
         if pixels.dim() == 2:
@@ -206,7 +207,7 @@ class Twin(ABC):
         """What the text model makes of the last word ``(D,)`` at position ids ``(n,)``, or ``(3, n)`` of M-RoPE."""
         embeds = self.model.get_input_embeddings()(torch.tensor([words.ids]))
         mask = torch.ones(embeds.shape[:2])
-        return self.text(embeds, attention_mask=mask, position_ids=positions[..., None, :])[0, -1]
+        return self.text(embeds, **{Arg.MASK: mask, Arg.POSITIONS: positions[..., None, :]})[0, -1]
 
     def length(self, row: Row, pruner: Pruner | None) -> int:
         """Tokens that the text model reads."""
@@ -242,11 +243,11 @@ class Twin(ABC):
         left = stay.nonzero()[:, 0]
         # Gaps between position ids are borders of packed prompts where no mask says that they are not.
         mask = torch.ones(1, len(left), dtype=torch.long)
-        extras: dict[str, Any] = {"attention_mask": mask, "position_ids": torch.arange(len(left))[None]}
+        extras: dict[str, Any] = {Arg.MASK: mask, Arg.POSITIONS: torch.arange(len(left))[None]}
         if original:
-            extras["position_ids"] = left[None]
+            extras[Arg.POSITIONS] = left[None]
         if positions is not None:
-            extras["position_ids"] = positions[:, None, stay]
+            extras[Arg.POSITIONS] = positions[:, None, stay]
         if any(layers):
             seen = torch.cat(visual) & stay
             depth = max(map(len, layers))
@@ -257,12 +258,12 @@ class Twin(ABC):
                 for level in range(depth)
             ]
             extras |= {
-                "visual_pos_masks": seen[stay][None],
-                "deepstack_visual_embeds": [level[seen] for level in whole],
+                Arg.DEEP_PLACES: seen[stay][None],
+                Arg.DEEP_FEATURES: [level[seen] for level in whole],
             }
         output = self.text(torch.cat(embeds)[stay][None], **extras)
         return self.model.lm_head(output[0, -1])
 
     def text(self, embeds: Tensor, **extras: Any) -> Tensor:
         """Last hidden states of the text model."""
-        return self.model.get_decoder()(inputs_embeds=embeds, use_cache=False, **extras).last_hidden_state
+        return self.model.get_decoder()(**{Arg.EMBEDS: embeds, Arg.USE_CACHE: False}, **extras).last_hidden_state

@@ -14,6 +14,7 @@ from transformers import (
     Glm46VForConditionalGeneration,
 )
 
+from ..families.versions import Arg
 from .parts import IMAGE, VIDEO, Image, Piece, Video
 from .qwen2_5_vl import MERGE, PATCH, STEP, Qwen25VLTwin
 from .weights import text_config
@@ -53,7 +54,7 @@ class Glm4vTwin(Qwen25VLTwin):
 
     def also(self, ids: Tensor) -> dict[str, Tensor]:
         inside = (ids == VIDEO_START).cumsum(1) > (ids == VIDEO_END).cumsum(1)
-        return {"mm_token_type_ids": (ids == IMAGE).int() * (1 + inside.int())}
+        return {Arg.TOKEN_TYPES: (ids == IMAGE).int() * (1 + inside.int())}
 
     @torch.no_grad()
     def encode(self, part: Video | Image) -> Piece:

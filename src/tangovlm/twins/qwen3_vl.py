@@ -11,6 +11,7 @@ from transformers import (
     Qwen3VLMoeForConditionalGeneration,
 )
 
+from ..families.versions import Arg
 from .parts import Image, Piece, Video
 from .qwen2_5_vl import END, IDS, MERGE, PATCH, ROPE, START, STEP, Qwen25VLTwin
 from .weights import text_config
@@ -50,7 +51,7 @@ class Qwen3VLTwin(Qwen25VLTwin):
         assert piece.grid is not None
         pixels, thw = self.packed([part])
         kind = "video" if isinstance(part, Video) else "image"
-        output = getattr(self.model.model, f"get_{kind}_features")(pixels, thw, return_dict=True)
+        output = getattr(self.model.model, f"get_{kind}_features")(pixels, thw, **{Arg.AS_DICT: True})
         layers = [layer if isinstance(layer, torch.Tensor) else layer[0] for layer in output.deepstack_features]
         ids = piece.ids[1:-1] if isinstance(part, Video) else piece.ids
         if isinstance(part, Video):

@@ -11,10 +11,11 @@ from ...families import checkpoint
 from ...families.base import Family
 from ...families.call import Grid
 from ...families.inputs import chat_prompt, whole
+from ...families.versions import Arg
 from ...registry import family_for
 from ...video import Frames
 
-_GRID_FIELDS = ("pixel_values_videos", "video_grid_thw")
+_GRID_FIELDS = (Arg.VIDEO_PIXELS, Arg.VIDEO_GRIDS)
 
 
 class Prompts:
