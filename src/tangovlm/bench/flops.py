@@ -140,10 +140,7 @@ def encoder_flops(host: LlavaOnevision, frames: int) -> tuple[int, int]:
     with FlopCounterMode(display=False) as counter:
         host.model.get_video_features(
             pixels,
-            **{
-                Arg.FEATURE_LAYER: config.vision_feature_layer,
-                Arg.FEATURE_STRATEGY: config.vision_feature_select_strategy,
-            },
+            **{name: getattr(config, name) for name in (Arg.FEATURE_LAYER, Arg.FEATURE_STRATEGY)},
         )
     modules = counter.get_flop_counts()
     projector = type(host.model.model.multi_modal_projector).__name__
