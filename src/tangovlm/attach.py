@@ -26,6 +26,7 @@ from .errors import InputError, MethodError, ModelError
 from .families.base import Family
 from .families.chunks import check_chunk_frames
 from .families.splice import POSITIONS
+from .families.wrappers import unwrapped
 from .inllm.base import Inside
 from .inllm.pair import Pair, plan
 from .registry import family_for
@@ -89,6 +90,7 @@ def attach(
         together with pruning, a prompt with other placeholders than its videos have features or beyond the model's
         context (also where nothing is pruned), a device that is out of memory while encoding or pruning.
     """
+    model = unwrapped(model)
     family = family_for(model)(model, saliency=saliency, head_weights=head_weights)
     options: dict[str, Any] = {"positions": positions, "chunk_frames": chunk_frames}
     with attach_family(family, pruner, timestamps=timestamps, record=record, **options) as session:
@@ -104,8 +106,14 @@ def attach_family(
     record: bool = False,
     positions: str | None = None,
     chunk_frames: int | None = None,
+    in_turn: bool = False,
 ) -> Iterator[Session]:
-    """As `attach`, for a model already bound to its family (which then keeps the head weights it has read)."""
+    """As `attach`, for a model already bound to its family (which then keeps the head weights it has read).
+
+    Parameters
+    ----------
+    in_turn: where another thread has attached the model in turn too, wait until its context is left.
+    """
     check_method(pruner)
     if positions not in (None, *POSITIONS):
         raise InputError(f"positions is {positions!r}: choose {' or '.join(map(repr, POSITIONS))}")
@@ -118,12 +126,16 @@ def attach_family(
     session = Session(family, pruner, plan(pruner, len(layers)), timestamps, record, positions, chunk_frames)
     family.check(pruner.name, session.needs, session.saliency)
     family.prepare(session.needs, session.saliency)
-    undo = ExitStack()
-    with _INSTALLING:
-        check_free(family)
-        with undo:
-            install(session, undo)
-            undo = undo.pop_all()
+    session.in_turn = in_turn
+    while True:
+        with _INSTALLING:
+            other = getattr(getattr(family.encoder, family.feature_method), _MARK, None)
+            if other is None:
+                with ExitStack() as building:
+                    install(session, building)
+                    undo = building.pop_all()
+                break
+        wait_for(other, session)
     try:
         yield session
     finally:
@@ -134,15 +146,15 @@ def attach_family(
 _INSTALLING = Lock()
 
 
-def check_free(family: Family) -> None:
-    """Raise `ModelError` if a method is on the model already."""
-    other = getattr(getattr(family.encoder, family.feature_method), _MARK, None)
-    if other is not None:
+def wait_for(other: Session, session: Session) -> None:
+    """Wait until another session has left the model, or raise `ModelError` where waiting might never end."""
+    if not (session.in_turn and other.in_turn and other.thread != session.thread):
         raise ModelError(
             "a call that began in an earlier attach context still runs: wait for it to end"
             if other.closed
             else "the model is attached already: leave that context first"
         )
+    other.left.wait()
 
 
 def install(session: Session, undo: ExitStack) -> None:

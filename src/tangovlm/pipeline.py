@@ -93,7 +93,7 @@ def ask(
     overlap: bool | None = None,
     max_frame_pixels: int | None = None,
 ) -> Answer:
-    """Answer a question about a video, greedily.
+    """Answer a question about a video, greedily. Several threads may ask one model: they take turns.
 
     Parameters
     ----------
@@ -168,7 +168,9 @@ class _Call:
         inputs = _inputs(llm, source.pixels, self.question, source.timestamps_s, source.duration_s)
         streamer = _Progress(self.report, self.max_new_tokens, encodes_first(llm.model))
         options: dict[str, Any] = {"positions": self.positions, "chunk_frames": chunk_frames}
-        attached = attach_family(llm.family, self.pruner, timestamps=source.timestamps_s, record=self.record, **options)
+        attached = attach_family(
+            llm.family, self.pruner, timestamps=source.timestamps_s, record=self.record, in_turn=True, **options
+        )
         with attached as session:
             output = llm.model.generate(
                 **inputs,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from threading import get_ident
 from typing import Any, ClassVar
 
 import torch
@@ -241,10 +242,12 @@ class LlavaOnevision(Family):
         side = int(self.model.config.vision_config.image_size)
         size = self.spec_of(config, side, side).size
         pixels = torch.empty(1, frames, 3, *size, dtype=torch.float32, device=self.device)
-        filled = 0
+        filled, thread = 0, get_ident()
 
         def fill(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             nonlocal filled
+            if get_ident() != thread:
+                return
             start, filled = filled, filled + len(args[0])
             args[0].copy_(self.pixels(take(start, filled).to(self.device, non_blocking=True), config)[0])
 

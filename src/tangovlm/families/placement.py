@@ -1,5 +1,6 @@
 """Where a model's weights are: on one device, on several, or offloaded until a module runs (`accelerate`)."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -21,12 +22,14 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters of a module by name, offloaded ones from where they are kept.
+    """Parameters of a module by name, offloaded ones from where they are kept, with those of PEFT's adapters in them.
 
     Raises
     ------
-    ModelError: weights that are nowhere.
+    ModelError: weights that are nowhere, or adapters that cannot be merged.
     """
+    if any(hasattr(part, "get_base_layer") for part in module.modules()):
+        return _merged(module)
     weights = {name: value.detach() for name, value in module.named_parameters()}
     for place, part in module.named_modules():
         kept = [hook.weights_map for hook in _hooks(part) if getattr(hook, "weights_map", None) is not None]
@@ -37,6 +40,27 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     missing = [name for name, value in weights.items() if value.is_meta]
     if missing:
         raise ModelError(f"the weight {missing[0]} is on the meta device: load the model's weights")
+    return weights
+
+
+def _merged(module: nn.Module) -> dict[str, Tensor]:
+    """Weights with the active adapters in them, under the names of a module without any; the module stays as it is."""
+    copied, adapters = deepcopy(module), []
+    for place, part in copied.named_modules():
+        if hasattr(part, "get_base_layer"):
+            layer: Any = part
+            if layer.disable_adapters and layer.merged:
+                layer.unmerge()
+            elif not layer.disable_adapters:
+                layer.merge()
+            adapters += [f"{place}.{kind}." for kind in layer.adapter_layer_names]
+    weights = {
+        name.replace("base_layer.", ""): value.detach()
+        for name, value in copied.named_parameters()
+        if not name.startswith(tuple(adapters))
+    }
+    if missing := [name for name, value in weights.items() if value.is_meta]:
+        raise ModelError(f"the weight {missing[0]} is on the meta device: load the model's weights, or merge adapters")
     return weights
 
 

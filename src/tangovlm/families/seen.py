@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .carried import carried, carry
+from .carried import carried, carry, check_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +102,7 @@ class Seen:
         ----------
         valid: ``(B, Q)``, which of its tokens are no padding.
         """
+        check_rows(self, len(valid))
         assert self.following is not None
         return (self.following + (valid.long().cumsum(dim=1) - 1).clamp_min(0)).expand(3, -1, -1)
 

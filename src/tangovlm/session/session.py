@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from threading import Lock
+from threading import Event, Lock, get_ident
 from typing import Any
 
 from torch import nn
@@ -53,6 +53,9 @@ class Session:
         self._running = 0
         self._closed = False
         self._undo: ExitStack | None = None
+        self.in_turn = False
+        self.thread = get_ident()
+        self.left = Event()
         for note in plan.notes:
             self.records.note(note)
         layers: Any = family.decoder.layers
@@ -129,7 +132,7 @@ class Session:
                     self._totals_ms[stage] += ms
                 undo = self._undo if not self._running else None
             if undo is not None:
-                undo.close()
+                self._leave(undo)
 
     def check(self, call: CallState) -> None:
         """Raise `ModelError` if the model went around the hooks on it, so that what it gives is no answer."""
@@ -148,8 +151,13 @@ class Session:
         with self._lock:
             self._closed = True
             if self._running:
-                self._undo = undo.pop_all()
+                self._undo = undo
+                return
+        self._leave(undo)
+
+    def _leave(self, undo: ExitStack) -> None:
         undo.close()
+        self.left.set()
 
     def hook(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function of (call, module, args, ...) as a hook, which does nothing outside of calls."""
