@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..families.call import Found
 from ..families.llava_onevision import LlavaOnevision
+from ..families.taps import Tap, behind
 from ..signals.saliency import mean_attention, mean_keys
 from .pruning import mean_over_ranks
 
@@ -70,19 +71,16 @@ class Served(LlavaOnevision):
                 "supported (-1)"
             )
 
-    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Any]:
+    def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Tap]:
         """See `Family.listen`."""
-        hooks = []
+        taps = []
         if self.wants_head(needs, kind):
             on_hidden = self._on_hidden(found, needs, kind)
-            encoder = self.tower.encoder
-            hooks.append(
-                encoder.register_forward_hook(lambda module, _args, output: on_hidden(module, (output,), output))
-            )
+            taps.append(behind(self.tower.encoder, lambda module, _args, output: on_hidden(module, (output,), output)))
         if "keys" in needs or ("saliency" in needs and kind == "attn"):
             attention = self.tower.encoder.layers[-1].self_attn
-            hooks.append(attention.qkv_proj.register_forward_hook(self._on_layer(found, needs, kind)))
-        return hooks
+            taps.append(behind(attention.qkv_proj, self._on_layer(found, needs, kind)))
+        return taps
 
     def _on_layer(self, found: Found, needs: frozenset[str], kind: str) -> Callable[..., None]:
         heads = self.tower.encoder.layers[-1].self_attn.num_heads_per_partition
