@@ -9,8 +9,8 @@ CHECKOUT is a checkout of transformers' sources at the tag of the installed rele
 
 All tests run inside `attach`, and those that attached a model once more without. Exit status: 0 without differences, 1
 with some, 2 if the comparison could not be made. A family whose tests attach no model at all is of the last kind. Each
-family is written to FILE when it is done; a later call leaves out those that FILE
-has for the same releases, tests and sources of this library. `scripts/readme_tables.py` makes a table of FILE.
+family is written to FILE when it is done; a later call leaves out those that FILE has for the same releases, tests and
+sources of this library. `scripts/readme_tables.py` makes a table of FILE.
 
 The environment needs what the tests import, beside this library (they skip what else is missing):
 
@@ -95,8 +95,8 @@ def run(checkout: Path, family: str, selection: list[str], attach: list[str], la
         # 1 says that tests failed.
         if process.returncode not in (0, 1):
             lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-            # Lines of what a failed import raised, then pytest's own; an error that ended it is in the last line.
-            marked = (line[6:].strip() for line in lines if line.startswith(("E     ", "ERROR:", "E   ")))
+            # An exception of an import has "E" in front of it; an error that ended pytest is in the last line.
+            marked = (re.sub("^(E  |ERROR:) *", "", line) for line in lines if re.match("E  |ERROR:", line))
             reason = next(marked, lines[-1] if lines else "no output")
             raise ComparisonError(f"{family}, {label}: pytest ended with status {process.returncode}: {reason}")
         rows = [json.loads(line) for line in outcomes.read_text(encoding="utf-8").splitlines()]
@@ -224,6 +224,7 @@ def _compare_all(options: argparse.Namespace) -> int:
         raise ComparisonError(f"{checkout} has no tests/models/{unknown[0]}/test_modeling_*.py")
     results = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
     of = results.setdefault(release, {})
+    failed = False
     for name in options.families:
         tests = fingerprint(models / name, checkout / "tests" / "generation")
         key = {
@@ -233,14 +234,19 @@ def _compare_all(options: argparse.Namespace) -> int:
         wanted = {"stock", "attached", *(("all kept",) if options.all_kept else ())}
         if key == of.get(name, {}).get("key") and wanted <= set(of[name]):
             print(f"{name}: in {options.output} already", file=sys.stderr)
-        else:
+            continue
+        of.pop(name, None)
+        try:
             of[name] = {"key": key, **_family(checkout, name, options)}
-            options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    found = {name: of[name] for name in options.families}
+        except ComparisonError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+        options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    found = {name: of[name] for name in options.families if name in of}
     print(f"transformers {release}, torch {version('torch')}, retention {options.retention}\n\n{table(found)}\n")
     for name, entry in found.items():
         report(name, entry)
-    return 1 if any(entry["attached"]["differences"] for entry in found.values()) else 0
+    return 2 if failed else int(any(entry["attached"]["differences"] for entry in found.values()))
 
 
 if __name__ == "__main__":
