@@ -2,21 +2,21 @@
 
 How it works, in the order in which a call of `generate` meets it:
 
-1. `generate` and the model's forward begin a call (`session.call_state`) and give up `video_metadata`, which stock models
-   do not take; its timestamps are kept. Hooks find the call by their thread and context.
+1. `generate` and the model's forward begin a call (`session.call_state`) and give up `video_metadata`, which stock
+   models do not take; its timestamps are kept. Hooks find the call by their thread and context.
 2. The method that makes features (`get_video_features` in most models) runs the stock encoder, a chunk of frames at a
    time, with hooks for the signals, reduces every video, and returns as many features as before: kept ones with their
    new values, dropped ones tagged (`families.splice`). So all checks of the stock model pass.
-3. `prepare_inputs_for_generation` and what makes position ids are given the unpruned length of a cache, which they take
-   for the position in the prompt.
-4. In front of the text model the tagged rows are taken out and positions renumbered, or kept tokens keep their own where
-   these have several rows (M-RoPE). What must be known of a cache lives on the cache and changes with it
+3. `prepare_inputs_for_generation` and what makes position ids are given the unpruned length of a cache, which they
+   take for the position in the prompt.
+4. In front of the text model the tagged rows are taken out and positions renumbered, or kept tokens keep their own
+   where these have several rows (M-RoPE). What must be known of a cache lives on the cache and changes with it
    (`families.carried`), so that a conversation can go on. Tags are hidden from everybody else's hooks.
 5. For a method inside the language model, hooks in front of its layers shorten the prompt once more
    (`session.in_llm.runner`).
 
-Everything is put on the instance, nothing on its class, and all of it is removed on exit. A call whose hooks did not run
-raises.
+Everything is put on the instance, nothing on its class, and all of it is removed on exit. A call whose hooks did not
+run raises.
 """
 
 from collections.abc import Iterator
@@ -70,8 +70,8 @@ def attach(
 
     Parameters
     ----------
-    model: a loaded `transformers` model of a supported architecture, also within the wrapper of `torch.compile`, PEFT or
-        (Distributed)DataParallel. Compile it after it was attached.
+    model: a loaded `transformers` model of a supported architecture, also within the wrapper of `torch.compile`, PEFT
+        or (Distributed)DataParallel. Compile it after it was attached.
     pruner: a method before the language model such as `tangovlm.Tango(retention=0.1)`, one inside it such as
         `tangovlm.method("fastv", retention=0.5)`, or a pair such as `tangovlm.method("tango+tango-fastv")`.
     timestamps: seconds of the frames: one tensor ``(T,)`` for all videos of a call, or a list with one for each.

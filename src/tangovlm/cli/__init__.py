@@ -1,4 +1,4 @@
-"""The command line: `tangovlm ask`, `batch`, `serve`, `demo`, `eval`, `methods`, `models`, `inspect`, `bench`, `doctor`"""
+"""The command line: one subcommand a file, as `tangovlm --help` lists them."""
 
 try:
     from .app import app, main
