@@ -2,9 +2,9 @@
 
     pytest -p upstream_plugin --outcomes FILE [--attach-retention R | --attach-all-kept] tests/models/...
 
-`FILE` gets one line of JSON for each finished test: its outcome, the exception that it raised, how many models were
-attached in it, how many `attach` refused, and how many videos were encoded. Without one of the two last options nothing
-is attached, and the models are those of `transformers`, untouched.
+`FILE` gets one line of JSON for each finished test: its outcome, the class of the exception that it raised and the
+parents of that class, how many models were attached in it, how many `attach` refused, and how many videos were encoded.
+Without one of the two last options nothing is attached, and the models are those of `transformers`, untouched.
 
 A model is attached as soon as it can be: at the end of its constructor, or of `from_pretrained` for one that is loaded.
 It is released when the test ends. Copies are not attached: what a test does with the copy of an attached model is part
@@ -120,7 +120,7 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self._row = {"test": nodeid, "outcome": "passed", "raised": "", "message": ""}
+        self._row = {"test": nodeid, "outcome": "passed", "raised": [], "message": ""}
         # Both runs draw the same numbers, so that they differ by what is attached alone.
         random.seed(0)
         numpy.random.seed(0)
@@ -129,7 +129,7 @@ class Recorder:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, call: pytest.CallInfo[Any]) -> Iterator[None]:
         report = yield
-        report.raised = "" if call.excinfo is None else call.excinfo.typename
+        report.raised = [] if call.excinfo is None else [kind.__name__ for kind in call.excinfo.type.__mro__]
         return report
 
     @pytest.hookimpl(wrapper=True)
@@ -148,7 +148,7 @@ class Recorder:
             outcome = "xfailed" if outcome == "skipped" else "xpassed"
         if OUTCOMES.index(outcome) > OUTCOMES.index(self._row["outcome"]):
             message = getattr(getattr(report.longrepr, "reprcrash", None), "message", "")
-            self._row |= {"outcome": outcome, "raised": getattr(report, "raised", ""), "message": message[:300]}
+            self._row |= {"outcome": outcome, "raised": getattr(report, "raised", []), "message": message[:300]}
 
     def pytest_runtest_logfinish(self) -> None:
         self._file.write(json.dumps(self._row) + "\n")
