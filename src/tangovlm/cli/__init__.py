@@ -1,4 +1,4 @@
-"""The command line: `tangovlm ask`, `batch`, `serve`, `demo`, `eval`, `methods`, `models`, `inspect`, `bench`, `doctor`"""
+"""The command line `tangovlm`: ask, batch, serve, demo, doctor, eval, methods, models, inspect, bench."""
 
 try:
     from .app import app, main
