@@ -30,18 +30,30 @@ OLDEST_CONSTRAINTS := $(OLDEST_VENV).txt
 HOST_TESTS := tests/attach tests/families tests/inllm tests/pipeline tests/cli/test_ask.py \
     tests/cli/test_inspect.py tests/evaluate/test_sinks.py
 
+# What users install today: only torch is pinned. NEWEST_TESTS=tests runs all tests there.
+NEWEST_VENV := $(VENV)-newest
+NEWEST_CONSTRAINTS := $(NEWEST_VENV).txt
+NEWEST_TESTS ?= $(HOST_TESTS)
+
 # vLLM wants versions of its own, and ships a CPU build under another name.
 VLLM_VENV ?= $(VENV)-vllm
 VLLM := $(VLLM_VENV)/.vllm
 SHIM := tests/serve/torchvision_operators.py
 VLLM_TESTS := tests/serve tests/cli/test_serve.py tests/cli/test_batch.py
 
-.PHONY: help demo test test-oldest test-vllm lint fmt type contracts bench dev clean
+# The stock processors of videos need torchvision, which comes with a torch of its own: a pair that runs on the CPU too.
+PROCESSORS_VENV := $(VENV)-processors
+PROCESSORS := $(PROCESSORS_VENV)/.processors
+PROCESSORS_TORCH := torch==2.14.1 torchvision==0.29.1
+
+.PHONY: help demo test test-oldest test-newest test-processors test-vllm lint fmt type contracts bench dev clean
 
 help:
 	@echo "make demo       render a clip, ask the embedded model twice, compare"
 	@echo "make test       run the tests              make test-oldest  those that meet transformers, with release $(OLDEST)"
+	@echo "make test-newest  the same tests with the newest releases of everything but torch"
 	@echo "make test-vllm  the tests of serving, with vLLM for CPUs"
+	@echo "make test-processors  inputs beside those of the stock processors (an environment of 6 GB)"
 	@echo "make lint       check style and formatting        make fmt    mend them"
 	@echo "make type       check types                       make contracts  check import directions"
 	@echo "make bench      time the pruning on this machine  make dev    only make the environment"
@@ -56,6 +68,16 @@ test-oldest: $(OLDEST_CONSTRAINTS)
 	$(MAKE) --no-print-directory dev VENV=$(OLDEST_VENV) CONSTRAINTS=$(OLDEST_CONSTRAINTS)
 	$(OLDEST_VENV)/bin/$(PYTEST) $(HOST_TESTS)
 
+test-processors: $(PROCESSORS)
+	$(PROCESSORS_VENV)/bin/python -m pytest tests/processors tests/families/test_inputs.py
+
+# The index is asked each time: a release of today counts today.
+test-newest: $(NEWEST_CONSTRAINTS)
+	$(MAKE) --no-print-directory dev VENV=$(NEWEST_VENV) CONSTRAINTS=$<
+	$(NEWEST_VENV)/bin/$(INSTALL) --upgrade --upgrade-strategy eager -c $< -e '.[dev]'
+	@$(NEWEST_VENV)/bin/python -c 'from importlib.metadata import version; print("transformers", version("transformers"))'
+	$(NEWEST_VENV)/bin/$(PYTEST) $(NEWEST_TESTS)
+
 # One process: an engine takes all cores. The environment may be older than this checkout.
 test-vllm: $(VLLM)
 	$(VLLM_VENV)/bin/$(INSTALL) --no-deps -e .
@@ -64,6 +86,9 @@ test-vllm: $(VLLM)
 # Pins of the second file take the place of those of the first.
 $(OLDEST_CONSTRAINTS): constraints-$(OLDEST).txt constraints.txt
 	awk -F== 'FNR == NR { pinned[$$1] } FNR == NR || !($$1 in pinned)' $^ > $@
+
+$(NEWEST_CONSTRAINTS): constraints.txt
+	grep '^torch==' $< > $@
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -85,7 +110,7 @@ bench: $(RUNTIME)
 dev: $(DEV)
 
 clean:
-	rm -rf $(VENV) $(OLDEST_VENV) $(OLDEST_CONSTRAINTS) $(VLLM_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(OLDEST_CONSTRAINTS) $(NEWEST_VENV) $(NEWEST_CONSTRAINTS) $(VLLM_VENV) $(PROCESSORS_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 define new_venv
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -103,6 +128,13 @@ $(RUNTIME): pyproject.toml $(CONSTRAINTS)
 
 $(DEV): $(RUNTIME)
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+# Nothing is pinned but the pair: inputs are compared with the newest transformers. SmolVLM's processor wants num2words.
+$(PROCESSORS): pyproject.toml
+	$(call new_venv,$(PROCESSORS_VENV))
+	$(PROCESSORS_VENV)/bin/$(INSTALL) $(PROCESSORS_TORCH)
+	$(PROCESSORS_VENV)/bin/$(INSTALL) $(PROCESSORS_TORCH) num2words -e '.[dev]'
 	@touch $@
 
 # A .pth file is read by every interpreter at its start; where torchvision is a CPU build too, there is no need for it.

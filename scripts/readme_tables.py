@@ -6,6 +6,7 @@ python scripts/readme_tables.py --take FOLDER  take in the rows of benchmarks th
 """
 
 import json
+import runpy
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -28,6 +29,7 @@ README, BENCHMARK = ROOT / "README.md", ROOT / "docs" / "benchmark.md"
 PERFORMANCE, MODELS = ROOT / "docs" / "performance.md", ROOT / "docs" / "models.md"
 SERVING = ROOT / "docs" / "serving.md"
 FOLDER = ROOT / "benchmarks" / "results"
+UPSTREAM = FOLDER / "upstream-tests.json"
 RESULTS = sorted(FOLDER.glob("*.jsonl.gz"))
 BENCHES = {"prune": prune, "scale": scale, "ttft": ttft, "flops": flops, "serve": serve}
 """Command of `tangovlm bench` to its module; results are in benchmarks/results/bench-COMMAND.jsonl."""
@@ -154,6 +156,15 @@ def take(folder: Path, results: Path) -> list[str]:
     return list(found)
 
 
+def upstream_tables(path: Path) -> str:
+    """The results of `upstream_model_tests.py`, a table for each release of transformers, the newest first."""
+    releases = json.loads(path.read_text(encoding="utf-8"))
+    newest_first = sorted(releases, key=lambda release: [int(part) for part in release.split(".")], reverse=True)
+    # Scripts are no package.
+    table = runpy.run_path(str(ROOT / "scripts" / "upstream_model_tests.py"))["table"]
+    return "\n\n".join(f"transformers {release}:\n\n{table(releases[release])}" for release in newest_first)
+
+
 def tree() -> str:
     """The packages and modules at the top of the library, each with the first line of its docstring."""
     lines = ["```", "src/tangovlm/"]
@@ -170,7 +181,7 @@ def tree() -> str:
 def generated() -> dict[Path, dict[str, str]]:
     """File to the name of each marked part to its text."""
     pages = {README: {"methods": methods_table(), "models": models_overview(), "tree": tree()}, BENCHMARK: {}}
-    pages[MODELS] = {"models": models_table("../"), "sinks": sinks_table()}
+    pages[MODELS] = {"models": models_table("../"), "sinks": sinks_table(), "upstream": upstream_tables(UPSTREAM)}
     for path in RESULTS:
         of, lines, headers = finished(path)
         pages[BENCHMARK][f"benchmark-{of.name}"] = page(of, lines, headers, look=True).rstrip()

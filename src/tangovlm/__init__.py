@@ -3,11 +3,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .attach import attach
-from .errors import TangoError
-from .prune.methods.tango import Tango
-from .registry import method, methods
-from .tokens import Report, Selection, VideoTokens
+_broken: Exception | None = None
+try:
+    from .attach import attach
+    from .errors import TangoError
+    from .prune.methods.tango import Tango
+    from .registry import method, methods
+    from .tokens import Report, Selection, VideoTokens
+except (ImportError, OSError) as error:
+    # Where torch is missing or broken, `tangovlm doctor` must still start; what is used says so.
+    _broken = error
 
 if TYPE_CHECKING:
     from .loading import load
@@ -30,6 +35,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if _broken is not None and name in __all__:
+        raise ImportError(f"tangovlm cannot be used: {_broken}; tangovlm doctor says what is missing") from _broken
     # The pipeline needs transformers, which takes seconds to import: it is resolved on first use. `attach` cannot be,
     # since the import of its module by another one would bind the module to the name of the function.
     if name in {"ask", "load"}:

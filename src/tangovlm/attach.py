@@ -2,18 +2,21 @@
 
 How it works, in the order in which a call of `generate` meets it:
 
-1. `generate` and the model's forward give up `video_metadata`, which stock models do not take; its timestamps are kept.
+1. `generate` and the model's forward begin a call (`session.call_state`) and give up `video_metadata`, which stock
+   models do not take; its timestamps are kept. Hooks find the call by their thread and context.
 2. The method that makes features (`get_video_features` in most models) runs the stock encoder, a chunk of frames at a
    time, with hooks for the signals, reduces every video, and returns as many features as before: kept ones with their
    new values, dropped ones tagged (`families.splice`). So all checks of the stock model pass.
-3. `prepare_inputs_for_generation` and what makes position ids are told the unpruned length of a cache, which they take
-   for the position in the prompt.
-4. A hook in front of the text model takes the tagged rows out and renumbers positions, or leaves kept tokens their own
-   where these have several rows (M-RoPE). What it has to remember lives on the cache, so that calls do not touch each
-   other and a conversation can go on.
-5. For a method inside the language model, hooks in front of its layers shorten the prompt once more (`inllm.runner`).
+3. `prepare_inputs_for_generation` and what makes position ids are given the unpruned length of a cache, which they
+   take for the position in the prompt.
+4. In front of the text model the tagged rows are taken out and positions renumbered, or kept tokens keep their own
+   where these have several rows (M-RoPE). What must be known of a cache lives on the cache and changes with it
+   (`families.carried`), so that a conversation can go on. Tags are hidden from everybody else's hooks.
+5. For a method inside the language model, hooks in front of its layers shorten the prompt once more
+   (`session.in_llm.runner`).
 
-Everything is put on the instance, nothing on its class, and all of it is removed on exit.
+Everything is put on the instance, nothing on its class, and all of it is removed on exit. A call whose hooks did not
+run raises.
 """
 
 from collections.abc import Iterator
@@ -30,6 +33,7 @@ from .families.wrappers import unwrapped
 from .inllm.base import Inside
 from .inllm.pair import Pair, plan
 from .registry import family_for
+from .selfcheck.release import check_release
 from .session import Session
 from .session.decoder import Decoder
 from .session.encode import Encoder
@@ -56,12 +60,18 @@ def attach(
 
     Within it `model.generate(...)` and `model(...)` are called as always and return what they always return (the prompt
     in front of the answer); `model(...)` returns logits of the shorter sequence, each row padded on the left. With
-    retention 1.0 the model runs untouched. A cache that was filled within the context must be used within it, and
-    `get_video_features` called by hand gives features with tags in place of what was dropped (`families.splice`).
+    retention 1.0 the model runs untouched. A cache that was filled within the context must be used within it.
+
+    Several threads may call the model; each gets the answers that it would get alone. A call that still runs in another
+    thread when the context is left ends as it began, and only then is the model free to be attached again; calls that
+    begin later are the stock model's. `get_video_features` called by hand is the stock one, and features that are
+    handed to a call in place of pixels are not pruned, which the report says. Where a model gives features of videos
+    back, those of dropped tokens are zero. Copies and pickles of an attached model are plain models.
 
     Parameters
     ----------
-    model: a loaded `transformers` model of a supported architecture.
+    model: a loaded `transformers` model of a supported architecture, also within the wrapper of `torch.compile`, PEFT
+        or (Distributed)DataParallel. Compile it after it was attached.
     pruner: a method before the language model such as `tangovlm.Tango(retention=0.1)`, one inside it such as
         `tangovlm.method("fastv", retention=0.5)`, or a pair such as `tangovlm.method("tango+tango-fastv")`.
     timestamps: seconds of the frames: one tensor ``(T,)`` for all videos of a call, or a list with one for each.
@@ -83,8 +93,9 @@ def attach(
 
     Raises
     ------
-    ModelError: unsupported architecture, a model that is attached already, no weights for the saliency, or a signal
-        that the family does not give.
+    ModelError: unsupported architecture, a model that is attached already, no weights for the saliency, a signal
+        that the family does not give, or a release of transformers that is not tested and on which the family's checks
+        fail (`selfcheck.release`).
     MethodError: something else than a method.
     InputError: unknown positions or saliency, chunk_frames below 1, NaN features, timestamps that do not fit, labels
         together with pruning, a prompt with other placeholders than its videos have features or beyond the model's
@@ -126,6 +137,8 @@ def attach_family(
     session = Session(family, pruner, plan(pruner, len(layers)), timestamps, record, positions, chunk_frames)
     family.check(pruner.name, session.needs, session.saliency)
     family.prepare(session.needs, session.saliency)
+    if not session.identity:
+        check_release(family.model, session.plan.inside, attach)
     session.in_turn = in_turn
     while True:
         with _INSTALLING:

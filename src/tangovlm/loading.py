@@ -1,7 +1,7 @@
 """A checkpoint in, a model with all that it takes to ask it out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,25 @@ class VideoLLM:
     @property
     def processor(self) -> Processor:
         """Text and videos into model inputs; files are decoded into `default_frames` frames."""
-        size = partial(self.family.frame_size, self.config)
-        read = partial(decode, frames=self.default_frames, size=size)
+        read = partial(decode, frames=self.default_frames, fit=partial(self.family.frame_size, self.config))
         return Processor(self.family, self.tokenizer, self.template, self.config, read)
+
+    def limited(self, max_frame_pixels: int | None) -> "VideoLLM":
+        """The same model, which is shown smaller frames: of at most so many pixels, height times width.
+
+        Parameters
+        ----------
+        max_frame_pixels: such as ``448 * 448``; None for the sizes that the checkpoint asks for.
+
+        Raises
+        ------
+        InputError: no whole number, less than a token has, or a model that takes frames of one size only.
+        """
+        if max_frame_pixels is None:
+            return self
+        if isinstance(max_frame_pixels, bool) or not isinstance(max_frame_pixels, int):
+            raise InputError(f"max_frame_pixels is {max_frame_pixels!r}: it must be a whole number, such as 448 * 448")
+        return replace(self, config=self.family.limited(self.config, max_frame_pixels))
 
 
 def load(
@@ -73,6 +89,7 @@ def load(
     dtype: torch.dtype | None = None,
     saliency: str | None = None,
     head_weights: str | Path | None = None,
+    max_frame_pixels: int | None = None,
 ) -> VideoLLM:
     """Load a checkpoint: safetensors only, no remote code, SDPA attention.
 
@@ -84,11 +101,12 @@ def load(
     device: None for CUDA where there is one.
     dtype: None for float32 on the CPU and the checkpoint's own elsewhere.
     saliency, head_weights: see `tangovlm.attach`.
+    max_frame_pixels: see `VideoLLM.limited`.
 
     Raises
     ------
     ModelError: a missing or incomplete checkpoint, or an unsupported architecture.
-    InputError: no such device here.
+    InputError: no such device here; see `VideoLLM.limited`.
     """
     source = str(BUILTIN if model is None else model)
     # What is a directory here, or looks like a path, is never asked of the hub.
@@ -110,7 +128,7 @@ def load(
             f"cannot load {source} ({checkpoint.first_line(error)}): fetch the checkpoint again, as safetensors"
         ) from error
     frames = parts.pixels.get("num_frames")
-    return VideoLLM(
+    llm = VideoLLM(
         model=parts.model.to(target).eval(),
         tokenizer=parts.tokenizer,
         family=parts.family(parts.model, saliency=saliency, head_weights=head_weights, config=parts.pixels),
@@ -120,6 +138,7 @@ def load(
         config=parts.pixels,
         template=parts.template,
     )
+    return llm.limited(max_frame_pixels)
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -17,7 +17,7 @@ from .attach import attach_family, check_method
 from .errors import InputError
 from .families.chunks import check_chunk_frames
 from .families.inputs import check_frames, check_question
-from .families.versions import encodes_first
+from .families.versions import Arg, encodes_first
 from .inllm.base import Inside
 from .inllm.pair import Pair, plan
 from .loading import VideoLLM, load
@@ -91,6 +91,7 @@ def ask(
     positions: str | None = None,
     chunk_frames: int | None = None,
     overlap: bool | None = None,
+    max_frame_pixels: int | None = None,
 ) -> Answer:
     """Answer a question about a video, greedily. Several threads may ask one model: they take turns.
 
@@ -106,6 +107,7 @@ def ask(
     positions, chunk_frames: see `tangovlm.attach`; with `overlap` no chunk_frames means 8.
     overlap: encode the first frames of a file while the others are decoded, `chunk_frames` at a time; None for doing so
         on CUDA. Not done where nothing is pruned before the language model.
+    max_frame_pixels: see `VideoLLM.limited`; by default frames are as large as the checkpoint asks for.
 
     Raises
     ------
@@ -121,7 +123,7 @@ def ask(
     elif not isinstance(video, (str, Path)):
         raise InputError(f"the video is {type(video).__name__}: give a path, or Frames from tangovlm.video.decode")
     pruner = registry.method(method, retention=retention) if isinstance(method, str) else method
-    llm = model if isinstance(model, VideoLLM) else load(model)
+    llm = (model if isinstance(model, VideoLLM) else load(model)).limited(max_frame_pixels)
     report = progress or (lambda _stage, _done, _total: None)
     call = _Call(llm, question, pruner, max_new_tokens, report, record, positions)
     count = llm.default_frames if frames is None else frames
@@ -138,7 +140,8 @@ def ask(
     clip = video if isinstance(video, Frames) else _decode(video, count, llm, report)
     decode_ms = 1000 * (perf_counter() - start)
     report("encode", 0, 1)
-    return call(sources.whole(clip, decode_ms, llm.family, llm.config), chunk_frames)
+    prepared = sources.whole(clip, decode_ms, llm.family, llm.config, resized=not isinstance(video, Frames))
+    return call(prepared, chunk_frames)
 
 
 def _prunes_before(llm: VideoLLM, pruner: Pruner | Inside | Pair) -> bool:
@@ -162,7 +165,7 @@ class _Call:
 
     def __call__(self, source: Source, chunk_frames: int | None) -> Answer:
         llm = self.llm
-        inputs = _inputs(llm, source.pixels, self.question, source.timestamps_s)
+        inputs = _inputs(llm, source.pixels, self.question, source.timestamps_s, source.duration_s)
         streamer = _Progress(self.report, self.max_new_tokens, encodes_first(llm.model))
         options: dict[str, Any] = {"positions": self.positions, "chunk_frames": chunk_frames}
         attached = attach_family(
@@ -176,7 +179,7 @@ class _Call:
                 logits_processor=[_refuse_nan],
                 **_GREEDY,
             )
-        text = llm.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        text = llm.tokenizer.decode(output[0, inputs[Arg.IDS].shape[1] :], skip_special_tokens=True).strip()
         return _answer(text, llm, source, session)
 
 
@@ -220,17 +223,20 @@ class _Progress(BaseStreamer):  # type: ignore[misc] # transformers is not follo
 
 
 def _decode(path: str | Path, frames: int, llm: VideoLLM, report: Progress) -> Frames:
-    size = partial(llm.family.frame_size, llm.config)
-    return decode(path, frames, size=size, progress=lambda done, total: report("decode", done, total))
+    fit = partial(llm.family.frame_size, llm.config)
+    return decode(path, frames, fit=fit, progress=lambda done, total: report("decode", done, total))
 
 
 def model_inputs(llm: VideoLLM, clip: Frames, question: str) -> dict[str, Tensor]:
     """What the model's `generate` takes for one question about one clip, on the model's device."""
-    return _inputs(llm, llm.family.pixels(clip.pixels.to(llm.family.device), llm.config), question, clip.timestamps_s)
+    pixels = llm.family.pixels(clip.pixels.to(llm.family.device), llm.config)
+    return _inputs(llm, pixels, question, clip.timestamps_s, clip.duration_s)
 
 
-def _inputs(llm: VideoLLM, pixels: Tensor, question: str, seconds: Tensor) -> dict[str, Tensor]:
-    inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, question, seconds)
+def _inputs(
+    llm: VideoLLM, pixels: Tensor, question: str, seconds: Tensor, duration_s: float | None
+) -> dict[str, Tensor]:
+    inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, question, seconds, duration_s)
     return {name: tensor.to(llm.family.device) for name, tensor in inputs.items()}
 
 
@@ -244,7 +250,8 @@ def _answer(text: str, llm: VideoLLM, source: Source, session: Session) -> Answe
     answer.timings_ms = {"decode": source.decode_ms(), **seen.timings_ms}
     answer.timings_ms["encode"] += source.prepare_ms()
     clip = source.frames()
-    answer.notes = (*clip.notes, *seen.notes, *((BUILTIN_NOTE,) if llm.builtin else ()))
+    own = (BUILTIN_NOTE,) if llm.builtin else ()
+    answer.notes = (*clip.notes, *seen.notes, *llm.family.notes(llm.config), *own)
     answer.model, answer.frames = llm.name, clip
     answer.video = session.videos[0] if session.videos else None
     return answer

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import BatchFeature
 
 from .errors import InputError
 from .families import chat
 from .families.base import Family
 from .families.inputs import check_frames
+from .families.timestamps import Sampling, samplings
 from .families.timestamps import given as given_times
-from .families.timestamps import of_frames
+from .families.versions import Arg
 from .families.written import VideoInput
 from .video import Frames
 
@@ -49,6 +49,7 @@ class Processor:
         *,
         images: Any = None,
         timestamps: Any = None,
+        video_metadata: Any = None,
         num_frames: int | None = None,
         return_metadata: bool = False,
         return_tensors: str = "pt",
@@ -62,6 +63,8 @@ class Processor:
         videos: one or a list of them: a path, decoded `Frames`, or uint8 frames ``(T, 3, H, W)`` or ``(T, H, W, 3)``.
         images: not supported.
         timestamps: ``(T,)`` seconds of each video, or of all; None for those of the files, or one frame a second.
+        video_metadata: one for each video, as stock processors take them: mappings with `fps` and `frames_indices`, and
+            the `duration` and `total_num_frames` of the whole video, of which some prompts speak.
         num_frames: how many frames to take of a file; None for what the model is meant for.
         return_metadata: also give `video_metadata`, see below.
         return_tensors, padding: as callers of stock processors give them; tensors are always made, and padded.
@@ -70,25 +73,22 @@ class Processor:
         -------
         What `model.generate(**inputs)` takes; `.to(device, dtype)` moves it. With `return_metadata` there is also
         `video_metadata`, the times of the frames for `tangovlm.attach`, which a model takes within `attach` only: a
-        mapping for each video whose `frames_indices` are seconds, as `fps` is 1.
+        mapping for each video whose `frames_indices` are seconds, as `fps` is 1, with the `duration` where it is known.
 
         Raises
         ------
-        InputError: more or fewer videos than tokens for them, something else than frames, images, or times that no
-            frames can have.
+        InputError: more or fewer videos than tokens for them, something else than frames, images, times that no frames
+            can have, or both `timestamps` and `video_metadata`.
         VideoError: a file that cannot be decoded.
         """
         if images is not None or return_tensors != "pt":
             raise InputError("this processor makes torch tensors of videos: take transformers' own for anything else")
         del padding
         prompts = self._prompts(text)
-        clips = [self._frames(video, num_frames) for video in _listed(videos)]
-        pairs = zip(clips, _times(timestamps, clips), strict=True)
-        made = [VideoInput(self.family.pixels(clip[0], self.config), seconds) for clip, seconds in pairs]
+        made = _timed([self._video(video, num_frames) for video in _listed(videos)], timestamps, video_metadata)
         inputs: dict[str, Any] = dict(self.family.fill(self.tokenizer, prompts, made))
         if return_metadata:
-            seconds = [of_frames(video.seconds, len(clip[0])) for video, clip in zip(made, clips, strict=True)]
-            inputs["video_metadata"] = [{"fps": 1.0, "frames_indices": times.tolist()} for times in seconds]
+            inputs[Arg.METADATA] = [_metadata(video) for video in made]
         return BatchFeature(inputs)
 
     def apply_chat_template(
@@ -183,19 +183,23 @@ class Processor:
                 )
         return prompts
 
-    def _frames(self, video: Any, count: int | None) -> tuple[Tensor, Tensor | None]:
-        """Frames ``(T, 3, H, W)`` and their times."""
-        if isinstance(video, (str, Path)):
+    def _video(self, video: Any, count: int | None) -> VideoInput:
+        """The pixels of a video and what is known of it."""
+        from_file = isinstance(video, (str, Path))
+        if from_file:
             video = self.read(video) if count is None else self.read(video, frames=count)
-        frames, seconds = (video.pixels, video.timestamps_s) if isinstance(video, Frames) else (video, None)
+        known: dict[str, Any] = {}
+        if isinstance(video, Frames):
+            known = {"seconds": video.timestamps_s, "duration_s": video.duration_s}
+            video = video.pixels
         try:
-            frames = torch.as_tensor(frames)
+            frames = torch.as_tensor(video)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"a video is a path, Frames, or uint8 frames (T, 3, H, W), not {type(video)}") from error
         if frames.dim() == 4 and frames.shape[1] != 3 and frames.shape[-1] == 3:
             frames = frames.permute(0, 3, 1, 2)
         check_frames(frames)
-        return frames, seconds
+        return VideoInput(self.family.pixels(frames, self.config, resized=from_file), **known)
 
 
 def _listed(videos: Any) -> list[Any]:
@@ -204,19 +208,31 @@ def _listed(videos: Any) -> list[Any]:
     return list(videos) if isinstance(videos, (list, tuple)) else [videos]
 
 
-def _times(told: Any, clips: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor | None]:
-    """Times of each video out of what `attach` takes, or of lists in place of its tensors."""
-    if told is None:
-        return [seconds for _, seconds in clips]
-    rows = told if isinstance(told, (list, tuple)) and not any(map(_is_number, told)) else [told]
-    try:
-        times = [torch.as_tensor(row, dtype=torch.float64) for row in rows]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError("timestamps must be numbers: one tensor (T,) of seconds, or one for each video") from error
-    dealt: Sequence[Tensor] = given_times(times[0] if len(times) == 1 else times)
-    if len(dealt) not in (1, len(clips)):
-        raise InputError(f"timestamps for {len(dealt)} videos, but {len(clips)} videos are given: give one each")
-    return [*dealt] * (len(clips) // len(dealt))
+def _timed(videos: Sequence[VideoInput], timestamps: Any, metadata: Any) -> list[VideoInput]:
+    """With times out of what `attach` takes, or of lists in place of its tensors; or with what the metadata tells."""
+    if timestamps is not None and metadata is not None:
+        raise InputError("both timestamps and video_metadata are given: leave one of them out")
+    if metadata is not None:
+        found = samplings(metadata)
+    elif timestamps is None:
+        return list(videos)
+    else:
+        rows = timestamps if isinstance(timestamps, (list, tuple)) and not any(map(_is_number, timestamps)) else None
+        try:
+            times = [torch.as_tensor(row, dtype=torch.float64) for row in ([timestamps] if rows is None else rows)]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError("timestamps must be numbers: one tensor (T,) of seconds, or one for each video") from error
+        found = [Sampling(seconds) for seconds in given_times(times[0] if len(times) == 1 else times)]
+    if len(found) not in (1, len(videos)):
+        raise InputError(f"timestamps for {len(found)} videos, but {len(videos)} videos are given: give one each")
+    dealt = [*found] * (len(videos) // len(found))
+    return [video._replace(**told._asdict()) for video, told in zip(videos, dealt, strict=True)]
+
+
+def _metadata(video: VideoInput) -> dict[str, Any]:
+    """See `Processor.__call__`."""
+    told: dict[str, Any] = {"fps": 1.0, "frames_indices": video.times.tolist()}
+    return told if video.duration_s is None else told | {"duration": video.duration_s}
 
 
 def _is_number(value: Any) -> bool:

@@ -27,6 +27,7 @@ class Source:
     ----------
     pixels: see `Family.pixels`; those of a clip that is still being decoded are filled in when the tower asks.
     timestamps_s: ``(T,)`` float64.
+    duration_s: of the whole video; None while it is not known.
     frames: gives the decoded frames, once all are there.
     decode_ms: gives the time that went by waiting for frames.
     prepare_ms: gives what that and the preparation add to the time of the call's encoding.
@@ -34,17 +35,25 @@ class Source:
 
     pixels: Tensor
     timestamps_s: Tensor
+    duration_s: float | None
     frames: Callable[[], Frames]
     decode_ms: Callable[[], float]
     prepare_ms: Callable[[], float]
 
 
-def whole(clip: Frames, decode_ms: float, family: Family, config: Mapping[str, Any]) -> Source:
-    """The pixels of frames that are all there."""
+def whole(
+    clip: Frames, decode_ms: float, family: Family, config: Mapping[str, Any], *, resized: bool = False
+) -> Source:
+    """The pixels of frames that are all there.
+
+    Parameters
+    ----------
+    resized: see `Family.pixels`.
+    """
     start = perf_counter()
-    pixels = family.pixels(clip.pixels.to(family.device), config)
+    pixels = family.pixels(clip.pixels.to(family.device), config, resized=resized)
     prepare_ms = 1000 * (perf_counter() - start)
-    return Source(pixels, clip.timestamps_s, lambda: clip, lambda: decode_ms, lambda: prepare_ms)
+    return Source(pixels, clip.timestamps_s, clip.duration_s, lambda: clip, lambda: decode_ms, lambda: prepare_ms)
 
 
 @contextmanager
@@ -65,7 +74,7 @@ def ahead(path: Any, frames: int, family: Family, config: Mapping[str, Any], rep
     """
     pinned = family.device.type == "cuda"
     with ExitStack() as stack:
-        clip = stack.enter_context(Ahead(path, frames, size=partial(family.frame_size, config), pin_memory=pinned))
+        clip = stack.enter_context(Ahead(path, frames, fit=partial(family.frame_size, config), pin_memory=pinned))
         times, count = clip.timestamps_s, len(clip.timestamps_s)
         before_ms = clip.waited_ms
         report("decode", 0, count)
@@ -79,4 +88,4 @@ def ahead(path: Any, frames: int, family: Family, config: Mapping[str, Any], rep
 
         pixels = stack.enter_context(family.streamed(count, config, take))
         # What is waited for within the encoding is not its own time.
-        yield Source(pixels, times, clip.result, lambda: clip.waited_ms, lambda: before_ms - clip.waited_ms)
+        yield Source(pixels, times, None, clip.result, lambda: clip.waited_ms, lambda: before_ms - clip.waited_ms)

@@ -120,8 +120,8 @@ def test_times_of_prompts_copied_for_beams(qwen: Any, way: str) -> None:
         options, wanted = {"timestamps": [times[::2] for times in seconds]}, [times[::2].tolist() for times in seconds]
     elif way == "metadata":
         inputs["video_metadata"] = [[VideoMetadata(50, fps=2.0, frames_indices=times)] for times in TIMES]
-        # Two steps for four frames: the first and the last time.
-        wanted = [[float(times[0]), float(times[-1])] for times in seconds]
+        # Two frames a step, which has the time of its first one.
+        wanted = [times[::2].tolist() for times in seconds]
     else:
         inputs["second_per_grid_ts"] = torch.tensor([1.0, 2.0, 3.0])
         wanted = [[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]]

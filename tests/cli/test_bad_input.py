@@ -48,7 +48,7 @@ class TestBeforeLoading:
     def test_unknown_method(self, tangovlm_command: Run, clip: Path) -> None:
         tangovlm_command("ask", clip, "What?", "--method", "magic").refused("magic", "tango")
 
-    @pytest.mark.parametrize("option", ["--frames", "--max-new-tokens"])
+    @pytest.mark.parametrize("option", ["--frames", "--max-new-tokens", "--max-frame-pixels"])
     @pytest.mark.parametrize("value", ["0", "-3"])
     def test_counts(self, tangovlm_command: Run, clip: Path, option: str, value: str) -> None:
         tangovlm_command("ask", clip, "What?", option, value).refused(option, value)
@@ -161,6 +161,12 @@ def test_weights_that_are_nan(tangovlm_command: Run, clip: Path, checkpoint: Pat
 def test_missing_head_weights(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:
     arguments = ("--model", checkpoint, "--head-weights", tmp_path / "no.safetensors")
     tangovlm_command("ask", clip, "What?", *arguments).refused("no.safetensors", "--head-weights")
+
+
+def test_a_limit_for_frames_of_one_size(tangovlm_command: Run, clip: Path, checkpoint: Path) -> None:
+    arguments = ("--model", checkpoint, "--max-frame-pixels", 448 * 448)
+    tangovlm_command("ask", clip, "What?", *arguments).refused("max_frame_pixels is 200704", "one size")
+    tangovlm_command("inspect", "sinks", clip, *arguments).refused("max_frame_pixels is 200704", "one size")
 
 
 def test_unsupported_architecture(tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:

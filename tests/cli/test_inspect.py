@@ -226,7 +226,7 @@ class TestBeforeLoading:
     def test_threshold(self, tangovlm_command: Run, clip: Path, threshold: str) -> None:
         tangovlm_command("inspect", "sinks", clip, f"--threshold={threshold}").refused("--threshold", threshold)
 
-    @pytest.mark.parametrize("option", ["--top", "--frames", "--chunk-frames"])
+    @pytest.mark.parametrize("option", ["--top", "--frames", "--chunk-frames", "--max-frame-pixels"])
     def test_counts(self, tangovlm_command: Run, clip: Path, option: str) -> None:
         tangovlm_command("inspect", "sinks", clip, option, 0).refused(option, "at least 1")
 

@@ -132,18 +132,12 @@ def test_conversation_on_one_cache(host: Twin) -> None:
     with tangovlm.attach(host.model, pruner):
         inputs = host.inputs(rows)
         first = host.model.generate(**inputs, **options)
-        start = inputs["input_ids"].shape[1]
-        ids = torch.cat([first.sequences, torch.tensor([question.ids] * 2)], dim=1)
-        mask = torch.cat([inputs["attention_mask"], torch.ones_like(ids[:, start:])], dim=1)
-        # An answer may hold a placeholder's id, which then is a word.
-        shown = torch.cat([inputs["input_ids"], torch.zeros_like(ids[:, start:])], dim=1)
-        known = {name: inputs[name] for name in ("video_grid_thw", "second_per_grid_ts") if name in inputs}
-        options |= {"past_key_values": first.past_key_values, **known}
-        second = host.model.generate(input_ids=ids, attention_mask=mask, **host.also(shown), **options)
+        start, again = inputs["input_ids"].shape[1], host.next_turn(inputs, first.sequences, question)
+        second = host.model.generate(**again, past_key_values=first.past_key_values, **options)
     for number, row in enumerate(rows):
         said = Said(tuple(first.sequences[number, start:].tolist()))
         tokens, _ = host.reference((*row, said, question), pruner, NEW)
-        assert second.sequences[number, ids.shape[1] :].tolist() == tokens
+        assert second.sequences[number, -NEW:].tolist() == tokens
 
 
 def test_a_beginning_for_two_prompts(host: Twin) -> None:

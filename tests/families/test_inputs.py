@@ -1,7 +1,6 @@
 """Pixels and prompts without torchvision."""
 
-import importlib.util
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tangovlm.errors import InputError, ModelError
 from tangovlm.families.chat import render
-from tangovlm.families.inputs import PixelSpec, chat_prompt, prepare_pixels
+from tangovlm.families.inputs import PixelSpec, _has_lanczos, chat_prompt, prepare_pixels
 
 SPEC = PixelSpec(size=(28, 28), mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2))
 TEMPLATE = (
@@ -40,8 +39,12 @@ def back_to_bytes(pixels: torch.Tensor, spec: PixelSpec = SPEC) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", [(28, 28), (70, 90), (50, 64), (112, 112)])
-@pytest.mark.parametrize(("mode", "pil"), [("bicubic", Image.BICUBIC), ("bilinear", Image.BILINEAR)])
+@pytest.mark.parametrize(
+    ("mode", "pil"), [("bicubic", Image.BICUBIC), ("bilinear", Image.BILINEAR), ("lanczos", Image.LANCZOS)]
+)
 def test_pixels_follow_pil_within_one(size: tuple[int, int], mode: str, pil: int) -> None:
+    if mode == "lanczos" and not _has_lanczos():
+        pytest.skip("this torch has no Lanczos filter")
     spec = PixelSpec(size=size, mean=SPEC.mean, std=SPEC.std, mode=mode)
     video = frames()
     got = back_to_bytes(prepare_pixels(video, spec), spec)
@@ -49,6 +52,13 @@ def test_pixels_follow_pil_within_one(size: tuple[int, int], mode: str, pil: int
         picture = Image.fromarray(frame.permute(1, 2, 0).numpy()).resize(size[::-1], pil)
         wanted = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         assert (pixels - wanted).abs().max() <= 1.001
+
+
+def test_without_lanczos_the_filter_is_bicubic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in stock processors with a torch or a torchvision before it."""
+    monkeypatch.setattr("tangovlm.families.inputs._has_lanczos", lambda: False)
+    got = prepare_pixels(frames(), replace(SPEC, mode="lanczos"))
+    assert torch.equal(got, prepare_pixels(frames(), SPEC))
 
 
 def test_pixels_of_the_right_size_are_exact() -> None:
@@ -83,16 +93,10 @@ def test_pixels_equal_the_stock_processor(shape: tuple[int, int], stock_processo
 
 
 @pytest.fixture
-def stock_processor() -> Iterator[Any]:
-    """The stock class. A torchvision built for CUDA beside a CPU torch lacks operators that its import wants to see."""
-    if importlib.util.find_spec("torchvision") is None:
-        pytest.skip("torchvision is not installed")
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    if not torch.cuda.is_available():
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    yield pytest.importorskip("transformers").LlavaOnevisionVideoProcessor
-    library._destroy()
+def stock_processor() -> Any:
+    """The stock class, which needs a torchvision that fits torch."""
+    pytest.importorskip("torchvision", exc_type=Exception, reason="torchvision cannot be imported")
+    return pytest.importorskip("transformers").LlavaOnevisionVideoProcessor
 
 
 @pytest.mark.parametrize(
@@ -110,8 +114,21 @@ def test_spec_from_a_config() -> None:
     assert PixelSpec.from_config(config, SPEC) == wanted
     assert PixelSpec.from_config({}, SPEC) == SPEC
     assert PixelSpec.from_config(config, SPEC, (3, 4)) == PixelSpec((3, 4), (0, 0, 0), (1, 1, 1), mode="bilinear")
-    nothing = dict.fromkeys(["size", "resample", "image_mean", "image_std", "rescale_factor"])
+    nothing = dict.fromkeys(["size", "resample", "image_mean", "image_std", "rescale_factor", "do_normalize"])
     assert PixelSpec.from_config(nothing, SPEC) == SPEC
+    assert PixelSpec.from_config({"resample": 1}, SPEC).mode == "lanczos"
+
+
+def test_steps_that_a_config_leaves_out() -> None:
+    video = frames(height=28, width=28)
+    plain, mean, std = video.float(), *(torch.tensor(values).view(3, 1, 1) for values in (SPEC.mean, SPEC.std))
+    for config, wanted in (
+        ({"do_rescale": False}, (plain - mean) / std),
+        ({"do_normalize": False}, plain / 255),
+        ({"do_rescale": False, "do_normalize": False}, plain),
+        ({"do_rescale": True, "do_normalize": True}, (plain / 255 - mean) / std),
+    ):
+        torch.testing.assert_close(prepare_pixels(video, PixelSpec.from_config(config, SPEC)), wanted)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +138,10 @@ def test_spec_from_a_config() -> None:
         {"size": 5},
         {"size": {"height": "a", "width": 4}},
         {"size": {"height": 4, "width": -4}},
-        {"resample": 1},
+        {"resample": 0},
         {"resample": [3]},
+        {"do_rescale": "no"},
+        {"do_normalize": 1},
         {"image_mean": [0.5]},
         {"image_mean": "abc"},
         {"image_mean": [0.5, 0.5, float("nan")]},

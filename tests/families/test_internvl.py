@@ -259,6 +259,8 @@ def test_pixels() -> None:
     assert family.frame_size({}, 100, 700) == (42, 42)
     # Whatever the processor is set to: the tower takes one size only.
     assert family.pixels(frames, {"size": {"height": 384, "width": 384}, "resample": 2}).shape == (2, 3, 42, 42)
+    with pytest.raises(InputError, match="do_resize false, but the model takes 42 x 42 pixels"):
+        family.pixels(frames, {"do_resize": False})
 
 
 def test_tiles_of_another_size_are_refused() -> None:

@@ -94,8 +94,9 @@ CONFIG = {"size": {"shortest_edge": 42}, "crop_size": {"height": 42, "width": 42
 
 @pytest.mark.parametrize(
     ("height", "width", "wanted"),
-    [(100, 201, (42, 84)), (201, 100, (84, 42)), (60, 60, (42, 42)), (360, 640, (42, 74))],
-)
+    [(100, 201, (42, 84)), (201, 100, (84, 42)), (60, 60, (42, 42)), (360, 640, (42, 74)), (60, 65, (42, 45)),
+     (67, 60, (46, 42)), (60, 70, (42, 49))],
+)  # fmt: skip
 def test_pixels_are_the_middle(height: int, width: int, wanted: tuple[int, int]) -> None:
     family = LlavaNextVideo(LlavaNextVideoTwin().model)
     assert family.frame_size(CONFIG, height, width) == wanted
@@ -121,6 +122,13 @@ def test_sizes_of_other_configs() -> None:
         family.frame_size({"size": {"longest_edge": 3}}, 60, 90)
     with pytest.raises(ModelError, match="frames of 40 x 60 pixels, but the model takes 42 x 42"):
         family.pixels(frames, {"size": {"shortest_edge": 40}})
+    # Not resized, the middle is taken all the same, unless nothing is cut off either.
+    assert family.frame_size({"do_resize": False}, 60, 90) == (60, 90)
+    ramp = torch.arange(90, dtype=torch.uint8).expand(1, 3, 60, 90)
+    plain = {"do_resize": False, "do_rescale": False, "do_normalize": False}
+    assert family.pixels(ramp, plain)[0, 0, 0, 0].tolist() == list(range(24, 66))
+    with pytest.raises(ModelError, match="frames of 42 x 63 pixels, but the model takes 42 x 42"):
+        family.pixels(frames, {"do_center_crop": False})
 
 
 def test_placeholder() -> None:

@@ -22,6 +22,7 @@ from tangovlm.twins.base import Twin
 from tangovlm.twins.norms import Norms
 from tangovlm.twins.parts import Row, Video, Words
 from tangovlm.twins.qwen2_5_vl import MERGE, Qwen25VLTwin
+from tangovlm.twins.qwen3_vl import Qwen3VLTwin
 from tests.families.test_generate import NEW, check
 
 NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -197,24 +198,51 @@ def test_a_method_for_another_signal_gets_the_mean_query(host: Twin) -> None:
 @pytest.mark.parametrize(
     ("frames", "given", "wanted"),
     [
-        (4, [0.0, 1.0, 2.0, 3.0], [0.0, 3.0]),
-        (6, [0.0, 1.0, 2.0, 4.0, 8.0, 16.0], [0.0, 3.0, 16.0]),
+        (4, [0.0, 1.0, 2.0, 3.0], [0.0, 2.0]),
+        (6, [0.0, 1.0, 2.0, 4.0, 8.0, 16.0], [0.0, 2.0, 8.0]),
         (5, [0.0, 1.0, 2.0, 3.0, 4.0], [0.0, 2.0, 4.0]),
         (4, [5.0, 7.5], [5.0, 7.5]),
         (1, [2.5], [2.5]),
     ],
 )
-def test_times_of_frames_become_times_of_steps(frames: int, given: list[float], wanted: list[float]) -> None:
-    tokens, _ = seen(Qwen25VLTwin(), frames, timestamps=given)
-    assert tokens.timestamps.tolist() == pytest.approx(wanted)
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "glm4v"])
+def test_a_step_has_the_time_of_its_first_frame(
+    name: str, frames: int, given: list[float], wanted: list[float]
+) -> None:
+    """Where GLM writes it, and where the positions of Qwen2.5-VL are."""
+    tokens, _ = seen(twins()[name](), frames, timestamps=given)
+    assert tokens.timestamps.tolist() == wanted
 
 
-def test_times_from_what_the_processor_gives() -> None:
-    tokens, _ = seen(Qwen25VLTwin(), 6)
-    assert tokens.timestamps.tolist() == [0.0, 2.0, 4.0]
-    metadata = [{"fps": 2.0, "frames_indices": [0, 1, 2, 3, 4, 5]}]
-    tokens, _ = seen(Qwen25VLTwin(), 6, video_metadata=metadata)
-    assert tokens.timestamps.tolist() == pytest.approx([0.0, 1.25, 2.5])
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ([0.0, 1.0, 2.0, 3.0], [0.5, 2.5]),
+        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [0.5, 2.5, 4.5, 6.0]),
+        ([0.0, 1.0, 2.0, 4.0, 8.0, 16.0], [0.5, 3.0, 12.0]),
+        ([2.5], [2.5]),
+    ],
+)
+def test_a_step_of_qwen3_has_the_time_that_its_prompt_says(given: list[float], wanted: list[float]) -> None:
+    tokens, _ = seen(Qwen3VLTwin(), len(given), timestamps=given)
+    assert tokens.timestamps.tolist() == wanted
+    # The stock processor repeats the last index of an odd number in the metadata that it was given.
+    indices = [10 * seconds for seconds in given] + [10 * given[-1]] * (len(given) % 2)
+    tokens, _ = seen(Qwen3VLTwin(), len(given), video_metadata=[{"fps": 10.0, "frames_indices": indices}])
+    assert tokens.timestamps.tolist() == wanted
+
+
+def test_all_ways_tell_the_same_times() -> None:
+    """`second_per_grid_ts`, which the model places its steps by, the metadata and the caller's own."""
+    host = Qwen25VLTwin()
+    assert host.seconds_per_step == 2.0
+    metadata = [{"fps": 2.0, "frames_indices": [0, 2, 4, 6, 8, 10]}]
+    ways: tuple[dict[str, Any], ...] = (
+        {}, {"video_metadata": metadata}, {"timestamps": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]}
+    )  # fmt: skip
+    for way in ways:
+        tokens, _ = seen(host, 6, **way)
+        assert tokens.timestamps.tolist() == [0.0, 2.0, 4.0]
 
 
 def test_wrong_times_are_refused() -> None:
@@ -231,20 +259,6 @@ def test_contiguous_positions_are_refused() -> None:
 
 
 # --- from frames to inputs ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("size", "wanted"),
-    [((448, 448), (448, 448)), ((1080, 1920), (252, 448)), ((1920, 1080), (448, 252)), ((100, 100), (112, 112)),
-     ((20, 4000), (56, 448)), ((252, 448), (252, 448))],
-)  # fmt: skip
-def test_frame_size(size: tuple[int, int], wanted: tuple[int, int]) -> None:
-    """Whole tokens of 28 x 28 pixels, at most 448, the aspect ratio kept as well as that allows."""
-    host = Qwen25VLTwin()
-    family = Qwen25VL(host.model)
-    host.model.config.vision_config.patch_size = 14
-    assert family.frame_size({}, *size) == wanted
-    assert family.frame_size({}, *wanted) == wanted
 
 
 def test_patches_stand_in_the_order_of_the_tower() -> None:

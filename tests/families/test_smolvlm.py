@@ -15,12 +15,16 @@ from transformers.models.smolvlm.video_processing_smolvlm import get_resize_outp
 from transformers.video_utils import VideoMetadata
 
 import tangovlm
+from tangovlm import budget
 from tangovlm.errors import InputError, ModelError
 from tangovlm.families.call import Clip, Grid, Prompt
+from tangovlm.families.inputs import _has_lanczos
 from tangovlm.families.smolvlm import SmolVLM, in_words
 from tangovlm.families.tiled import GUESS
+from tangovlm.families.versions import encodes_first
+from tangovlm.families.written import VideoInput
 from tangovlm.twins.norms import Norms
-from tangovlm.twins.parts import IMAGE, Image, Video, Words
+from tangovlm.twins.parts import IMAGE, Image, Row, Video, Words
 from tangovlm.twins.smolvlm import PATCH, SIDE, SmolVLMTwin
 from tangovlm.twins.weights import loud, qwen2, random
 from tests.families.prompts import ByteTokenizer
@@ -116,6 +120,64 @@ def test_ragged_batch_with_images_and_chunks() -> None:
         assert [video.tokens_before for video in session.report.videos] == [18, 36]
 
 
+ROWS: list[list[Row]] = [
+    [(Words(3, 1), Video(4, 2), Words(2, 3), Video(4, 4), Words(3, 5))],
+    [(Words(3, 1), Video(2, 2), Words(2, 3), Video(4, 4), Words(3, 5))],
+    [(Words(3, 1), Video(4, 2), Words(2, 3), Image(6), Words(2, 7), Video(8, 4), Words(3, 5))],
+    [(Words(3, 1), Video(4, 2), Words(2, 3), Video(3, 4), Words(3, 5)), (Words(1, 8), Video(4, 6), Words(3, 5))],
+]
+
+
+def a_row_each(host: SmolVLMTwin, rows: list[Row]) -> dict[str, Any]:
+    """Pixels as the stock processors make them, a row for each video or image."""
+    inputs = host.inputs(rows)
+    tiles = [host.tiles(part) for row in rows for part in row if isinstance(part, (Video, Image))]
+    return inputs | {"pixel_values": torch.nn.utils.rnn.pad_sequence(tiles, batch_first=True)}
+
+
+@pytest.mark.filterwarnings("ignore:neither timestamps")
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("retention", [1.0, 0.25])
+@pytest.mark.parametrize("rows", ROWS)
+def test_a_row_of_pixels_for_each_video(rows: list[Row], retention: float, told: bool) -> None:
+    host = SmolVLMTwin()
+    frames = [part.frames for row in rows for part in row if isinstance(part, Video)]
+    options = {"timestamps": [torch.arange(count) / 2.0 for count in frames]} if told else {}
+    pruner = tangovlm.method("uniform", retention=1.0) if retention == 1 else Norms(retention)
+    for inputs in (a_row_each(host, rows), host.inputs(rows)):
+        with tangovlm.attach(host.model, pruner, **options) as session:
+            said = host.model.generate(**inputs, max_new_tokens=4, do_sample=False)
+        wanted = [host.reference(row, None if retention == 1 else pruner, 4)[0] for row in rows]
+        assert said[:, inputs["input_ids"].shape[1] :].tolist() == wanted
+        kept = [(9 * count, budget.count(retention, 9 * count)) for count in frames]
+        assert [(video.tokens_before, video.tokens_after) for video in session.report.videos] == kept
+
+
+@pytest.mark.filterwarnings("ignore:neither timestamps")
+def test_rows_of_videos_copied_for_beams() -> None:
+    """Releases that copy pixels repeat each row by itself, so that two videos of a prompt are torn apart."""
+    host, options = SmolVLMTwin(), {"max_new_tokens": 3, "do_sample": False, "num_beams": 2}
+    one, two = [(Words(3, 1), Video(4, 2), Words(3, 5)), (Words(2, 3), Video(4, 4), Words(4, 6))], ROWS[0]
+    alone = []
+    for rows in (one[:1], one[1:], one):
+        inputs = a_row_each(host, rows)
+        with tangovlm.attach(host.model, Norms(0.25)):
+            said = host.model.generate(**inputs, **options)
+        alone.append(said[:, inputs["input_ids"].shape[1] :].tolist())
+    assert alone[2] == alone[0] + alone[1]
+    inputs = a_row_each(host, two)
+    if not encodes_first(host.model):
+        with pytest.raises(InputError, match="for several beams or answers, ask for one"), \
+                tangovlm.attach(host.model, Norms(0.25)):  # fmt: skip
+            host.model.generate(**inputs, **options)
+        return
+    said = []
+    for made in (inputs, host.inputs(two)):
+        with tangovlm.attach(host.model, Norms(0.25)):
+            said.append(host.model.generate(**made, **options).tolist())
+    assert said[0] == said[1]
+
+
 @pytest.mark.filterwarnings("ignore:neither timestamps")
 def test_masked_edges_go_along_with_their_chunks() -> None:
     """Chunks take their part of `pixel_attention_mask`."""
@@ -162,6 +224,25 @@ def test_prompt_is_that_of_the_stock_processor(seconds: list[float], monkeypatch
     assert family.clips(known, pixels) == [Clip(Grid(frames, 3, 3), 0)]
 
 
+def test_length_is_that_of_the_whole_video() -> None:
+    tokenizer, family = ByteTokenizer(*SPECIAL), SmolVLM(SmolVLMTwin().model)
+    pixels, seconds = torch.zeros(1, 3, 3, 42, 42), torch.tensor([0.0, 30.0, 60.0])
+    for duration, said in ((None, "0:01:00"), (92.5, "0:01:32"), (3725.0, "1:02:05")):
+        family.inputs(tokenizer, None, pixels, "Why?", seconds, duration)
+        assert f"three frames from a {said} [H:MM:SS] video" in tokenizer.read.pop()
+
+
+def test_videos_of_a_call_have_a_row_each() -> None:
+    """Filled up to the longest; whose number of frames the stock processor says of all."""
+    tokenizer, family = ByteTokenizer(*SPECIAL), SmolVLM(SmolVLMTwin().model)
+    videos = [VideoInput(torch.ones(1, frames, 3, 42, 42)) for frames in (2, 4)]
+    made = family.fill(tokenizer, ["<video><video>Why?"], videos)
+    assert made["pixel_values"].shape == (2, 4, 3, 42, 42)
+    assert made["pixel_values"].sum(dim=(2, 3, 4)).bool().tolist() == [[True, True, False, False], [True] * 4]
+    assert tokenizer.read[0].count("series of four frames") == 2
+    assert tokenizer.read[0].count("Frame from") == 6
+
+
 def test_without_times_frames_are_a_second_apart() -> None:
     tokenizer = ByteTokenizer(*SPECIAL)
     SmolVLM(SmolVLMTwin().model).inputs(tokenizer, None, torch.zeros(1, 3, 3, 42, 42), "Why?")
@@ -182,8 +263,10 @@ CONFIG = {"size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 42}
 
 def test_frame_size_is_the_processors_first_step() -> None:
     family = SmolVLM(SmolVLMTwin().model)
-    for longest in (64, 384, 512):
-        config = CONFIG | {"video_sampling": {"video_size": {"longest_edge": longest}}}
+    for longest in (64, 384, 512, 5000):
+        # The size of videos holds where there is none of pictures.
+        sampling = {"video_sampling": {"video_size": {"longest_edge": longest}}}
+        config = sampling | {"size": None} if longest == 64 else {"size": {"longest_edge": longest}}
         for height, width in [
             (100, 200),
             (50, 121),
@@ -197,22 +280,34 @@ def test_frame_size_is_the_processors_first_step() -> None:
             wanted = get_resize_output_image_size(torch.zeros(1, 1, height, width), longest)
             assert family.frame_size(config, height, width) == wanted
     assert family.frame_size({}, 10, 20) == (22, 42)
+    both = CONFIG | {"video_sampling": {"video_size": {"longest_edge": 64}}}
+    assert family.frame_size(both, 100, 200) == (768, 1536)
+    assert family.frame_size({"size": {"height": 30, "width": 40}}, 100, 200) == (30, 40)
+    assert family.frame_size({"do_resize": False}, 42, 42) == (42, 42)
+    with pytest.raises(InputError, match="do_resize false, but the model takes 42 x 42 pixels"):
+        family.frame_size({"do_resize": False}, 42, 44)
 
 
-def test_pixels_follow_pil() -> None:
+FILTERS = [(1, Pictures.LANCZOS), (3, Pictures.BICUBIC), (None, Pictures.LANCZOS)]
+
+
+@pytest.mark.parametrize(("resample", "pil"), FILTERS)
+def test_pixels_follow_pil(resample: int | None, pil: Any) -> None:
     """Shrunk with their aspect ratio first, then made square; decoded frames may have the first step behind them."""
-    config = CONFIG | {"video_sampling": {"video_size": {"longest_edge": 64}}}
+    if pil == Pictures.LANCZOS and not _has_lanczos():
+        pytest.skip("this torch has no Lanczos filter, so that stock processors take the bicubic one too")
+    config = CONFIG | {"size": {"longest_edge": 64}, "resample": resample}
     rows, columns = torch.meshgrid(torch.linspace(0, 3, 100), torch.linspace(0, 4, 200), indexing="ij")
     wave = torch.stack([(torch.sin(rows * k) * torch.cos(columns) + 1) * 110 for k in (1, 2, 3)]).to(torch.uint8)
     family = SmolVLM(SmolVLMTwin().model)
     pixels = family.pixels(torch.stack([wave, 255 - wave]), config)
     assert pixels.shape == (1, 2, 3, 42, 42)
     for frame, source in zip(pixels[0], (wave, 255 - wave), strict=True):
-        picture = Pictures.fromarray(source.permute(1, 2, 0).numpy()).resize((64, 32), Pictures.BICUBIC)
-        picture = picture.resize((42, 42), Pictures.BICUBIC)
+        picture = Pictures.fromarray(source.permute(1, 2, 0).numpy()).resize((64, 32), pil)
+        picture = picture.resize((42, 42), pil)
         wanted = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         assert ((frame * 0.5 + 0.5) * 255 - wanted).abs().max() <= 2.001
     small = torch.stack([wave[:, :32, :64]])
-    assert family.pixels(small, config).shape == (1, 1, 3, 42, 42)
+    assert torch.equal(family.pixels(small, config), family.pixels(small, config, resized=True))
     square = torch.zeros(1, 3, 42, 42, dtype=torch.uint8)
     assert torch.equal(family.pixels(square, {}), torch.full((1, 1, 3, 42, 42), -1.0))

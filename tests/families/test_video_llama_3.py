@@ -18,7 +18,7 @@ import tangovlm
 from tangovlm.errors import InputError
 from tangovlm.families.call import Grid, Signals
 from tangovlm.families.versions import encodes_first
-from tangovlm.families.video_llama_3 import VideoLlama3
+from tangovlm.families.video_llama_3 import COMPRESSION, VideoLlama3
 from tangovlm.twins.norms import Norms
 from tangovlm.twins.parts import IMAGE, VIDEO, Image, Part, Piece, Video, Words
 from tangovlm.twins.video_llama_3 import MERGE, PATCH, VideoLlama3Twin
@@ -302,7 +302,13 @@ def test_prompts_are_those_of_the_stock_processor(frames: int) -> None:
 
 def test_pixels_are_normalised_by_halves_unless_the_checkpoint_says_otherwise() -> None:
     family = VideoLlama3(VideoLlama3Twin().model)
-    frames = torch.full((2, 3, 16, 24), 255, dtype=torch.uint8)
-    assert torch.equal(family.pixels(frames, {}), torch.ones(1, 2, 3, 16, 24))
-    config = {"image_mean": [0.0, 0.0, 0.0], "image_std": [0.25, 0.25, 0.25]}
+    frames, size = torch.full((2, 3, 16, 24), 255, dtype=torch.uint8), {"size": VideoLlama3Twin.preprocessor["size"]}
+    assert torch.equal(family.pixels(frames, size), torch.ones(1, 2, 3, 16, 24))
+    config = size | {"image_mean": [0.0, 0.0, 0.0], "image_std": [0.25, 0.25, 0.25]}
     torch.testing.assert_close(family.pixels(frames, config), torch.full((1, 2, 3, 16, 24), 4.0))
+
+
+def test_the_processors_own_dropping_of_tokens_is_said() -> None:
+    family = VideoLlama3(VideoLlama3Twin().model)
+    assert family.notes({}) == family.notes({"use_token_compression": True}) == (COMPRESSION,)
+    assert family.notes({"use_token_compression": False}) == ()

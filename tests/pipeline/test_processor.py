@@ -159,6 +159,27 @@ def test_forms_of_times(processor: Any) -> None:
         assert inputs["video_metadata"] == [{"fps": 1.0, "frames_indices": [0.5, 1.5]}]
 
 
+def test_metadata_in_place_of_times(processor: Any) -> None:
+    video, prompt = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), f"{processor.video_token} w12"
+    metadata = {"fps": 4.0, "frames_indices": [2, 6], "duration": 2.5, "total_num_frames": 10}
+    for form in (metadata, [metadata], [[metadata]]):
+        inputs = processor(prompt, video, video_metadata=form, return_metadata=True)
+        assert inputs["video_metadata"] == [{"fps": 1.0, "frames_indices": [0.5, 1.5], "duration": 2.5}]
+    for wrong, message in (
+        ({"video_metadata": metadata, "timestamps": [0.0, 1.0]}, "both timestamps and video_metadata"),
+        ({"video_metadata": [metadata, metadata]}, "timestamps for 2 videos, but 1 videos are given"),
+        ({"video_metadata": metadata | {"frames_indices": [1]}}, "2 frames but 1 timestamps"),
+        ({"video_metadata": 3}, "video_metadata holds int"),
+    ):
+        with pytest.raises(InputError, match=message):
+            processor(prompt, video, **wrong)
+
+
+def test_a_file_says_how_long_it_is(processor: Any, clip: Path) -> None:
+    (told,) = processor(f"{processor.video_token} w12", clip, return_metadata=True)["video_metadata"]
+    assert told["duration"] == decode(clip, FRAMES).duration_s == pytest.approx(12 / 5)
+
+
 def test_frames_that_are_none(processor: Any) -> None:
     for video in (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 0, 8, dtype=torch.uint8)):
         with pytest.raises(InputError, match="frames must be uint8"):

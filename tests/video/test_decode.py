@@ -9,6 +9,7 @@ import torch
 
 from tangovlm.errors import VideoError
 from tangovlm.video import Frames, decode
+from tangovlm.video.ahead import Ahead
 from tangovlm.video.reader import Reader
 from tests.video import clips
 
@@ -165,6 +166,22 @@ def test_frames_are_scaled_while_decoding(tmp_path: Path) -> None:
     assert frames.pixels.dtype == torch.uint8
     assert frames.pixels.is_contiguous()
     assert clips.numbers(frames.pixels) == clips.numbers(decode(path, 6).pixels)
+
+
+def test_a_size_that_depends_on_the_number_of_frames(tmp_path: Path) -> None:
+    """Of those that are taken, of a clip that has fewer than were asked for too."""
+    path, asked = clips.write(tmp_path / "clip.mp4", 5), []
+
+    def fit(height: int, width: int, frames: int) -> tuple[int, int]:
+        asked.append((height, width, frames))
+        return 8 * frames, 16
+
+    own = tuple(decode(path, 1).pixels.shape[-2:])
+    assert decode(path, 3, fit=fit).pixels.shape == (3, 3, 24, 16)
+    assert decode(path, 9, fit=fit).pixels.shape == (5, 3, 40, 16)
+    assert asked == [(*own, 3), (*own, 5)]
+    with Ahead(path, 3, fit=fit) as ahead:
+        assert torch.equal(ahead.result().pixels, decode(path, 3, size=(24, 16)).pixels)
 
 
 def test_the_same_pixels_on_every_run(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tangovlm.budget import count, prefill_flops, validate_retention
 from tangovlm.evaluate.provenance import machine
+from tangovlm.families.versions import Arg
 
 from .tables import Column, giga, number, text
 from .ttft_models import LlavaOnevision, check
@@ -125,7 +126,7 @@ def model_flops(host: LlavaOnevision, tokens: int) -> int:
     inputs = torch.empty(1, tokens, width, device=host.device, dtype=host.model.dtype)
     with FlopCounterMode(display=False) as counter:
         # Masks given by layer type are taken as they are; making one would read values, which there are none of.
-        text_model(inputs_embeds=inputs, attention_mask={"full_attention": None}, use_cache=False)
+        text_model(**{Arg.EMBEDS: inputs, Arg.MASK: {"full_attention": None}, Arg.USE_CACHE: False})
     total: int = counter.get_total_flops()
     return total
 
@@ -139,8 +140,7 @@ def encoder_flops(host: LlavaOnevision, frames: int) -> tuple[int, int]:
     with FlopCounterMode(display=False) as counter:
         host.model.get_video_features(
             pixels,
-            vision_feature_layer=config.vision_feature_layer,
-            vision_feature_select_strategy=config.vision_feature_select_strategy,
+            **{name: getattr(config, name) for name in (Arg.FEATURE_LAYER, Arg.FEATURE_STRATEGY)},
         )
     modules = counter.get_flop_counts()
     projector = type(host.model.model.multi_modal_projector).__name__

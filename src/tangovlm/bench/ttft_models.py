@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tangovlm.errors import InputError
 from tangovlm.families.base import Family
+from tangovlm.families.versions import Arg
 from tangovlm.registry import family_for
 
 from .ttft_random import enliven, pooling_head
@@ -101,7 +102,7 @@ class Host(ABC):
         words = torch.arange(_FIRST_WORD, _FIRST_WORD + QUESTION_TOKENS)
         ids = torch.cat([torch.full((self.placeholders(frames),), _VIDEO), words]).expand(batch, -1)
         ids = ids.contiguous().to(self.device)
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        return {Arg.IDS: ids, Arg.MASK: torch.ones_like(ids)}
 
     def family(self) -> Family:
         """The model's family, ready to prune.
@@ -168,7 +169,7 @@ class LlavaOnevision(Host):
     def pixels(self, clips: Tensor) -> dict[str, Tensor]:
         """See `Host.pixels`: as the library prepares them."""
         videos = [self._plain.pixels(clip.to(self.device), {}) for clip in clips]
-        return {"pixel_values_videos": videos[0] if len(videos) == 1 else torch.cat(videos)}
+        return {Arg.VIDEO_PIXELS: videos[0] if len(videos) == 1 else torch.cat(videos)}
 
     @cached_property
     def _plain(self) -> Family:
@@ -244,12 +245,12 @@ class Qwen25VL(Host):
         grid = values.view(clips.shape[0], -1, 2, 3, side, 2, 14, side, 2, 14)
         patches = grid.permute(0, 1, 4, 7, 5, 8, 3, 2, 6, 9).reshape(-1, 3 * 2 * 14 * 14)
         shape = torch.tensor([[clips.shape[1] // 2, 2 * side, 2 * side]] * clips.shape[0], device=self.device)
-        return {"pixel_values_videos": patches, "video_grid_thw": shape}
+        return {Arg.VIDEO_PIXELS: patches, Arg.VIDEO_GRIDS: shape}
 
     def prompt(self, batch: int, frames: int) -> dict[str, Tensor]:
         """See `Host.prompt`."""
         inputs = super().prompt(batch, frames)
-        return inputs | {"mm_token_type_ids": 2 * (inputs["input_ids"] == _VIDEO).int()}
+        return inputs | {Arg.TOKEN_TYPES: 2 * (inputs[Arg.IDS] == _VIDEO).int()}
 
 
 HOSTS: dict[str, type[Host]] = {host.name: host for host in (LlavaOnevision, Qwen25VL)}

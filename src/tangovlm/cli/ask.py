@@ -105,12 +105,21 @@ def ask(
             show_default=False,
         ),
     ] = None,
+    max_frame_pixels: Annotated[
+        int | None,
+        typer.Option(
+            help="The most pixels of a frame, height times width, for models that take any size (448 x 448 is 200704); "
+            "left out, what the checkpoint asks for.",
+            show_default=False,
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.")] = 64,
 ) -> None:
     """Ask a question about a video, with a fraction of its visual tokens."""
     check_question(question)
     check_at_least_one("--frames", frames)
     check_at_least_one("--chunk-frames", chunk_frames)
+    check_at_least_one("--max-frame-pixels", max_frame_pixels)
     check_at_least_one("--max-new-tokens", max_new_tokens)
     pruner = registry.method(method, retention=retention)
     if sink_tokens is not None:
@@ -119,7 +128,14 @@ def ask(
     if report is not None:
         check_report(report, video)
     with only_results():
-        llm = load(model, device=device(device_name), dtype=dtype, saliency=saliency, head_weights=head_weights)
+        llm = load(
+            model,
+            device=device(device_name),
+            dtype=dtype,
+            saliency=saliency,
+            head_weights=head_weights,
+            max_frame_pixels=max_frame_pixels,
+        )
         run = Run(
             video,
             llm,

@@ -66,6 +66,10 @@ def sinks(
         int | None,
         typer.Option(help="The most frames that the vision encoder sees at a time.", show_default=False),
     ] = None,
+    max_frame_pixels: Annotated[
+        int | None,
+        typer.Option(help="The most pixels of a frame, as `tangovlm ask` takes it.", show_default=False),
+    ] = None,
 ) -> None:
     """Find the grid positions that the vision encoder looks at whatever the clips show.
 
@@ -73,6 +77,7 @@ def sinks(
     A sink is a position whose rank is high in nearly all frames. The language model does not run.
     """
     check_threshold(threshold, "--threshold")
+    check_at_least_one("--max-frame-pixels", max_frame_pixels)
     for option, value in (("--top", top), ("--frames", frames), ("--chunk-frames", chunk_frames)):
         check_at_least_one(option, value)
     named = clips or []
@@ -82,7 +87,14 @@ def sinks(
     with only_results():
         from tangovlm.evaluate.sinks import measure
 
-        llm = load(model, device=device(device_name), dtype=dtype, saliency=saliency, head_weights=head_weights)
+        llm = load(
+            model,
+            device=device(device_name),
+            dtype=dtype,
+            saliency=saliency,
+            head_weights=head_weights,
+            max_frame_pixels=max_frame_pixels,
+        )
         with stage_bars() as progress:
             measured = measure(llm, named, frames=frames, chunk_frames=chunk_frames, progress=progress)
     document = measured.document(threshold)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from tangovlm.attach import attach_family
 from tangovlm.families.base import Family
+from tangovlm.families.versions import Arg, cache_in
 from tangovlm.loading import VideoLLM
 from tangovlm.tiny.evaluate import MAX_NEW_TOKENS, log_likelihood
 from tangovlm.tiny.questions import Question
@@ -34,8 +35,8 @@ def reply(
         kept = session.report.tokens_after
         first, seen = output.logits[0], None
         if any(len(ids) > 1 for ids in words):
-            seen = llm.model(**inputs, use_cache=True).past_key_values
+            seen = cache_in(llm.model(**inputs, **{Arg.USE_CACHE: True}))
         likelihoods = tuple(log_likelihood(llm, inputs, first, seen, ids) for ids in words)
-    written = output.sequences[0, inputs["input_ids"].shape[1] :]
+    written = output.sequences[0, inputs[Arg.IDS].shape[1] :]
     answer = llm.tokenizer.decode(written, skip_special_tokens=True).strip()
     return Reply(answer, likelihoods), kept

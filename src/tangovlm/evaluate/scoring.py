@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from tangovlm.attach import attach_family
 from tangovlm.errors import InputError, ModelError
 from tangovlm.families.base import Family
 from tangovlm.families.call import Prompt
+from tangovlm.families.versions import Arg, cache_for, cache_in
 from tangovlm.loading import VideoLLM
 from tangovlm.tiny.evaluate import MAX_NEW_TOKENS
 from tangovlm.tiny.questions import Question
@@ -126,7 +128,7 @@ class Scorer:
         """
         with ExitStack() as stack:
             signals = {k: stack.enter_context(self.family(k).observe(wanted)) for k, wanted in needs.items()}
-            rows = self.llm.family.encoder.get_video_features(pixels, return_dict=True).pooler_output[0]
+            rows = self.llm.family.encoder.get_video_features(pixels, **{Arg.AS_DICT: True}).pooler_output[0]
         (clip,) = self.llm.family.clips(Prompt(), pixels)
         tokens = {k: self.family(k).video_tokens(rows, clip, found, seconds) for k, found in signals.items()}
         return Encoded(rows, tokens)
@@ -148,7 +150,7 @@ class Scorer:
         before: list[int] = []
         behind = []
         for text in texts:
-            ids = self.llm.family.inputs(self.llm.tokenizer, self.llm.template, pixels, text)["input_ids"][0]
+            ids = self.llm.family.inputs(self.llm.tokenizer, self.llm.template, pixels, text)[Arg.IDS][0]
             (places,) = (ids == self._video_token).nonzero(as_tuple=True)
             first, last = int(places[0]), int(places[-1])
             if last - first + 1 != len(places):
@@ -193,7 +195,7 @@ class Scorer:
         embeds = torch.cat([words, torch.stack([video.rows for video in videos])], dim=1)
         front = torch.arange(len(before), device=embeds.device).expand(count, -1)
         places = torch.cat([front, len(before) + torch.stack([video.positions for video in videos])], dim=1)
-        return family.decoder(inputs_embeds=embeds, position_ids=places, use_cache=True).past_key_values
+        return cache_in(family.decoder(**{Arg.EMBEDS: embeds, Arg.POSITIONS: places, Arg.USE_CACHE: True}))
 
     def _read_questions(self, seen: DynamicCache, starts: list[int], behind: list[list[int]]) -> "_Rows":
         """Every question behind every video, padded on the left."""
@@ -257,9 +259,9 @@ class Scorer:
 
     def _read(self, ids: Tensor, cache: DynamicCache, mask: Tensor, places: Tensor) -> Tensor:
         """Logits of new tokens (B, S) behind what the cache holds."""
-        output = self.llm.family.decoder(
-            inputs_embeds=self._embed(ids), past_key_values=cache, attention_mask=mask, position_ids=places
-        )
+        decoder: Any = self.llm.family.decoder
+        given = {Arg.EMBEDS: self._embed(ids), Arg.MASK: mask, Arg.POSITIONS: places}
+        output = decoder(**given, **cache_for(decoder.forward, cache))
         logits: Tensor = self.llm.model.get_output_embeddings()(output.last_hidden_state)
         return logits.float()
 

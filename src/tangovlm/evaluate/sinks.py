@@ -110,7 +110,7 @@ def measure(
         clip = decode(
             path,
             llm.default_frames if frames is None else frames,
-            size=partial(llm.family.frame_size, llm.config),
+            fit=partial(llm.family.frame_size, llm.config),
             progress=partial(report, "decode"),
         )
         notes += [f"{path}: {note}" for note in clip.notes]

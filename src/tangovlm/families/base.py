@@ -21,6 +21,7 @@ from .call import Clip, Found, Grid, Prompt, Signals
 from .checkpoint import complete
 from .placement import device_of
 from .taps import Tap
+from .versions import Arg
 from .written import Written
 
 SALIENCY_KINDS: tuple[str, ...] = ("p-attn", "attn", "mean-query")
@@ -66,7 +67,7 @@ class Family(Written):
     default_frames: ClassVar[int]
     feature_method: ClassVar[str] = "get_video_features"
     """Method of the encoder that makes the features."""
-    visual_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
+    visual_inputs: ClassVar[tuple[str, ...]] = (Arg.VIDEO_PIXELS,)
     """Arguments of the model that hold what is encoded."""
     mask_input: ClassVar[str | None] = None
     """Argument of the model that says which features of all videos stock code hands on, ``(R,)`` bool."""
@@ -74,6 +75,8 @@ class Family(Written):
     """Whether position ids have several rows (M-RoPE), of which kept tokens keep their own."""
     gives: ClassVar[frozenset[str]] = frozenset({"saliency", "timestamps", "frame_features", "keys"})
     saliency_kinds: ClassVar[tuple[str, ...]] = SALIENCY_KINDS
+    middle_of_steps: ClassVar[bool] = False
+    """Whether a step of several frames has, for the model, the time of their middle, and not that of the first one."""
     in_one_piece: ClassVar[bool] = False
     """Whether pixels alone give the features, which stand in the prompt side by side, those of the grid first."""
 
@@ -109,6 +112,12 @@ class Family(Written):
         """The text model."""
         decoder: nn.Module = self.model.get_decoder()
         return decoder
+
+    @property
+    def width(self) -> int:
+        """D: channels of the text model, and so of a feature."""
+        config: Any = self.decoder.config
+        return int(config.hidden_size)
 
     @property
     def device(self) -> torch.device:
@@ -200,8 +209,10 @@ class Family(Written):
         with chunks.guarded(at_once, frame_bytes, device):
             if at_once == frames:
                 return original(*args, **kwargs)
-            as_tuple = kwargs.pop("return_dict", None) is False
-            output = self.encode_chunks(original, chunks.bounds(frames, at_once), *args, return_dict=True, **kwargs)
+            as_tuple = kwargs.pop(Arg.AS_DICT, None) is False
+            output = self.encode_chunks(
+                original, chunks.bounds(frames, at_once), *args, **{Arg.AS_DICT: True}, **kwargs
+            )
         return output.to_tuple() if as_tuple else output
 
     @abstractmethod

@@ -48,11 +48,13 @@ class Prompt:
     input_ids: ``(B, Q)`` whole prompts, None where the call has none.
     frames: sampled frames of each video where the caller told their times, else None.
     handed_on: ``(R,)`` bool over the features of all videos, which of them the caller wants handed on; None for all.
+    continues: whether a cache holds the beginning of the prompts, so that only later videos are encoded.
     """
 
     input_ids: Tensor | None = None
     frames: tuple[int, ...] | None = None
     handed_on: Tensor | None = None
+    continues: bool = False
 
 
 @dataclass

@@ -100,10 +100,10 @@ def architecture(source: str, *, local: bool) -> str:
 
 
 def preprocessor_config(source: str, *, local: bool) -> dict[str, Any]:
-    """How the checkpoint wants videos prepared; empty where it does not say."""
-    video = read_json(source, "video_preprocessor_config.json", local=local)
+    """How the checkpoint wants videos prepared, from the file that transformers reads; empty where it has none."""
+    video = (read_json(source, "processor_config.json", local=local) or {}).get("video_processor")
     if video is None:
-        video = (read_json(source, "processor_config.json", local=local) or {}).get("video_processor")
+        video = read_json(source, "video_preprocessor_config.json", local=local)
     if video is None:
         video = read_json(source, "preprocessor_config.json", local=local)
     return video or {}

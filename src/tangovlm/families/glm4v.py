@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from ..registry import register_family
+from .natural_size import SizeRule
 from .packed import Packed
+from .written import VideoInput
 
 _IMAGE, _START, _END = "<|image|>", "<|begin_of_image|>", "<|end_of_image|>"
 
@@ -28,6 +28,7 @@ class Glm4V(Packed):
     tested = Packed.tested - {"image beside video", "beams", "sampling", "pruning inside"}
     default_frames = 32
     keeps_positions = True
+    size_rule = SizeRule(112 * 112, 28 * 28 * 2 * 30_000, of="video")
 
     @property
     def placeholder(self) -> int:
@@ -40,11 +41,11 @@ class Glm4V(Packed):
         vision = self.model.config.vision_config
         return vision.hidden_size, vision.out_hidden_size
 
-    def written(self, _tokenizer: Any, pixels: Tensor, seconds: Tensor) -> str:
+    def written(self, _tokenizer: Any, video: VideoInput) -> str:
         """See `Written.written`: each step is an image, followed by the time of its first frame."""
-        grid = self.packed(pixels)[2]
+        grid = self.packed(video.pixels)[2]
         image = _START + _IMAGE * (grid.height * grid.width) + _END
-        return "".join(image + self._said(time) for time in seconds[:: self.frames_per_step].tolist())
+        return "".join(image + self._said(time) for time in video.times[:: self.frames_per_step].tolist())
 
     def _said(self, seconds: float) -> str:
         """A time as the stock processor writes it; GLM-4.6V has the classes of older models, but its own processor."""

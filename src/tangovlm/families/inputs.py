@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from ..errors import InputError, ModelError
 from .chat import render
 
 # PIL's numbers, which preprocessor configs use.
-_RESAMPLE = {2: "bilinear", 3: "bicubic"}
+_RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class PixelSpec:
     Parameters
     ----------
     size: height and width.
-    mean, std: per channel, of values after rescaling.
-    rescale: factor from bytes, usually 1 / 255.
-    mode: "bicubic" or "bilinear", always with antialiasing.
+    mean, std: per channel, of values after rescaling; 0 and 1 if nothing is normalised.
+    rescale: factor from bytes, usually 1 / 255; 1 if nothing is rescaled.
+    mode: "bicubic", "bilinear" or "lanczos", always with antialiasing.
     """
 
     size: tuple[int, int]
@@ -40,6 +41,8 @@ class PixelSpec:
     ) -> "PixelSpec":
         """Read a video or image preprocessor config; what it does not say is taken from `default`.
 
+        `do_rescale` and `do_normalize` are honoured; `do_resize` is the families' own.
+
         Parameters
         ----------
         size: height and width, whatever the config says.
@@ -48,21 +51,50 @@ class PixelSpec:
         ------
         ModelError: a field that is not supported, or holds something else than it should.
         """
-        resample = _or(config.get("resample"), 3)
-        if not isinstance(resample, int) or resample not in _RESAMPLE:
-            raise ModelError(f"the preprocessor config has resample {resample!r}: only 2 and 3 are supported")
+        resample, mode = config.get("resample"), default.mode
+        if resample is not None:
+            if not isinstance(resample, int) or resample not in _RESAMPLE:
+                raise ModelError(f"the preprocessor config has resample {resample!r}: only 1, 2 and 3 are supported")
+            mode = _RESAMPLE[resample]
         rescale = _or(config.get("rescale_factor"), default.rescale)
-        return cls(
+        spec = cls(
             size=_size(config, default) if size is None else size,
             mean=_numbers("image_mean", config.get("image_mean"), default.mean),
             std=_numbers("image_std", config.get("image_std"), default.std, positive=True),
             rescale=_numbers("rescale_factor", [rescale], (rescale,), positive=True)[0],
-            mode=_RESAMPLE[resample],
+            mode=mode,
         )
+        if not flag(config, "do_rescale"):
+            spec = replace(spec, rescale=1.0)
+        if not flag(config, "do_normalize"):
+            channels = len(default.mean)
+            spec = replace(spec, mean=(0.0,) * channels, std=(1.0,) * channels)
+        return spec
 
 
 def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
+
+
+def flag(config: Mapping[str, Any], name: str) -> bool:
+    """A field of a preprocessor config such as `do_resize`, true if it is not there; `ModelError` unless a bool."""
+    value = _or(config.get(name), True)
+    if not isinstance(value, bool):
+        raise ModelError(f"the preprocessor config has {name} {value!r}: it must be true or false")
+    return value
+
+
+def unresized(height: int, width: int, wanted: str) -> InputError:
+    """The error for frames that are not resized (`do_resize`), and that the model cannot take.
+
+    Parameters
+    ----------
+    wanted: what it takes, such as "384 x 384 pixels".
+    """
+    return InputError(
+        f"the frames have {height} x {width} pixels and the preprocessor config has do_resize false, but the model "
+        f"takes {wanted}: scale the video to that"
+    )
 
 
 def _size(config: Mapping[str, Any], default: PixelSpec) -> tuple[int, int]:
@@ -125,11 +157,23 @@ def prepare_pixels(frames: Tensor, spec: PixelSpec) -> Tensor:
 
 
 def _resize(frame: Tensor, spec: PixelSpec) -> Tensor:
+    mode = "bicubic" if spec.mode == "lanczos" and not _has_lanczos() else spec.mode
     # On the CPU bytes are resized as bytes, as the stock processors do: PIL's fixed-point filter, clipped between its
-    # two passes, which at edges differs from the float filter by more than rounding.
-    image = frame[None] if frame.device.type == "cpu" else frame[None].float()
-    resized = functional.interpolate(image, size=spec.size, mode=spec.mode, antialias=True)[0]
-    return resized.float().round().clamp(0, 255)
+    # two passes, which at edges differs from the float filter by more than rounding. Lanczos is there on the CPU only.
+    on_cpu = frame.device.type == "cpu" or mode == "lanczos"
+    image = frame.cpu()[None] if on_cpu else frame[None].float()
+    resized = functional.interpolate(image, size=spec.size, mode=mode, antialias=True)[0]
+    return resized.to(frame.device).float().round().clamp(0, 255)
+
+
+@cache
+def _has_lanczos() -> bool:
+    """Whether torch has the filter; where it has not (before 2.12), stock processors take the bicubic one as well."""
+    try:
+        functional.interpolate(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), size=(1, 1), mode="lanczos", antialias=True)
+    except (NotImplementedError, ValueError, RuntimeError):
+        return False
+    return True
 
 
 def patches(frames: Tensor, side: int, merge: int, frames_per_step: int) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,12 @@ from ..signals.saliency import pool_means
 from . import chunks
 from .attention import LayerAttention, layer_of, listen_to_output
 from .call import Found, Grid
-from .inputs import PixelSpec, prepare_pixels
+from .inputs import PixelSpec, flag, prepare_pixels, unresized
 from .pictures import Wording
 from .taps import Tap
 from .tiled import Tiled
+from .versions import Arg
+from .written import VideoInput
 
 _PIXELS = PixelSpec(size=(448, 448), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -73,7 +75,7 @@ class InternVL(Tiled):
 
     def tiles(self, *args: Any, **kwargs: Any) -> list[int]:
         """See `Tiled.tiles`: pixels are ``(tiles, 3, height, width)``, those of all prompts in a row."""
-        pixels = args[0] if args else kwargs["pixel_values"]
+        pixels = args[0] if args else kwargs[Arg.PIXELS]
         self.check_size(pixels)
         return [len(pixels)]
 
@@ -91,7 +93,7 @@ class InternVL(Tiled):
         self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
     ) -> Any:
         """See `Family.encode_chunks`: tiles do not see each other."""
-        pixels, args = (args[0], args[1:]) if args else (kwargs.pop("pixel_values"), ())
+        pixels, args = (args[0], args[1:]) if args else (kwargs.pop(Arg.PIXELS), ())
         kind, joined, pooled = chunks.collect(
             lambda start, stop: original(pixels[start:stop], *args, **kwargs), bounds, kwargs
         )
@@ -113,15 +115,20 @@ class InternVL(Tiled):
 
     # --- from a file to inputs ----------------------------------------------------------------------------------
 
-    def frame_size(self, _config: Mapping[str, Any], _height: int, _width: int) -> tuple[int, int]:
-        """See `Family.frame_size`."""
-        return self.tile_size
+    def frame_size(
+        self, config: Mapping[str, Any], height: int, width: int, _frames: int | None = None
+    ) -> tuple[int, int]:
+        """See `Family.frame_size`: that of a tile, which is all that the model takes."""
+        high, wide = self.tile_size
+        if not flag(config, "do_resize") and (height, width) != (high, wide):
+            raise unresized(height, width, f"{high} x {wide} pixels")
+        return high, wide
 
-    def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
+    def pixels(self, frames: Tensor, config: Mapping[str, Any], *, resized: bool = False) -> Tensor:
         """``(T, 3, height, width)`` float32."""
-        height, width = self.tile_size
-        spec = PixelSpec.from_config(config, _PIXELS, (height, width))
-        return prepare_pixels(frames, spec)
+        del resized
+        size = self.frame_size(config, *frames.shape[-2:])
+        return prepare_pixels(frames, PixelSpec.from_config(config, _PIXELS, size))
 
     def video_token(self, tokenizer: Any) -> str:
         """See `Written.video_token`."""
@@ -133,12 +140,12 @@ class InternVL(Tiled):
         behind = getattr(tokenizer, "end_image_token", None) or "</img>"
         return before, str(tokenizer.convert_ids_to_tokens(self.placeholder)), behind
 
-    def written(self, tokenizer: Any, pixels: Tensor, _seconds: Tensor) -> str:
+    def written(self, tokenizer: Any, video: VideoInput) -> str:
         """See `Written.written`: each frame has its number in front."""
         before, context, behind = self.reserved(tokenizer)
         picture = before + context * self.tile.tokens + behind
-        return "\n".join(f"Frame{number + 1}: {picture}" for number in range(len(pixels)))
+        return "\n".join(f"Frame{number + 1}: {picture}" for number in range(video.frames))
 
-    def arguments(self, pixels: Tensor, _seconds: Tensor) -> dict[str, Tensor]:
+    def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`."""
-        return {"pixel_values": pixels}
+        return {Arg.PIXELS: video.pixels}

@@ -13,10 +13,11 @@ from . import chunks
 from .attention import LayerAttention, layer_of, listen_to_output
 from .base import Family
 from .call import Clip, Found, Grid
-from .inputs import PixelSpec, prepare_pixels, whole
+from .inputs import PixelSpec, flag, prepare_pixels, whole
 from .taps import Tap
 from .tiled import like
-from .versions import bare, pixels_name, stacked
+from .versions import Arg, bare, pixels_name, stacked
+from .written import VideoInput
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -109,8 +110,12 @@ class LlavaNextVideo(Family):
 
     # --- from a file to inputs ----------------------------------------------------------------------------------
 
-    def frame_size(self, config: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
+    def frame_size(
+        self, config: Mapping[str, Any], height: int, width: int, _frames: int | None = None
+    ) -> tuple[int, int]:
         """See `Family.frame_size`: the shorter side as the checkpoint has it; what is too long is cut off later."""
+        if not flag(config, "do_resize"):
+            return height, width
         size = config.get("size") or self._square
         if isinstance(size, Mapping) and "shortest_edge" not in size:
             return PixelSpec.from_config({"size": size}, PixelSpec((0, 0), _MEAN, _STD)).size
@@ -118,17 +123,19 @@ class LlavaNextVideo(Family):
         longest = int(shortest * max(height, width) / min(height, width))
         return (shortest, longest) if height <= width else (longest, shortest)
 
-    def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
+    def pixels(self, frames: Tensor, config: Mapping[str, Any], *, resized: bool = False) -> Tensor:
         """``(1, T, 3, height, width)`` float32, the middle of the frames: CLIP takes one size only."""
+        del resized
         height, width = self.frame_size(config, *frames.shape[-2:])
         spec = PixelSpec.from_config(config, PixelSpec((0, 0), _MEAN, _STD), (height, width))
         side = self._square
-        if min(height, width) < side:
+        if min(height, width) < side or (not flag(config, "do_center_crop") and (height, width) != (side, side)):
             raise ModelError(
                 f"the preprocessor config makes frames of {height} x {width} pixels, but the model takes {side} x "
                 f"{side}: fetch the checkpoint again"
             )
-        top, left = round((height - side) / 2), round((width - side) / 2)
+        # Where it does not come out even, the pixel more stays below and to the right, as in the stock processor.
+        top, left = (height - side) // 2, (width - side) // 2
         return prepare_pixels(frames, spec)[None, ..., top : top + side, left : left + side].contiguous()
 
     @property
@@ -139,10 +146,10 @@ class LlavaNextVideo(Family):
         """See `Written.reserved`."""
         return (tokenizer.convert_ids_to_tokens(self.model.config.image_token_index),)
 
-    def written(self, tokenizer: Any, pixels: Tensor, _seconds: Tensor) -> str:
+    def written(self, tokenizer: Any, video: VideoInput) -> str:
         """See `Written.written`."""
-        return self.video_token(tokenizer) * sum(self.rows(grid) for grid in self.grids(pixels))
+        return self.video_token(tokenizer) * sum(self.rows(grid) for grid in self.grids(video.pixels))
 
-    def arguments(self, pixels: Tensor, _seconds: Tensor) -> dict[str, Tensor]:
+    def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`."""
-        return {"pixel_values_videos": pixels}
+        return {Arg.VIDEO_PIXELS: video.pixels}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from threading import get_ident
 from typing import Any, ClassVar
@@ -19,10 +20,11 @@ from .base import Family
 from .call import Found, Grid
 from .checkpoint import complete
 from .head_weights import load_head_weights
-from .inputs import PixelSpec, prepare_pixels
+from .inputs import PixelSpec, flag, prepare_pixels, unresized
 from .placement import device_of, weights_of
 from .taps import Tap, behind
-from .versions import bare, pixels_name
+from .versions import Arg, bare, pixels_name
+from .written import VideoInput
 
 _PUBLISHED_HEAD = "google/siglip-so400m-patch14-384"
 _PUBLISHED_WIDTH = 1152
@@ -209,19 +211,37 @@ class LlavaOnevision(Family):
         """Values of patches ``(F, side * side, C)`` as the model pools its features: ``(F, H, W, C)``."""
         return pool_to_grid(values, self.side)
 
-    def frame_size(self, config: Mapping[str, Any], _height: int, _width: int) -> tuple[int, int]:
-        """See `Family.frame_size`."""
-        return PixelSpec.from_config(config, self.pixel_spec).size
+    def spec_of(self, config: Mapping[str, Any], height: int, width: int) -> PixelSpec:
+        """How frames of this size become pixels.
 
-    def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
+        Raises
+        ------
+        InputError: they are not to be resized, and the model takes others. ModelError: see `PixelSpec.from_config`.
+        """
+        spec, side = PixelSpec.from_config(config, self.pixel_spec), int(self.model.config.vision_config.image_size)
+        if flag(config, "do_resize"):
+            return spec
+        if (height, width) != (side, side):
+            raise unresized(height, width, f"{side} x {side} pixels")
+        return replace(spec, size=(side, side))
+
+    def frame_size(
+        self, config: Mapping[str, Any], height: int, width: int, _frames: int | None = None
+    ) -> tuple[int, int]:
+        """See `Family.frame_size`."""
+        return self.spec_of(config, height, width).size
+
+    def pixels(self, frames: Tensor, config: Mapping[str, Any], *, resized: bool = False) -> Tensor:
         """``(1, T, 3, height, width)`` float32."""
-        return prepare_pixels(frames, PixelSpec.from_config(config, self.pixel_spec))[None]
+        del resized
+        return prepare_pixels(frames, self.spec_of(config, *frames.shape[-2:]))[None]
 
     @contextmanager
     def streamed(self, frames: int, config: Mapping[str, Any], take: Callable[[int, int], Tensor]) -> Iterator[Tensor]:
         """See `Family.streamed`."""
-        spec = PixelSpec.from_config(config, self.pixel_spec)
-        pixels = torch.empty(1, frames, 3, *spec.size, dtype=torch.float32, device=self.device)
+        side = int(self.model.config.vision_config.image_size)
+        size = self.spec_of(config, side, side).size
+        pixels = torch.empty(1, frames, 3, *size, dtype=torch.float32, device=self.device)
         filled, thread = 0, get_ident()
 
         def fill(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -229,7 +249,7 @@ class LlavaOnevision(Family):
             if get_ident() != thread:
                 return
             start, filled = filled, filled + len(args[0])
-            args[0].copy_(prepare_pixels(take(start, filled).to(self.device, non_blocking=True), spec))
+            args[0].copy_(self.pixels(take(start, filled).to(self.device, non_blocking=True), config)[0])
 
         hook = self.encoder.vision_tower.register_forward_pre_hook(fill)
         try:
@@ -241,10 +261,10 @@ class LlavaOnevision(Family):
         """See `Written.reserved`."""
         return (str(tokenizer.convert_ids_to_tokens(self.model.config.image_token_index)),)
 
-    def written(self, tokenizer: Any, pixels: Tensor, _seconds: Tensor) -> str:
+    def written(self, tokenizer: Any, video: VideoInput) -> str:
         """See `Written.written`."""
-        return self.video_token(tokenizer) * sum(self.rows(grid) for grid in self.grids(pixels))
+        return self.video_token(tokenizer) * sum(self.rows(grid) for grid in self.grids(video.pixels))
 
-    def arguments(self, pixels: Tensor, _seconds: Tensor) -> dict[str, Tensor]:
+    def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`."""
-        return {"pixel_values_videos": pixels}
+        return {Arg.VIDEO_PIXELS: video.pixels}

@@ -20,7 +20,7 @@ from .checkpoint import complete
 from .inputs import PixelSpec, check_question
 from .llava_onevision import LlavaOnevision
 from .timestamps import of_frames
-from .versions import encodes_first
+from .versions import Arg, Signature, encodes_first
 
 
 class LlavaVideoModel(LlavaOnevisionModel):  # type: ignore[misc] # transformers is not followed
@@ -42,7 +42,7 @@ class LlavaVideoModel(LlavaOnevisionModel):  # type: ignore[misc] # transformers
     @wraps(LlavaOnevisionModel.get_video_features)
     def get_video_features(self, *args: Any, **kwargs: Any) -> Any:
         """As in LLaVA-OneVision; `pooler_output` is ``(videos, T * H * (W + 1), D)``."""
-        output = super().get_video_features(*args, return_dict=True, **kwargs)
+        output = super().get_video_features(*args, **{Arg.AS_DICT: True}, **kwargs)
         vision = self.config.vision_config
         half = vision.image_size // vision.patch_size // 2
         rows = output.pooler_output
@@ -51,24 +51,22 @@ class LlavaVideoModel(LlavaOnevisionModel):  # type: ignore[misc] # transformers
         return output
 
     @wraps(LlavaOnevisionModel.forward)
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        pixel_values_videos: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As in LLaVA-OneVision."""
-        if pixel_values_videos is None or encodes_first(self):
-            visual = {"pixel_values_videos": pixel_values_videos}
-            return super().forward(input_ids=input_ids, inputs_embeds=inputs_embeds, **visual, **kwargs)
+        of = Signature(super().forward, "LLaVA-OneVision", (Arg.IDS, Arg.EMBEDS, Arg.VIDEO_PIXELS))
+        pixels = of.get(Arg.VIDEO_PIXELS, args, kwargs)
+        if pixels is None or encodes_first(self):
+            return super().forward(*args, **kwargs)
         # This release's forward puts a newline behind every video, so videos are put into their places here.
-        embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
-        options = {name: kwargs.get(name) for name in ("vision_feature_layer", "vision_feature_select_strategy")}
-        features = self.get_video_features(pixel_values_videos, return_dict=True, **options).pooler_output
+        ids, embeds = of.get(Arg.IDS, args, kwargs), of.get(Arg.EMBEDS, args, kwargs)
+        embeds = self.get_input_embeddings()(ids) if embeds is None else embeds
+        options = {name: of.get(name, args, kwargs) for name in (Arg.FEATURE_LAYER, Arg.FEATURE_STRATEGY)}
+        features = self.get_video_features(pixels, **{Arg.AS_DICT: True}, **options).pooler_output
         features = features.flatten(0, 1).to(embeds.device, embeds.dtype)
-        _, places = self.get_placeholder_mask(input_ids, inputs_embeds=embeds, video_features=features)
-        return super().forward(inputs_embeds=embeds.masked_scatter(places, features), **kwargs)
+        _, places = self.get_placeholder_mask(ids, **{Arg.EMBEDS: embeds}, video_features=features)
+        written = {Arg.IDS: None, Arg.VIDEO_PIXELS: None, Arg.EMBEDS: embeds.masked_scatter(places, features)}
+        args, kwargs = of.changed(args, kwargs, written)
+        return super().forward(*args, **kwargs)
 
 
 class LlavaVideoForConditionalGeneration(LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
@@ -141,7 +139,13 @@ class LlavaVideo(LlavaOnevision):
         return pool_means(values, self.side, 2)
 
     def inputs(
-        self, tokenizer: Any, template: str | None, pixels: Tensor, question: str, seconds: Tensor | None = None
+        self,
+        tokenizer: Any,
+        template: str | None,
+        pixels: Tensor,
+        question: str,
+        seconds: Tensor | None = None,
+        duration_s: float | None = None,
     ) -> dict[str, Tensor]:
         """See `Family.inputs`; the model is told the times of its frames, unless its config says otherwise.
 
@@ -152,7 +156,7 @@ class LlavaVideo(LlavaOnevision):
         if getattr(self.model.config, "add_time_instruction", True):
             seconds = of_frames(seconds, pixels.shape[1])
             question = f"{time_instruction(seconds.tolist())}\n{question}"
-        return super().inputs(tokenizer, template, pixels, question, seconds)
+        return super().inputs(tokenizer, template, pixels, question, seconds, duration_s)
 
 
 def time_instruction(seconds: list[float]) -> str:

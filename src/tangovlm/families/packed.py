@@ -1,26 +1,25 @@
 """Models whose vision encoder takes the patches of all videos in one row, each video with a grid of its own.
 
-Shape letters: S patches of a call, F steps (frames of the token grids) of a call, P patches of a step, A heads, d
-channels of a head. The patches that become one token, a square of neighbours, lie side by side in the row.
+Shape letters: S patches of a call. The patches that become one token, a square of neighbours, lie side by side in the
+row.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..signals.saliency import grouped_mean, mean_attention, mean_keys, mean_query_attention, rotate_half
+from ..errors import InputError
 from . import chunks
 from .base import Family
 from .call import Found, Grid
-from .inputs import PixelSpec, patches, prepare_pixels
+from .inputs import PixelSpec, flag, patches, prepare_pixels, unresized
+from .natural_size import LIMIT, SizeRule
+from .packed_signals import Listener
 from .taps import Tap, before, behind
-from .versions import divided, in_a_row
-
-_PIXELS = PixelSpec(size=(0, 0), mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+from .versions import Arg, divided, in_a_row
+from .written import VideoInput
 
 
 class Piece(NamedTuple):
@@ -41,8 +40,12 @@ class Packed(Family):
     """
 
     saliency_kinds = ("mean-query", "attn")
-    max_side: ClassVar[int] = 448
-    """Longer side of a frame in pixels, as in the paper."""
+    pixel_spec: ClassVar[PixelSpec] = PixelSpec(
+        size=(0, 0), mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
+    )
+    """What holds where a checkpoint does not say, as in the stock processor."""
+    size_rule: ClassVar[SizeRule]
+    """How large the stock processor makes frames."""
 
     # --- what the towers differ in ------------------------------------------------------------------------------
 
@@ -80,7 +83,7 @@ class Packed(Family):
 
     @property
     def heads(self) -> int:
-        """A."""
+        """Heads of the attention."""
         return int(self.attention.num_heads)
 
     @property
@@ -102,7 +105,7 @@ class Packed(Family):
 
     def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
         """See `Family.grids`."""
-        thw = args[1] if len(args) > 1 else kwargs["video_grid_thw"]
+        thw = args[1] if len(args) > 1 else kwargs[Arg.VIDEO_GRIDS]
         return [Grid(steps, height // self.merge, width // self.merge) for steps, height, width in thw.tolist()]
 
     # --- encoding -----------------------------------------------------------------------------------------------
@@ -117,7 +120,7 @@ class Packed(Family):
         self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
     ) -> Any:
         """See `Family.encode_chunks`: the steps of a video that fall into a chunk pass for a video of their own."""
-        names = ("pixel_values_videos", "video_grid_thw")
+        names = (Arg.VIDEO_PIXELS, Arg.VIDEO_GRIDS)
         kwargs = dict(zip(names, args, strict=False)) | kwargs
         pixels, thw = (kwargs.pop(name) for name in names)
         sizes = [grid.tokens for grid in self.grids(pixels, thw, **kwargs)]
@@ -163,7 +166,7 @@ class Packed(Family):
             taps += [behind(module, listener.on_projection) for module in self.projections]
         return taps
 
-    def listener(self, found: Found, needs: frozenset[str], kind: str) -> "Listener":
+    def listener(self, found: Found, needs: frozenset[str], kind: str) -> Listener:
         """What the hooks of `listen` call."""
         return Listener(self, found, needs, kind)
 
@@ -173,20 +176,33 @@ class Packed(Family):
 
     # --- from a file to inputs ----------------------------------------------------------------------------------
 
-    def frame_size(self, _config: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
-        """See `Family.frame_size`: the aspect ratio of the frames, at most `max_side`, in whole tokens."""
-        unit = self.patch * self.merge
-        scale = min(1.0, self.max_side / max(height, width))
-        # A stripe of a single token's height would leave nothing to choose from.
-        least = 2 * unit
-        longest = self.max_side // unit * unit
-        return tuple(min(longest, max(least, round(side * scale / unit) * unit)) for side in (height, width))  # type: ignore[return-value]
+    def limited(self, config: Mapping[str, Any], max_frame_pixels: int) -> Mapping[str, Any]:
+        """See `Written.limited`."""
+        least = (self.patch * self.merge) ** 2
+        if max_frame_pixels < least:
+            raise InputError(
+                f"max_frame_pixels is {max_frame_pixels}, but a token has {least} pixels: it is an area, such as "
+                "448 * 448"
+            )
+        return {**config, LIMIT: max_frame_pixels}
 
-    def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
+    def frame_size(
+        self, config: Mapping[str, Any], height: int, width: int, frames: int | None = None
+    ) -> tuple[int, int]:
+        """See `Family.frame_size`: whole tokens, the aspect ratio kept as well as they allow."""
+        unit = self.patch * self.merge
+        if not flag(config, "do_resize"):
+            if height % unit or width % unit:
+                raise unresized(height, width, f"multiples of {unit} pixels")
+            return height, width
+        count = self.default_frames if frames is None else frames
+        return self.size_rule.size(config, height, width, count, unit, self.frames_per_step)
+
+    def pixels(self, frames: Tensor, config: Mapping[str, Any], *, resized: bool = False) -> Tensor:
         """``(1, T, 3, height, width)`` float32, in patches not before `inputs`."""
-        height, width = self.frame_size(config, *frames.shape[-2:])
-        spec = PixelSpec.from_config(config, _PIXELS, (height, width))
-        return prepare_pixels(frames, spec)[None]
+        height, width = frames.shape[-2:]
+        size = (height, width) if resized else self.frame_size(config, height, width, len(frames))
+        return prepare_pixels(frames, PixelSpec.from_config(config, self.pixel_spec, size))[None]
 
     def video_token(self, tokenizer: Any) -> str:
         """See `Written.video_token`."""
@@ -203,98 +219,18 @@ class Packed(Family):
         (grid,) = self.grids(rows, thw)
         return rows, thw, grid
 
-    def written(self, tokenizer: Any, pixels: Tensor, _seconds: Tensor) -> str:
+    def written(self, tokenizer: Any, video: VideoInput) -> str:
         """See `Written.written`."""
-        return self.video_token(tokenizer) * self.packed(pixels)[2].tokens
+        return self.video_token(tokenizer) * self.packed(video.pixels)[2].tokens
 
-    def arguments(self, pixels: Tensor, _seconds: Tensor) -> dict[str, Tensor]:
+    def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`."""
-        rows, thw, _ = self.packed(pixels)
-        return {"pixel_values_videos": rows, "video_grid_thw": thw}
+        rows, thw, _ = self.packed(video.pixels)
+        return {Arg.VIDEO_PIXELS: rows, Arg.VIDEO_GRIDS: thw}
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         """See `Written.token_types`: 2 for a video; what counts positions in three rows asks for it."""
-        return {"mm_token_type_ids": 2 * (ids == self.placeholder).int()} if self.keeps_positions else {}
-
-
-class Listener:
-    """Hooks on one tower; what a call tells before it computes is kept for as long as it lasts."""
-
-    def __init__(self, family: Packed, found: Found, needs: frozenset[str], kind: str) -> None:
-        self._family = family
-        self._found = found
-        self._needs = needs
-        self._kind = kind
-        self._thw: Tensor
-        self._steps: list[tuple[int, int]] = []
-        self._rotary: tuple[Tensor, Tensor]
-        self._projected: dict[nn.Module, Tensor] = {}
-
-    def before_tower(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note the grids of the call."""
-        self._thw = torch.as_tensor(kwargs["grid_thw"] if "grid_thw" in kwargs else args[1])
-        side = self._family.merge
-        self._steps = [(high // side, wide // side) for count, high, wide in self._thw.tolist() for _ in range(count)]
-
-    def before_attention(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note the rotary tables of the call, ``(S, d)`` each."""
-        self._rotary = kwargs["position_embeddings"]
-        self._projected.clear()
-
-    @torch.no_grad()
-    def on_projection(self, module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
-        """Queries and keys are there, once all projections have run."""
-        self._projected[module] = output
-        if len(self._projected) < len(self._family.projections):
-            return
-        found = [self._projected[projection] for projection in self._family.projections]
-        parts = found[0].chunk(3, dim=-1)[:2] if len(found) == 1 else found
-        query, key = (part.view(*part.shape[:-1], self._family.heads, -1) for part in parts)
-        self._projected.clear()
-        group = self._family.merge**2
-        if "saliency" in self._needs:
-            cos, sin = (table.float()[:, None] for table in self._rotary)
-            scores = [self._scores(q, k, c, s, group) for q, k, c, s in self._runs(query, key, cos, sin)]
-            self._add("saliency", torch.cat(scores))
-        if "keys" in self._needs:
-            flat = key.flatten(1)
-            self._add("keys", grouped_mean(mean_keys(flat[None], self._family.heads), group)[0])
-
-    @torch.no_grad()
-    def on_tokens(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        """The finished tokens are there, in raster order."""
-        tokens = getattr(output, "pooler_output", output)
-        sizes = [height * width for height, width in self._steps]
-        self._found["frame_features"] += [step.mean(dim=0, dtype=torch.float32) for step in torch.split(tokens, sizes)]
-
-    def _scores(self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, group: int) -> Tensor:
-        """Scores ``(F * tokens,)`` of steps with equally many patches: all arguments are ``(F, P, A or 1, d)``."""
-        query, key = (part.float() * cos + rotate_half(part.float()) * sin for part in (query, key))
-        if self._kind == "mean-query":
-            return mean_query_attention(query, key, group).flatten()
-        attention = mean_attention(query.flatten(2), key.flatten(2), self._family.heads)
-        return grouped_mean(attention[..., None], group).flatten()
-
-    def _runs(self, *rows: Tensor) -> list[tuple[Tensor, ...]]:
-        """Rows ``(S, ...)`` as ``(F, P, ...)``, for each run of steps with equally many patches."""
-        sizes = [height * width * self._family.merge**2 for height, width in self._steps]
-        borders = [place for place in range(1, len(sizes)) if sizes[place] != sizes[place - 1]]
-        runs, start = [], 0
-        for first, last in pairwise([0, *borders, len(sizes)]):
-            stop = start + (last - first) * sizes[first]
-            runs.append(tuple(part[start:stop].reshape(last - first, -1, *part.shape[1:]) for part in rows))
-            start = stop
-        return runs
-
-    def _add(self, name: str, values: Tensor) -> None:
-        """Values ``(tokens, ...)`` in the order of the last layer, as one tensor a step."""
-        places = self._family.raster(self._thw)
-        if places is not None:
-            ordered = torch.empty_like(values)
-            ordered[places.to(values.device)] = values
-            values = ordered
-        parts = torch.split(values, [height * width for height, width in self._steps])
-        self._found[name] += [part.view(*grid, *part.shape[1:]) for part, grid in zip(parts, self._steps, strict=True)]
+        return {Arg.TOKEN_TYPES: 2 * (ids == self.placeholder).int()} if self.keeps_positions else {}
 
 
 def _pieces(steps: Sequence[int], start: int, stop: int) -> list[Piece]:
@@ -306,10 +242,3 @@ def _pieces(steps: Sequence[int], start: int, stop: int) -> list[Piece]:
             pieces.append(piece)
         first += count
     return pieces
-
-
-def seconds_per_step(seconds: Tensor, frames_per_step: int) -> float:
-    """Mean time between two steps of sampled frames ``(T,)``; a single frame counts as a second."""
-    frames = seconds.numel()
-    interval = float(seconds[-1] - seconds[0]) / (frames - 1) if frames > 1 else 1.0
-    return interval * frames_per_step if math.isfinite(interval) and interval > 0 else float(frames_per_step)

@@ -100,6 +100,32 @@ def last_tiles(pictures: Sequence[Run], tiles: int) -> list[Run]:
     return list(pictures[first:])
 
 
+def encoded(prompts: Sequence[Sequence[Run]], tiles: Sequence[int]) -> list[list[Run]]:
+    """The pictures of each prompt that a call encodes: all, or the last ones in a conversation.
+
+    Stock code takes them in the order of the prompts, however rows of pixels are made: stock processors make one for
+    each prompt, for each video, or for everything together.
+
+    Parameters
+    ----------
+    prompts: all pictures of each prompt.
+    tiles: in each row of pixels.
+
+    Raises
+    ------
+    InputError: other pictures are encoded.
+    """
+    there, given = sum(picture.tiles for row in prompts for picture in row), sum(tiles)
+    if there == given:
+        return [list(row) for row in prompts]
+    if len(prompts) == 1:
+        return [last_tiles(prompts[0], given)]
+    if len(tiles) != len(prompts):
+        # Of which prompt some were encoded before could not be told.
+        raise InputError(mismatch(there, given))
+    return [last_tiles(row, count) for row, count in zip(prompts, tiles, strict=True)]
+
+
 def mismatch(there: int, tiles: int) -> str:
     """What is wrong where a prompt has placeholders for other pictures than are given."""
     message = (

@@ -5,7 +5,10 @@ from torch import Tensor
 
 from ..registry import register_family
 from .call import Grid
-from .packed import Packed, seconds_per_step
+from .packed import Packed
+from .qwen2_vl import SIZE_RULE
+from .versions import Arg
+from .written import VideoInput
 
 
 @register_family("Qwen2_5_VLForConditionalGeneration")
@@ -21,6 +24,7 @@ class Qwen25VL(Packed):
     )
     default_frames = 32
     keeps_positions = True
+    size_rule = SIZE_RULE
 
     def raster(self, thw: Tensor) -> Tensor:
         """See `Packed.raster`."""
@@ -35,7 +39,22 @@ class Qwen25VL(Packed):
         """None are masked in the release."""
         return ()
 
-    def arguments(self, pixels: Tensor, seconds: Tensor) -> dict[str, Tensor]:
+    def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`: positions in time are seconds."""
-        interval = seconds_per_step(seconds, self.frames_per_step)
-        return super().arguments(pixels, seconds) | {"second_per_grid_ts": torch.tensor([interval])}
+        interval = self.frames_per_step * seconds_per_frame(video)
+        return super().arguments(video) | {Arg.STEP_SECONDS: torch.tensor([interval])}
+
+
+def seconds_per_frame(video: VideoInput) -> float:
+    """Mean time between two frames of a video.
+
+    As in the stock processor, it is the length of the whole video over the number of frames that are taken of it; where
+    that is unknown, the mean distance of their times, and a second for a single frame.
+    """
+    if video.sampled_fps:
+        return 1 / video.sampled_fps
+    if video.duration_s:
+        return video.duration_s / video.frames
+    times = video.times
+    interval = float(times[-1] - times[0]) / (video.frames - 1) if video.frames > 1 else 1.0
+    return interval or 1.0

@@ -1,7 +1,11 @@
 """Qwen2-VL: a tower with rotary positions, two frames a step, four patches a token, and M-RoPE in the text model."""
 
 from ..registry import register_family
+from .natural_size import SizeRule
 from .packed import Packed
+
+SIZE_RULE = SizeRule(128 * 28 * 28, 768 * 28 * 28, old_names=True, cap_tokens=128_000)
+"""That of the stock video processor, which Qwen2.5-VL shares."""
 
 
 @register_family("Qwen2VLForConditionalGeneration")
@@ -12,6 +16,7 @@ class Qwen2VL(Packed):
     checkpoints = ("Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2-VL-7B-Instruct", "Qwen/Qwen2-VL-72B-Instruct")
     default_frames = 32
     keeps_positions = True
+    size_rule = SIZE_RULE
 
     @property
     def widths(self) -> tuple[int, int]:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from ..registry import register_family
-from .inputs import step_times
+from .inputs import PixelSpec
+from .natural_size import SizeRule
 from .packed import Packed
+from .timestamps import assign
+from .written import VideoInput
 
 _START, _END = "<|vision_start|>", "<|vision_end|>"
 
@@ -31,15 +32,14 @@ class Qwen3VL(Packed):
     tested = Packed.tested - {"pruning inside"}
     default_frames = 32
     keeps_positions = True
+    middle_of_steps = True
+    pixel_spec = PixelSpec(size=(0, 0), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    size_rule = SizeRule(128 * 32 * 32, 768 * 32 * 32, of="video", cap_tokens=768)
 
-    def mark(self, tokenizer: Any, prompt: str) -> str:
-        """See `Written.mark`: with the brackets of the template, as each step has its own."""
-        token = self.video_token(tokenizer)
-        bracketed = _START + token + _END
-        return bracketed if bracketed in prompt else token
-
-    def written(self, tokenizer: Any, pixels: Tensor, seconds: Tensor) -> str:
-        """See `Written.written`: each step has its time and its own brackets."""
-        grid = self.packed(pixels)[2]
+    def written(self, tokenizer: Any, video: VideoInput) -> str:
+        """See `Written.written`: each step has its time and its own brackets, within those of the chat template."""
+        grid = self.packed(video.pixels)[2]
         step = _START + self.video_token(tokenizer) * (grid.height * grid.width) + _END
-        return "".join(f"<{time:.1f} seconds>{step}" for time in step_times(seconds, grid.frames).tolist())
+        (times,) = assign([video.times], [grid.frames], self.frames_per_step, self.middle_of_steps)
+        assert times is not None
+        return "".join(f"<{time:.1f} seconds>{step}" for time in times.tolist())

@@ -13,13 +13,16 @@ from ..signals.saliency import pool_means
 from . import chunks
 from .attention import LayerAttention
 from .call import Found, Grid
-from .inputs import PixelSpec, prepare_pixels, whole
+from .inputs import PixelSpec, flag, prepare_pixels, unresized, whole
 from .pictures import Wording
 from .taps import Tap
 from .tiled import Tiled
-from .versions import divided, in_a_row
+from .versions import Arg, divided, encodes_first, in_a_row
+from .written import VideoInput
 
 _MEAN = (0.5, 0.5, 0.5)
+# No side of a frame is longer, whatever a checkpoint says.
+_LONGEST = 4096
 _ONES: tuple[str, ...] = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
     *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
@@ -37,7 +40,8 @@ class SmolVLM(Tiled):
 
     Frames and images are tiles in one row; see `pictures` for how they are told apart. The processor writes
     ``Frame from 00:01:`` in front of each frame, behind a sentence with their number and the video's length. Pixels are
-    ``(B, n, 3, height, width)``, where rows with fewer pictures are filled up with zeros, which stock code leaves out.
+    ``(rows, n, 3, height, width)``, a row a video or a prompt, where rows with fewer pictures are filled up with zeros,
+    which stock code leaves out.
     """
 
     name = "smolvlm2"
@@ -71,10 +75,19 @@ class SmolVLM(Tiled):
 
     def tiles(self, *args: Any, **kwargs: Any) -> list[int]:
         """See `Tiled.tiles`."""
-        pixels = args[0] if args else kwargs["pixel_values"]
+        pixels = args[0] if args else kwargs[Arg.PIXELS]
         self.check_size(pixels)
         counts: list[int] = _real(pixels).sum(dim=1).tolist()
         return counts
+
+    def copies(self, prompts: int, *args: Any, **kwargs: Any) -> int:
+        """See `Tiled.copies`: releases that do not encode first repeat each row of pixels for every beam."""
+        pixels = args[0] if args else kwargs[Arg.PIXELS]
+        copies, rest = divmod(len(pixels), prompts)
+        if rest or copies < 2 or encodes_first(self.model):
+            return 1
+        alike = all(torch.equal(pixels[::copies], pixels[number::copies]) for number in range(1, copies))
+        return copies if alike else 1
 
     def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
         """See `Family.grids`."""
@@ -90,8 +103,8 @@ class SmolVLM(Tiled):
         self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
     ) -> Any:
         """See `Family.encode_chunks`: the tiles of a chunk pass for one row."""
-        kwargs = dict(zip(("pixel_values", "pixel_attention_mask"), args, strict=False)) | kwargs
-        pixels, mask = kwargs.pop("pixel_values"), kwargs.pop("pixel_attention_mask", None)
+        kwargs = dict(zip((Arg.PIXELS, Arg.PIXEL_MASK), args, strict=False)) | kwargs
+        pixels, mask = kwargs.pop(Arg.PIXELS), kwargs.pop(Arg.PIXEL_MASK, None)
         real = _real(pixels)
         counts, tiles = real.sum(dim=1).tolist(), pixels[real]
         shown = None if mask is None else mask[real]
@@ -116,26 +129,43 @@ class SmolVLM(Tiled):
 
     # --- from a file to inputs ----------------------------------------------------------------------------------
 
-    def frame_size(self, config: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
-        """See `Family.frame_size`: the longer side as the checkpoint has it for videos, the other one even."""
+    def frame_size(
+        self, config: Mapping[str, Any], height: int, width: int, _frames: int | None = None
+    ) -> tuple[int, int]:
+        """See `Family.frame_size`: the longer side as the checkpoint has it, the other one even.
+
+        As in the stock processor `size` goes before the `video_size` of `video_sampling`.
+        """
+        tile = self.tile_size
+        if not flag(config, "do_resize"):
+            if (height, width) != tile:
+                raise unresized(height, width, f"{tile[0]} x {tile[1]} pixels")
+            return tile
         sampling = config.get("video_sampling")
-        size = (sampling.get("video_size") if isinstance(sampling, Mapping) else None) or config.get("size")
+        size = config.get("size") or (sampling.get("video_size") if isinstance(sampling, Mapping) else None)
+        if isinstance(size, Mapping) and size.get("longest_edge") is None:
+            return PixelSpec.from_config({"size": size}, PixelSpec(tile, _MEAN, _MEAN)).size
         given = size.get("longest_edge") if isinstance(size, Mapping) else None
-        longest = self.tile_size[0] if given is None else whole("longest_edge", given)
+        longest = tile[0] if given is None else min(_LONGEST, whole("longest_edge", given))
         # In the order of the stock processor, as the last bit may decide over a pixel.
         ratio = width / height
         return (_even(longest / ratio), longest) if width >= height else (longest, _even(longest * ratio))
 
-    def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
-        """``(1, T, 3, height, width)`` float32: shrunk with their aspect ratio, then made a square of a tile's size."""
-        # Torch has no Lanczos filter, which checkpoints name: like the stock processor on a GPU, take the bicubic one.
-        known = {name: value for name, value in config.items() if name != "resample"}
-        spec = PixelSpec.from_config(known, PixelSpec(self.tile_size, _MEAN, _MEAN), self.tile_size)
-        size = self.frame_size(config, *frames.shape[-2:])
-        if tuple(frames.shape[-2:]) != size:
-            whole = PixelSpec(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), rescale=1.0)
-            frames = prepare_pixels(frames, whole).to(torch.uint8)
+    def pixels(self, frames: Tensor, config: Mapping[str, Any], *, resized: bool = False) -> Tensor:
+        """``(1, T, 3, height, width)`` float32: scaled with their aspect ratio, then made a square of a tile's size."""
+        default = PixelSpec(self.tile_size, _MEAN, _MEAN, mode="lanczos")
+        spec = PixelSpec.from_config(config, default, self.tile_size)
+        height, width = frames.shape[-2:]
+        size = (height, width) if resized else self.frame_size(config, height, width)
+        if (height, width) != size:
+            first = PixelSpec(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), rescale=1.0, mode=spec.mode)
+            # Frame by frame, as all of them in their first size may be gigabytes.
+            return torch.stack([self._squared(prepare_pixels(frame[None], first), spec) for frame in frames])[None]
         return prepare_pixels(frames, spec)[None]
+
+    @staticmethod
+    def _squared(frame: Tensor, spec: PixelSpec) -> Tensor:
+        return prepare_pixels(frame.to(torch.uint8), spec)[0]
 
     def template(self, _given: str | None) -> str:
         """See `Written.template`: the stock processor takes one of its own where there is a video, and so do we."""
@@ -154,37 +184,40 @@ class SmolVLM(Tiled):
         whole = getattr(tokenizer, "global_image_token", None) or "<global-img>"
         return mark, whole, str(tokenizer.convert_ids_to_tokens(self.placeholder))
 
-    def written(self, tokenizer: Any, _pixels: Tensor, seconds: Tensor) -> str:
+    def written(self, tokenizer: Any, video: VideoInput) -> str:
         """See `Written.written`."""
         mark, whole, image = self.reserved(tokenizer)
-        return video_text(seconds.tolist(), mark + whole + image * self.tile.tokens + mark)
+        seconds, picture = video.times.tolist(), mark + whole + image * self.tile.tokens + mark
+        length = seconds[-1] if video.duration_s is None else video.duration_s
+        # Also of shorter videos: the stock processor counts what fills them up, too.
+        return video_text(seconds, picture, length, video.most_frames)
 
-    def arguments(self, pixels: Tensor, _seconds: Tensor) -> dict[str, Tensor]:
+    def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`."""
-        return {"pixel_values": pixels}
+        return {Arg.PIXELS: video.pixels}
 
     def collate(self, videos: Sequence[Sequence[Mapping[str, Tensor]]]) -> dict[str, Tensor]:
-        """See `Written.collate`: frames of a prompt in a row, behind them zeros, which stock code takes out."""
-        if sum(map(len, videos)) <= 1:
+        """See `Written.collate`: a row a video, those of shorter ones filled up with zeros, which stock code drops."""
+        rows = [video[Arg.PIXELS] for prompt in videos for video in prompt]
+        if len(rows) <= 1:
             return super().collate(videos)
-        rows = [torch.cat([video["pixel_values"] for video in prompt], dim=1) for prompt in videos if prompt]
         longest = max(row.shape[1] for row in rows)
         padded = [functional.pad(row, (0, 0, 0, 0, 0, 0, 0, longest - row.shape[1])) for row in rows]
-        return {"pixel_values": torch.cat(padded)}
+        return {Arg.PIXELS: torch.cat(padded)}
 
 
-def video_text(seconds: Sequence[float], picture: str) -> str:
+def video_text(seconds: Sequence[float], picture: str, length_s: float, count: int) -> str:
     """What stands for a video in a prompt, as the stock processor writes it.
 
     Parameters
     ----------
-    seconds: of the frames; the last one passes for the length of the video.
+    seconds: of the frames.
     picture: placeholders of a frame with their marks.
+    length_s: of the whole video.
+    count: how many frames it is said to have.
     """
-    length = timedelta(seconds=int(seconds[-1]))
-    start = (
-        f"You are provided the following series of {in_words(len(seconds))} frames from a {length} [H:MM:SS] video.\n"
-    )
+    length = timedelta(seconds=int(length_s))
+    start = f"You are provided the following series of {in_words(count)} frames from a {length} [H:MM:SS] video.\n"
     frames = [f"\nFrame from {int(time // 60):02d}:{int(time % 60):02d}:{picture}" for time in seconds]
     return start + "".join(frames) + "\n\n"
 

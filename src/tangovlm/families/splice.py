@@ -86,20 +86,23 @@ def with_tags(features: Any, tagged: Any) -> Any:
     raise ModelError("the model changed the layout of its visual features on their way to the text model")
 
 
-def cleaned(value: Any) -> Any:
+def cleaned(value: Any, width: int) -> Any:
     """The same without tags: rows of dropped tokens are zero. Nothing is changed in place.
 
     Parameters
     ----------
-    value: a tensor ``(..., D)``, or an output, a list or a tuple of such; anything else stays as it is.
+    value: a tensor ``(..., D)``, also flat (LLaVA-NeXT-Video of 5.23), or an output, a list or a tuple of such;
+        anything else stays as it is.
+    width: D.
     """
     if isinstance(value, Tensor):
-        if not value.is_floating_point() or value.dim() < 2:
+        if not value.is_floating_point() or value.dim() < 1 or value.numel() % width or value.shape[-1] % width:
             return value
-        tagged = tags(value)
-        return value.masked_fill(tagged[..., None], 0) if bool(tagged.any()) else value
+        rows = value.reshape(-1, width)
+        tagged = tags(rows)
+        return rows.masked_fill(tagged[..., None], 0).view(value.shape) if bool(tagged.any()) else value
     if isinstance(value, Mapping):
-        changed = {name: clean for name, item in value.items() if (clean := cleaned(item)) is not item}
+        changed = {name: clean for name, item in value.items() if (clean := cleaned(item, width)) is not item}
         if not changed:
             return value
         value = copy(value)
@@ -107,7 +110,7 @@ def cleaned(value: Any) -> Any:
             value[name] = clean
         return value
     if type(value) in (list, tuple):
-        parts = [cleaned(item) for item in value]
+        parts = [cleaned(item, width) for item in value]
         return value if all(map(operator.is_, parts, value)) else type(value)(parts)
     return value
 

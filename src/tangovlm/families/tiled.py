@@ -12,6 +12,7 @@ from . import pictures
 from .base import Family
 from .call import Clip, Grid, Prompt
 from .pictures import Run, Wording
+from .versions import Arg
 
 GUESS = (
     "neither timestamps nor video_metadata tell frames from images: {frames} pictures with like text between them are "
@@ -29,7 +30,7 @@ class Tiled(Family):
     """
 
     feature_method = "get_image_features"
-    visual_inputs = ("pixel_values",)
+    visual_inputs = (Arg.PIXELS,)
     wording: ClassVar[Wording]
 
     @property
@@ -59,7 +60,9 @@ class Tiled(Family):
         rows: list[list[Run]] = [[] for _ in range(len(_prompt.input_ids))]
         for run in self.runs(_prompt.input_ids):
             rows[run.row].append(run)
-        rows, copies = _encoded(rows, tiles)
+        whole = sum(tiles) == sum(run.tiles for row in rows for run in row)
+        copies = 1 if whole and not _prompt.continues else self.copies(len(rows), *args, **kwargs)
+        rows = pictures.encoded(rows, tiles[::copies])
         found = pictures.videos([run for row in rows for run in row], _prompt.frames, self.wording)
         clips, start = [], 0
         for number, row in enumerate(rows):
@@ -71,7 +74,12 @@ class Tiled(Family):
 
     @abstractmethod
     def tiles(self, *args: Any, **kwargs: Any) -> list[int]:
-        """Tiles that a call of `get_image_features` encodes: of each row of the batch, or of all in a single number."""
+        """Tiles that a call of `get_image_features` encodes: of each row of pixels, or of all in a single number."""
+
+    def copies(self, prompts: int, *args: Any, **kwargs: Any) -> int:
+        """How often a call of `get_image_features` encodes each prompt's pictures, in rows side by side."""
+        del prompts, args, kwargs
+        return 1
 
     def check_size(self, pixels: Tensor) -> None:
         """Raise `InputError` unless tiles ``(..., height, width)`` have the size that the model is made for."""
@@ -142,30 +150,6 @@ class Tiled(Family):
                 numbers[run.row, run.start : run.start + run.length] = seen[run.row]
             seen[video[0].row] += 1
         return numbers.to(input_ids.device)
-
-
-def _encoded(rows: Sequence[Sequence[Run]], tiles: Sequence[int]) -> tuple[list[list[Run]], int]:
-    """Pictures of each prompt that a call encodes, and how often: there may be copies of each prompt, side by side.
-
-    Parameters
-    ----------
-    rows: all pictures of each prompt.
-    tiles: see `Tiled.tiles`.
-
-    Raises
-    ------
-    InputError: other pictures are encoded.
-    """
-    if len(tiles) == 1 and len(rows) > 1:
-        # Of which prompt some were encoded before could not be told.
-        there = sum(run.tiles for row in rows for run in row)
-        if there != tiles[0]:
-            raise InputError(pictures.mismatch(there, tiles[0]))
-        return [list(row) for row in rows], 1
-    copies, rest = divmod(len(tiles), len(rows))
-    if rest:
-        raise InputError(f"{len(rows)} prompts, but {len(tiles)} rows of pictures: give every prompt one")
-    return [pictures.last_tiles(row, tiles[number * copies]) for number, row in enumerate(rows)], copies
 
 
 def _rows(pooled: Any) -> Tensor:

@@ -1,39 +1,59 @@
 """Timestamps of frames, from what a caller has: tensors, or the metadata of a video processor."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .inputs import step_times
 
 
-def from_metadata(metadata: Any) -> list[Tensor | None]:
-    """Seconds of the sampled frames of each video.
+class Sampling(NamedTuple):
+    """What is known of the frames that were taken of a video.
+
+    Parameters
+    ----------
+    seconds: ``(T,)`` float64 times of the frames.
+    duration_s: how long the whole video lasts.
+    sampled_fps: T over the length of the whole video, as stock processors compute it.
+    """
+
+    seconds: Tensor | None = None
+    duration_s: float | None = None
+    sampled_fps: float | None = None
+
+
+def samplings(metadata: Any) -> list[Sampling]:
+    """What the metadata of videos tells.
 
     Parameters
     ----------
     metadata: one or a (nested) list of `VideoMetadata` or mappings with `fps` and `frames_indices`, as a stock
-        processor returns them with ``return_metadata=True``.
-
-    Returns
-    -------
-    One tensor ``(T,)`` float64 a video, or None where the metadata does not tell.
+        processor returns them with ``return_metadata=True``; they may have `duration` and `total_num_frames`.
 
     Raises
     ------
     InputError: something else.
     """
     if isinstance(metadata, (list, tuple)):
-        return [seconds for item in metadata for seconds in from_metadata(item)]
+        return [found for item in metadata for found in samplings(item)]
     if not isinstance(metadata, Mapping):
         raise InputError(f"video_metadata holds {type(metadata).__name__}: pass what the video processor returns")
     fields = dict(metadata)
     fps, indices = fields.get("fps"), fields.get("frames_indices")
     if not fps or indices is None:
-        return [None]
-    return [torch.as_tensor(list(indices), dtype=torch.float64) / float(fps)]
+        return [Sampling()]
+    seconds = torch.as_tensor(list(indices), dtype=torch.float64) / float(fps)
+    duration, total = fields.get("duration"), fields.get("total_num_frames")
+    sampled_fps = seconds.numel() / float(total) * float(fps) if total else None
+    return [Sampling(seconds, None if duration is None else float(duration), sampled_fps)]
+
+
+def from_metadata(metadata: Any) -> list[Tensor | None]:
+    """Seconds ``(T,)`` of the sampled frames of each video, None where the metadata does not tell; see `samplings`."""
+    return [found.seconds for found in samplings(metadata)]
 
 
 def given(timestamps: Any) -> list[Tensor]:
@@ -71,13 +91,17 @@ def of_frames(seconds: Tensor | None, frames: int) -> Tensor:
     return seconds
 
 
-def assign(times: Sequence[Tensor | None], steps: Sequence[int], frames_per_step: int = 1) -> list[Tensor | None]:
+def assign(
+    times: Sequence[Tensor | None], steps: Sequence[int], frames_per_step: int = 1, middle: bool = False
+) -> list[Tensor | None]:
     """Deal times out to videos: one for all, or one each.
 
     Parameters
     ----------
     times: ``(n,)`` seconds: of the steps of the token grid, or of the frames of which `frames_per_step` make a step.
     steps: T of each video's token grid.
+    middle: whether the time of a step is the middle of its frames' times, and not that of its first frame; see
+        `Family.middle_of_steps`.
 
     Returns
     -------
@@ -86,17 +110,22 @@ def assign(times: Sequence[Tensor | None], steps: Sequence[int], frames_per_step
     Raises
     ------
     InputError: another number of videos, or another number of frames.
+
+    >>> assign([torch.tensor([0.0, 1.0, 2.0, 3.0])], [2], frames_per_step=2)[0].tolist()
+    [0.0, 2.0]
+    >>> assign([torch.tensor([0.0, 1.0, 2.0, 3.0])], [2], frames_per_step=2, middle=True)[0].tolist()
+    [0.5, 2.5]
     """
     if len(times) not in (1, len(steps)):
         raise InputError(f"timestamps for {len(times)} videos, but {len(steps)} videos are encoded: give one each")
     dealt = list(times) * (len(steps) // len(times))
     return [
-        None if seconds is None else _of_steps(number, seconds, count, frames_per_step)
+        None if seconds is None else _of_steps(number, seconds, count, frames_per_step, middle)
         for number, (seconds, count) in enumerate(zip(dealt, steps, strict=True))
     ]
 
 
-def _of_steps(number: int, seconds: Tensor, steps: int, frames_per_step: int) -> Tensor:
+def _of_steps(number: int, seconds: Tensor, steps: int, frames_per_step: int, middle: bool) -> Tensor:
     frames = seconds.numel()
     if frames == steps:
         return seconds
@@ -106,12 +135,5 @@ def _of_steps(number: int, seconds: Tensor, steps: int, frames_per_step: int) ->
         raise InputError(f"video {number} has {wanted} but {frames} timestamps: give one a frame")
     if bool((seconds[1:] < seconds[:-1]).any()):
         raise InputError(f"the timestamps of video {number} do not increase: sort the frames by time")
-    return at_steps(seconds, steps)
-
-
-def at_steps(seconds: Tensor, steps: int) -> Tensor:
-    """Seconds ``(F,)`` of frames, linearly interpolated at equally spaced places: ``(steps,)`` float64."""
-    places = torch.linspace(0, seconds.numel() - 1, steps, dtype=torch.float64, device=seconds.device)
-    before = places.floor().long()
-    after = (before + 1).clamp_max(seconds.numel() - 1)
-    return torch.lerp(seconds.double()[before], seconds.double()[after], places - before)
+    filled = torch.cat([seconds, seconds[-1:].expand(steps * frames_per_step - frames)]).double()
+    return step_times(filled, steps) if middle else filled[::frames_per_step]

@@ -69,7 +69,8 @@ class Told:
         """What tells videos from other pictures."""
         found = self.given or self.metadata or []
         frames = tuple(seconds.numel() for seconds in found if seconds is not None)
-        return Prompt(self.input_ids, frames if frames and len(frames) == len(found) else None, self.handed_on)
+        known = frames if frames and len(frames) == len(found) else None
+        return Prompt(self.input_ids, known, self.handed_on, self.continues)
 
     def timestamps(self, clips: Sequence[Clip]) -> list[Tensor | None]:
         """Seconds ``(T,)`` of each encoded video, None where nothing was told.
@@ -89,7 +90,7 @@ class Told:
         if isinstance(found[0], float):
             pairs = zip(found, steps, strict=False)
             found = [step * torch.arange(count, dtype=torch.float64) for step, count in pairs]
-        return times.assign(found, steps, self.family.frames_per_step)
+        return times.assign(found, steps, self.family.frames_per_step, self.family.middle_of_steps)
 
     def check_fit(self, clips: Sequence[Clip]) -> None:
         """See `fit.check_placeholders`; what a cache holds already cannot be told."""

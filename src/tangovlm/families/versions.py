@@ -5,6 +5,7 @@ signatures of the model at hand, when a method is attached: an unknown name is r
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,12 @@ from ..errors import ModelError
 
 TESTED: tuple[str, ...] = ("5.17", "5.18", "5.19", "5.20", "5.21", "5.22", "5.23", "5.24")
 """Releases of transformers on which the families are known to be right; each with all of its patches."""
+
+
+def is_tested(version: str) -> bool:
+    """Whether a version is one of `TESTED` or a patch of one; a pre-release such as 5.24.0rc1 is not."""
+    release = re.fullmatch(r"(\d+\.\d+)(\.\d+)*(\.post\d+)?(\+.*)?", version)
+    return release is not None and release[1] in TESTED
 
 
 class Arg:
@@ -137,6 +144,11 @@ class Signature:
                 taken(named, name)
                 named[own] = value
         return tuple(placed), named
+
+
+def cache_for(function: Callable[..., Any], cache: Any) -> dict[str, Any]:
+    """The keyword under which a function of a host takes a cache."""
+    return Signature(function, "a function", ()).values({Arg.CACHE: cache})
 
 
 def cache_in(output: Any) -> Any:

@@ -9,12 +9,18 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..registry import register_family
 from .call import Clip, Found, Grid, Prompt
+from .inputs import PixelSpec
+from .natural_size import SizeRule
 from .packed import Packed
 from .taps import Tap, before
-from .versions import pooled
+from .versions import Arg, pooled
+from .written import VideoInput
 
-_NAMES = ("pixel_values_videos", "video_grid_thw", "video_merge_sizes")
-_HALVES = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
+COMPRESSION = (
+    "the checkpoint's own processor drops tokens whose pixels hardly change between frames (use_token_compression): "
+    "here only the method drops tokens"
+)
+_NAMES = (Arg.VIDEO_PIXELS, Arg.VIDEO_GRIDS, Arg.VIDEO_MERGE_SIZES)
 
 
 @register_family("VideoLlama3ForConditionalGeneration")
@@ -33,7 +39,9 @@ class VideoLlama3(Packed):
     # own (VideoLLaMA3-2B, -7B) come with code of theirs, which is not run, under another architecture.
     checkpoints = ("lkhl/VideoLLaMA3-2B-Image-HF", "lkhl/VideoLLaMA3-7B-Image-HF")
     default_frames = 32
-    mask_input = "video_compression_mask"
+    pixel_spec = PixelSpec(size=(0, 0), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    size_rule = SizeRule(128 * 28 * 28, 768 * 28 * 28, of="shared", old_names=True)
+    mask_input = Arg.VIDEO_MASK
 
     @property
     def tower(self) -> Any:
@@ -69,7 +77,7 @@ class VideoLlama3(Packed):
     def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
         """See `Family.grids`."""
         named = dict(zip(_NAMES, args, strict=False)) | kwargs
-        thw, given = named["video_grid_thw"].tolist(), named.get("video_merge_sizes")
+        thw, given = named[Arg.VIDEO_GRIDS].tolist(), named.get(Arg.VIDEO_MERGE_SIZES)
         sides = [self.merge] * len(thw) if given is None else given.tolist()
         return [Grid(t, height // side, width // side) for (t, height, width), side in zip(thw, sides, strict=True)]
 
@@ -102,7 +110,7 @@ class VideoLlama3(Packed):
 
     def options_of(self, videos: list[int], options: dict[str, Any]) -> dict[str, Any]:
         """See `Packed.options_of`."""
-        return options | {"video_merge_sizes": options["video_merge_sizes"][videos]}
+        return options | {Arg.VIDEO_MERGE_SIZES: options[Arg.VIDEO_MERGE_SIZES][videos]}
 
     def listen(self, found: Found, needs: frozenset[str], kind: str) -> list[Tap]:
         """See `Family.listen`."""
@@ -112,22 +120,22 @@ class VideoLlama3(Packed):
         return taps
 
     def _check_merge(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        sizes = kwargs["merge_sizes"].tolist()
+        sizes = kwargs[Arg.MERGE_SIZES].tolist()
         if set(sizes) != {self.merge}:
             raise InputError(
                 f"video_merge_sizes are {sizes}: this method needs {self.merge}, which is the video processor's default"
             )
 
-    def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
-        """See `Packed.pixels`."""
-        return super().pixels(frames, _HALVES | dict(config))
+    def notes(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """See `Written.notes`: all tokens of the video are written, for the method to choose from."""
+        return () if config.get("use_token_compression") is False else (COMPRESSION,)
 
-    def written(self, tokenizer: Any, pixels: Tensor, seconds: Tensor) -> str:
+    def written(self, tokenizer: Any, video: VideoInput) -> str:
         """See `Written.written`: each frame has its time in front, and all of its tokens."""
-        grid = self.packed(pixels)[2]
+        grid = self.packed(video.pixels)[2]
         frame = self.video_token(tokenizer) * (grid.height * grid.width)
-        return ",".join(f"Time {time:.1f}s:{frame}" for time in seconds.tolist())
+        return ",".join(f"Time {time:.1f}s:{frame}" for time in video.times.tolist())
 
-    def arguments(self, pixels: Tensor, seconds: Tensor) -> dict[str, Tensor]:
+    def arguments(self, video: VideoInput) -> dict[str, Tensor]:
         """See `Written.arguments`."""
-        return super().arguments(pixels, seconds) | {"video_merge_sizes": torch.tensor([self.merge])}
+        return super().arguments(video) | {Arg.VIDEO_MERGE_SIZES: torch.tensor([self.merge])}

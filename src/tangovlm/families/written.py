@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 from .inputs import chat_prompt
 from .timestamps import of_frames
+from .versions import Arg
 
 
 class VideoInput(NamedTuple):
@@ -20,10 +21,31 @@ class VideoInput(NamedTuple):
     ----------
     pixels: see `Written.pixels`.
     seconds: ``(T,)`` times of its frames; None for one a second.
+    duration_s: how long the whole video lasts, of which these are some frames; None if unknown.
+    sampled_fps: how many frames a second of it these are; None for T / `duration_s`, or as far as their times tell.
+    most_frames: of the longest video of the call, which `Written.fill` finds out; 0 before.
     """
 
     pixels: Tensor
     seconds: Tensor | None = None
+    duration_s: float | None = None
+    sampled_fps: float | None = None
+    most_frames: int = 0
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return int(self.pixels.shape[-4])
+
+    @property
+    def times(self) -> Tensor:
+        """Seconds ``(T,)`` of the frames.
+
+        Raises
+        ------
+        InputError: times that no frames can have.
+        """
+        return of_frames(self.seconds, self.frames)
 
 
 class Written(ABC):
@@ -35,12 +57,46 @@ class Written(ABC):
     # --- pixels -------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def pixels(self, frames: Tensor, config: Mapping[str, Any]) -> Tensor:
-        """Model inputs of one video from uint8 frames ``(T, 3, H, W)`` and the checkpoint's preprocessor config."""
+    def pixels(self, frames: Tensor, config: Mapping[str, Any], *, resized: bool = False) -> Tensor:
+        """Model inputs of one video from uint8 frames ``(T, 3, H, W)`` and the checkpoint's preprocessor config.
+
+        They are what the stock video processor makes of the same frames, up to rounding.
+
+        Parameters
+        ----------
+        resized: whether the frames were scaled to their `frame_size` before, as they are while decoding.
+
+        Raises
+        ------
+        InputError, ModelError: frames or a config that give the model nothing that it takes.
+        """
 
     @abstractmethod
-    def frame_size(self, config: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
-        """Height and width in pixels to which `pixels` resizes frames of this size."""
+    def frame_size(
+        self, config: Mapping[str, Any], height: int, width: int, frames: int | None = None
+    ) -> tuple[int, int]:
+        """Height and width in pixels to which `pixels` resizes the frames of a video.
+
+        Parameters
+        ----------
+        height, width: of the frames in pixels.
+        frames: of the video; None for as many as the model is meant for. Some models have a budget for all of them.
+        """
+
+    def limited(self, _config: Mapping[str, Any], max_frame_pixels: int) -> Mapping[str, Any]:
+        """A preprocessor config under which frames have at most so many pixels (height times width).
+
+        Raises
+        ------
+        InputError: the model takes frames of one size only, or the number is less than a token.
+        """
+        raise InputError(
+            f"max_frame_pixels is {max_frame_pixels}, but the frames of this model have one size only: leave it out"
+        )
+
+    def notes(self, _config: Mapping[str, Any]) -> tuple[str, ...]:
+        """In what the inputs differ from those of the stock processor, for the user."""
+        return ()
 
     def streamed(
         self, frames: int, config: Mapping[str, Any], take: Callable[[int, int], Tensor]
@@ -69,24 +125,15 @@ class Written(ABC):
         """The chat template for prompts with videos: the processor's, or None for the tokenizer's."""
         return given
 
-    def mark(self, tokenizer: Any, _prompt: str) -> str:
-        """The piece of a prompt in whose place a video is written."""
-        return self.video_token(tokenizer)
-
     @abstractmethod
-    def written(self, tokenizer: Any, pixels: Tensor, seconds: Tensor) -> str:
-        """What stands in a prompt for a video: placeholders for all features, and what goes with them.
-
-        Parameters
-        ----------
-        seconds: ``(T,)`` times of the frames.
-        """
+    def written(self, tokenizer: Any, video: VideoInput) -> str:
+        """What stands in a prompt for a video: placeholders for all features, and what goes with them."""
 
     # --- arguments ----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def arguments(self, pixels: Tensor, seconds: Tensor) -> dict[str, Tensor]:
-        """Arguments of `generate` for one video, without the prompt's; see `written`."""
+    def arguments(self, video: VideoInput) -> dict[str, Tensor]:
+        """Arguments of `generate` for one video, without the prompt's."""
 
     def token_types(self, _ids: Tensor) -> dict[str, Tensor]:
         """Arguments of `generate` that say what each token of ``(B, Q)`` prompts is."""
@@ -116,46 +163,52 @@ class Written(ABC):
         InputError: more or fewer videos than tokens for them, videos that do not go into one batch, or times that no
             frames can have.
         """
-        asked = [prompt.split(self.mark(tokenizer, prompt)) for prompt in prompts]
+        token = self.video_token(tokenizer)
+        asked = [prompt.split(token) for prompt in prompts]
         count = sum(len(parts) - 1 for parts in asked)
         if count != len(videos):
             raise InputError(f"the prompts have {count} video tokens but {len(videos)} videos are given: one each")
-        waiting = iter(videos)
+        most = max((video.frames for video in videos), default=0)
+        waiting = (video._replace(seconds=video.times, most_frames=most) for video in videos)
         texts, found = [], []
         for first, *rest in asked:
             own = [next(waiting) for _ in rest]
-            told = [(video.pixels, of_frames(video.seconds, video.pixels.shape[-4])) for video in own]
-            pieces = (self.written(tokenizer, *video) + text for video, text in zip(told, rest, strict=True))
+            pieces = (self.written(tokenizer, video) + text for video, text in zip(own, rest, strict=True))
             texts.append(first + "".join(pieces))
-            found.append([self.arguments(*video) for video in told])
+            found.append([self.arguments(video) for video in own])
         ids, mask = _padded([_ids(tokenizer, text) for text in texts], _pad_token(tokenizer))
         try:
             media = self.collate(found)
         except RuntimeError as error:
             raise InputError("the videos differ in the number or size of their frames: make a call for each") from error
-        return {"input_ids": ids, "attention_mask": mask} | self.token_types(ids) | media
+        return {Arg.IDS: ids, Arg.MASK: mask} | self.token_types(ids) | media
 
     def inputs(
-        self, tokenizer: Any, template: str | None, pixels: Tensor, question: str, seconds: Tensor | None = None
+        self,
+        tokenizer: Any,
+        template: str | None,
+        pixels: Tensor,
+        question: str,
+        seconds: Tensor | None = None,
+        duration_s: float | None = None,
     ) -> dict[str, Tensor]:
         """Arguments of `generate` for one question about one video; pixels stay on their device.
 
         Parameters
         ----------
         template: the processor's chat template, None for the tokenizer's.
-        pixels: see `pixels`.
-        seconds: ``(T,)`` times of the frames; None for one a second.
+        pixels, seconds, duration_s: see `VideoInput`.
         """
         token, reserved = self.video_token(tokenizer), self.reserved(tokenizer)
         prompt = chat_prompt(tokenizer, self.template(template), question, token, reserved=reserved)
-        return self.fill(tokenizer, [prompt], [VideoInput(pixels, seconds)])
+        return self.fill(tokenizer, [prompt], [VideoInput(pixels, seconds, duration_s)])
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
     """Tokens of a prompt, which may begin with the first special token already, as templates write it."""
     first = getattr(tokenizer, "bos_token", None)
     begun = isinstance(first, str) and first != "" and text.startswith(first)
-    ids: list[int] = tokenizer(text, **({"add_special_tokens": False} if begun else {}))["input_ids"]
+    ids: list[int] = tokenizer(text, **({"add_special_tokens": False} if begun else {}))[Arg.IDS]
     return ids
 
 

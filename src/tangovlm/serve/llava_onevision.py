@@ -16,6 +16,7 @@ from ..budget import count
 from ..errors import InputError
 from ..families import chunks
 from ..families.call import Grid
+from ..families.versions import Arg
 from . import compat, items
 from .llava_onevision_tower import Head, Served
 from .metrics import count_video
@@ -67,10 +68,10 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
         retention = options.request_retention(self.info.ctx.get_merged_mm_kwargs(hf_kwargs))
         self._check_lengths(mm_items.get("video"), retention, options.retention)
         data = super()._apply_hf_processor_main(mm_items, without_ours(hf_kwargs))
-        for pixels in (*data.get("pixel_values_videos", ()), *data.get("pixel_values", ())):
+        for pixels in (*data.get(Arg.VIDEO_PIXELS, ()), *data.get(Arg.PIXELS, ())):
             self._check_size(pixels)
         if (metadata := data.get(items.TIMESTAMPS)) is not None:
-            frames = [len(pixels) for pixels in data["pixel_values_videos"]]
+            frames = [len(pixels) for pixels in data[Arg.VIDEO_PIXELS]]
             data[items.RETENTION] = torch.full((len(frames),), retention, dtype=torch.float64)
             data[items.TIMESTAMPS] = [items.seconds(*each) for each in zip(metadata, frames, strict=True)]
             for number in frames:
@@ -123,7 +124,7 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
 
         def kept(item: int) -> list[int]:
             fields = out_mm_kwargs["video"][item]
-            tokens = self._frame_tokens * len(fields["pixel_values_videos"].data)
+            tokens = self._frame_tokens * len(fields[Arg.VIDEO_PIXELS].data)
             # A newline follows the video.
             return [placeholder] * (count(float(fields[items.RETENTION].data), tokens) + 1)
 
@@ -191,7 +192,7 @@ class TangoLlavaOnevision(stock.LlavaOnevisionForConditionalGeneration):
         if self._pruning is None or items.RETENTION not in self._videos:
             return super()._process_video_pixels(inputs)
         retentions, seconds = self._videos[items.RETENTION], self._videos[items.TIMESTAMPS]
-        videos = zip(inputs["pixel_values_videos"], retentions, seconds, strict=True)
+        videos = zip(inputs[Arg.VIDEO_PIXELS], retentions, seconds, strict=True)
         return [self._pruned(pixels, float(retention), times) for pixels, retention, times in videos]
 
     def _pruned(self, pixels: Tensor, retention: float, seconds: Tensor) -> Tensor:

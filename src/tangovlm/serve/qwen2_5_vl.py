@@ -8,6 +8,7 @@ from torch import Tensor
 from ..budget import count
 from ..families.call import Grid
 from ..families.qwen2_5_vl import Qwen25VL
+from ..families.versions import Arg
 from . import compat, positions
 from .qwen_model import QwenModel, Tower, item
 from .qwen_processor import QwenProcessor
@@ -24,9 +25,11 @@ class Served(Tower, Qwen25VL):
 class Processor(QwenProcessor, stock.Qwen2_5_VLMultiModalProcessor):
     """The stock processor, with placeholders for what will be kept."""
 
+    _family = Qwen25VL
+
     def _seconds(self, mm_items: Any, data: Any) -> list[Tensor | None]:
         found, pair = super()._seconds(mm_items, data), self.info.get_hf_config().vision_config.temporal_patch_size
-        steps = zip(data["video_grid_thw"][:, 0].tolist(), data["second_per_grid_ts"].tolist(), strict=True)
+        steps = zip(data[Arg.VIDEO_GRIDS][:, 0].tolist(), data[Arg.STEP_SECONDS].tolist(), strict=True)
         # The stock processor may be told to take only some of the frames, evenly spaced.
         return [
             times
@@ -52,7 +55,7 @@ class TangoQwen25VL(QwenModel, stock.Qwen2_5_VLForConditionalGeneration):
         return int(self.config.vision_config.out_hidden_size)
 
     def _placed(self, rows: Tensor, kept: Tensor, grid: Grid, video_input: Any, number: int) -> Tensor:
-        fields = item(**{name: video_input[name][number] for name in ("video_grid_thw", "second_per_grid_ts")})
+        fields = item(**{name: video_input[name][number] for name in (Arg.VIDEO_GRIDS, Arg.STEP_SECONDS)})
         offsets = self._alone(self._unpruned([], grid), fields)
         return positions.attached(rows, offsets[:, kept.cpu()], lead=0)
 

@@ -14,6 +14,7 @@ from ..budget import count
 from ..families import timestamps
 from ..families.call import Clip, Grid, Signals
 from ..families.qwen3_vl import Qwen3VL
+from ..families.versions import Arg
 from ..tokens import VideoTokens
 from . import compat, positions
 from .options import ServeOptions
@@ -67,6 +68,8 @@ class MoeInfo(_Timed, stock_moe.Qwen3VLMoeProcessingInfo):
 class Processor(QwenProcessor, stock.Qwen3VLMultiModalProcessor):
     """The stock processor, with placeholders for what will be kept."""
 
+    _family = Qwen3VL
+
     def _seconds(self, _mm_items: Any, data: Any) -> list[Tensor | None]:
         frames = [getattr(steps, "frames", None) for steps in data["timestamps"]]
         data["timestamps"] = [list(steps) for steps in data["timestamps"]]
@@ -97,7 +100,7 @@ class _Pruned(QwenModel):
 
     def _placed(self, rows: Tensor, kept: Tensor, grid: Grid, video_input: Any, number: int) -> Tensor:
         fields = item(
-            video_grid_thw=video_input["video_grid_thw"][number], timestamps=video_input["timestamps"][number]
+            **{Arg.VIDEO_GRIDS: video_input[Arg.VIDEO_GRIDS][number]}, timestamps=video_input["timestamps"][number]
         )
         tokens = torch.bincount(kept // (grid.height * grid.width), minlength=grid.frames).tolist()
         ids = self._text(fields, tokens)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..families.call import Found, Grid
-from ..families.packed import Listener, Packed
+from ..families.packed import Packed
+from ..families.packed_signals import Listener
+from ..families.versions import Arg
 from . import compat, items, positions
 from .pruning import Pruning, mean_over_ranks, options_of
 from .qwen_processor import grid_of, retention_of
@@ -110,8 +112,8 @@ class QwenModel(_Stock):
     def _process_video_input(self, video_input: Any) -> Any:
         if self._pruning is None or items.RETENTION not in self._told:
             return super()._process_video_input(video_input)
-        grids = video_input["video_grid_thw"]
-        pixels = video_input["pixel_values_videos"].split(grids.prod(dim=-1).tolist())
+        grids = video_input[Arg.VIDEO_GRIDS]
+        pixels = video_input[Arg.VIDEO_PIXELS].split(grids.prod(dim=-1).tolist())
         told = zip(self._told[items.RETENTION], self._told[items.TIMESTAMPS], strict=True)
         return tuple(
             self._video(part, grids[number], float(retention), seconds, video_input, number)
@@ -122,7 +124,7 @@ class QwenModel(_Stock):
         self, pixels: Tensor, thw: Tensor, retention: float, seconds: Tensor, video_input: Any, number: int
     ) -> Tensor:
         def encode() -> Tensor:
-            rows: Tensor = self.visual(pixels, grid_thw=[thw.tolist()])
+            rows: Tensor = self.visual(pixels, **{Arg.GRIDS: [thw.tolist()]})
             return rows
 
         if retention == 1:

@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ..budget import count
 from ..families import timestamps
+from ..families.base import Family
 from ..families.call import Grid
+from ..families.versions import Arg
 from . import compat, items
 from .metrics import count_video
 from .options import ServeOptions, without_ours
@@ -28,7 +30,7 @@ _UNKNOWN = torch.empty(0, dtype=torch.float64)
 
 def grid_of(fields: Mapping[str, Any], merge: int) -> Grid:
     """Token grid of the video of a processed item."""
-    steps, height, width = fields["video_grid_thw"].data.tolist()
+    steps, height, width = fields[Arg.VIDEO_GRIDS].data.tolist()
     return Grid(steps, height // merge, width // merge)
 
 
@@ -39,6 +41,8 @@ def retention_of(fields: Mapping[str, Any]) -> float:
 
 class QwenProcessor(_Stock):
     """In front of a stock processor: sizes a video's placeholder by what will be kept of it."""
+
+    _family: ClassVar[type[Family]]
 
     @cached_property
     def _options(self) -> ServeOptions | None:
@@ -62,9 +66,10 @@ class QwenProcessor(_Stock):
             for frames, _ in videos.get_all():
                 items.check_frames(len(frames))
         data = super()._apply_hf_processor_main(mm_items, without_ours(hf_kwargs))
-        if "pixel_values_videos" in data:
-            grids, pair = data["video_grid_thw"], self.info.get_hf_config().vision_config.temporal_patch_size
-            times = timestamps.assign(self._seconds(mm_items, data), grids[:, 0].tolist(), pair)
+        if Arg.VIDEO_PIXELS in data:
+            grids, pair = data[Arg.VIDEO_GRIDS], self.info.get_hf_config().vision_config.temporal_patch_size
+            seconds = self._seconds(mm_items, data)
+            times = timestamps.assign(seconds, grids[:, 0].tolist(), pair, self._family.middle_of_steps)
             data[items.RETENTION] = torch.full((len(grids),), retention, dtype=torch.float64)
             data[items.TIMESTAMPS] = [_UNKNOWN if each is None else each for each in times]
             for steps, tokens in zip(grids[:, 0].tolist(), (grids.prod(dim=1) // self._merge**2).tolist(), strict=True):

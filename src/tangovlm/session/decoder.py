@@ -53,7 +53,7 @@ class Decoder:
                 raise InputError("pruning inside the model needs input_ids, which say where the video is")
         args, kwargs = self._positioned(args, kwargs)
         output = original(*args, **kwargs)
-        return splice.cleaned(output) if visual and call.dropped else output
+        return splice.cleaned(output, self._family.width) if visual and call.dropped else output
 
     def _positioned(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """With position ids of several rows, where words go on behind a pruned cache."""

@@ -176,7 +176,8 @@ class Generation:
         if not call.dropped or not outputs:
             return None
         call.hidden = {kind: splice.tags(output.pooler_output) for kind, output in outputs.items()}
-        return args, kwargs | {Arg.ENCODED: {kind: splice.cleaned(output) for kind, output in outputs.items()}}
+        shown = {kind: splice.cleaned(output, self._family.width) for kind, output in outputs.items()}
+        return args, kwargs | {Arg.ENCODED: shown}
 
     def tagged_again(self, call: CallState, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Undoes `hide_tags`, behind all hooks on the model without its head."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from tangovlm import registry
 from tangovlm.attach import attach_family
 from tangovlm.errors import TangoError
+from tangovlm.families.versions import Arg, cache_for, cache_in
 from tangovlm.loading import VideoLLM, load
 from tangovlm.pipeline import model_inputs
 from tangovlm.tokens import Pruner
@@ -95,7 +96,7 @@ def evaluate(llm: VideoLLM, pruner: Pruner, total: int = QUESTIONS) -> dict[str,
 def _answer(llm: VideoLLM, frames: Frames, question: Question) -> tuple[str, str]:
     """The generated answer, and the likeliest of the choices."""
     inputs = model_inputs(llm, frames, question.text)
-    prompt = inputs["input_ids"].shape[1]
+    prompt = inputs[Arg.IDS].shape[1]
     output = llm.model.generate(
         **inputs,
         max_new_tokens=MAX_NEW_TOKENS,
@@ -108,7 +109,7 @@ def _answer(llm: VideoLLM, frames: Frames, question: Question) -> tuple[str, str
     if all(len(ids) == 1 for ids in words):
         scores = output.logits[0][0, [ids[0] for ids in words]]
     else:
-        seen = llm.model(**inputs, use_cache=True).past_key_values
+        seen = cache_in(llm.model(**inputs, **{Arg.USE_CACHE: True}))
         scores = torch.tensor([log_likelihood(llm, inputs, output.logits[0], seen, ids) for ids in words])
     return answer, question.choices[int(scores.argmax())]
 
@@ -122,9 +123,9 @@ def log_likelihood(llm: VideoLLM, inputs: dict[str, Tensor], first: Tensor, seen
     """
     logits, answer = first, torch.tensor([ids], device=first.device)
     if len(ids) > 1:
-        mask = torch.cat([inputs["attention_mask"], torch.ones_like(answer[:, :-1])], 1)
+        mask = torch.cat([inputs[Arg.MASK], torch.ones_like(answer[:, :-1])], 1)
         cache = copy.deepcopy(seen)
-        later = llm.model(input_ids=answer[:, :-1], attention_mask=mask, past_key_values=cache).logits[0]
+        later = llm.model(**{Arg.IDS: answer[:, :-1], Arg.MASK: mask}, **cache_for(llm.model.forward, cache)).logits[0]
         logits = torch.cat([logits, later])
     return float(logits.float().log_softmax(-1).gather(1, answer.T).sum())
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
+from ..families.versions import Arg
 from .cache import CLIPS, HELD_OUT_CLIPS, SeenClips, load_clips
 from .lessons import Lesson, Lessons, Writer, pack
 from .loop import Progress, batches, save_checkpoint
@@ -119,10 +120,12 @@ def answer_logits(model: LlavaOnevisionForConditionalGeneration, lesson: Lesson)
     words = core.language_model.embed_tokens(lesson.text.to(device))
     embeds = torch.cat([visual_tokens(model, features.float()), newline, words], 1)
     states = core.language_model(
-        inputs_embeds=embeds,
-        attention_mask=_mask(lesson, visual).to(device),
-        position_ids=lesson.positions.to(device),
-        use_cache=False,
+        **{
+            Arg.EMBEDS: embeds,
+            Arg.MASK: _mask(lesson, visual).to(device),
+            Arg.POSITIONS: lesson.positions.to(device),
+            Arg.USE_CACHE: False,
+        },
     ).last_hidden_state
     targets = lesson.targets.to(device)
     return model.lm_head(states[:, visual + 1 :][targets >= 0]), targets[targets >= 0]

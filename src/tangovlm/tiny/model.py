@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config, SiglipVisionConfig
 
+from ..families.versions import Arg
 from .render import GRID
 from .world import LENGTH, SIDE
 
@@ -60,7 +61,7 @@ def to_pixels(frames: Tensor) -> Tensor:
 def encode(model: LlavaOnevisionForConditionalGeneration, pixels: Tensor) -> Tensor:
     """The vision tower's last hidden state, before its final LayerNorm: (F, 256, 128)."""
     tower = model.model.vision_tower
-    hidden: Tensor = tower.encoder(inputs_embeds=tower.embeddings(pixels)).last_hidden_state
+    hidden: Tensor = tower.encoder(**{Arg.EMBEDS: tower.embeddings(pixels)}).last_hidden_state
     return hidden
 
 

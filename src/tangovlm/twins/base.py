@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..families.versions import Arg
 from ..inllm.base import Inside
 from ..tokens import Pruner, VideoTokens
 from .inside import Reference, greedy
@@ -34,11 +35,18 @@ class Twin(ABC):
     """What a chat template writes for a video."""
     preprocessor: ClassVar[dict[str, Any]] = {}
     """The checkpoint's preprocessor config."""
+    cell_pixels: ClassVar[int | None] = None
+    """Pixels along a side of a cell of the grid; None where the cells fill a frame."""
 
     def __init__(self, attention: str = "sdpa", seed: int = 0, layers: int = 2) -> None:
-        torch.manual_seed(seed)
-        self.model = self.make(attention, layers).eval()
-        loud(self.model)
+        # Drawn from the CPU's generator alone, which is put back: `torch.manual_seed` would seed the others too.
+        state = torch.get_rng_state()
+        try:
+            torch.default_generator.manual_seed(seed)
+            self.model = self.make(attention, layers).eval()
+            loud(self.model)
+        finally:
+            torch.set_rng_state(state)
         with torch.no_grad():
             # A placeholder in an answer would be read as one in the next turn, or where nothing is cached.
             self.model.lm_head.weight[:FIRST_WORD] = 0
@@ -117,16 +125,57 @@ class Twin(ABC):
         padded = torch.tensor([[PAD] * (longest - len(row)) + row for row in ids])
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids])
         media = [part for row in rows for part in row if isinstance(part, (Video, Image))]
-        return {"input_ids": padded, "attention_mask": mask} | self.also(padded) | (self.pixels(media) if media else {})
+        return {Arg.IDS: padded, Arg.MASK: mask} | self.also(padded) | (self.pixels(media) if media else {})
+
+    def next_turn(self, inputs: dict[str, Any], said: Tensor, question: Words) -> dict[str, Any]:
+        """Arguments of `generate` for another turn of a conversation whose cache goes on.
+
+        Parameters
+        ----------
+        inputs: of the turn before.
+        said: ``(B, n)`` its prompts with their answers.
+        """
+        ids = torch.cat([said, torch.tensor([question.ids] * len(said))], dim=1)
+        new = ids[:, inputs[Arg.IDS].shape[1] :]
+        mask = torch.cat([inputs[Arg.MASK], torch.ones_like(new)], dim=1)
+        # An answer may hold a placeholder's id, which then is a word.
+        shown = torch.cat([inputs[Arg.IDS], torch.zeros_like(new)], dim=1)
+        known = {name: inputs[name] for name in (Arg.VIDEO_GRIDS, Arg.STEP_SECONDS) if name in inputs}
+        return {Arg.IDS: ids, Arg.MASK: mask} | self.also(shown) | known
+
+    def next_token(self, token: int) -> dict[str, Any]:
+        """Arguments of the model for one more token of a prompt that its cache holds."""
+        return {Arg.IDS: torch.tensor([[token]])}
+
+    def marked(self, inputs: dict[str, Any], grid: tuple[int, int, int], cell: tuple[int, int, int]) -> dict[str, Any]:
+        """Arguments of a prompt with one video whose pixels are other ones in one cell (t, h, w) of its grid."""
+        name = Arg.VIDEO_PIXELS if Arg.VIDEO_PIXELS in inputs else Arg.PIXELS
+        pixels = inputs[name].clone()
+        (frames, height, width), (t, h, w) = grid, cell
+        if pixels.dim() == 2:
+            # Patches, those of a cell side by side.
+            part = pixels.unflatten(0, (frames * height * width, -1))[(t * height + h) * width + w]
+        else:
+            pictures = pixels.view(-1, *pixels.shape[-3:])
+            side = self.cell_pixels or pictures.shape[-1] // width
+            part = pictures[t, :, side * h : side * (h + 1), side * w : side * (w + 1)]
+        part += 3 * part.sign()
+        return inputs | {name: pixels}
 
     @torch.no_grad()
-    def reference(self, row: Row, pruner: Pruner | None, new: int) -> tuple[list[int], Tensor]:
-        """Greedy continuation, and the logits of its first token ``(V,)``."""
+    def reference(self, row: Row, pruner: Pruner | None, new: int, original: bool = False) -> tuple[list[int], Tensor]:
+        """Greedy continuation, and the logits of its first token ``(V,)``.
+
+        Parameters
+        ----------
+        original: whether kept tokens have the position ids of the unpruned prompt; they do in any case where there
+            are `positions`.
+        """
         pieces = [self.piece(part, pruner) for part in row]
         said: list[int] = []
         first: Tensor | None = None
         for _ in range(new):
-            logits = self._logits([*pieces, Piece(list(said))])
+            logits = self._logits([*pieces, Piece(list(said))], original)
             first = logits if first is None else first
             said.append(int(logits.argmax()))
         assert first is not None
@@ -153,13 +202,20 @@ class Twin(ABC):
             Reference(decoder, pruner.name, cuts), self.model.lm_head, table, whole, visual, new, self.positions(pieces)
         )
 
+    @torch.no_grad()
+    def at_positions(self, words: Words, positions: Tensor) -> Tensor:
+        """What the text model makes of the last word ``(D,)`` at position ids ``(n,)``, or ``(3, n)`` of M-RoPE."""
+        embeds = self.model.get_input_embeddings()(torch.tensor([words.ids]))
+        mask = torch.ones(embeds.shape[:2])
+        return self.text(embeds, **{Arg.MASK: mask, Arg.POSITIONS: positions[..., None, :]})[0, -1]
+
     def length(self, row: Row, pruner: Pruner | None) -> int:
         """Tokens that the text model reads."""
         pieces = [self.piece(part, pruner) for part in row]
         dropped = sum(int((~piece.kept).sum()) for piece in pieces if piece.kept is not None)
         return sum(len(piece.ids) for piece in pieces) - dropped
 
-    def _logits(self, pieces: Sequence[Piece]) -> Tensor:
+    def _logits(self, pieces: Sequence[Piece], original: bool) -> Tensor:
         """Of the last position, everything computed anew."""
         table = self.model.get_input_embeddings().weight
         embeds, kept, visual, layers = [], [], [], []
@@ -184,9 +240,14 @@ class Twin(ABC):
             kept.append(stay)
         stay = torch.cat(kept)
         positions = self.positions(pieces)
-        extras: dict[str, Any] = {"position_ids": torch.arange(int(stay.sum()))[None]}
+        left = stay.nonzero()[:, 0]
+        # Gaps between position ids are borders of packed prompts where no mask says that they are not.
+        mask = torch.ones(1, len(left), dtype=torch.long)
+        extras: dict[str, Any] = {Arg.MASK: mask, Arg.POSITIONS: torch.arange(len(left))[None]}
+        if original:
+            extras[Arg.POSITIONS] = left[None]
         if positions is not None:
-            extras["position_ids"] = positions[:, None, stay]
+            extras[Arg.POSITIONS] = positions[:, None, stay]
         if any(layers):
             seen = torch.cat(visual) & stay
             depth = max(map(len, layers))
@@ -197,12 +258,12 @@ class Twin(ABC):
                 for level in range(depth)
             ]
             extras |= {
-                "visual_pos_masks": seen[stay][None],
-                "deepstack_visual_embeds": [level[seen] for level in whole],
+                Arg.DEEP_PLACES: seen[stay][None],
+                Arg.DEEP_FEATURES: [level[seen] for level in whole],
             }
         output = self.text(torch.cat(embeds)[stay][None], **extras)
         return self.model.lm_head(output[0, -1])
 
     def text(self, embeds: Tensor, **extras: Any) -> Tensor:
         """Last hidden states of the text model."""
-        return self.model.get_decoder()(inputs_embeds=embeds, use_cache=False, **extras).last_hidden_state
+        return self.model.get_decoder()(**{Arg.EMBEDS: embeds, Arg.USE_CACHE: False}, **extras).last_hidden_state

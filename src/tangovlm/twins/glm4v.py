@@ -1,12 +1,20 @@
-"""GLM-4.1V under test."""
+"""GLM-4.1V, 4.5V and 4.6V under test."""
 
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import Glm4vConfig, Glm4vForConditionalGeneration
+from transformers import (
+    Glm4vConfig,
+    Glm4vForConditionalGeneration,
+    Glm4vMoeConfig,
+    Glm4vMoeForConditionalGeneration,
+    Glm46VConfig,
+    Glm46VForConditionalGeneration,
+)
 
+from ..families.versions import Arg
 from .parts import IMAGE, VIDEO, Image, Piece, Video
 from .qwen2_5_vl import MERGE, PATCH, STEP, Qwen25VLTwin
 from .weights import text_config
@@ -46,7 +54,7 @@ class Glm4vTwin(Qwen25VLTwin):
 
     def also(self, ids: Tensor) -> dict[str, Tensor]:
         inside = (ids == VIDEO_START).cumsum(1) > (ids == VIDEO_END).cumsum(1)
-        return {"mm_token_type_ids": (ids == IMAGE).int() * (1 + inside.int())}
+        return {Arg.TOKEN_TYPES: (ids == IMAGE).int() * (1 + inside.int())}
 
     @torch.no_grad()
     def encode(self, part: Video | Image) -> Piece:
@@ -58,3 +66,25 @@ class Glm4vTwin(Qwen25VLTwin):
             return replace(piece, ids=frame)
         ids = [token for step in range(steps) for token in (*frame, TIME + step % 8)]
         return replace(piece, ids=[VIDEO_START, *ids, VIDEO_END])
+
+
+class Glm4vMoeTwin(Glm4vTwin):
+    """GLM-4.5V: the second layer has experts; channels of a head are paired as in Qwen's models."""
+
+    def make(self, attention: str, layers: int) -> Any:
+        text = text_config(layers) | {
+            "rope_parameters": ROPE, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+            "n_shared_experts": 1, "first_k_dense_replace": 1,
+        }  # fmt: skip
+        config = Glm4vMoeConfig(vision_config=VISION, text_config=text, attn_implementation=attention, **IDS)
+        return Glm4vMoeForConditionalGeneration(config)
+
+
+class Glm46VTwin(Glm4vTwin):
+    """GLM-4.6V's own class."""
+
+    def make(self, attention: str, layers: int) -> Any:
+        text = text_config(layers) | {"rope_parameters": ROPE, "model_type": "glm4v_text"}
+        vision = VISION | {"model_type": "glm4v_vision"}
+        config = Glm46VConfig(vision_config=vision, text_config=text, attn_implementation=attention, **IDS)
+        return Glm46VForConditionalGeneration(config)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig
 
-from ..families.versions import encodes_first
+from ..families.versions import Arg, encodes_first
 from .base import Twin
 from .parts import IMAGE, Image, Piece, Video
 from .weights import qwen2, random
@@ -41,7 +41,7 @@ class InternVLTwin(Twin):
         return random((count, 3, PATCH * SIDE, PATCH * SIDE), part.seed)
 
     def pixels(self, parts: Sequence[Video | Image]) -> dict[str, Any]:
-        return {"pixel_values": torch.cat([self.tiles(part) for part in parts])}
+        return {Arg.PIXELS: torch.cat([self.tiles(part) for part in parts])}
 
     @property
     def broken(self) -> frozenset[str]:
@@ -54,7 +54,7 @@ class InternVLTwin(Twin):
 
     @torch.no_grad()
     def encode(self, part: Video | Image) -> Piece:
-        rows = self.model.model.get_image_features(self.tiles(part), return_dict=True).pooler_output.flatten(0, 1)
+        rows = self.model.model.get_image_features(self.tiles(part), **{Arg.AS_DICT: True}).pooler_output.flatten(0, 1)
         if isinstance(part, Image):
             return Piece([START, *[IMAGE] * 9, END], rows)
         ids: list[int] = []

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
 
+from ..families.versions import Arg
 from .base import Twin
 from .parts import IMAGE, VIDEO, Image, Piece, Video
 from .weights import random, text_config
@@ -42,11 +43,11 @@ class LlavaNextVideoTwin(Twin):
 
     def image(self, part: Image) -> dict[str, Any]:
         side = PATCH * SIDE
-        return {"pixel_values": random((1, 2, 3, side, side), part.seed), "image_sizes": torch.tensor([[side, side]])}
+        return {Arg.PIXELS: random((1, 2, 3, side, side), part.seed), "image_sizes": torch.tensor([[side, side]])}
 
     def pixels(self, parts: Sequence[Video | Image]) -> dict[str, Any]:
         videos = [self.frames(part) for part in parts if isinstance(part, Video)]
-        found = {"pixel_values_videos": torch.stack(videos)} if videos else {}
+        found = {Arg.VIDEO_PIXELS: torch.stack(videos)} if videos else {}
         images = [self.image(part) for part in parts if isinstance(part, Image)]
         assert len(images) < 2
         return found | (images[0] if images else {})
@@ -55,7 +56,7 @@ class LlavaNextVideoTwin(Twin):
     def encode(self, part: Video | Image) -> Piece:
         inner = self.model.model
         if isinstance(part, Image):
-            rows = inner.get_image_features(**self.image(part), return_dict=True).pooler_output[0]
+            rows = inner.get_image_features(**self.image(part), **{Arg.AS_DICT: True}).pooler_output[0]
             return Piece([IMAGE] * len(rows), rows)
-        rows = inner.get_video_features(self.frames(part)[None], return_dict=True).pooler_output[0].flatten(0, -2)
+        rows = inner.get_video_features(self.frames(part)[None], **{Arg.AS_DICT: True}).pooler_output[0].flatten(0, -2)
         return Piece([VIDEO] * len(rows), rows, grid=(part.frames, 3, 3))

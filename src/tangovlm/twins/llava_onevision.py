@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, SiglipVisionConfig
 
+from ..families.versions import Arg
 from .base import Twin
 from .parts import IMAGE, VIDEO, Image, Piece, Video
 from .weights import qwen2, random
@@ -38,7 +39,7 @@ class LlavaOnevisionTwin(Twin):
     def pixels(self, parts: Sequence[Video | Image]) -> dict[str, Any]:
         videos = [self.frames(part) for part in parts if isinstance(part, Video)]
         images = [part for part in parts if isinstance(part, Image)]
-        found = {"pixel_values_videos": torch.stack(videos)} if videos else {}
+        found = {Arg.VIDEO_PIXELS: torch.stack(videos)} if videos else {}
         for part in images:
             found |= self.image(part)
         assert len(images) < 2
@@ -46,15 +47,15 @@ class LlavaOnevisionTwin(Twin):
 
     def image(self, part: Image) -> dict[str, Any]:
         side = PATCH * SIDE
-        return {"pixel_values": random((1, 2, 3, side, side), part.seed), "image_sizes": torch.tensor([[side, side]])}
+        return {Arg.PIXELS: random((1, 2, 3, side, side), part.seed), "image_sizes": torch.tensor([[side, side]])}
 
     @torch.no_grad()
     def encode(self, part: Video | Image) -> Piece:
         inner = self.model.model
         if isinstance(part, Image):
-            rows = inner.get_image_features(**self.image(part), return_dict=True).pooler_output[0]
+            rows = inner.get_image_features(**self.image(part), **{Arg.AS_DICT: True}).pooler_output[0]
             return Piece([IMAGE] * len(rows), rows)
-        rows = inner.get_video_features(self.frames(part)[None], return_dict=True).pooler_output[0]
+        rows = inner.get_video_features(self.frames(part)[None], **{Arg.AS_DICT: True}).pooler_output[0]
         grid = (part.frames, (SIDE + 1) // 2, (SIDE + 1) // 2)
         if len(rows) == grid[0] * grid[1] * grid[2]:
             # Older releases add the newline later.

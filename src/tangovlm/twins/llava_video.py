@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import LlavaOnevisionConfig, SiglipVisionConfig
 
 from ..families.llava_video import LlavaVideoForConditionalGeneration
+from ..families.versions import Arg
 from .base import Twin
 from .parts import IMAGE, VIDEO, Image, Piece, Video
 from .weights import qwen2, random
@@ -21,6 +22,7 @@ class LlavaVideoTwin(Twin):
 
     family = "llava-video"
     preprocessor: ClassVar = {"size": {"height": PIXELS, "width": PIXELS}}
+    cell_pixels = 2 * PATCH
 
     def make(self, attention: str, layers: int) -> Any:
         vision = SiglipVisionConfig(
@@ -39,7 +41,7 @@ class LlavaVideoTwin(Twin):
 
     def image(self, part: Image) -> dict[str, Any]:
         return {
-            "pixel_values": random((1, 2, 3, PIXELS, PIXELS), part.seed),
+            Arg.PIXELS: random((1, 2, 3, PIXELS, PIXELS), part.seed),
             "image_sizes": torch.tensor([[PIXELS, PIXELS]]),
         }
 
@@ -47,7 +49,7 @@ class LlavaVideoTwin(Twin):
         videos = [self.frames(part) for part in parts if isinstance(part, Video)]
         images = [part for part in parts if isinstance(part, Image)]
         assert len(images) < 2
-        found = {"pixel_values_videos": torch.stack(videos)} if videos else {}
+        found = {Arg.VIDEO_PIXELS: torch.stack(videos)} if videos else {}
         return found | (self.image(images[0]) if images else {})
 
     @torch.no_grad()
@@ -55,9 +57,11 @@ class LlavaVideoTwin(Twin):
         """Videos by hand, from the stock tower and projector; images as stock code has them."""
         inner = self.model.model
         if isinstance(part, Image):
-            rows = inner.get_image_features(**self.image(part), return_dict=True).pooler_output[0]
+            rows = inner.get_image_features(**self.image(part), **{Arg.AS_DICT: True}).pooler_output[0]
             return Piece([IMAGE] * len(rows), rows)
-        hidden = inner.vision_tower(self.frames(part), output_hidden_states=True, return_dict=True).hidden_states[-1]
+        hidden = inner.vision_tower(self.frames(part), output_hidden_states=True, **{Arg.AS_DICT: True}).hidden_states[
+            -1
+        ]
         patches = inner.multi_modal_projector(hidden).view(part.frames, SIDE, SIDE, -1)
         half, rows = SIDE // 2, []
         for frame in patches:

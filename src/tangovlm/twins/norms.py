@@ -15,6 +15,7 @@ class Norms:
 
     retention: float = 0.3
     name: ClassVar[str] = "norms"
+    stage: ClassVar[str] = "pre-llm"
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, tokens: VideoTokens) -> Selection:

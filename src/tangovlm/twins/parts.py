@@ -3,6 +3,7 @@
 Shape letters as in `tangovlm.tokens`; n tokens of a prompt, R features of a video or an image.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -71,6 +72,11 @@ class Piece:
     layers: list[Tensor] = field(default_factory=list)
     kept: Tensor | None = None
     grid: tuple[int, int, int] | None = None
+
+    @property
+    def grid_tokens(self) -> int:
+        """T * H * W; 0 for words."""
+        return 0 if self.grid is None else math.prod(self.grid)
 
 
 def mrope(pieces: Sequence[Piece], placeholders: Sequence[int], interval: Sequence[float]) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from ..families.versions import Arg
 from .base import Twin
 from .parts import IMAGE, VIDEO, Image, Piece, Video, mrope
 from .weights import random, text_config
@@ -23,6 +24,7 @@ class Qwen25VLTwin(Twin):
     family = "qwen2.5-vl"
     specials: ClassVar = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO, "<|vision_start|>": 3, "<|vision_end|>": 4}
     template = "<|vision_start|><|video_pad|><|vision_end|>"
+    preprocessor: ClassVar = {"size": {"shortest_edge": 256, "longest_edge": 262_144}}
     seconds_per_step = 2.0
     tokens_per_second = 1
 
@@ -55,23 +57,23 @@ class Qwen25VLTwin(Twin):
         videos = [part for part in parts if isinstance(part, Video)]
         images = [part for part in parts if isinstance(part, Image)]
         if videos:
-            found["pixel_values_videos"], found["video_grid_thw"] = self.packed(videos)
+            found[Arg.VIDEO_PIXELS], found[Arg.VIDEO_GRIDS] = self.packed(videos)
             found |= self.times(len(videos))
         if images:
-            found["pixel_values"], found["image_grid_thw"] = self.packed(images)
+            found[Arg.PIXELS], found[Arg.IMAGE_GRIDS] = self.packed(images)
         return found
 
     def times(self, videos: int) -> dict[str, Any]:
-        return {"second_per_grid_ts": torch.full((videos,), self.seconds_per_step)}
+        return {Arg.STEP_SECONDS: torch.full((videos,), self.seconds_per_step)}
 
     def also(self, ids: Tensor) -> dict[str, Tensor]:
-        return {"mm_token_type_ids": 2 * (ids == VIDEO).int() + (ids == IMAGE).int()}
+        return {Arg.TOKEN_TYPES: 2 * (ids == VIDEO).int() + (ids == IMAGE).int()}
 
     @torch.no_grad()
     def encode(self, part: Video | Image) -> Piece:
         kind = "video" if isinstance(part, Video) else "image"
         pixels, thw = self.packed([part])
-        rows = getattr(self.model.model, f"get_{kind}_features")(pixels, thw, return_dict=True).pooler_output[0]
+        rows = getattr(self.model.model, f"get_{kind}_features")(pixels, thw, **{Arg.AS_DICT: True}).pooler_output[0]
         token = VIDEO if isinstance(part, Video) else IMAGE
         steps, height, width = self.thw(part)
         ids = [START, *[token] * len(rows), END]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMVisionConfig
 
+from ..families.versions import Arg
 from .base import Twin
 from .parts import IMAGE, Image, Piece, Row, Video
 from .weights import random, text_config
@@ -38,14 +39,14 @@ class SmolVLMTwin(Twin):
     def inputs(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Pixels have a row a prompt, filled up with zeros."""
         made = super().inputs(rows)
-        if "pixel_values" in made:
+        if Arg.PIXELS in made:
             each = [[self.tiles(part) for part in row if isinstance(part, (Video, Image))] for row in rows]
             flat = [torch.cat(parts) if parts else torch.zeros(0, 3, PATCH * SIDE, PATCH * SIDE) for parts in each]
-            made["pixel_values"] = torch.nn.utils.rnn.pad_sequence(flat, batch_first=True)
+            made[Arg.PIXELS] = torch.nn.utils.rnn.pad_sequence(flat, batch_first=True)
         return made
 
     def pixels(self, parts: Sequence[Video | Image]) -> dict[str, Any]:
-        return {"pixel_values": torch.cat([self.tiles(part) for part in parts])[None]}
+        return {Arg.PIXELS: torch.cat([self.tiles(part) for part in parts])[None]}
 
     def told(self, frames: int) -> dict[str, Any]:
         """A single frame looks like an image."""
@@ -53,7 +54,7 @@ class SmolVLMTwin(Twin):
 
     @torch.no_grad()
     def encode(self, part: Video | Image) -> Piece:
-        output = self.model.model.get_image_features(self.tiles(part)[None], return_dict=True).pooler_output
+        output = self.model.model.get_image_features(self.tiles(part)[None], **{Arg.AS_DICT: True}).pooler_output
         rows = output.flatten(0, 1) if isinstance(output, torch.Tensor) else output[0]
         picture = [MARK, WHOLE, *[IMAGE] * 9, MARK]
         if isinstance(part, Image):

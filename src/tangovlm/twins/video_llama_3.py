@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import VideoLlama3Config, VideoLlama3ForConditionalGeneration, VideoLlama3VisionConfig
 
+from ..families.versions import Arg
 from .base import Twin
 from .parts import IMAGE, VIDEO, Image, Piece, Video
 from .weights import qwen2, random
@@ -21,6 +22,7 @@ class VideoLlama3Twin(Twin):
     family = "videollama3"
     specials: ClassVar = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO}
     template = "<|video_pad|>"
+    preprocessor: ClassVar = {"size": {"shortest_edge": 256, "longest_edge": 262_144}}
 
     def make(self, attention: str, layers: int) -> Any:
         vision = VideoLlama3VisionConfig(
@@ -46,17 +48,17 @@ class VideoLlama3Twin(Twin):
         videos = [part for part in parts if isinstance(part, Video)]
         images = [part for part in parts if isinstance(part, Image)]
         if videos:
-            names = ("pixel_values_videos", "video_grid_thw", "video_merge_sizes")
+            names = (Arg.VIDEO_PIXELS, Arg.VIDEO_GRIDS, Arg.VIDEO_MERGE_SIZES)
             found |= dict(zip(names, self.packed(videos), strict=True))
         if images:
-            names = ("pixel_values", "image_grid_thw", "image_merge_sizes")
+            names = (Arg.PIXELS, Arg.IMAGE_GRIDS, "image_merge_sizes")
             found |= dict(zip(names, self.packed(images), strict=True))
         return found
 
     @torch.no_grad()
     def encode(self, part: Video | Image) -> Piece:
         pixels, thw, sides = self.packed([part])
-        rows = self.model.model.get_image_features(pixels, thw, sides, return_dict=True).pooler_output[0]
+        rows = self.model.model.get_image_features(pixels, thw, sides, **{Arg.AS_DICT: True}).pooler_output[0]
         (steps, height, width), side = thw[0].tolist(), int(sides)
         piece = Piece([IMAGE] * len(rows), rows, grid=(steps, height // side, width // side))
         if isinstance(part, Image):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .decode import Frames, decode
-from .pixels import Size
+from .pixels import Fit, Size
 
 
 class FramesChangedError(Exception):
@@ -24,7 +24,7 @@ class Ahead:
 
     Parameters
     ----------
-    path, frames, size, pin_memory: see `decode`.
+    path, frames, size, fit, pin_memory: see `decode`.
 
     Attributes
     ----------
@@ -37,10 +37,11 @@ class Ahead:
         frames: int,
         *,
         size: Size = None,
+        fit: Fit | None = None,
         pin_memory: bool = False,
     ) -> None:
         self.waited_ms = 0.0
-        self._options: dict[str, Any] = {"size": size, "pin_memory": pin_memory}
+        self._options: dict[str, Any] = {"size": size, "fit": fit, "pin_memory": pin_memory}
         self._news = threading.Condition()
         self._stopped = False
         self._timestamps_s: Tensor | None = None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tangovlm.errors import VideoError
 
-from .pixels import Size, Upright
+from .pixels import Fit, Size, Upright
 from .reader import Reader
 from .sample import Timeline, uniform
 from .source import MAX_MEGAPIXELS, MAX_PIXELS, local_file
@@ -56,6 +56,7 @@ def decode(
     frames: int,
     *,
     size: Size = None,
+    fit: Fit | None = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
     pin_memory: bool = False,
@@ -72,6 +73,7 @@ def decode(
     frames: how many. Where the clip has fewer, all of them are taken, and a note says so.
     size: `(H, W)` of the upright frames, scaled while decoding (bicubic) without keeping the aspect ratio, or a
         function that gives it for their own `(H, W)`; None = that of the clip.
+    fit: in place of `size`, a function that gives it for their own H and W and the number of frames that are taken.
     progress: called with (frames done, frames in all) before the first frame and after each.
     watch: told of the frames one by one.
     pin_memory: keep the frames where a CUDA device can fetch them by itself.
@@ -89,7 +91,7 @@ def decode(
         clock = _clock(reader.stream, timeline)
         if watch is not None:
             watch.planned(clock.seconds(times))
-        upright = Upright(size)
+        upright = Upright(size if fit is None else lambda height, width: fit(height, width, len(times)))
         pictures, shown = _take(reader, times, timeline, upright, progress, watch, pin_memory)
         notes = _notes(reader, timeline, frames, len(shown), upright, clock)
     return Frames(

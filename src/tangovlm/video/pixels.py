@@ -12,6 +12,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 Image: TypeAlias = npt.NDArray[np.uint8]
 Turn: TypeAlias = tuple[bool, bool, bool]
 Size: TypeAlias = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
+Fit: TypeAlias = Callable[[int, int, int], tuple[int, int]]
 
 # Bit-exact, so that a picture does not depend on the vector instructions of the machine.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT

@@ -40,7 +40,7 @@ class InTransformers:
                     yield failure(task, error)
 
     def _decode(self, task: Task) -> Frames:
-        return decode(task.path, self._frames, size=partial(self._llm.family.frame_size, self._llm.config))
+        return decode(task.path, self._frames, fit=partial(self._llm.family.frame_size, self._llm.config))
 
     def _ask(self, task: Task, clip: Frames) -> Outcome:
         pruner = registry.method(self._method, retention=task.retention, **self._params)

@@ -102,7 +102,7 @@ class InVllm:
                         yield outcome
 
     def _decode(self, task: Task) -> Frames:
-        return decode(task.path, self._frames, size=self._prompts.frame_size)
+        return decode(task.path, self._frames, fit=self._prompts.frame_size)
 
     def _admit(self, task: Task, clip: Future[Frames]) -> Outcome | None:
         try:

@@ -11,10 +11,11 @@ from ...families import checkpoint
 from ...families.base import Family
 from ...families.call import Grid
 from ...families.inputs import chat_prompt, whole
+from ...families.versions import Arg
 from ...registry import family_for
 from ...video import Frames
 
-_GRID_FIELDS = ("pixel_values_videos", "video_grid_thw")
+_GRID_FIELDS = (Arg.VIDEO_PIXELS, Arg.VIDEO_GRIDS)
 
 
 class Prompts:
@@ -46,9 +47,9 @@ class Prompts:
         frames = self._pixels.get("num_frames")
         return whole("num_frames", frames) if frames else self._family.default_frames
 
-    def frame_size(self, height: int, width: int) -> tuple[int, int]:
+    def frame_size(self, height: int, width: int, frames: int) -> tuple[int, int]:
         """See `Family.frame_size`."""
-        return self._family.frame_size(self._pixels, height, width)
+        return self._family.frame_size(self._pixels, height, width, frames)
 
     def text(self, question: str) -> str:
         """The prompt of a question about one video.

@@ -151,9 +151,7 @@ class Runner:
         ModelError: the layers ran without the hooks on them.
         """
         if len(run.now) < len(self._cuts):
-            raise ModelError(
-                "the layers of the text model ran without the hooks on them: attach first, then torch.compile"
-            )
+            raise _unheard()
         if cache is not None:
             carry(cache, Memory(tuple(run.now), run.length))
         return [[self._spread(groups) for groups in zip(*prompt, strict=True)] for prompt in run.counts]
@@ -279,20 +277,23 @@ class Runner:
         assert run.tables is not None
         cos, sin = (table[place][row.index] for table in run.tables)
 
+        def caught(made: Tensor | None) -> Tensor:
+            if made is None:
+                raise _unheard()
+            return made
+
         def heads(made: Tensor) -> Tensor:
             return made.reshape(len(made), -1, attention.head_dim).transpose(0, 1).to(states.device)
 
         def query(places: Tensor) -> Tensor:
             if own:
                 return heads(_made(attention, "q", layer.input_layernorm(states[places])))
-            assert run.queries is not None
-            return heads(run.queries[place, row.index[places]])
+            return heads(caught(run.queries)[place, row.index[places]])
 
         def key() -> Tensor:
             if own:
                 return heads(_made(attention, "k", layer.input_layernorm(states)))
-            assert run.keys is not None
-            return heads(run.keys[place, row.index])
+            return heads(caught(run.keys)[place, row.index])
 
         def past() -> Tensor | None:
             held = run.past[self._groups.get(number, len(run.now))].mask[place]
@@ -331,6 +332,10 @@ def _last(attention: Any, which: str) -> nn.Module:
     """The module whose output is what `_made` returns."""
     norm: nn.Module | None = getattr(attention, f"{which}_norm", None)
     return getattr(attention, f"{which}_proj") if norm is None else norm
+
+
+def _unheard() -> ModelError:
+    return ModelError("the layers of the text model ran without the hooks on them: attach first, then torch.compile")
 
 
 def _refusal(why: str) -> ModelError:

@@ -1,0 +1,77 @@
+"""The model families: the checks of `selfcheck` on the tiny twin of every model class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib import import_module
+
+from ..errors import InputError
+from ..twins import TWINS
+from .rows import Examination, one_line
+
+PART = "families"
+
+
+def select(family: str | None) -> list[str]:
+    """The twins of a family, or all.
+
+    Raises
+    ------
+    InputError: an unknown family.
+    """
+    names = [name for name, entry in TWINS.items() if family in (None, entry.family)]
+    if not names:
+        known = ", ".join(sorted({entry.family for entry in TWINS.values()}))
+        raise InputError(f"unknown family {family!r}: choose one of {known}")
+    return names
+
+
+def examinations(names: Sequence[str]) -> Iterator[Examination]:
+    """One for each of the twins, or a single one where nothing of them can be imported."""
+    checks = partial(import_module, "tangovlm.selfcheck.checks")
+    try:
+        checks()
+    except Exception:
+        yield Examination(PART, "all", lambda: checks().__name__)
+        return
+    for name in names:
+        yield Examination(PART, _title(name), partial(_run, name))
+
+
+def _title(name: str) -> str:
+    """The family of a twin, and where it has several, which of them."""
+    family = TWINS[name].family
+    several = sum(entry.family == family for entry in TWINS.values()) > 1
+    return f"{family} ({name})" if several else family
+
+
+def _run(name: str) -> str:
+    """How many checks pass.
+
+    Raises
+    ------
+    RuntimeError: one of them fails.
+    """
+    from ..selfcheck.isolation import run_isolated
+
+    passed, failed = run_isolated(partial(_checks, name))
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(passed) + len(failed)} checks fail: {'; '.join(failed)}")
+    return f"{len(passed)} checks"
+
+
+def _checks(name: str) -> tuple[list[str], list[str]]:
+    """The checks of a twin that pass, and those that fail, with what came out."""
+    from ..attach import attach
+    from ..selfcheck.checks import Checks
+    from ..twins import load
+
+    passed, failed = list[str](), list[str]()
+    for check, run in Checks(load(name)(), attach).all().items():
+        try:
+            run()
+            passed.append(check)
+        except Exception as error:
+            failed.append(f"{check}: {one_line(error)}")
+    return passed, failed

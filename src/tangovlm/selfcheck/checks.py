@@ -1,0 +1,279 @@
+"""What must hold for a family on the installed transformers: one method a check, run on the family's twin.
+
+Each check uses an attached twin as a user would, and compares what comes out with the twin's reference, which has no
+hooks and no cache. A check returns nothing, and raises `Difference` (or whatever stock code raises) where it fails.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .. import budget, registry
+from ..families.base import Family
+from ..families.versions import Arg
+from ..tokens import Selection, VideoTokens
+from ..twins.base import Twin
+from ..twins.inside import CHOICES
+from ..twins.norms import Norms
+from ..twins.parts import Row, Said, Video, Words
+
+Attach = Callable[..., AbstractContextManager[Any]]
+"""`tangovlm.attach`, which is above this layer."""
+Check = Callable[[], None]
+
+NEW, FRAMES = 4, 4
+"""Tokens that are generated, and frames of a video."""
+TOLERANCE = 1e-4
+"""Largest difference of two logits, which are of the order of 1."""
+CLIP = Video(FRAMES, 2)
+ONE: Row = (Words(3, 1), CLIP, Words(5, 3))
+OTHER: Row = (Words(7, 4), Video(FRAMES, 5), Words(4, 6))
+TEXT: Row = (Words(6, 7),)
+QUESTION = Words(5, 31)
+INSIDE = tuple(CHOICES)
+"""Methods inside the language model that have a reference."""
+
+
+class Difference(Exception):  # noqa: N818
+    """Something came out otherwise than it should.
+
+    Parameters
+    ----------
+    what: is compared.
+    expected, found: the two, in a few words.
+    """
+
+    def __init__(self, what: str, expected: object, found: object) -> None:
+        super().__init__(f"{what}: expected {expected}, got {found}")
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A method that remembers the videos that it is handed, with all signals of a family."""
+
+    needs: frozenset[str]
+    retention: float = 0.5
+    tokens: list[VideoTokens] = field(default_factory=list)
+    name: ClassVar[str] = "observed"
+    stage: ClassVar[str] = "pre-llm"
+
+    def __call__(self, tokens: VideoTokens) -> Selection:
+        self.tokens.append(tokens)
+        return Norms(self.retention)(tokens)
+
+
+class Checks:
+    """The checks of one twin.
+
+    Parameters
+    ----------
+    attach: `tangovlm.attach`.
+    """
+
+    def __init__(self, twin: Twin, attach: Attach) -> None:
+        self.twin = twin
+        self.family: type[Family] = registry.family_for(twin.model)
+        self.pruner = Norms()
+        self._attach = partial(attach, twin.model, timestamps=torch.arange(FRAMES, dtype=torch.float64))
+        self._references: dict[tuple[Row, bool], tuple[list[int], Tensor]] = {}
+
+    def all(self, inside: Sequence[str] = INSIDE) -> dict[str, Check]:
+        """The checks that apply to the family, by name, in the order in which they should run.
+
+        Parameters
+        ----------
+        inside: methods of `INSIDE`; they are left out where the family claims no pruning inside the model.
+        """
+        claimed = self.family.tested - self.twin.broken
+        checks: dict[str, Check] = {
+            "prefill": self.prefill,
+            "cache": self.cache,
+            "grid": self.grid,
+            "position ids": self.position_ids,
+        }
+        if not self.family.keeps_positions:
+            checks["original positions"] = self.original_positions
+        if "batch" in claimed:
+            checks["padded batch"] = self.padded_batch
+        if "multi-turn" in claimed:
+            checks |= {"loop by hand": self.loop_by_hand, "second turn": self.second_turn}
+        if "pruning inside" in claimed:
+            checks |= {name: partial(self.inside, name) for name in inside}
+        return checks
+
+    # --- the checks -------------------------------------------------------------------------------------------------
+
+    def prefill(self) -> None:
+        """Greedy tokens of one prompt, the logits of the first, and the counts that the report gives."""
+        _, session = self._single
+        tokens = self.twin.piece(CLIP, None).grid_tokens
+        found = [(video.tokens_before, video.tokens_after) for video in session.report.videos]
+        _equal("visual tokens before and after", [(tokens, budget.count(self.pruner.retention, tokens))], found)
+
+    def cache(self) -> None:
+        """The length of the cache: what is left of the prompt, and all that was generated but the last token."""
+        (held,) = _cache(self._single[0]).values()
+        _equal("length of the cache", self.twin.length(ONE, self.pruner) + NEW - 1, int(held.get_seq_length()))
+
+    def padded_batch(self) -> None:
+        """Prompts of different lengths, one of them without a video."""
+        self._answers([ONE, OTHER, TEXT])
+
+    def position_ids(self) -> None:
+        """The text model heeds position ids, each row of them: its answer is another one where they have a gap."""
+        ids = torch.arange(QUESTION.count)
+        ids = ids.expand(3, -1) if self.family.keeps_positions else ids[None]
+        gap = torch.zeros_like(ids)
+        gap[:, QUESTION.count // 2 :] = 50
+        for row in range(len(ids)):
+            moved = ids + gap * (torch.arange(len(ids)) == row)[:, None]
+            states = [self.twin.at_positions(QUESTION, each.squeeze(0)) for each in (ids, moved)]
+            change = float((states[0] - states[1]).abs().max())
+            if not change > TOLERANCE:
+                raise Difference("the text model with a gap in position ids", "another answer", "the same")
+
+    def original_positions(self) -> None:
+        """Kept tokens with the position ids of the unpruned prompt."""
+        self._answers([ONE, OTHER], positions="original")
+
+    @torch.no_grad()
+    def loop_by_hand(self) -> None:
+        """`model(...)` instead of `generate`: the prompt, then one token at a time with the cache that it gave."""
+        twin, said = self.twin, list[int]()
+        inputs, length = twin.inputs([ONE]), twin.length(ONE, self.pruner)
+        with self._attach(self.pruner):
+            output = twin.model(**inputs, **{Arg.USE_CACHE: True})
+            _equal("positions of the logits", length, output.logits.shape[1])
+            for _ in range(NEW):
+                said.append(int(output.logits[0, -1].argmax()))
+                output = twin.model(**twin.next_token(said[-1]), **_cache(output))
+        _equal("tokens", self._reference(ONE)[0], said)
+
+    def second_turn(self) -> None:
+        """Another question to the cache of two prompts and their answers."""
+        twin, rows = self.twin, [ONE, OTHER]
+        inputs = twin.inputs(rows)
+        options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
+        with self._attach(self.pruner):
+            first = twin.model.generate(**inputs, **options, return_dict_in_generate=True)
+            again = twin.next_turn(inputs, first.sequences, QUESTION)
+            second = twin.model.generate(**again, **options, **_cache(first))
+        for row, answer, tokens in zip(rows, first.sequences[:, -NEW:], second[:, -NEW:], strict=True):
+            wanted, _ = self._reference((*row, Said(tuple(answer.tolist())), QUESTION))
+            _equal("tokens of the second answer", wanted, tokens.tolist())
+
+    def inside(self, name: str) -> None:
+        """A method inside the language model, in a padded batch."""
+        pruner, rows = registry.method(name, retention=0.75), [ONE, OTHER]
+        output, _ = self._generate(rows, pruner)
+        # The reference is slow.
+        wanted = [self.twin.inside(row, pruner, 2) for row in rows]
+        _close("first logits", torch.stack([first for _, first, _ in wanted]), output.logits[0])
+        _equal("tokens", [tokens for tokens, *_ in wanted], output.sequences[:, -NEW:][:, :2].tolist())
+
+    def grid(self) -> None:
+        """Features and signals are where on the grid the pixels are: other pixels in one cell change that cell.
+
+        Attention in the vision encoder carries a change to all cells of a frame, so it is switched off for the features
+        and keys; what comes from it (saliency, a vector a frame) shows the frame only, and is looked at with it.
+        """
+        frames, height, width = self.twin.piece(CLIP, None).grid or (0, 0, 0)
+        cells = [(0, 0, 1), (0, 1, 0), (1, 0, 0), (frames - 1, height - 1, width - 1)]
+        inputs = self.twin.inputs([ONE])
+        marked = [self.twin.marked(inputs, (frames, height, width), cell) for cell in cells]
+        signals = self.family.gives - {"timestamps", "keys"}
+        with _without_attention(self.twin):
+            plain, *others = self._observed([inputs, *marked], self.family.gives & {"keys"})
+        _equal("grid", (frames, height, width), tuple(plain.features.shape[:3]))
+        for cell, tokens in zip(cells, others, strict=True):
+            for name in ("features", *(self.family.gives & {"keys"})):
+                change = (_signal(tokens, name) - _signal(plain, name)).abs().sum(-1)
+                found = tuple(int(place) for place in (change == change.max()).nonzero()[0])
+                _equal(f"place of a change in the {name}", cell, found)
+        plain, other = self._observed([inputs, marked[2]], signals)
+        for name in sorted(signals):
+            change = (_signal(other, name) - _signal(plain, name)).abs().flatten(1).sum(1)
+            _equal(f"frame of a change in the {name}", cells[2][0], int(change.argmax()))
+
+    # --- their parts ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _single(self) -> tuple[Any, Any]:
+        return self._answers([ONE])
+
+    def _answers(self, rows: Sequence[Row], **options: Any) -> tuple[Any, Any]:
+        """As `_generate`, each answer compared with its reference."""
+        output, session = self._generate(rows, self.pruner, **options)
+        wanted = [self._reference(row, options.get("positions") == "original") for row in rows]
+        _close("first logits", torch.stack([first for _, first in wanted]), output.logits[0])
+        _equal("tokens", [tokens for tokens, _ in wanted], output.sequences[:, -NEW:].tolist())
+        return output, session
+
+    def _generate(self, rows: Sequence[Row], pruner: Any, **options: Any) -> tuple[Any, Any]:
+        """Output of `generate`, and the session."""
+        # Not within the context: the twin's own look at a video would be pruned too.
+        inputs = self.twin.inputs(rows)
+        greedy: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False, Arg.USE_CACHE: True}
+        with self._attach(pruner, **options) as session:
+            output = self.twin.model.generate(**inputs, **greedy, return_dict_in_generate=True, output_logits=True)
+        return output, session
+
+    def _reference(self, row: Row, original: bool = False) -> tuple[list[int], Tensor]:
+        if (row, original) not in self._references:
+            self._references[row, original] = self.twin.reference(row, self.pruner, NEW, original)
+        return self._references[row, original]
+
+    def _observed(self, prompts: Sequence[dict[str, Any]], needs: frozenset[str]) -> list[VideoTokens]:
+        """The video of each prompt as a method gets it."""
+        observed = Observed(needs)
+        with self._attach(observed):
+            for inputs in prompts:
+                self.twin.model.generate(**inputs, max_new_tokens=1, do_sample=False)
+        _equal("videos that were pruned", len(prompts), len(observed.tokens))
+        return observed.tokens
+
+
+def _signal(tokens: VideoTokens, name: str) -> Tensor:
+    signal = getattr(tokens, name)
+    if signal is None:
+        raise Difference(name, "a tensor", None)
+    return torch.as_tensor(signal).double()
+
+
+def _equal(what: str, expected: object, found: object) -> None:
+    if expected != found:
+        raise Difference(what, expected, found)
+
+
+def _close(what: str, expected: Tensor, found: Tensor) -> None:
+    _equal(f"shape of the {what}", tuple(expected.shape), tuple(found.shape))
+    gap = float((expected - found).abs().max())
+    # Not `gap > TOLERANCE`, which NaN is not.
+    if not gap <= TOLERANCE:
+        raise Difference(what, f"those of the reference within {TOLERANCE}", f"others, up to {gap:.3g} apart")
+
+
+def _cache(output: Any) -> dict[str, Any]:
+    """The cache of an output, by the name that the output has for it, by which calls take it too."""
+    return {name: value for name, value in output.items() if hasattr(value, "get_seq_length")}
+
+
+def _without_attention(twin: Twin) -> ExitStack:
+    """Within it, the attention layers of the vision encoder give zeros."""
+    text = set(twin.model.get_decoder().modules())
+    layers = [m for m in twin.model.modules() if m not in text and type(m).__name__.endswith("Attention")]
+    if not layers:
+        raise Difference("attention layers of the vision encoder", "some", "none")
+    stack = ExitStack()
+    for layer in layers:
+        stack.callback(layer.register_forward_hook(_zeros).remove)
+    return stack
+
+
+def _zeros(_layer: Any, _args: Any, output: Any) -> Any:
+    return output * 0 if isinstance(output, Tensor) else (output[0] * 0, *output[1:])

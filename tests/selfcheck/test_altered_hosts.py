@@ -1,0 +1,116 @@
+"""On a release that is not tested, a changed host is refused in one line or answers rightly, and never wrongly."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+
+import tangovlm
+from tangovlm.errors import ModelError
+from tangovlm.families import versions
+from tangovlm.selfcheck.checks import NEW, ONE, OTHER, QUESTION
+from tangovlm.twins import load
+from tangovlm.twins.base import Twin
+from tangovlm.twins.norms import Norms
+from tangovlm.twins.parts import Said
+from tests.selfcheck.altered import CHANGES
+from tests.selfcheck.conftest import UNKNOWN
+
+NAMES = ("llava_onevision", "qwen2_5_vl", "internvl")
+Answers = list[list[int]]
+
+
+def wanted(twin: Twin) -> Answers:
+    """What a twin should answer: a padded batch, and a second turn after it."""
+    first = [twin.reference(row, Norms(), NEW)[0] for row in (ONE, OTHER)]
+    again = [(*row, Said(tuple(said)), QUESTION) for row, said in zip((ONE, OTHER), first, strict=True)]
+    return first + [twin.reference(row, Norms(), NEW)[0] for row in again]
+
+
+def answers(twin: Twin) -> Answers:
+    """The same of the attached twin."""
+    inputs = twin.inputs([ONE, OTHER])
+    options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
+    with tangovlm.attach(twin.model, Norms(), timestamps=torch.arange(4.0)):
+        first = twin.model.generate(**inputs, **options, return_dict_in_generate=True)
+        held = {name: value for name, value in first.items() if hasattr(value, "get_seq_length")}
+        again = twin.model.generate(**twin.next_turn(inputs, first.sequences, QUESTION), **options, **held)
+    return [*first.sequences[:, -NEW:].tolist(), *again[:, -NEW:].tolist()]
+
+
+def refusal(twin: Twin, right: Answers) -> str:
+    """The line with which `attach` refuses; "" where the answers are right, and a failed test where they are wrong."""
+    try:
+        found = answers(twin)
+    except ModelError as error:
+        message = str(error)
+        assert f"transformers {UNKNOWN}" in message
+        assert versions.newest_tested() in message
+        assert "\n" not in message
+        return message
+    assert found == right
+    return ""
+
+
+@pytest.mark.usefixtures("unknown_release")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_host_that_is_as_it_was_is_right(name: str) -> None:
+    twin = load(name)()
+    assert refusal(twin, wanted(twin)) == ""
+
+
+@pytest.mark.usefixtures("unknown_release")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_host_is_refused_or_right(change: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = load(name)()
+    right = wanted(stock)
+    assert refusal(stock, right) == ""
+    CHANGES[change](monkeypatch, stock)
+    # What was remembered of the classes as they were does not hold for these.
+    refusal(load(name)(), right)
+
+
+# Where position ids are what the text model would count itself, it may ignore them.
+HARMFUL = [(c, n) for c in CHANGES for n in NAMES if c != "positions_ignored" or n == "qwen2_5_vl"]
+
+
+@pytest.mark.parametrize(("change", "name"), HARMFUL)
+def test_each_change_does_harm(change: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check an answer is wrong, or the call itself refuses."""
+    stock = load(name)()
+    right = wanted(stock)
+    monkeypatch.setattr("transformers.__version__", f"{versions.TESTED[-1]}.1")
+    CHANGES[change](monkeypatch, stock)
+    try:
+        found = answers(load(name)())
+    except ModelError:
+        return
+    assert found != right
+
+
+@pytest.mark.usefixtures("unknown_release")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_class_of_the_user_s_is_checked_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock classes are as they were; the model at hand has others, derived from them."""
+    twin = load(name)()
+    right = wanted(twin)
+    base, text = twin.model.model, twin.model.get_decoder()
+
+    class Plain(type(base)):  # type: ignore[misc]
+        """Changes nothing."""
+
+    class Deaf(type(text)):  # type: ignore[misc]
+        """Hears nothing of positions."""
+
+        @functools.wraps(type(text).forward)
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return super().forward(*args, **kwargs | {"position_ids": None})
+
+    base.__class__ = Plain
+    assert refusal(twin, right) == ""
+    text.__class__ = Deaf
+    assert "the check 'position ids'" in refusal(twin, right)
