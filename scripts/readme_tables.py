@@ -1,14 +1,17 @@
-"""Write the generated parts of README.md and docs/ from the registry and the source tree.
+"""Write the generated parts of README.md and docs/ from the registry, the source tree and the results of benchmarks.
 
-python scripts/readme_tables.py          write them
-python scripts/readme_tables.py --check  exit with 1 if they are out of date
+python scripts/readme_tables.py                write them
+python scripts/readme_tables.py --check        exit with 1 if they are out of date
+python scripts/readme_tables.py --take FOLDER  take in the rows of benchmarks that scripts/on_gpu.sh left there first
 """
 
 import json
 import runpy
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tangovlm.bench import flops, prune, scale, serve, tables, ttft
 from tangovlm.bench.ttft_models import LlavaOnevision
@@ -16,6 +19,7 @@ from tangovlm.bench.ttft_shapes import TEXTS
 from tangovlm.budget import count
 from tangovlm.cli import models
 from tangovlm.cli.methods import MethodCard, cards
+from tangovlm.errors import InputError
 from tangovlm.evaluate.summary import finished, overview, page
 from tangovlm.families.base import FEATURES
 from tangovlm.signals.sinks import RELEASED
@@ -24,8 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 README, BENCHMARK = ROOT / "README.md", ROOT / "docs" / "benchmark.md"
 PERFORMANCE, MODELS = ROOT / "docs" / "performance.md", ROOT / "docs" / "models.md"
 SERVING = ROOT / "docs" / "serving.md"
-UPSTREAM = ROOT / "benchmarks" / "results" / "upstream-tests.json"
-RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.jsonl.gz"))
+FOLDER = ROOT / "benchmarks" / "results"
+UPSTREAM = FOLDER / "upstream-tests.json"
+RESULTS = sorted(FOLDER.glob("*.jsonl.gz"))
 BENCHES = {"prune": prune, "scale": scale, "ttft": ttft, "flops": flops, "serve": serve}
 """Command of `tangovlm bench` to its module; results are in benchmarks/results/bench-COMMAND.jsonl."""
 
@@ -108,12 +113,47 @@ def _clips() -> list[tuple[str, int, int]]:
 def bench_tables(folder: Path) -> dict[str, str]:
     """A table for each benchmark that has results."""
     found = {}
-    for name, bench in BENCHES.items():
-        path = folder / f"bench-{name}.jsonl"
-        if path.exists():
-            rows = tables.read(path, name, bench.KEYS)
-            found[f"bench {name}"] = f"{tables.markdown(rows, bench.COLUMNS)}\n\n{tables.origin(rows)}"
+    for name, rows in bench_rows(folder).items():
+        found[f"bench {name}"] = f"{tables.markdown(rows, BENCHES[name].COLUMNS)}\n\n{tables.origin(rows)}"
     return found
+
+
+def bench_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each benchmark that has results."""
+    paths = {name: folder / f"bench-{name}.jsonl" for name in BENCHES}
+    return {name: tables.read(path, name, BENCHES[name].KEYS) for name, path in paths.items() if path.exists()}
+
+
+def gpu_note(rows: Sequence[tables.Row]) -> str:
+    """On which GPUs rows of benchmarks were measured."""
+    gpus = sorted({str(row["device"]) for row in rows if row.get("device", "cpu") != "cpu"})
+    if not gpus:
+        return "Nothing here was measured on a GPU yet."
+    return f"Rows of {' and '.join(gpus)} were measured on that GPU, all others on a CPU."
+
+
+def take(folder: Path, results: Path) -> list[str]:
+    """Take in the rows of benchmarks of a run; one with the same keys as one that is there replaces it.
+
+    Returns
+    -------
+    The benchmarks that had rows.
+
+    Raises
+    ------
+    InputError: the folder has none, those of a rehearsal, or a file that cannot be read.
+    """
+    if (folder / "rehearsal").exists():
+        raise InputError(f"{folder} is of a rehearsal, with shapes that say nothing: take a run on a GPU")
+    found = bench_rows(folder)
+    if not found:
+        raise InputError(f"{folder} has no bench-*.jsonl: give the folder that scripts/on_gpu.sh wrote into")
+    for name, rows in found.items():
+        path = results / f"bench-{name}.jsonl"
+        tables.append(path, name, rows)
+        merged = tables.read(path, name, BENCHES[name].KEYS)
+        path.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in merged), encoding="utf-8")
+    return list(found)
 
 
 def upstream_tables(path: Path) -> str:
@@ -148,11 +188,13 @@ def generated() -> dict[Path, dict[str, str]]:
         if of.name == "methods":
             pages[README]["benchmark"] = overview(lines)
     pages[SERVING] = {"sizing": sizing_table()}
-    if parts := bench_tables(ROOT / "benchmarks" / "results"):
+    if parts := bench_tables(FOLDER):
         pages[SERVING] |= {name: part for name, part in parts.items() if name == "bench serve"}
         pages[PERFORMANCE] = {name: part for name, part in parts.items() if name not in pages[SERVING]}
     if "bench prune" in parts:
         pages[README]["bench"] = parts["bench prune"]
+        note = gpu_note([row for rows in bench_rows(FOLDER).values() for row in rows])
+        pages[README]["gpu"] = pages[PERFORMANCE]["gpu"] = note
     for card in cards():
         pages[ROOT / "docs" / "methods" / f"{card.name}.md"] = {"settings": settings_table(card.name)}
     return pages
@@ -193,6 +235,12 @@ def _summary(source: Path) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the parts, or only compare them."""
+    if arguments[:1] == ["--take"] and len(arguments) == 2:
+        try:
+            print(f"taken: {', '.join(take(Path(arguments[1]), FOLDER))}")
+        except InputError as error:
+            raise SystemExit(f"error: {error}") from error
+        arguments = []
     stale = []
     for path, parts in generated().items():
         text = path.read_text(encoding="utf-8")

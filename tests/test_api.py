@@ -27,7 +27,7 @@ COMMANDS = {
     "ask": {
         "video", "question", "--model", "--method", "--retention", "--frames", "--compare", "--report", "--json",
         "--device", "--dtype", "--head-weights", "--saliency", "--sink-tokens", "--positions", "--chunk-frames",
-        "--max-new-tokens", "--help",
+        "--max-frame-pixels", "--max-new-tokens", "--help",
     },
     "batch": {
         "source", "target", "extra", "--model", "--method", "--retention", "--frames", "--max-new-tokens",
@@ -41,7 +41,7 @@ COMMANDS = {
     },
     "inspect sinks": {
         "clips", "--model", "--threshold", "--top", "--frames", "--saliency", "--head-weights", "--out", "--json",
-        "--device", "--dtype", "--chunk-frames", "--help",
+        "--device", "--dtype", "--chunk-frames", "--max-frame-pixels", "--help",
     },
     "methods": {"--json", "--help"},
     "models": {"--json", "--help"},

@@ -1,4 +1,4 @@
-"""The command line: one subcommand a file, as `tangovlm --help` lists them."""
+"""The command line `tangovlm`: ask, batch, serve, demo, doctor, eval, methods, models, inspect, bench."""
 
 try:
     from .app import app, main
