@@ -35,6 +35,7 @@ COMMANDS = {
         "--concurrency", "--ray", "--workers", "--server", "--api-key", "--media", "--give-up", "--json", "--help",
     },
     "demo": {"--output-dir", "--json", "--help"},
+    "doctor": {"--family", "--json", "--help"},
     "eval": {
         "--method", "--retention", "--param", "--table", "--limit", "--kinds", "--look", "--model", "--output",
         "--threads", "--device", "--json", "--help",

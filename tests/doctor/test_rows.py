@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -79,6 +81,9 @@ def test_parts_in_order() -> None:
 
 
 def test_packages_are_those_of_the_metadata() -> None:
+    lines = [line for line in metadata.requires("tangovlm") or [] if "extra" not in line]
+    assert {re.split(r"[<>=!~ ]", line)[0].lower().replace("_", "-") for line in lines} == set(packages.NEEDED)
+    assert packages.requirements()["transformers"]
     found = rows_of(packages.examinations())
     assert {"python", "tangovlm", "torch", "transformers", "av", "numpy", "pillow", "typer"} <= set(found)
     assert not {"pytest", "ruff", "mypy"} & set(found)
@@ -95,6 +100,16 @@ def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["av"].status, found["triton"].status) == (FAILED, MISSING)
     assert "pip install 'av" in found["av"].detail
     assert found["triton"].detail == "only for the fast kernels on a GPU"
+
+
+def test_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(_name: str) -> None:
+        raise metadata.PackageNotFoundError
+
+    monkeypatch.setattr(metadata, "requires", absent)
+    found = rows_of(packages.examinations())
+    assert "not installed as a package" in found["tangovlm"].detail
+    assert found["torch"].status == OK
 
 
 def test_a_package_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +248,7 @@ def test_a_clip_is_decoded() -> None:
         (lambda frames: replace(frames, timestamps_s=frames.timestamps_s + 0.01), "frames of a clip of"),
         (lambda frames: replace(frames, notes=("a frame was damaged",)), "a frame was damaged"),
     ],
+    ids=["order", "colours", "upside down", "times", "notes"],
 )
 def test_a_clip_is_decoded_wrongly(change: Callable[[Any], Any], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import tangovlm.video

@@ -101,8 +101,8 @@ def test_filled_up_rows_are_counted_without_what_fills_them() -> None:
     assert family.grids(pixels) == [Grid(7, 3, 3)]
     clips = family.clips(Prompt(inputs["input_ids"]), pixels)
     assert [(clip.grid.frames, clip.start) for clip in clips] == [(2, 0), (4, 3)]
-    assert family.tiles(torch.zeros(2, 3, 3, 42, 42)) == [1, 0]
-    dark = torch.zeros(1, 3, 3, 42, 42)
+    assert family.tiles(torch.zeros(2, 3, 3, 54, 54)) == [1, 0]
+    dark = torch.zeros(1, 3, 3, 54, 54)
     dark[0, 1, 2, 41, 41] = 1
     assert family.tiles(dark) == [1]
 
@@ -226,7 +226,7 @@ def test_prompt_is_that_of_the_stock_processor(seconds: list[float], monkeypatch
 
 def test_length_is_that_of_the_whole_video() -> None:
     tokenizer, family = ByteTokenizer(*SPECIAL), SmolVLM(SmolVLMTwin().model)
-    pixels, seconds = torch.zeros(1, 3, 3, 42, 42), torch.tensor([0.0, 30.0, 60.0])
+    pixels, seconds = torch.zeros(1, 3, 3, 54, 54), torch.tensor([0.0, 30.0, 60.0])
     for duration, said in ((None, "0:01:00"), (92.5, "0:01:32"), (3725.0, "1:02:05")):
         family.inputs(tokenizer, None, pixels, "Why?", seconds, duration)
         assert f"three frames from a {said} [H:MM:SS] video" in tokenizer.read.pop()
@@ -235,9 +235,9 @@ def test_length_is_that_of_the_whole_video() -> None:
 def test_videos_of_a_call_have_a_row_each() -> None:
     """Filled up to the longest; whose number of frames the stock processor says of all."""
     tokenizer, family = ByteTokenizer(*SPECIAL), SmolVLM(SmolVLMTwin().model)
-    videos = [VideoInput(torch.ones(1, frames, 3, 42, 42)) for frames in (2, 4)]
+    videos = [VideoInput(torch.ones(1, frames, 3, 54, 54)) for frames in (2, 4)]
     made = family.fill(tokenizer, ["<video><video>Why?"], videos)
-    assert made["pixel_values"].shape == (2, 4, 3, 42, 42)
+    assert made["pixel_values"].shape == (2, 4, 3, 54, 54)
     assert made["pixel_values"].sum(dim=(2, 3, 4)).bool().tolist() == [[True, True, False, False], [True] * 4]
     assert tokenizer.read[0].count("series of four frames") == 2
     assert tokenizer.read[0].count("Frame from") == 6
@@ -245,10 +245,10 @@ def test_videos_of_a_call_have_a_row_each() -> None:
 
 def test_without_times_frames_are_a_second_apart() -> None:
     tokenizer = ByteTokenizer(*SPECIAL)
-    SmolVLM(SmolVLMTwin().model).inputs(tokenizer, None, torch.zeros(1, 3, 3, 42, 42), "Why?")
+    SmolVLM(SmolVLMTwin().model).inputs(tokenizer, None, torch.zeros(1, 3, 3, 54, 54), "Why?")
     assert [f"Frame from 00:0{second}:" in tokenizer.read[0] for second in range(4)] == [True, True, True, False]
     with pytest.raises(InputError, match="stands for visual tokens"):
-        SmolVLM(SmolVLMTwin().model).inputs(tokenizer, None, torch.zeros(1, 3, 3, 42, 42), "an <image>?")
+        SmolVLM(SmolVLMTwin().model).inputs(tokenizer, None, torch.zeros(1, 3, 3, 54, 54), "an <image>?")
 
 
 def test_numbers_in_words() -> None:
@@ -258,7 +258,7 @@ def test_numbers_in_words() -> None:
     assert len({in_words(number) for number in range(1000)}) == 1000
 
 
-CONFIG = {"size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 42}, "resample": 1}
+CONFIG = {"size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 54}, "resample": 1}
 
 
 def test_frame_size_is_the_processors_first_step() -> None:
@@ -279,13 +279,13 @@ def test_frame_size_is_the_processors_first_step() -> None:
         ]:
             wanted = get_resize_output_image_size(torch.zeros(1, 1, height, width), longest)
             assert family.frame_size(config, height, width) == wanted
-    assert family.frame_size({}, 10, 20) == (22, 42)
+    assert family.frame_size({}, 10, 20) == (28, 54)
     both = CONFIG | {"video_sampling": {"video_size": {"longest_edge": 64}}}
     assert family.frame_size(both, 100, 200) == (768, 1536)
     assert family.frame_size({"size": {"height": 30, "width": 40}}, 100, 200) == (30, 40)
-    assert family.frame_size({"do_resize": False}, 42, 42) == (42, 42)
-    with pytest.raises(InputError, match="do_resize false, but the model takes 42 x 42 pixels"):
-        family.frame_size({"do_resize": False}, 42, 44)
+    assert family.frame_size({"do_resize": False}, 54, 54) == (54, 54)
+    with pytest.raises(InputError, match="do_resize false, but the model takes 54 x 54 pixels"):
+        family.frame_size({"do_resize": False}, 54, 56)
 
 
 FILTERS = [(1, Pictures.LANCZOS), (3, Pictures.BICUBIC), (None, Pictures.LANCZOS)]
@@ -301,13 +301,13 @@ def test_pixels_follow_pil(resample: int | None, pil: Any) -> None:
     wave = torch.stack([(torch.sin(rows * k) * torch.cos(columns) + 1) * 110 for k in (1, 2, 3)]).to(torch.uint8)
     family = SmolVLM(SmolVLMTwin().model)
     pixels = family.pixels(torch.stack([wave, 255 - wave]), config)
-    assert pixels.shape == (1, 2, 3, 42, 42)
+    assert pixels.shape == (1, 2, 3, 54, 54)
     for frame, source in zip(pixels[0], (wave, 255 - wave), strict=True):
         picture = Pictures.fromarray(source.permute(1, 2, 0).numpy()).resize((64, 32), pil)
-        picture = picture.resize((42, 42), pil)
+        picture = picture.resize((54, 54), pil)
         wanted = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         assert ((frame * 0.5 + 0.5) * 255 - wanted).abs().max() <= 2.001
     small = torch.stack([wave[:, :32, :64]])
     assert torch.equal(family.pixels(small, config), family.pixels(small, config, resized=True))
-    square = torch.zeros(1, 3, 42, 42, dtype=torch.uint8)
-    assert torch.equal(family.pixels(square, {}), torch.full((1, 1, 3, 42, 42), -1.0))
+    square = torch.zeros(1, 3, 54, 54, dtype=torch.uint8)
+    assert torch.equal(family.pixels(square, {}), torch.full((1, 1, 3, 54, 54), -1.0))

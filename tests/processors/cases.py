@@ -13,13 +13,9 @@ from tangovlm.processor import Processor
 from tangovlm.twins import twins
 from tangovlm.twins import weights as twin_weights
 from tests.families.prompts import ByteTokenizer
-from tests.families.test_glm4v import Newer
 
 VOCABULARY = 420
 """Room for all bytes behind the special tokens."""
-NAMES = (*(name for name in twins() if name != "llava_video"), "glm46v")
-"""LLaVA-Video has no stock processor."""
-
 _PATCHES = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
 _AREAS = {"size": {"shortest_edge": 8 * 8 * 4, "longest_edge": 64 * 64 * 16}}
 _SQUARE = {"height": 42, "width": 42}
@@ -46,7 +42,7 @@ class Case:
 def make(name: str, monkeypatch: Any) -> Case:
     """The case of a family; `monkeypatch` gives the model a vocabulary of bytes."""
     monkeypatch.setattr(twin_weights, "VOCABULARY", VOCABULARY)
-    host = Newer() if name == "glm46v" else twins()[name]()
+    host = twins()[name]()
     processor, tokenizer, mark = _MAKERS[name](name)
     config = json.loads(processor.video_processor.to_json_string())
     family = registry.family_for(host.model)(host.model, config=config)
@@ -92,6 +88,7 @@ def _qwen(name: str) -> tuple[Any, Any, str]:
         "qwen2_vl": (stock.Qwen2VLProcessor, stock.Qwen2VLVideoProcessor),
         "qwen2_5_vl": (stock.Qwen2_5_VLProcessor, stock.Qwen2VLVideoProcessor),
         "qwen3_vl": (stock.Qwen3VLProcessor, stock.Qwen3VLVideoProcessor),
+        "qwen3_vl_moe": (stock.Qwen3VLProcessor, stock.Qwen3VLVideoProcessor),
     }
     whole, videos = classes[name]
     images = stock.Qwen2VLImageProcessor(**_PATCHES)
@@ -114,8 +111,8 @@ def _internvl(_name: str) -> tuple[Any, Any, str]:
 def _smolvlm(_name: str) -> tuple[Any, Any, str]:
     tokenizer = _tokenizer("<image>", "<video>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
     videos = stock.SmolVLMVideoProcessor(
-        max_image_size={"longest_edge": 42}, size={"longest_edge": 84},
-        video_sampling={"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 42}},
+        max_image_size={"longest_edge": 54}, size={"longest_edge": 108},
+        video_sampling={"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 54}},
     )  # fmt: skip
     processor = stock.SmolVLMProcessor(
         image_processor=stock.SmolVLMImageProcessor(), tokenizer=tokenizer, video_processor=videos, image_seq_len=9
@@ -148,6 +145,7 @@ def _glm(name: str) -> tuple[Any, Any, str]:
 _MAKERS = {
     "glm4v": _glm,
     "glm46v": _glm,
+    "glm4v_moe": _glm,
     "internvl": _internvl,
     "internvl_3_5": _internvl,
     "llava_next_video": _llava_next_video,
@@ -155,6 +153,9 @@ _MAKERS = {
     "qwen2_5_vl": _qwen,
     "qwen2_vl": _qwen,
     "qwen3_vl": _qwen,
+    "qwen3_vl_moe": _qwen,
     "smolvlm": _smolvlm,
     "video_llama_3": _video_llama_3,
 }
+NAMES = tuple(_MAKERS)
+"""All twins but LLaVA-Video's, which has no stock processor."""

@@ -23,6 +23,11 @@ OPTIONAL: Mapping[str, str] = {
     "gradio": "the web app",
 }
 """What the library can do without, and what it is for."""
+NEEDED = (
+    "torch", "transformers", "huggingface-hub", "safetensors", "numpy", "av", "pillow", "typer", "rich", "jinja2",
+    "tqdm",
+)  # fmt: skip
+"""What it depends on."""
 _SLOW = frozenset({"vllm", "ray", "lmms-eval", "gradio"})
 """They take many seconds to import: here only their versions are read."""
 _MODULES = {"pillow": "PIL", "lmms-eval": "lmms_eval"}
@@ -33,16 +38,13 @@ def examinations() -> Iterator[Examination]:
     """Python, this library, all that it depends on, and all that it can use."""
     yield Examination(PART, "python", lambda: f"{platform.python_version()}, {platform.platform()}")
     yield Examination(PART, "tangovlm", _own)
-    needed = requirements()
-    for name, wanted in needed.items():
-        if name not in OPTIONAL:
-            yield Examination(PART, name, partial(_package, name, wanted))
-    for name in OPTIONAL:
-        yield Examination(PART, name, partial(_package, name, needed.get(name, "")))
+    wanted = requirements()
+    for name in (*NEEDED, *OPTIONAL):
+        yield Examination(PART, name, partial(_package, name, wanted.get(name, "")))
 
 
 def requirements() -> dict[str, str]:
-    """Versions that the library takes, by name of the package, as its own metadata has them; not those of tests."""
+    """Versions that the library takes, by name of the package, as its metadata has them; empty in a bare checkout."""
     try:
         lines = metadata.requires("tangovlm") or []
     except metadata.PackageNotFoundError:
@@ -59,7 +61,7 @@ def requirements() -> dict[str, str]:
 def _own() -> str:
     version: str = import_module("tangovlm").__version__
     if not requirements():
-        return f"{version}, not installed as a package: what it needs is not known"
+        return f"{version}, not installed as a package: the versions that it takes are not known"
     return version
 
 

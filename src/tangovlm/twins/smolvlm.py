@@ -11,7 +11,8 @@ from .base import Twin
 from .parts import IMAGE, Image, Piece, Row, Video
 from .weights import random, text_config
 
-PATCH, SIDE = 7, 6
+# As many pixels along a patch as tokens of a frame: 5.20 takes the one for the other.
+PATCH, SIDE = 9, 6
 NEWLINE, FROM, COLON, MARK, WHOLE, DIGITS = 2, 3, 4, 5, 6, 10
 
 
