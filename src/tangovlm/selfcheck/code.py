@@ -16,14 +16,16 @@ _LONG = 200
 
 
 def code_of(model: Any) -> list[CodeType]:
-    """Of all functions in the classes of the model's modules, their parents, and the files that hold these."""
+    """Of all functions in the classes of the model's modules, in their parents, and in the files of transformers' own."""
     classes = {parent for cls in set(map(type, model.modules())) for parent in cls.__mro__}
     owners: dict[tuple[str, str], Any] = {}
     for cls in classes:
-        if cls.__module__.split(".")[0] not in _OTHERS:
+        package = cls.__module__.split(".")[0]
+        if package not in _OTHERS:
             owners[cls.__module__, cls.__qualname__] = cls
-            if cls.__module__ in sys.modules:
-                owners[cls.__module__, ""] = sys.modules[cls.__module__]
+        # The functions of a notebook, which may hold classes too, change all the time.
+        if package == "transformers" and cls.__module__ in sys.modules:
+            owners[cls.__module__, ""] = sys.modules[cls.__module__]
     return [code for name in sorted(owners) for code in _codes(owners[name])]
 
 

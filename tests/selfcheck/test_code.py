@@ -1,0 +1,60 @@
+"""The digest of the code of a model changes with the code, and with nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from transformers.generation.utils import GenerationMixin
+from transformers.models.llava_onevision import modeling_llava_onevision as stock
+from transformers.models.qwen2 import modeling_qwen2 as text
+
+from tangovlm.selfcheck.code import code_of, digest
+from tangovlm.twins import load
+
+
+def now() -> str:
+    return digest(code_of(load("llava_onevision")().model))
+
+
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_it_is_the_same_in_every_process(seed: str) -> None:
+    """Sets, whose order depends on the process, are among the constants of code."""
+    program = """
+from tangovlm.selfcheck.code import code_of, digest
+from tangovlm.twins import load
+print(digest(code_of(load("llava_onevision")().model)))
+"""
+    environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == now()
+
+
+def other(*_args: Any, **_options: Any) -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (stock.LlavaOnevisionModel, "get_video_features"),
+        (stock.LlavaOnevisionForConditionalGeneration, "forward"),
+        (GenerationMixin, "prepare_inputs_for_generation"),
+        (text.Qwen2DecoderLayer, "forward"),
+        (text, "apply_rotary_pos_emb"),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)).split(".")[-1],
+)
+def test_it_changes_with_the_code(owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = now()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, other)
+        assert now() != before
+    assert now() == before
+
+
+def test_it_does_not_depend_on_the_weights_or_the_size() -> None:
+    assert digest(code_of(load("llava_onevision")(seed=3, layers=4).model)) == now()
