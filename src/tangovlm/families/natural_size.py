@@ -7,7 +7,7 @@ hold for a frame, for others for all frames of a video together.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import InputError, ModelError
 from .inputs import whole
@@ -33,7 +33,7 @@ class SizeRule:
 
     least: int
     most: int
-    of: str = "frame"
+    of: Literal["frame", "video", "shared"] = "frame"
     old_names: bool = False
     cap_tokens: int = 0
 

@@ -16,7 +16,7 @@ _LONG = 200
 
 
 def code_of(model: Any) -> list[CodeType]:
-    """Of all functions in the classes of the model's modules, in their parents, and in the files of transformers' own."""
+    """Of all functions in the classes of the model's modules, in their parents, and in transformers' own files."""
     classes = {parent for cls in set(map(type, model.modules())) for parent in cls.__mro__}
     owners: dict[tuple[str, str], Any] = {}
     for cls in classes:
