@@ -172,25 +172,41 @@ def schedule(equivalent: float, cuts: Sequence[tuple[int, float]], layers: int) 
     return [round(kept**high, 12) for _, kept in cuts]
 
 
-def prefill_flops(tokens_per_layer: Sequence[int], *, hidden: int, intermediate: int, mlp_matrices: int = 3) -> int:
-    """Multiply-accumulates of a prefill, ``4nd^2 + 2n^2d + 3ndm`` a layer (FastV, arXiv 2403.06764).
+def prefill_flops(
+    tokens_per_layer: Sequence[int],
+    *,
+    hidden: int,
+    intermediate: int,
+    mlp_matrices: int = 3,
+    heads: int = 1,
+    kv_heads: int | None = None,
+) -> int:
+    """Multiply-accumulates of a prefill, ``2nd^2 (1 + g) + 2n^2d + 3ndm`` a layer with g = ``kv_heads / heads``.
 
-    The attention projections are counted as four full ``hidden x hidden`` matrices (grouped keys and values are not
-    discounted, as in the papers). ``mlp_matrices`` is 3 for a gated MLP and 2 for a plain one. The vision encoder,
-    embeddings and head are not counted.
+    With as many heads of keys and values as of queries this is the ``4nd^2 + 2n^2d + 3ndm`` of FastV (arXiv
+    2403.06764); the Tango paper (arXiv 2604.09547) counts grouped keys and values as narrow as they are. The vision
+    encoder, embeddings and head are not counted.
+
+    Parameters
+    ----------
+    tokens_per_layer: n of each layer. hidden, intermediate: d and m.
+    mlp_matrices: 3 for a gated MLP, 2 for a plain one.
+    heads, kv_heads: of the queries, and of keys and values, which divide them; None for as many.
 
     Raises
     ------
-    InputError: a negative length or a width below 1.
+    InputError: a negative length, a width below 1, or heads that do not divide.
     """
-    if min(hidden, intermediate, mlp_matrices) < 1 or any(n < 0 for n in tokens_per_layer):
+    kv_heads = heads if kv_heads is None else kv_heads
+    if min(hidden, intermediate, mlp_matrices, heads, kv_heads) < 1 or any(n < 0 for n in tokens_per_layer):
         raise InputError(
             f"lengths must be >= 0 and widths >= 1, not lengths {list(tokens_per_layer)!r}, hidden {hidden}, "
-            f"intermediate {intermediate}, mlp_matrices {mlp_matrices}"
+            f"intermediate {intermediate}, mlp_matrices {mlp_matrices}, heads {heads}, kv_heads {kv_heads}"
         )
-    return sum(
-        4 * n * hidden**2 + 2 * n**2 * hidden + mlp_matrices * n * hidden * intermediate for n in tokens_per_layer
-    )
+    if heads % kv_heads or hidden % heads:
+        raise InputError(f"kv_heads {kv_heads} must divide heads {heads}, and heads must divide hidden {hidden}")
+    projections = 2 * hidden * (hidden + hidden // heads * kv_heads)
+    return sum(n * projections + 2 * n**2 * hidden + mlp_matrices * n * hidden * intermediate for n in tokens_per_layer)
 
 
 @dataclass(frozen=True)
@@ -232,6 +248,11 @@ def exact_rows(total: int, segments: Sequence[SegmentShape], context_ratio: floa
     ratio. Counts follow rounded running totals, so that no row is favoured by its place.
     """
     shares = _fill([segment.all_tokens for segment in segments], [segment.tokens for segment in segments], total)
+    return _split_shares(shares, segments, context_ratio)
+
+
+def _split_shares(shares: Sequence[Fraction], segments: Sequence[SegmentShape], context_ratio: float) -> list[RowCount]:
+    """Counts of the rows of segments that have these shares."""
     kept = apportion(
         share * size / segment.tokens for share, segment in zip(shares, segments, strict=True) for size in segment.rows
     )
@@ -248,6 +269,22 @@ def _fill(weights: Sequence[int] | Sequence[Fraction], caps: Sequence[int], tota
         left -= shares[i]
         weight -= weights[i]
     return shares
+
+
+def paper_rows(retention: float, segments: Sequence[SegmentShape], context_ratio: float) -> list[RowCount]:
+    """The counts of the paper's text: each segment keeps ``retention`` of its tokens, at most what it holds.
+
+    Inside a segment all rows have the same ratio, its local retention. What a still segment cannot keep is not given to
+    others, so that less than the budget may be kept. Rounded as in `exact_rows`, since the paper states no rounding; at
+    least one token is kept.
+
+    >>> [row.kept for row in paper_rows(0.5, [SegmentShape(4, 6, 0), SegmentShape(1, 0, 6)], 0.4)]
+    [6, 3]
+    """
+    shares = [min(exact(retention) * segment.all_tokens, Fraction(segment.tokens)) for segment in segments]
+    if not round_half_up(sum(shares, Fraction(0))):
+        return exact_rows(1, segments, context_ratio)
+    return _split_shares(shares, segments, context_ratio)
 
 
 def release_rows(retention: float, segments: Sequence[SegmentShape], context_ratio: float) -> list[RowCount]:

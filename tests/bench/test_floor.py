@@ -6,6 +6,7 @@ import torch
 from tangovlm.bench import floor, reference
 from tangovlm.bench.videos import KINDS, Shape, synthetic
 from tangovlm.budget import SegmentShape
+from tangovlm.prune.segment import similarity_threshold
 
 
 def test_by_hand() -> None:
@@ -36,7 +37,7 @@ def test_counts_what_is_clustered(kind: str, retention: float, monkeypatch: pyte
     tokens = synthetic(Shape(16, 5, 6, 64), kind)
     reduced = reference.tango_reference(tokens, retention)
     shapes = floor.segment_shapes(
-        floor.adjacent_cosines(tokens.features) > reference.threshold(retention), reduced.segments
+        floor.adjacent_cosines(tokens.features) > similarity_threshold(retention), reduced.segments
     )
     assert sorted(floor.clustered_points(shapes, len(reduced.indices))) == sorted(seen)
 

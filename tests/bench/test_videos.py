@@ -5,9 +5,9 @@ import torch
 
 import tangovlm
 from tangovlm.bench.floor import adjacent_cosines, segment_shapes
-from tangovlm.bench.reference import threshold
 from tangovlm.bench.videos import KINDS, Shape, parse_shape, synthetic
 from tangovlm.errors import InputError
+from tangovlm.prune.segment import similarity_threshold
 
 
 @pytest.mark.parametrize("retention", [0.1, 0.2])
@@ -15,7 +15,7 @@ def test_still_has_four_scenes_and_a_fifth_that_changes(retention: float) -> Non
     tokens = synthetic(Shape(32, 8, 8, 256), "still")
     segments = tangovlm.Tango(retention=retention)(tokens).segments
     assert segments == (16, 8, 4, 4)
-    shapes = segment_shapes(adjacent_cosines(tokens.features) > threshold(retention), segments)
+    shapes = segment_shapes(adjacent_cosines(tokens.features) > similarity_threshold(retention), segments)
     changing = sum(shape.dynamic for shape in shapes) / sum(shape.static + shape.dynamic for shape in shapes)
     assert 0.1 < changing < 0.3
 

@@ -14,6 +14,7 @@ from tangovlm.budget import (
     count,
     equivalent_retention,
     exact_rows,
+    paper_rows,
     pre_llm_retention,
     prefill_flops,
     proportional,
@@ -139,5 +140,25 @@ def test_equivalent_retention() -> None:
 
 def test_prefill_flops() -> None:
     assert prefill_flops([10, 5], hidden=4, intermediate=8) == sum(4 * n * 16 + 2 * n * n * 4 + 96 * n for n in (10, 5))
+    grouped = {"hidden": 8, "intermediate": 2, "heads": 4}
+    assert prefill_flops([3], **grouped, kv_heads=1) == 2 * 3 * 8 * (8 + 2) + 2 * 9 * 8 + 3 * 3 * 8 * 2
+    assert prefill_flops([3], **grouped, kv_heads=4) == prefill_flops([3], **grouped)
+    for wrong in ({"hidden": 0}, {"kv_heads": 3}, {"heads": 3}, {"kv_heads": 0}):
+        with pytest.raises(InputError):
+            prefill_flops([1], **grouped | wrong)
     with pytest.raises(InputError):
         prefill_flops([-1], hidden=4, intermediate=8)
+
+
+def test_attention_costs_as_much_as_all_else_at_32_500_tokens_of_qwen2_7b() -> None:
+    width = {"hidden": 3584, "intermediate": 18944, "heads": 28, "kv_heads": 4}
+    attention = 2 * 3584
+    assert round((prefill_flops([1], **width) - attention) / attention, -2) == 32_500
+
+
+def test_paper_rows() -> None:
+    # A segment of four frames that hardly changes holds 9 tokens, less than half of its 24, and gives none away.
+    still, busy = SegmentShape(4, 5, 1), SegmentShape(2, 0, 6)
+    assert sum(row.kept for row in paper_rows(0.5, [still, busy], 0.4)) == 9 + 6
+    assert sum(row.kept for row in exact_rows(18, [still, busy], 0.4)) == 18
+    assert [row.kept for row in paper_rows(0.01, [busy], 0.4)] == [1, 0]

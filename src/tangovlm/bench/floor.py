@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from tangovlm.budget import SegmentShape, candidates, count, exact_rows
+from tangovlm.prune.segment import similarity_threshold
 from tangovlm.tokens import Selection, VideoTokens
 
-from .reference import CONTEXT_RATIO, EXPANSION, threshold
+from .reference import CONTEXT_RATIO, EXPANSION
 
 
 def clustered(tokens: VideoTokens, selection: Selection, retention: float) -> list[int]:
@@ -17,7 +18,7 @@ def clustered(tokens: VideoTokens, selection: Selection, retention: float) -> li
 
     Worked out anew from the segments of the selection and from which positions were static in them.
     """
-    shapes = segment_shapes(adjacent_cosines(tokens.features) > threshold(retention), selection.segments)
+    shapes = segment_shapes(adjacent_cosines(tokens.features) > similarity_threshold(retention), selection.segments)
     return clustered_points(shapes, count(retention, tokens.count))
 
 

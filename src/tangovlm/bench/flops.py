@@ -1,9 +1,8 @@
 """FLOPs of a whole model: the papers' formula beside what PyTorch counts operation by operation.
 
 The counter runs the stock model on the meta device, which knows shapes and no values. It agrees exactly with twice the
-formula once keys and values have their real width: the formula counts multiply-accumulates, of which each is two
-FLOPs, and takes the projections of keys and values for as wide as those of queries, which grouped-query attention
-makes narrower. Both count attention over all pairs of tokens, the causal half not taken off.
+formula, which counts multiply-accumulates, of which each is two FLOPs. Both take keys and values for as narrow as
+grouped-query attention makes them, and count attention over all pairs of tokens, the causal half not taken off.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +28,6 @@ COLUMNS = (
     Column("formula GMAC", giga("formula_macs")),
     Column("counted GFLOP", giga("counted_flops")),
     Column("counted / formula", number("ratio", 3)),
-    Column("explained", number("explained_ratio", 3)),
     Column("tower GFLOP", giga("tower_flops")),
     Column("projector GFLOP", giga("projector_flops")),
     Column("less by (model)", number("saving", 2)),
@@ -43,9 +41,8 @@ class FlopsRow:
 
     Parameters
     ----------
-    formula_macs: `tangovlm.budget.prefill_flops`.
+    formula_macs: `tangovlm.budget.prefill_flops`, with grouped keys and values.
     counted_flops: of the language model, by `torch.utils.flop_counter`. ratio: over formula_macs.
-    explained_ratio: what `ratio` should be, twice the formula with keys and values of their own width over the formula.
     tower_flops, projector_flops: counted; they do not depend on the retention.
     saving: counted_flops without pruning over this row's. saving_with_tower: the same with tower and projector.
     """
@@ -57,7 +54,6 @@ class FlopsRow:
     formula_macs: int
     counted_flops: int
     ratio: float
-    explained_ratio: float
     tower_flops: int
     projector_flops: int
     saving: float
@@ -90,7 +86,7 @@ def run(
     for retention in retentions:
         tokens = count(retention, all_tokens)
         counted = model_flops(host, tokens)
-        macs, real = formula_macs(host, tokens)
+        macs = formula_macs(host, tokens)
         row = FlopsRow(
             model=f"llava-onevision {size}",
             frames=frames,
@@ -99,7 +95,6 @@ def run(
             formula_macs=macs,
             counted_flops=counted,
             ratio=counted / macs,
-            explained_ratio=2 * real / macs,
             tower_flops=whole - projector,
             projector_flops=projector,
             saving=unpruned / counted,
@@ -109,13 +104,16 @@ def run(
         yield asdict(row)
 
 
-def formula_macs(host: LlavaOnevision, tokens: int) -> tuple[int, int]:
-    """Multiply-accumulates of a prefill by the papers' formula, and with keys and values as wide as they are."""
+def formula_macs(host: LlavaOnevision, tokens: int) -> int:
+    """Multiply-accumulates of a prefill by the papers' formula."""
     config = host.model.config.text_config
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    formula = prefill_flops([tokens] * layers, hidden=hidden, intermediate=config.intermediate_size)
-    narrow = hidden * config.num_key_value_heads // config.num_attention_heads
-    return formula, formula - layers * 2 * tokens * hidden * (hidden - narrow)
+    return prefill_flops(
+        [tokens] * config.num_hidden_layers,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+    )
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
 Everything is float32, distances are dense matrices from `torch.cdist`, cosines and sines have the size of the
 features, and segments, frames, clusters and the windows of the segmentation are Python loops that read a number from a
-tensor at every step, as the authors' release does. Only counts come from the library (`budget.exact_rows`), so that
-both keep as many tokens; nothing else is shared. Memory grows with the square of the tokens of a segment.
+tensor at every step, as the authors' release does. Only counts (`budget.exact_rows`) and the threshold come from the
+library, so that both keep as many tokens; nothing else is shared. Memory grows with the square of the tokens of a
+segment.
 
 The sections in the docstrings are those of the Tango paper (arXiv 2604.09547).
 """
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tangovlm.budget import RowCount, SegmentShape, count, exact_rows
+from tangovlm.prune.segment import similarity_threshold
 from tangovlm.tokens import VideoTokens
 
 CONTEXT_RATIO = 0.4
@@ -36,11 +38,6 @@ class Reduced:
     segments: tuple[int, ...]
 
 
-def threshold(retention: float) -> float:
-    """Cosine above which a position stays the same between two frames."""
-    return 0.65 if retention <= 0.1 else 0.8
-
-
 def reference_bytes(tokens: int, dim: int, largest_pool: int) -> int:
     """Memory that `tango_reference` wants beyond its input, where at most ``largest_pool`` points are clustered."""
     features = 4 * tokens * dim
@@ -54,7 +51,7 @@ def tango_reference(tokens: VideoTokens, retention: float = 0.1) -> Reduced:
     assert tokens.timestamps is not None
     features = tokens.features.float()
     unit = features / features.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    alike = (unit[:-1] * unit[1:]).sum(dim=-1).flatten(1) > threshold(retention)
+    alike = (unit[:-1] * unit[1:]).sum(dim=-1).flatten(1) > similarity_threshold(retention)
     segments = segment(alike)
     static = [
         alike[a : b - 1].all(dim=0) if b - a > 1 else alike.new_zeros(alike.shape[1]) for a, b in _spans(segments)

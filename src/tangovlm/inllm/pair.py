@@ -18,7 +18,8 @@ class Pair:
 
     Parameters
     ----------
-    before: a method before the model; its own retention is replaced.
+    before: a method before the model; its own retention is replaced, and its `equivalent_retention`, if it has one, is
+        the pair's: thresholds that the papers set by the mean over the layers stay those of that mean.
     inside: a method inside the model; what it keeps, of the tokens that enter, is its own business.
     retention: mean fraction of all visual tokens over the layers, in (0, 1]; 1 keeps everything.
 
@@ -98,11 +99,19 @@ def plan(pruner: Any, layers: int) -> Plan:
             share = before_llm(pruner.retention, kept_per_layer(inner.cuts, layers))
         except InputError as error:
             raise InputError(f"the pair {pruner.name!r}: {error}") from error
-        before = None if share == 1 else replace(pruner.before, retention=share)
+        before = None if share == 1 else _sharing(pruner.before, share, pruner.retention)
         return replace(inner, name=pruner.name, retention=pruner.retention, before=before)
     if isinstance(pruner, Inside):
         return _inside(pruner, layers)
     return Plan(pruner.name, pruner.retention, None if pruner.retention == 1 else pruner, None, (), ())
+
+
+def _sharing(before: Any, share: float, equivalent: float) -> Any:
+    """The method before the model with its share of the tokens."""
+    changes = {"retention": share}
+    if "equivalent_retention" in {field.name for field in fields(before) if field.init}:
+        changes["equivalent_retention"] = equivalent
+    return replace(before, **changes)
 
 
 def _said(part: Any) -> str:

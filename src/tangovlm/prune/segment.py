@@ -17,6 +17,18 @@ WINDOW_CAP = 1024
 NO_FRAME_FEATURES = "no frame features given: segmented by the mean of each frame's tokens"
 
 
+def similarity_threshold(equivalent_retention: float) -> float:
+    """Cosine above which a token stays the same from one frame to the next, by the mean kept fraction over the layers.
+
+    0.65 up to 0.10, else 0.8 (HoliTom, arXiv 2505.21334; Tango, arXiv 2604.09547): the papers set it by the equivalent
+    retention (Eq. 1), not by what a pair keeps before the model.
+
+    >>> similarity_threshold(0.10), similarity_threshold(0.15)
+    (0.65, 0.8)
+    """
+    return 0.65 if equivalent_retention <= 0.1 else 0.8
+
+
 def static_runs(static: Tensor) -> Tensor:
     """Length of the run of True that ends at each pair of frames.
 

@@ -26,6 +26,24 @@ def default_sections(dim: int) -> Sections:
     return dim - 2 * space, space, space
 
 
+def neighbors_as_halves(sections: Sections) -> Tensor:
+    """``(D,)``: an order of the channels in which the pairs (2k, 2k + 1) of each block are (k, k + d // 2).
+
+    >>> neighbors_as_halves((4, 3, 0)).tolist()
+    [0, 2, 1, 3, 4, 5, 6]
+    """
+    order, start = [], 0
+    for size in sections:
+        even = size // 2 * 2
+        order += [
+            *range(start, start + even, 2),
+            *range(start + 1, start + even, 2),
+            *range(start + even, start + size),
+        ]
+        start += size
+    return torch.tensor(order)
+
+
 def rotation_tables(
     times_s: Tensor,
     grid: tuple[int, int, int],

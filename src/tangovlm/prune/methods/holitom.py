@@ -17,7 +17,7 @@ from ..entries import Entries
 from ..identity import keep_all
 from ..merge import blend
 from ..rows import Rows, arrange, static_positions
-from ..segment import segment_by_gain
+from ..segment import segment_by_gain, similarity_threshold
 from ..select import top_salient
 
 
@@ -34,9 +34,12 @@ class HoliTom:
     ----------
     retention: fraction to keep, in (0, 1]; 1 is the identity.
     exact: keep exactly ``budget.count(retention, T * H * W)`` tokens; off, the release's counts.
-    segment_threshold: cosine above which a token stays the same; None means 0.65 for retention up to 0.1, else 0.8.
+    segment_threshold: cosine above which a token stays the same; None means 0.65 for an equivalent retention up to 0.1,
+        else 0.8.
     anchor_weight: weight of a centre beside the mean of the others of its cluster, in [0, 1].
     neighbors: nearest neighbours in the density, the point itself counted and at most as many as centres, >= 1.
+    equivalent_retention: mean kept fraction over the layers, in (0, 1], where pruning goes on inside the model; a
+        `Pair` sets it. None means `retention`.
 
     Raises
     ------
@@ -56,9 +59,12 @@ class HoliTom:
     segment_threshold: float | None = None
     anchor_weight: float = 0.6
     neighbors: int = 7
+    equivalent_retention: float | None = None
 
     def __post_init__(self) -> None:
         validate_retention(self.retention)
+        if self.equivalent_retention is not None:
+            validate_retention(self.equivalent_retention)
         check_flag("exact", self.exact)
         if self.segment_threshold is not None:
             check_number("segment_threshold", self.segment_threshold)
@@ -95,7 +101,7 @@ class HoliTom:
     def _threshold(self) -> float:
         if self.segment_threshold is not None:
             return self.segment_threshold
-        return 0.65 if self.retention <= 0.1 else 0.8
+        return similarity_threshold(self.equivalent_retention or self.retention)
 
     def _counts(self, tokens: VideoTokens, rows: Rows) -> list[int]:
         """What each row keeps: the same fraction of all, so that averaging over time buys tokens everywhere."""

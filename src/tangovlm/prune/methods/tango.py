@@ -1,17 +1,17 @@
 """Tango: tuned salient selection and spatio-temporal merging (arXiv 2604.09547)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
-from ...budget import count, exact_rows, release_rows, validate_retention
+from ...budget import count, exact_rows, paper_rows, release_rows, validate_retention
 from ...errors import MethodError
 from ...registry import register_method
-from ...signals.position import Points, rotation_tables
+from ...signals.position import Points, neighbors_as_halves, rotation_tables
 from ...signals.similarity import adjacent_similarity, compute_dtype, normalize, norms_and_cosines
 from ...signals.sink_list import SinkList, read_sinks
 from ...tokens import NO_TIMESTAMPS, Selection, VideoTokens, check_sink_tokens
@@ -19,8 +19,9 @@ from ..checks import check_choice, check_flag, check_integer, check_number, is_i
 from ..identity import keep_all
 from ..reduce import Reducer
 from ..rows import arrange, static_positions
-from ..segment import NO_FRAME_FEATURES, frame_means, segment_by_frames, segment_by_gain
+from ..segment import NO_FRAME_FEATURES, frame_means, segment_by_frames, segment_by_gain, similarity_threshold
 from ..transfer import send, to_host
+from ..variants import PaperVariant, variant
 
 
 @register_method
@@ -30,13 +31,16 @@ class Tango:
 
     The video is cut into segments; positions that stay the same throughout a segment count once. In every frame the
     most salient tokens are chosen, spread by density-peak clustering; what is left of a segment is clustered under
-    ST-RoPE and merged into anchors. The defaults are the paper's, with an exact token count and every value at its own
-    place; `Tango.release` gives what the authors' code gives.
+    ST-RoPE and merged into anchors. The defaults are the paper's, with an exact token count and the blend of the
+    authors' code. `Tango.release` does as that code, ``Tango.paper(retention=...)`` as the text of the paper: a cluster
+    is a plain average, a segment keeps its share at most, ST-RoPE rotates neighbouring channels (Eq. 8).
 
     Parameters
     ----------
     retention: fraction to keep, in (0, 1]; 1 is the identity.
-    exact: keep exactly ``budget.count(retention, T * H * W)`` tokens; off, the release's counts.
+    exact: keep exactly ``budget.count(retention, T * H * W)`` tokens; off, as many as `counts` says.
+    counts: with ``exact=False``, the counts of the "release" or those of the "paper"; see `budget.release_rows` and
+        `budget.paper_rows`.
     placement: "consistent" puts each merged value at its anchor, "release" permutes them as the authors' code does.
     context_ratio: fraction of the kept tokens that are merged ones, in [0, 1].
     expansion: candidates per salient token, >= 1.
@@ -44,12 +48,16 @@ class Tango:
     anchor_weight: weight of an anchor beside its cluster's mean, in [0, 1]; 0 is plain averaging.
     segmentation: "holitom" (most redundant tokens) or "fastvid" (unlike frames, by global frame features).
     segment_threshold: cosine above which (holitom) a token stays, or below which (fastvid) a cut is made; None means
-        0.65 for retention up to 0.1, else 0.8.
+        0.65 for an equivalent retention up to 0.1, else 0.8.
     static_threshold: cosine above which a position is static; None means as `segment_threshold`.
+    equivalent_retention: mean kept fraction over the layers, in (0, 1], where pruning goes on inside the model; a
+        `Pair` sets it. None means `retention`.
     st_rope: rotate tokens by their position before distances are taken.
     timestamps: rotate by seconds; off, by frame number.
     base_time, base_space: frequency bases of ST-RoPE, > 0.
     rope_sections: channels rotated by (time, row, column), which sum to D; None means about a third each.
+    rope_pairs: which channels of a block of d are rotated together: "halves" k and k + d/2, as the authors' code does,
+        or "neighbors" 2k and 2k + 1, as the paper writes (Eq. 8).
     diversity: spread salient tokens by clustering; off, plain top-k.
     merge: merge into anchors; off, the other tokens are dropped.
     sink_tokens: grid positions whose saliency is masked; None means those that the video tokens name. Or what
@@ -64,11 +72,15 @@ class Tango:
     name: ClassVar[str] = "tango"
     stage: ClassVar[str] = "pre-llm"
     signal: ClassVar[str] = "p-attn"
-    paper: ClassVar[str] = "https://arxiv.org/abs/2604.09547"
+    paper: ClassVar[PaperVariant] = PaperVariant(
+        "https://arxiv.org/abs/2604.09547",
+        {"exact": False, "counts": "paper", "anchor_weight": 0.0, "rope_pairs": "neighbors"},
+    )
     official_repo: ClassVar[str] = "https://github.com/xjtupanda/Tango@cc815b6"
 
     retention: float = 0.1
     exact: bool = True
+    counts: Literal["release", "paper"] = "release"
     placement: Literal["consistent", "release"] = "consistent"
     context_ratio: float = 0.4
     expansion: float = 1.5
@@ -77,11 +89,13 @@ class Tango:
     segmentation: Literal["holitom", "fastvid"] = "holitom"
     segment_threshold: float | None = None
     static_threshold: float | None = None
+    equivalent_retention: float | None = None
     st_rope: bool = True
     timestamps: bool = True
     base_time: float = 1e4
     base_space: float = 1e3
     rope_sections: tuple[int, int, int] | None = None
+    rope_pairs: Literal["halves", "neighbors"] = "halves"
     diversity: bool = True
     merge: bool = True
     sink_tokens: tuple[int, ...] | str | Path | Mapping[str, Any] | None = None
@@ -89,6 +103,8 @@ class Tango:
 
     def __post_init__(self) -> None:
         validate_retention(self.retention)
+        if self.equivalent_retention is not None:
+            validate_retention(self.equivalent_retention)
         for name in ("rope_sections", "sink_tokens"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -118,10 +134,10 @@ class Tango:
         ------
         MethodError: an unknown parameter, or one out of its range.
         """
-        accepted = {f.name for f in fields(cls) if f.init} - {"exact"}
-        if unknown := sorted(set(params) - accepted):
-            raise MethodError(f"Tango.release has no parameter {unknown[0]!r}: it takes {', '.join(sorted(accepted))}")
-        return cls(exact=False, placement=placement, static_threshold=static_threshold, **params)
+        fixed = {"exact": False, "counts": "release"}
+        chosen = {"placement": placement, "static_threshold": static_threshold}
+        built: Self = variant(cls, "release", fixed, chosen | params)
+        return built
 
     @torch.no_grad()
     def __call__(self, tokens: VideoTokens) -> Selection:
@@ -143,7 +159,8 @@ class Tango:
             counts = exact_rows(total, rows.shapes, self.context_ratio)
             reopen = total - sum(row.kept for row in counts)
         else:
-            counts, reopen = release_rows(self.retention, rows.shapes, self.context_ratio), 0
+            spread = paper_rows if self.counts == "paper" else release_rows
+            counts, reopen = spread(self.retention, rows.shapes, self.context_ratio), 0
         reducer = Reducer(
             self.expansion, self.neighbors, self.anchor_weight, self.diversity, self.merge, self.placement == "release"
         )
@@ -154,7 +171,7 @@ class Tango:
     def _threshold(self) -> float:
         if self.segment_threshold is not None:
             return self.segment_threshold
-        return 0.65 if self.retention <= 0.1 else 0.8
+        return similarity_threshold(self.equivalent_retention or self.retention)
 
     def _look(self, tokens: VideoTokens) -> "_Seen":
         """What the choice of counts and candidates rests on, brought to the host in a single transfer."""
@@ -190,7 +207,7 @@ class Tango:
 
     def _points(self, tokens: VideoTokens, norms: Tensor) -> Points:
         """Where distances are taken."""
-        tables = None
+        features, tables = tokens.features.flatten(0, 2), None
         if self.st_rope:
             times = torch.arange(tokens.frames)
             if self.timestamps and tokens.timestamps is not None:
@@ -203,7 +220,10 @@ class Tango:
                 base_space=self.base_space,
                 dtype=norms.dtype,
             )
-        return Points(tokens.features.flatten(0, 2), norms, tables)
+            if self.rope_pairs == "neighbors":
+                # Distances do not change when all points have their channels in another order.
+                features = features[:, neighbors_as_halves(tables.sections).to(features.device)]
+        return Points(features, norms, tables)
 
     def _notes(self, tokens: VideoTokens) -> tuple[str, ...]:
         notes = []
@@ -234,10 +254,14 @@ class _Seen:
 
 def _check(tango: Tango) -> None:
     """Raise `MethodError` for the first parameter out of its range."""
+    check_choice("counts", tango.counts, ("release", "paper"))
     check_choice("placement", tango.placement, ("consistent", "release"))
+    check_choice("rope_pairs", tango.rope_pairs, ("halves", "neighbors"))
     check_choice("segmentation", tango.segmentation, ("holitom", "fastvid"))
     for name in ("exact", "st_rope", "timestamps", "diversity", "merge"):
         check_flag(name, getattr(tango, name))
+    if tango.exact and tango.counts != "release":
+        raise MethodError(f"counts={tango.counts!r} says what is kept with exact=False: pass that too")
     check_number("context_ratio", tango.context_ratio, 0, 1)
     check_number("anchor_weight", tango.anchor_weight, 0, 1)
     check_number("expansion", tango.expansion, 1)
