@@ -38,7 +38,9 @@ from .session import Session
 from .session.decoder import Decoder
 from .session.encode import Encoder
 from .session.generate import Generation
+from .session.memo import Memo
 from .session.method_patch import as_copyable, shadowed
+from .session.newlines import check_newlines
 from .tokens import Pruner
 
 _MARK = "_tangovlm_attached"
@@ -55,6 +57,7 @@ def attach(
     record: bool = False,
     positions: str | None = None,
     chunk_frames: int | None = None,
+    newlines: str = "kept",
 ) -> Iterator[Session]:
     """Run a method inside a stock model for as long as the context lasts.
 
@@ -90,6 +93,10 @@ def attach(
         what takes about 512 MiB on the CPU, or a sixteenth of a CUDA device (of its size, not of what is free, so that
         results do not depend on that), and for all at once where nothing is pruned before the language model. Features
         of several chunks equal those of one up to rounding.
+    newlines: what a model puts behind the rows of a video's grid (LLaVA-Video) or behind the video (LLaVA-OneVision).
+        "kept": the retention is that of the tokens, newlines stay as in the authors' code and come on top, see
+        `VideoReport.newlines_after`. "counted": the retention is that of tokens and newlines together, which is met as
+        nearly as it can be without exceeding it.
 
     Raises
     ------
@@ -97,13 +104,14 @@ def attach(
         that the family does not give, or a release of transformers that is not tested and on which the family's checks
         fail (`selfcheck.release`).
     MethodError: something else than a method.
-    InputError: unknown positions or saliency, chunk_frames below 1, NaN features, timestamps that do not fit, labels
-        together with pruning, a prompt with other placeholders than its videos have features or beyond the model's
-        context (also where nothing is pruned), a device that is out of memory while encoding or pruning.
+    InputError: unknown positions, newlines or saliency, chunk_frames below 1, NaN features, timestamps that do not fit,
+        labels together with pruning, a prompt with other placeholders than its videos have features or beyond the
+        model's context (also where nothing is pruned), a budget with newlines that holds no token, a device that is out
+        of memory while encoding or pruning.
     """
     model = unwrapped(model)
     family = family_for(model)(model, saliency=saliency, head_weights=head_weights)
-    options: dict[str, Any] = {"positions": positions, "chunk_frames": chunk_frames}
+    options: dict[str, Any] = {"positions": positions, "chunk_frames": chunk_frames, "newlines": newlines}
     with attach_family(family, pruner, timestamps=timestamps, record=record, **options) as session:
         yield session
 
@@ -117,13 +125,16 @@ def attach_family(
     record: bool = False,
     positions: str | None = None,
     chunk_frames: int | None = None,
+    newlines: str = "kept",
     in_turn: bool = False,
+    memo: Memo | None = None,
 ) -> Iterator[Session]:
     """As `attach`, for a model already bound to its family (which then keeps the head weights it has read).
 
     Parameters
     ----------
     in_turn: where another thread has attached the model in turn too, wait until its context is left.
+    memo: keeps the features of the last call's videos, so that the next call with the same pixels does not encode them.
     """
     check_method(pruner)
     if positions not in (None, *POSITIONS):
@@ -134,7 +145,9 @@ def attach_family(
         )
     check_chunk_frames(chunk_frames)
     layers: Any = family.decoder.layers
-    session = Session(family, pruner, plan(pruner, len(layers)), timestamps, record, positions, chunk_frames)
+    planned = plan(pruner, len(layers))
+    check_newlines(newlines, planned.before)
+    session = Session(family, pruner, planned, timestamps, record, positions, chunk_frames, newlines, memo)
     family.check(pruner.name, session.needs, session.saliency)
     family.prepare(session.needs, session.saliency)
     if not session.identity:

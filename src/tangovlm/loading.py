@@ -86,6 +86,7 @@ def load(
     model: str | Path | None = None,
     *,
     device: str | torch.device | None = None,
+    device_map: str | None = None,
     dtype: torch.dtype | None = None,
     saliency: str | None = None,
     head_weights: str | Path | None = None,
@@ -99,6 +100,7 @@ def load(
     ----------
     model: checkpoint directory or hub id; None for the embedded model.
     device: None for CUDA where there is one.
+    device_map: in place of `device`, how `accelerate` spreads the weights over devices, such as "auto".
     dtype: None for float32 on the CPU and the checkpoint's own elsewhere.
     saliency, head_weights: see `tangovlm.attach`.
     max_frame_pixels: see `VideoLLM.limited`.
@@ -106,8 +108,10 @@ def load(
     Raises
     ------
     ModelError: a missing or incomplete checkpoint, or an unsupported architecture.
-    InputError: no such device here; see `VideoLLM.limited`.
+    InputError: no such device here, both a device and a device map; see `VideoLLM.limited`.
     """
+    if device is not None and device_map is not None:
+        raise InputError("both a device and a device_map are given: leave one of them out")
     source = str(BUILTIN if model is None else model)
     # What is a directory here, or looks like a path, is never asked of the hub.
     local = model is None or Path(source).exists() or source.startswith((".", "/", "~"))
@@ -117,7 +121,9 @@ def load(
     name = checkpoint.architecture(source, local=local)
     target = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     number_type = dtype or (torch.float32 if target.type == "cpu" else "auto")
-    options = {"local_files_only": local, "trust_remote_code": False, "attn_implementation": "sdpa"}
+    options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False, "attn_implementation": "sdpa"}
+    if device_map is not None:
+        options["device_map"] = device_map
     open_parts = original.load if name in original.ARCHITECTURES else partial(checkpoint.load, name)
     try:
         parts = open_parts(source, dtype=number_type, use_safetensors=True, **options)
@@ -129,7 +135,7 @@ def load(
         ) from error
     frames = parts.pixels.get("num_frames")
     llm = VideoLLM(
-        model=parts.model.to(target).eval(),
+        model=(parts.model if device_map is not None else parts.model.to(target)).eval(),
         tokenizer=parts.tokenizer,
         family=parts.family(parts.model, saliency=saliency, head_weights=head_weights, config=parts.pixels),
         name="tangovlm-tiny" if model is None else str(model),

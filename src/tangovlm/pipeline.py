@@ -39,7 +39,8 @@ class Answer(str):
 
     Attributes
     ----------
-    tokens_before, tokens_after: visual tokens of the video, without the newline that is always kept.
+    tokens_before, tokens_after: visual tokens of the video, without newlines.
+    newlines_before, newlines_after: what the model puts between or behind them, see `tangovlm.attach`.
     retention, method, segments: see `tangovlm.Selection` and the method's fields.
     tokens_per_layer: what each layer of the language model held, empty where nothing was pruned inside it.
     timings_ms: decode (of the video, or waiting for it where both go on at once), encode, prune, prefill,
@@ -50,6 +51,8 @@ class Answer(str):
 
     tokens_before: int
     tokens_after: int
+    newlines_before: int = 0
+    newlines_after: int = 0
     retention: float
     method: str
     segments: tuple[int, ...]
@@ -66,6 +69,8 @@ class Answer(str):
             "answer": str(self),
             "tokens_before": self.tokens_before,
             "tokens_after": self.tokens_after,
+            "newlines_before": self.newlines_before,
+            "newlines_after": self.newlines_after,
             "retention": self.retention,
             "method": self.method,
             "segments": list(self.segments),
@@ -92,6 +97,7 @@ def ask(
     chunk_frames: int | None = None,
     overlap: bool | None = None,
     max_frame_pixels: int | None = None,
+    newlines: str = "kept",
 ) -> Answer:
     """Answer a question about a video, greedily. Several threads may ask one model: they take turns.
 
@@ -104,7 +110,7 @@ def ask(
     frames: how many to take of the file; None for what the model is meant for.
     progress: called with a stage ("decode", "encode", "generate"), what is done and how much there is.
     record: keep what pictures need in `Answer.video`.
-    positions, chunk_frames: see `tangovlm.attach`; with `overlap` no chunk_frames means 8.
+    positions, chunk_frames, newlines: see `tangovlm.attach`; with `overlap` no chunk_frames means 8.
     overlap: encode the first frames of a file while the others are decoded, `chunk_frames` at a time; None for doing so
         on CUDA. Not done where nothing is pruned before the language model.
     max_frame_pixels: see `VideoLLM.limited`; by default frames are as large as the checkpoint asks for.
@@ -125,7 +131,7 @@ def ask(
     pruner = registry.method(method, retention=retention) if isinstance(method, str) else method
     llm = (model if isinstance(model, VideoLLM) else load(model)).limited(max_frame_pixels)
     report = progress or (lambda _stage, _done, _total: None)
-    call = _Call(llm, question, pruner, max_new_tokens, report, record, positions)
+    call = _Call(llm, question, pruner, max_new_tokens, report, record, positions, newlines)
     count = llm.default_frames if frames is None else frames
     if overlap is None:
         overlap = llm.family.device.type == "cuda"
@@ -162,12 +168,17 @@ class _Call:
     report: Progress
     record: bool
     positions: str | None
+    newlines: str
 
     def __call__(self, source: Source, chunk_frames: int | None) -> Answer:
         llm = self.llm
         inputs = _inputs(llm, source.pixels, self.question, source.timestamps_s, source.duration_s)
         streamer = _Progress(self.report, self.max_new_tokens, encodes_first(llm.model))
-        options: dict[str, Any] = {"positions": self.positions, "chunk_frames": chunk_frames}
+        options: dict[str, Any] = {
+            "positions": self.positions,
+            "chunk_frames": chunk_frames,
+            "newlines": self.newlines,
+        }
         attached = attach_family(
             llm.family, self.pruner, timestamps=source.timestamps_s, record=self.record, in_turn=True, **options
         )
@@ -176,18 +187,18 @@ class _Call:
                 **inputs,
                 max_new_tokens=self.max_new_tokens,
                 streamer=streamer,
-                logits_processor=[_refuse_nan],
-                **_GREEDY,
+                logits_processor=[refuse_nan],
+                **GREEDY,
             )
         text = llm.tokenizer.decode(output[0, inputs[Arg.IDS].shape[1] :], skip_special_tokens=True).strip()
         return _answer(text, llm, source, session)
 
 
 # A checkpoint's sampling parameters would only draw warnings from greedy search.
-_GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
+GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
 
 
-def _refuse_nan(_ids: Tensor, scores: Tensor) -> Tensor:
+def refuse_nan(_ids: Tensor, scores: Tensor) -> Tensor:
     """Greedy search takes NaN for a token, and so gives an answer where there is none."""
     if bool(scores.isnan().any()):
         raise InputError("the model's output has NaN values: check its weights and its dtype")
@@ -245,6 +256,7 @@ def _answer(text: str, llm: VideoLLM, source: Source, session: Session) -> Answe
     (video,) = seen.videos
     answer = Answer(text)
     answer.tokens_before, answer.tokens_after = video.tokens_before, video.tokens_after
+    answer.newlines_before, answer.newlines_after = video.newlines_before, video.newlines_after
     answer.retention, answer.method, answer.segments = video.retention, video.method, video.segments
     answer.tokens_per_layer = video.tokens_per_layer
     answer.timings_ms = {"decode": source.decode_ms(), **seen.timings_ms}

@@ -154,10 +154,11 @@ class Pruner(Protocol):
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What happened to one video: token counts (a newline token that a model always adds is not counted) and times.
+    """What happened to one video: counts and times.
 
-    `tokens_after` is what entered the language model, `tokens_per_layer` what each of its layers held, empty where
-    nothing was pruned inside it.
+    `tokens_before` and `tokens_after` are tokens of the grid, before reduction and as they entered the language model;
+    `newlines_before` and `newlines_after` are what a model puts between or behind them. `tokens_per_layer` is what each
+    layer held of the tokens, empty where nothing was pruned inside the model.
     """
 
     tokens_before: int
@@ -168,12 +169,19 @@ class VideoReport:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     tokens_per_layer: tuple[int, ...] = ()
+    newlines_before: int = 0
+    newlines_after: int = 0
 
     @property
     def equivalent_retention(self) -> float:
         """Mean kept fraction over the layers of the language model, as counted (Tango paper, Eq. 1)."""
         layers = self.tokens_per_layer or (self.tokens_after,)
         return sum(layers) / len(layers) / self.tokens_before
+
+    @property
+    def retention_with_newlines(self) -> float:
+        """Fraction of what the language model would get of the video unpruned, newlines among it, that it got."""
+        return (self.tokens_after + self.newlines_after) / (self.tokens_before + self.newlines_before)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tangovlm.errors import VideoError
-from tangovlm.video import Frames, decode
+from tangovlm.video import Frames, decode, duration_s
 from tangovlm.video.ahead import Ahead
 from tangovlm.video.reader import Reader
 from tests.video import clips
@@ -84,6 +84,12 @@ def test_all_frames_of_a_short_clip(tmp_path: Path) -> None:
     assert clips.numbers(frames.pixels) == [0, 1, 2, 3, 4]
     assert frames.notes == ("32 frames were asked for, the clip has 5: all are used",)
     assert decode(path, 5).notes == ()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_duration_is_known_without_decoding(tmp_path: Path, name: str) -> None:
+    path = clips.write(tmp_path / name, 60, **FILES[name])
+    assert duration_s(path) == decode(path, 3).duration_s
 
 
 def test_rate_and_duration_are_the_files_own(tmp_path: Path) -> None:

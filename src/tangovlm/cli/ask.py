@@ -43,6 +43,13 @@ class Positions(StrEnum):
     ORIGINAL = "original"
 
 
+class Newlines(StrEnum):
+    """Whether a budget holds newlines; see `tangovlm.attach`."""
+
+    KEPT = "kept"
+    COUNTED = "counted"
+
+
 class Dtype(StrEnum):
     """Number formats that a model can be loaded in."""
 
@@ -113,6 +120,13 @@ def ask(
             show_default=False,
         ),
     ] = None,
+    newlines: Annotated[
+        Newlines,
+        typer.Option(
+            help="For a model with newlines between its tokens (LLaVA-Video): those that stay come on top of the "
+            "retention, or are counted within it."
+        ),
+    ] = Newlines.KEPT,
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.")] = 64,
 ) -> None:
     """Ask a question about a video, with a fraction of its visual tokens."""
@@ -144,6 +158,7 @@ def ask(
             record=report is not None,
             positions=None if positions is None else positions.value,
             chunk_frames=chunk_frames,
+            newlines=newlines.value,
         )
         exchange = _compared(run, question, pruner) if compare else Exchange(question, run(question, pruner))
         if report is not None:
@@ -196,6 +211,7 @@ class Run:
     record: bool
     positions: str | None = None
     chunk_frames: int | None = None
+    newlines: str = "kept"
 
     def __call__(self, question: str, pruner: Pruner, words: str = "", **changes: Any) -> Answer:
         """Ask; `words` go before the bars' own, `changes` are keywords of `pipeline.ask` for this one time."""
@@ -207,6 +223,7 @@ class Run:
             "record": self.record,
             "positions": self.positions,
             "chunk_frames": self.chunk_frames,
+            "newlines": self.newlines,
         } | changes
         with stage_bars(words) as progress:
             return pipeline.ask(self.video, question, model=self.llm, method=pruner, progress=progress, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tangovlm.report import STAGES, heading, layer_words, stage_ms
+from tangovlm.report import STAGES, heading, layer_words, stage_ms, token_words
 
 if TYPE_CHECKING:
     from tangovlm.pipeline import Answer
@@ -16,6 +16,8 @@ def figures_rows(columns: Iterable[Sequence[Answer]]) -> Iterator[tuple[str, ...
     groups = [list(column) for column in columns]
     times = [stage_ms(group) for group in groups]
     yield ("visual tokens", *(f"{group[0].tokens_after} of {group[0].tokens_before}" for group in groups))
+    if any(group[0].newlines_before > 1 for group in groups):
+        yield ("newlines", *(f"{group[0].newlines_after} of {group[0].newlines_before}" for group in groups))
     if any(layer_words(group[0]) for group in groups):
         yield ("in each layer", *(layer_words(group[0]) for group in groups))
     for stage, words in STAGES.items():
@@ -29,4 +31,4 @@ def figures_line(answer: Answer) -> str:
     times = ", ".join(f"{STAGES[stage]} {ms:.0f} ms" for stage, ms in stage_ms([answer]).items())
     layers = layer_words(answer)
     inside = f", in the layers {layers}" if layers else ""
-    return f"{heading(answer)}: {answer.tokens_after} of {answer.tokens_before} visual tokens{inside}; {times}"
+    return f"{heading(answer)}: {token_words(answer)}{inside}; {times}"

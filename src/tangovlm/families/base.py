@@ -169,6 +169,10 @@ class Family(Written):
         kept[self.places(grid)] = on_grid
         return kept
 
+    def newlines(self, _selection: Selection, grid: Grid) -> int:
+        """How many features that are not on the grid the language model gets beside a selection; by default all."""
+        return self.rows(grid) - grid.tokens
+
     def tokens_within(self, rows: float, grid: Grid) -> float:
         """How many tokens of a grid can be kept, whichever these are, such that at most `rows` features stay."""
         return rows - (self.rows(grid) - grid.tokens)

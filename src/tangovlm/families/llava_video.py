@@ -130,6 +130,10 @@ class LlavaVideo(LlavaOnevision):
         rows = on_grid.view(-1, grid.width)
         return torch.cat([rows, rows.any(dim=1, keepdim=True)], dim=1).flatten()
 
+    def newlines(self, selection: Selection, grid: Grid) -> int:
+        """See `Family.newlines`: one for each row that keeps a token."""
+        return int(self.kept_rows(selection, grid).sum()) - selection.indices.numel()
+
     def tokens_within(self, rows: float, grid: Grid) -> float:
         """See `Family.tokens_within`: each may lie in a row of its own, and so keep a newline."""
         return max(rows / 2, super().tokens_within(rows, grid))

@@ -1,6 +1,6 @@
 """Pictures and pages that show what a method kept of a video."""
 
-from .exchange import STAGES, Exchange, heading, is_right, layer_words, percent, stage_ms
+from .exchange import STAGES, Exchange, heading, is_right, layer_words, percent, stage_ms, token_words
 from .files import check_writable, whole_file, write_whole
 from .html import html_page
 from .picture import draw_picture, png
@@ -20,6 +20,7 @@ __all__ = [
     "png",
     "scene",
     "stage_ms",
+    "token_words",
     "whole_file",
     "write_whole",
 ]

@@ -46,6 +46,15 @@ def heading(answer: Answer) -> str:
     return "all tokens" if answer.retention >= 1.0 else f"{answer.method}, {percent(answer.retention)}"
 
 
+def token_words(answer: Answer) -> str:
+    """How many visual tokens the language model got; where a model has many newlines, these too, and what both are."""
+    words = f"{answer.tokens_after} of {answer.tokens_before} visual tokens"
+    if answer.newlines_before <= 1:
+        return words
+    got, whole = answer.tokens_after + answer.newlines_after, answer.tokens_before + answer.newlines_before
+    return f"{words} and {answer.newlines_after} of {answer.newlines_before} newlines ({percent(got / whole)} of both)"
+
+
 def layer_words(answer: Answer) -> str:
     """Visual tokens in each layer of the language model where a method pruned inside it, else nothing."""
     layers = answer.tokens_per_layer

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from PIL import Image
 
-from .exchange import STAGES, Exchange, heading, is_right, layer_words, percent, stage_ms
+from .exchange import STAGES, Exchange, heading, is_right, layer_words, percent, stage_ms, token_words
 from .overlay import kept_layer, resize, saliency_layer
 from .palette import Pixels, cluster_colours, css, segment_colour
 from .scene import Scene
@@ -69,7 +69,9 @@ def _asset(name: str) -> str:
 def _summary(exchange: Exchange) -> str:
     answer = exchange.answer
     share = percent(answer.tokens_after / answer.tokens_before) if answer.tokens_before else "all"
-    return f"{answer.method} kept {answer.tokens_after} of {answer.tokens_before} visual tokens ({share})" + (
+    # Where there are newlines, the share with them stands behind them.
+    share = f" ({share})" if answer.newlines_before <= 1 else ""
+    return f"{answer.method} kept {token_words(answer)}{share}" + (
         f", in the layers {layers}" if (layers := layer_words(answer)) else ""
     )
 

@@ -19,6 +19,7 @@ from ..families.call import Grid
 from ..families.stopwatch import Stopwatch
 from ..families.taps import Tap
 from ..families.told import Told
+from .memo import Entry
 
 if TYPE_CHECKING:
     from .in_llm.runner import Pass
@@ -39,6 +40,7 @@ class CallState:
     dropped: whether any feature was dropped; `taken_out`: whether the text model was handed what is left.
     places: of its videos in the records, as long as no language model has read them.
     grids: of its videos.
+    entries: what was written down of them.
     taps: hooks on the vision encoder while its signals are observed, else None.
     hidden: tags of encoder outputs that are shown without, by kind.
     first_forward: whether the next forward reads the prompt.
@@ -58,6 +60,7 @@ class CallState:
     taken_out: bool = False
     places: list[int] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     taps: list[Tap] | None = None
     hidden: dict[str, Any] | None = None
     first_forward: bool = False

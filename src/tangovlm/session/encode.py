@@ -3,6 +3,7 @@
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from ..families.versions import Arg
 from ..memory import memory_guard
 from ..tokens import NO_TIMESTAMPS, Selection, VideoReport, VideoTokens
 from .call_state import CallState
+from .memo import Entry, Kept
+from .newlines import with_newlines
 from .session import Session, went_around
 
 # Frames between a forward of a host and what it calls: decorators, hooks, wrappers of other libraries.
@@ -46,7 +49,35 @@ class Encoder:
                 raise ModelError(f"the model encodes a video in a forward that was not seen to begin: {went_around()}")
             return original(*args, **kwargs)
         call.encoded = True
-        return self._encode(call, original, *args, **kwargs)
+        memo = self._session.memo
+        # Which features stock code hands on, and where a cache is gone on from, are not among the arguments.
+        if memo is None or call.told.prompt.handed_on is not None or call.told.prompt.continues:
+            return self._encode(call, original, *args, **kwargs)
+        if (kept := memo.find(args, kwargs)) is not None:
+            return self._again(call, kept)
+        call.entries.clear()
+        output = self._encode(call, original, *args, **kwargs)
+        memo.keep(args, kwargs, output, tuple(call.entries), dropped=call.dropped)
+        return output
+
+    def _again(self, call: CallState, kept: Kept) -> Any:
+        """What an earlier call gave for the same pixels."""
+        clips = [entry.clip for entry in kept.entries]
+        call.grids = [clip.grid for clip in clips]
+        self.check_fit(call, clips)
+        call.dropped |= kept.dropped
+        for entry in kept.entries:
+            self._record(call, replace(entry, report=replace(entry.report, timings_ms={"prune": 0.0})))
+            self._note(entry.report)
+        return kept.output
+
+    def _record(self, call: CallState, entry: Entry) -> None:
+        call.entries.append(entry)
+        call.places.append(self._session.records.add(entry.report, entry.selection, entry.saliency))
+
+    def _note(self, report: VideoReport) -> None:
+        for note in report.notes if self._plan.before is not None else ():
+            self._session.records.note(note)
 
     def _encode(self, call: CallState, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         session, family, plan = self._session, self._family, self._plan
@@ -114,7 +145,10 @@ class Encoder:
         assert pruner is not None
         wanted = f"pruning the {tokens.count} tokens of a video"
         with clock.stage("prune"), memory_guard(rows.device, wanted, "give fewer frames, or free memory"):
-            selection = pruner(tokens)
+            if self._session.newlines == "counted":
+                selection = with_newlines(pruner, tokens, self._family, clip.grid)
+            else:
+                selection = pruner(tokens)
             tagged = self._family.tagged(rows, clip.grid, selection)
         call.dropped |= selection.indices.numel() < tokens.count
         report = VideoReport(
@@ -125,10 +159,11 @@ class Encoder:
             segments=selection.segments,
             timings_ms={"prune": clock.totals_ms["prune"] - before},
             notes=tuple(dict.fromkeys((*self._plan.notes, *clip.notes, *self._fallbacks(tokens), *selection.notes))),
+            newlines_before=self._family.rows(clip.grid) - clip.grid.tokens,
+            newlines_after=self._family.newlines(selection, clip.grid),
         )
-        for note in report.notes:
-            self._session.records.note(note)
-        call.places.append(self._session.records.add(report, selection, tokens.saliency))
+        self._note(report)
+        self._record(call, Entry(clip, report, selection, tokens.saliency))
         return tagged
 
     def _fallbacks(self, tokens: VideoTokens) -> Iterator[str]:
@@ -146,8 +181,19 @@ class Encoder:
         slots = torch.arange(grid.tokens)
         selection = Selection(slots, torch.empty(grid.tokens, 0), slots.view(*grid), (grid.frames,))
         left, notes = self._handed_on(clip, selection), (*plan.notes, *clip.notes)
-        report = VideoReport(grid.tokens, left, plan.retention, plan.name, (grid.frames,), {"prune": 0.0}, notes)
-        call.places.append(self._session.records.add(report, selection, None))
+        newlines = self._family.rows(grid) - grid.tokens
+        report = VideoReport(
+            grid.tokens,
+            left,
+            plan.retention,
+            plan.name,
+            (grid.frames,),
+            {"prune": 0.0},
+            notes,
+            newlines_before=newlines,
+            newlines_after=newlines,
+        )
+        self._record(call, Entry(clip, report, selection, None))
 
     def _handed_on(self, clip: Clip, selection: Selection) -> int:
         """How many of the tokens that were kept the language model gets."""

@@ -18,6 +18,7 @@ from ..inllm.pair import Pair, Plan
 from ..tokens import Pruner, Report
 from .call_state import CallState, current, running
 from .in_llm.runner import Runner
+from .memo import Memo
 from .records import Records, VideoRecord
 
 STAGES = ("encode", "prune", "prefill", "decode_tokens")
@@ -40,12 +41,16 @@ class Session:
         record: bool = False,
         positions: str | None = None,
         chunk_frames: int | None = None,
+        newlines: str = "kept",
+        memo: Memo | None = None,
     ) -> None:
         self.family = family
         self.pruner = pruner
         self.plan = plan
         self.original_positions = positions == "original" or family.keeps_positions
         self.chunk_frames = chunk_frames
+        self.newlines = newlines
+        self.memo = memo
         self.records = Records(record)
         self._told = Told(family, None if timestamps is None else times.given(timestamps))
         self._totals_ms = dict.fromkeys(STAGES, 0.0)

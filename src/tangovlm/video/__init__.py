@@ -1,5 +1,5 @@
-"""Video files into frames with their times: `decode` is all that the other stages need."""
+"""Video files into frames with their times: `decode` is all that most stages need."""
 
-from .decode import Frames, decode
+from .decode import Frames, decode, duration_s
 
-__all__ = ["Frames", "decode"]
+__all__ = ["Frames", "decode", "duration_s"]

@@ -103,6 +103,19 @@ def decode(
     )
 
 
+def duration_s(path: str | os.PathLike[str]) -> float:
+    """Seconds from the first frame of a file to the end of the last, without decoding any.
+
+    Raises
+    ------
+    VideoError: see `decode`.
+    """
+    with Reader(local_file(path)) as reader:
+        # The file may be opened anew for its times: the stream is another one afterwards.
+        timeline = reader.timeline()
+        return _clock(reader.stream, timeline).duration_s
+
+
 @dataclass(frozen=True)
 class _Clock:
     """The stream's ticks in seconds, its mean rate, and how long its frames last."""
