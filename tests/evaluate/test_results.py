@@ -8,7 +8,6 @@ from typing import Any, BinaryIO
 import pytest
 
 from tangovlm.errors import InputError
-from tangovlm.evaluate import results
 from tangovlm.evaluate.results import ResultsFile, Row, read
 from tangovlm.evaluate.runs import run, unpruned
 
@@ -123,7 +122,7 @@ def test_a_torn_header_is_dropped(path: Path, size: int) -> None:
     assert read(path).headers == [HEADER]
 
 
-def test_a_full_disk_is_noticed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_noticed(path: Path) -> None:
     class Full:
         """Takes only a part of what is written."""
 
@@ -137,10 +136,10 @@ def test_a_full_disk_is_noticed(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             return getattr(self._file, name)
 
     whole = path.read_bytes()
-    opened = results._open
-    monkeypatch.setattr(results, "_open", lambda place: Full(opened(place)))
-    with ResultsFile(path, HEADER) as file, pytest.raises(InputError, match="make room"):
-        file.add([Row(1, 3, 1, 1, 6, "ring", None)])
+    with ResultsFile(path, HEADER) as file:
+        file._file._file = Full(file._file._file)  # type: ignore[assignment]
+        with pytest.raises(InputError, match="make room"):
+            file.add([Row(1, 3, 1, 1, 6, "ring", None)])
     assert path.read_bytes().startswith(whole)
     assert len(read(path).rows) == 2
 

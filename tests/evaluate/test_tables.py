@@ -1,17 +1,18 @@
 """The tables: which runs they hold, and how they look."""
 
 import gzip
+import json
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tangovlm import registry
+from tangovlm import Tango, registry
 from tangovlm.budget import count
 from tangovlm.errors import InputError, MethodError
 from tangovlm.evaluate import summary
 from tangovlm.evaluate.results import Content, ResultsFile, Row
-from tangovlm.evaluate.runs import percent, run, unpruned
+from tangovlm.evaluate.runs import key_of, percent, run, unpruned
 from tangovlm.evaluate.statistics import MIN_CLIPS
 from tangovlm.evaluate.summary import finished, look_markdown, markdown, overview, page, summarize
 from tangovlm.evaluate.tables import Table, custom, names, table
@@ -98,6 +99,52 @@ def test_the_same_budget_at_all_frames() -> None:
             budgets.setdefault(each.group, set()).add(count(each.pruner.retention, (each.frames or 0) * 64))
     assert budgets
     assert all(len(counts) == 1 for counts in budgets.values())
+
+
+def test_the_threshold_is_fixed_over_the_frames() -> None:
+    frames = [each for each in table("frames").runs if each.label.startswith("tango")]
+    # 2 and 5 % of 64 frames are up to 40 % of 8.
+    assert max(each.pruner.retention for each in frames) == 0.4
+    assert {each.pruner.segment_threshold for each in frames} == {0.65}
+    of = table("frames")
+    flash = next(each for each in of.runs if each.label == "flashvid, 8 frames")
+    reference = of.reference(flash)
+    assert reference is not None
+    assert (reference.label, reference.group) == ("tango, 8 frames", flash.group)
+
+
+def test_the_paper_s_rows_are_in_the_tables() -> None:
+    labels = {name: {each.label: each for each in table(name).runs} for name in ("ablation", "placement", "pairs")}
+    assert labels["ablation"]["merging without diversity or ST-RoPE"].pruner.merge
+    for part in ("ST-RoPE = Tango", "without diversity", "without timestamps", "+ diversity; attn"):
+        assert any(part in label for label in labels["ablation"])
+    paper = labels["placement"]["the text of the paper"].pruner
+    assert paper == Tango.paper(retention=paper.retention)
+    assert {"tango+tango-fastv", "holitom+holitom-merge"} <= set(labels["pairs"])
+
+
+def test_what_few_layers_cannot_reach_is_listed() -> None:
+    pairs = table("pairs")
+    few, many = pairs.within(4), pairs.within(28)
+    assert {each.label for each, _ in few.unreachable if each.group == "10 %"} == {
+        "dart", "fastv", "holitom-merge", "pyramiddrop", "sparsevlm", "tango-fastv",
+    }  # fmt: skip
+    assert all("out of reach" in why for _, why in few.unreachable)
+    assert len(few.runs) + len(few.unreachable) == len(pairs.runs)
+    # FastV cuts at layer 2 of 28, and so reaches 1/14.
+    assert "fastv" in {each.label for each in many.runs if each.group == "10 %"}
+    assert not any(each.label == "fastv" for each, _ in many.unreachable)
+
+
+def test_results_from_before_a_setting_was_added_still_count() -> None:
+    for each in (run("tango", 0.1), run("tango+tango-fastv", 0.1)):
+        older = json.loads(json.dumps(each.spec))
+        settings = older["settings"]["before"] if "before" in older["settings"] else older["settings"]
+        for name in ("counts", "equivalent_retention", "rope_pairs"):
+            del settings[name]
+        assert key_of(older) == each.key
+        settings["neighbors"] = 6
+        assert key_of(older) != each.key
 
 
 def test_a_table_of_answers() -> None:

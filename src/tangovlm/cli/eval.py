@@ -30,6 +30,7 @@ class TableName(StrEnum):
     EXPANSION = "expansion"
     FRAMES = "frames"
     PLACEMENT = "placement"
+    PAIRS = "pairs"
 
 
 _NO_SETTINGS = {
@@ -85,7 +86,7 @@ def evaluate(
 
         chosen = _table(table, method or [], retention or [], param or [])
         asked = cases(limit, _kinds(kinds), chosen.lengths)
-        lines, headers, results = _run(chosen, asked, output, model, threads, device(device_name))
+        chosen, lines, headers, results = _run(chosen, asked, output, model, threads, device(device_name))
     _show(chosen, page(chosen, lines, headers, look), lines, results, as_json)
 
 
@@ -125,7 +126,7 @@ def _kinds(text: str | None) -> Sequence[str]:
 
 def _run(
     table: Table, asked: Sequence[Any], output: Path, model: str | None, threads: int | None, device_name: str | None
-) -> tuple[list[Line], list[dict[str, Any]], Path]:
+) -> tuple[Table, list[Line], list[dict[str, Any]], Path]:
     import torch
 
     from tangovlm import loading
@@ -141,20 +142,24 @@ def _run(
     if output.exists():
         check_writable(path.with_suffix(".md"), "--output: the table")
     llm = loading.load(model, device=device_name, dtype=torch.float32)
+    if table.name in list(TableName):
+        layers: Any = llm.family.decoder.layers
+        table = table.within(len(layers))
     check(llm, table.runs)
     total = len(table.runs) * sum(len(case.asked) for case in asked)
     with ResultsFile(path, header(llm)) as results, Progress("answers", total) as progress:
         execute(llm, table.runs, asked, results, lambda count: progress.step({}, count))
-        return summarize(table, asked, results.content), results.content.headers, path
+        return table, summarize(table, asked, results.content), results.content.headers, path
 
 
 def _show(table: Table, text: str, lines: list[Line], results: Path, as_json: bool) -> None:
     path = results.with_suffix(".md")
     write_whole(path, text.encode())
     if as_json:
+        unreachable = [{"label": run.label, "group": run.group, "reason": why} for run, why in table.unreachable]
         show_json(
             {"table": table.name, "results": str(results), "markdown": str(path)}
-            | {"rows": [line.as_dict() for line in lines]}
+            | {"rows": [line.as_dict() for line in lines], "unreachable": unreachable}
         )
         return
     show(text)

@@ -7,6 +7,7 @@ from tangovlm.attach import attach_family
 from tangovlm.families.base import Family
 from tangovlm.families.versions import Arg, cache_in
 from tangovlm.loading import VideoLLM
+from tangovlm.session.memo import Memo
 from tangovlm.tiny.evaluate import MAX_NEW_TOKENS, log_likelihood
 from tangovlm.tiny.questions import Question
 
@@ -16,15 +17,26 @@ from .scoring import Reply
 
 @torch.no_grad()
 def reply(
-    llm: VideoLLM, family: Family, run: Run, pixels: Tensor, seconds: Tensor, question: Question
+    llm: VideoLLM,
+    family: Family,
+    run: Run,
+    pixels: Tensor,
+    seconds: Tensor,
+    question: Question,
+    memo: Memo | None = None,
 ) -> tuple[Reply, int]:
-    """The reply to one question, and how many visual tokens the language model was given."""
+    """The reply to one question, and how many visual tokens the language model was given.
+
+    Parameters
+    ----------
+    memo: of the same run and the same pixels; what is in it is not encoded again.
+    """
     inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, question.text, seconds)
     inputs = {name: tensor.to(llm.family.device) for name, tensor in inputs.items()}
     words = [llm.tokenizer(choice).input_ids for choice in question.choices]
     # Where there is no choice it is not the run's.
     positions = None if family.keeps_positions else run.positions
-    with attach_family(family, run.pruner, timestamps=seconds, positions=positions) as session:
+    with attach_family(family, run.pruner, timestamps=seconds, positions=positions, memo=memo) as session:
         output = llm.model.generate(
             **inputs,
             max_new_tokens=MAX_NEW_TOKENS,

@@ -5,19 +5,18 @@ changes; or a run, with its number in this file. A list is one answer: `Row`. A 
 a kill and is dropped; anything else that does not fit is damage, which is reported and left alone.
 """
 
-import errno
 import gzip
 import json
-import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from tangovlm.errors import InputError
 
+from .appended import AppendedFile
 from .look import Look
 from .runs import Run, key_of
 from .task import QUESTIONS
@@ -116,12 +115,11 @@ class ResultsFile:
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        self.path = path
         self._header = dict(header)
-        self._file = _open(path)
+        self._file = AppendedFile(path, "another --output")
         try:
             self.content = read(path, header)
-            self._file.truncate(self.content.size)
+            self._file.begin(self.content.size)
         except BaseException:
             self._file.close()
             raise
@@ -151,31 +149,11 @@ class ResultsFile:
         if self._header not in self.content.headers[-1:]:
             self.content.headers.append(self._header)
             lines.insert(0, self._header)
-        data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-        try:
-            if os.fstat(self._file.fileno()).st_size != self.content.size:
-                raise InputError(f"{self.path} is written by another process too: give each its own --output")
-            # A file without a buffer may take a part of the data and say so.
-            if self._file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise InputError(
-                f"cannot write {self.path} ({error.strerror}): make room and give the command again"
-            ) from (error)
-        self.content.size += len(data)
+        self._file.write(lines)
 
 
 class _DamageError(ValueError):
     """Damage that has a name."""
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("ab", buffering=0)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}: choose another --output") from error
 
 
 def _take(content: Content, line: Any, header: Mapping[str, Any] | None) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tangovlm.loading import VideoLLM
 from tangovlm.prune.identity import keep_all
+from tangovlm.session.memo import Memo
 from tangovlm.tiny.questions import KINDS, Question
 from tangovlm.tokens import Selection
 
@@ -99,9 +100,9 @@ def _clip(scorer: Scorer, case: Case, jobs: Sequence[_Job], progress: Progress) 
             yield row
             progress(1)
         for job in (job for job in group if not scorer.shares(job.run)):
-            family = scorer.family(job.run.saliency)
+            family, memo = scorer.family(job.run.saliency), Memo()
             for number, question in job.questions.items():
-                said, kept = attached.reply(scorer.llm, family, job.run, pixels, seen.seconds, question)
+                said, kept = attached.reply(scorer.llm, family, job.run, pixels, seen.seconds, question, memo)
                 yield _row(job, number, said, kept, None)
                 progress(1)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -88,8 +88,23 @@ class Run:
 
 
 def key_of(spec: Mapping[str, Any]) -> str:
-    """The one line of a spec."""
-    return json.dumps(spec, sort_keys=True)
+    """The one line of a spec. Settings that its method has gained since it was written have their defaults."""
+    if "settings" in spec:
+        spec = {**spec, "settings": _completed(spec["method"], spec["settings"])}
+    return json.dumps(spec, sort_keys=True, default=str)
+
+
+def _completed(method: Any, given: Any) -> Any:
+    """Settings of a method or a pair with those that are missing."""
+    if not isinstance(given, Mapping):
+        return given
+    parts = {
+        name: _completed(value.get("method"), value) if isinstance(value, Mapping) else value
+        for name, value in given.items()
+    }
+    cls = registry.methods().get(method) if isinstance(method, str) else None
+    known = fields(cls) if is_dataclass(cls) else ()
+    return {field.name: field.default for field in known if field.init and field.default is not MISSING} | parts
 
 
 def settings(pruner: Any) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """From answers to the figures of a table, and to Markdown."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tangovlm.errors import InputError
+from tangovlm.loading import BUILTIN
 from tangovlm.tiny.questions import KINDS
 
 from .look import Look
@@ -186,8 +188,23 @@ def _mean(values: Sequence[float]) -> float:
 
 def page(of: Table, lines: Sequence[Line], headers: Sequence[Mapping[str, Any]], look: bool) -> str:
     """The table with its title and where it comes from, and what was looked at if asked for."""
-    text = f"### {of.title}\n\n{markdown(lines)}\n\n{_source(lines, headers)}\n"
+    text = f"### {of.title}\n\n{markdown(lines)}\n\n{_beyond(of)}{_source(lines, headers)}\n"
     return text + (f"\n#### What the kept tokens lie on\n\n{look_markdown(lines)}\n" if look else "")
+
+
+def builtin_layers() -> int:
+    """Layers of the language model of the embedded model."""
+    config = json.loads((BUILTIN / "config.json").read_text(encoding="utf-8"))
+    return int(config["text_config"]["num_hidden_layers"])
+
+
+def _beyond(of: Table) -> str:
+    """What the model cannot reach, a line for each method."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for run, reason in of.unreachable:
+        groups.setdefault((run.label, reason.partition(": the ")[2] or reason), []).append(run.group)
+    told = [f"* {label} at {', '.join(where)}: the {reason}" for (label, reason), where in groups.items()]
+    return "Out of reach of the layers of this model:\n\n" + "\n".join(told) + "\n\n" if told else ""
 
 
 def finished(path: Path) -> tuple[Table, list[Line], Sequence[Mapping[str, Any]]]:
@@ -197,7 +214,7 @@ def finished(path: Path) -> tuple[Table, list[Line], Sequence[Mapping[str, Any]]
     ------
     InputError: damage, or a run that has not answered every question.
     """
-    chosen, content = table(path.name.partition(".")[0]), read(path)
+    chosen, content = table(path.name.partition(".")[0]).within(builtin_layers()), read(path)
     asked = cases(lengths=chosen.lengths)
     for run in chosen.runs:
         number = content.runs.get(run.key, -1)

@@ -1,20 +1,22 @@
 """The tables of the paper as lists of runs; `tangovlm eval --table NAME`."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import product
-from typing import Any
+from typing import Any, Self
 
-from tangovlm import registry
+from tangovlm import Tango, registry
 from tangovlm.budget import exact
 from tangovlm.errors import InputError
+from tangovlm.inllm.pair import plan
+from tangovlm.prune.segment import similarity_threshold
 from tangovlm.tiny.world import LENGTHS
 
 from .runs import SALIENCIES, Run, percent, run, unpruned
 
 _BLIND = ("uniform", "random")
 """They look at nothing, and come last."""
-_FRAMES_METHODS = ("tango", "flashvid", "fastvid", "visionzip", "uniform")
+FRAMES_METHODS = ("tango", "flashvid", "fastvid", "visionzip", "uniform")
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,27 @@ class Table:
     name, title: for the file and for the reader.
     runs: in order; the unpruned model first, each against it and against Tango in its group.
     lengths: of the clips that are asked about.
+    unreachable: runs that the model's layers cannot reach, with the reason; see `within`.
     """
 
     name: str
     title: str
     runs: tuple[Run, ...]
     lengths: tuple[int, ...] = LENGTHS
+
+    unreachable: tuple[tuple[Run, str], ...] = ()
+
+    def within(self, layers: int) -> Self:
+        """Without what a language model of so many layers cannot reach, which goes to `unreachable`."""
+        reached, beyond = [], list(self.unreachable)
+        for each in self.runs:
+            try:
+                plan(each.pruner, layers)
+            except InputError as error:
+                beyond.append((each, str(error)))
+            else:
+                reached.append(each)
+        return replace(self, runs=tuple(reached), unreachable=tuple(beyond))
 
     def reference(self, of: Run) -> Run | None:
         """Tango as it is, in the same group and at as many frames; None if there is none."""
@@ -64,7 +81,7 @@ def table(name: str, retentions: Sequence[float] = (), methods: Sequence[str] = 
     if methods and build not in (_methods, _frames):
         raise InputError(f"--table {name} compares settings of Tango: leave --method out")
     runs = [each for r in retentions or defaults for each in build(r, tuple(methods))]
-    lengths = (max(LENGTHS),) if build is _frames else LENGTHS
+    lengths = _LENGTHS.get(build, LENGTHS)
     return Table(name, title, _first_of_each((unpruned(), *runs)), lengths)
 
 
@@ -93,13 +110,15 @@ def _ablation(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
     for label, changes in (
         ("top-k in segments, what stays averaged; attn", top | {"saliency": "attn"}),
         ("top-k in segments, what stays averaged; p-attn", top),
-        ("+ diversity", top | {"diversity": True}),
-        ("+ merging of what changes", {"st_rope": False}),
+        ("+ diversity; attn", top | {"saliency": "attn", "diversity": True}),
+        ("+ diversity; p-attn", top | {"diversity": True}),
+        ("+ merging of what changes = Tango without ST-RoPE", {"st_rope": False}),
         ("+ ST-RoPE = Tango", {}),
+        ("merging without diversity or ST-RoPE", {"diversity": False, "st_rope": False}),
+        ("Tango without diversity", {"diversity": False}),
+        ("Tango without timestamps", {"timestamps": False}),
         ("Tango, attn", {"saliency": "attn"}),
-        ("Tango, no diversity", {"diversity": False}),
         ("Tango, segments as FastVID", {"segmentation": "fastvid"}),
-        ("Tango, frame numbers for seconds", {"timestamps": False}),
     ):
         yield run("tango", retention, label=label, **changes)
 
@@ -115,18 +134,32 @@ def _expansion(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
         yield run("tango", retention, label=f"expansion {expansion:g}", expansion=expansion)
 
 
+def _pairs(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
+    """Pruning that goes on inside the language model, beside the same methods before it alone."""
+    for name in ("tango", "tango+tango-fastv", "holitom", "holitom+holitom-merge"):
+        yield run(name, retention)
+    for name, cls in registry.methods().items():
+        if getattr(cls, "stage", None) == "in-llm":
+            yield run(name, retention)
+
+
 def _frames(retention: float, chosen: tuple[str, ...]) -> Iterator[Run]:
-    """The same number of tokens from fewer frames; the retention is that of the most frames."""
+    """The same number of tokens from fewer frames; the retention is that of the most frames.
+
+    Thresholds that follow the retention are those of the most frames too, so that nothing else changes.
+    """
     known = registry.methods()
+    threshold = similarity_threshold(retention)
     longest = max(LENGTHS)
     budget = f"as many tokens as {percent(retention)} of {longest} frames"
     for frames in LENGTHS[:-1]:
         yield unpruned(frames, f"all tokens, {frames} frames")
-    for name in chosen or [name for name in _FRAMES_METHODS if name in known]:
+    for name in chosen or [name for name in FRAMES_METHODS if name in known]:
         for frames in LENGTHS:
             share = float(exact(retention) * longest / frames)
             if share <= 1:
-                yield run(name, share, label=f"{name}, {frames} frames", group=budget, frames=frames)
+                fixed = {"segment_threshold": threshold} if follows_retention(name) else {}
+                yield run(name, share, label=f"{name}, {frames} frames", group=budget, frames=frames, **fixed)
 
 
 def _placement(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
@@ -134,6 +167,7 @@ def _placement(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
     released: dict[str, Any] = {"exact": False, "placement": "release", "static_threshold": 0.8}
     for label, changes in (
         ("Tango", {}),
+        ("the text of the paper", dict(Tango.paper.fixed)),
         ("the release", released),
         ("the release, each value at its place", released | {"placement": "consistent"}),
         ("Tango, misplaced as the release", {"placement": "release"}),
@@ -152,8 +186,17 @@ def _first_of_each(runs: Iterable[Run]) -> tuple[Run, ...]:
     return tuple(found.values())
 
 
+def follows_retention(name: str) -> bool:
+    """Whether a method's threshold follows the equivalent retention."""
+    return "equivalent_retention" in {field.name for field in fields(registry.methods()[name])}
+
+
 def _is_plain_tango(each: Run) -> bool:
-    return not each.unpruned and each.key == run("tango", each.pruner.retention, frames=each.frames).key
+    if each.unpruned or not isinstance(each.pruner, Tango):
+        return False
+    # In a table of frames the threshold is that of its group.
+    fixed: dict[str, Any] = {} if each.frames is None else {"segment_threshold": each.pruner.segment_threshold}
+    return each.key == run("tango", each.pruner.retention, frames=each.frames, **fixed).key
 
 
 _TABLES: dict[str, tuple[str, tuple[float, ...], Callable[[float, tuple[str, ...]], Iterator[Run]]]] = {
@@ -162,6 +205,13 @@ _TABLES: dict[str, tuple[str, tuple[float, ...], Callable[[float, tuple[str, ...
     "bases": ("Frequency bases of ST-RoPE", (0.05, 0.10), _bases),
     "expansion": ("Candidates per salient token", (0.02, 0.05, 0.10), _expansion),
     "frames": ("Frames at a fixed number of tokens", (0.02, 0.05), _frames),
-    "placement": ("The release and this implementation", (0.02, 0.05, 0.10, 0.20), _placement),
+    "placement": ("The paper, the release and this implementation", (0.02, 0.05, 0.10, 0.20), _placement),
+    "pairs": ("Pruning inside the language model", (0.10, 0.20, 0.30), _pairs),
 }
 """Title, retentions, and the runs at one retention. Below the paper's 0.10 this world separates methods."""
+
+_LENGTHS: dict[Callable[[float, tuple[str, ...]], Iterator[Run]], tuple[int, ...]] = {
+    _frames: LENGTHS[-1:],
+    _pairs: LENGTHS[:2],
+}
+"""Of the clips that are asked about, where these are not all: methods inside the model run question by question."""
