@@ -41,18 +41,23 @@ VLLM := $(VLLM_VENV)/.vllm
 SHIM := tests/serve/torchvision_operators.py
 VLLM_TESTS := tests/serve tests/cli/test_serve.py tests/cli/test_batch.py
 
+# The evaluation harnesses want versions of their own, and gigabytes.
+HARNESS_VENV ?= $(VENV)-harness
+HARNESS := $(HARNESS_VENV)/.harness
+
 # The stock processors of videos need torchvision, which comes with a torch of its own: a pair that runs on the CPU too.
 PROCESSORS_VENV := $(VENV)-processors
 PROCESSORS := $(PROCESSORS_VENV)/.processors
 PROCESSORS_TORCH := torch==2.14.1 torchvision==0.29.1
 
-.PHONY: help demo test test-oldest test-newest test-processors test-vllm lint fmt type contracts bench dev clean
+.PHONY: help demo test test-oldest test-newest test-processors test-vllm test-harness lint fmt type contracts bench dev clean
 
 help:
 	@echo "make demo       render a clip, ask the embedded model twice, compare"
 	@echo "make test       run the tests              make test-oldest  those that meet transformers, with release $(OLDEST)"
 	@echo "make test-newest  the same tests with the newest releases of everything but torch"
 	@echo "make test-vllm  the tests of serving, with vLLM for CPUs"
+	@echo "make test-harness  lmms-eval and VLMEvalKit on small data (an environment of 8 GB)"
 	@echo "make test-processors  inputs beside those of the stock processors (an environment of 6 GB)"
 	@echo "make lint       check style and formatting        make fmt    mend them"
 	@echo "make type       check types                       make contracts  check import directions"
@@ -83,6 +88,11 @@ test-vllm: $(VLLM)
 	$(VLLM_VENV)/bin/$(INSTALL) --no-deps -e .
 	$(VLLM_VENV)/bin/python -m pytest $(VLLM_TESTS)
 
+# The environment may be older than this checkout.
+test-harness: $(HARNESS)
+	$(HARNESS_VENV)/bin/$(INSTALL) --no-deps -e .
+	$(HARNESS_VENV)/bin/$(PYTEST) tests/harness
+
 # Pins of the second file take the place of those of the first.
 $(OLDEST_CONSTRAINTS): constraints-$(OLDEST).txt constraints.txt
 	awk -F== 'FNR == NR { pinned[$$1] } FNR == NR || !($$1 in pinned)' $^ > $@
@@ -110,7 +120,7 @@ bench: $(RUNTIME)
 dev: $(DEV)
 
 clean:
-	rm -rf $(VENV) $(OLDEST_VENV) $(OLDEST_CONSTRAINTS) $(NEWEST_VENV) $(NEWEST_CONSTRAINTS) $(VLLM_VENV) $(PROCESSORS_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(OLDEST_CONSTRAINTS) $(NEWEST_VENV) $(NEWEST_CONSTRAINTS) $(VLLM_VENV) $(HARNESS_VENV) $(PROCESSORS_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 define new_venv
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -145,4 +155,10 @@ $(VLLM): constraints-vllm.txt $(SHIM)
 	    site="$$($(VLLM_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
 	    cp $(SHIM) "$$site"; \
 	    echo 'import $(basename $(notdir $(SHIM)))' > "$$site/$(basename $(notdir $(SHIM))).pth"; }
+	@touch $@
+
+# Compiled, unlike the others: its tests start harnesses again and again, which import a thousand files each.
+$(HARNESS): constraints-harness.txt
+	$(call new_venv,$(HARNESS_VENV))
+	$(HARNESS_VENV)/bin/$(subst --no-compile,--compile,$(INSTALL)) --no-deps -r constraints-harness.txt
 	@touch $@

@@ -16,8 +16,11 @@ from .eval import evaluate
 from .inspect import inspect
 from .methods import methods
 from .models import models
+from .profile import profile
+from .reproduce import reproduce
 from .run import run
 from .serve import HANDED_THROUGH, serve
+from .vlmeval import vlmeval
 
 app = typer.Typer(
     name="tangovlm",
@@ -32,8 +35,11 @@ app.command()(doctor)
 app.command("eval")(evaluate)
 app.command()(methods)
 app.command()(models)
+app.command()(reproduce)
 app.command(context_settings=HANDED_THROUGH)(serve)
+app.command()(vlmeval)
 app.add_typer(inspect, name="inspect")
+bench.command()(profile)
 app.add_typer(bench, name="bench")
 
 
