@@ -93,6 +93,7 @@ if [[ -n $rehearse ]]; then
         bench "ttft-$model" 55 ttft --size tiny --model "$model" --frames 2 --batch 1 \
             --retention 1.0 --retention 0.2 --retention 0.1 --repeats 1
     done
+    bench profile 40 profile --retention 0.1 --repeats 1
 else
     bench prune-32 30 prune --shape 32,14,14,3584
     bench prune-64 30 prune --shape 64,13,13,3584
@@ -104,6 +105,8 @@ else
         bench "ttft-$model" 55 ttft --size 7b --model "$model" --frames 32 --batch 1 \
             --retention 1.0 --retention 0.2 --retention 0.1
     done
+    # The whole way of a question on the embedded model; weights of larger ones are not to be had here.
+    bench profile 40 profile --retention 0.2 --retention 0.1 --repeats 5
 fi
 # The last one, as it takes whatever time the others left. Only the files in question, as others import more than is here.
 mapfile -t files < <(grep -rlE 'mark\.gpu' tests --include='test_*.py' | sort)

@@ -13,13 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tangovlm.bench import flops, prune, scale, serve, tables, ttft
+from tangovlm.bench import flops, profile, prune, scale, serve, tables, ttft
 from tangovlm.bench.ttft_models import LlavaOnevision
-from tangovlm.bench.ttft_shapes import TEXTS
 from tangovlm.budget import count
 from tangovlm.cli import models
 from tangovlm.cli.methods import MethodCard, cards
 from tangovlm.errors import InputError
+from tangovlm.evaluate.shapes import TEXTS
 from tangovlm.evaluate.summary import finished, overview, page
 from tangovlm.families.base import FEATURES
 from tangovlm.signals.sinks import RELEASED
@@ -31,7 +31,7 @@ SERVING = ROOT / "docs" / "serving.md"
 FOLDER = ROOT / "benchmarks" / "results"
 UPSTREAM = FOLDER / "upstream-tests.json"
 RESULTS = sorted(FOLDER.glob("*.jsonl.gz"))
-BENCHES = {"prune": prune, "scale": scale, "ttft": ttft, "flops": flops, "serve": serve}
+BENCHES = {"prune": prune, "scale": scale, "ttft": ttft, "flops": flops, "serve": serve, "profile": profile}
 """Command of `tangovlm bench` to its module; results are in benchmarks/results/bench-COMMAND.jsonl."""
 
 

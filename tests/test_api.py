@@ -22,12 +22,16 @@ COMMANDS = {
         "--size", "--model", "--frames", "--batch", "--retention", "--dtype", "--repeats", "--device", "--threads",
         "--out", "--json", "--help",
     },
+    "bench profile": {
+        "clips", "--model", "--method", "--retention", "--frames", "--question", "--words", "--repeats", "--results",
+        "--device", "--threads", "--out", "--csv", "--markdown", "--picture", "--json", "--help",
+    },
     "bench flops": {"--size", "--frames", "--retention", "--out", "--json", "--help"},
     "bench serve": {"--frames", "--concurrency", "--requests", "--retention", "--out", "--json", "--help"},
     "ask": {
         "video", "question", "--model", "--method", "--retention", "--frames", "--compare", "--report", "--json",
         "--device", "--dtype", "--head-weights", "--saliency", "--sink-tokens", "--positions", "--chunk-frames",
-        "--max-frame-pixels", "--max-new-tokens", "--help",
+        "--max-frame-pixels", "--newlines", "--max-new-tokens", "--help",
     },
     "batch": {
         "source", "target", "extra", "--model", "--method", "--retention", "--frames", "--max-new-tokens",
@@ -46,8 +50,16 @@ COMMANDS = {
     },
     "methods": {"--json", "--help"},
     "models": {"--json", "--help"},
+    "reproduce": {
+        "table", "--model", "--harness", "--gpus", "--limit", "--rows", "--benchmarks", "--output", "--paper",
+        "--dry-run", "--yes", "--json", "--help",
+    },
     "serve": {
         "arguments", "--method", "--retention", "--saliency", "--head-weights", "--frames", "--print", "--help",
+    },
+    "vlmeval": {
+        "extra", "--data", "--model", "--method", "--retention", "--frames", "--param", "--work-dir", "--limit",
+        "--reuse", "--data-dir", "--max-new-tokens", "--vlmevalkit", "--untested", "--json", "--help",
     },
 }  # fmt: skip
 
@@ -84,7 +96,7 @@ def test_names() -> None:
 
 def test_functions() -> None:
     assert parameters(tangovlm.attach)[:2] == ["model", "pruner"]
-    assert {"timestamps", "saliency", "head_weights", "record"} <= set(parameters(tangovlm.attach))
+    assert {"timestamps", "saliency", "head_weights", "record", "newlines"} <= set(parameters(tangovlm.attach))
     assert parameters(tangovlm.ask)[:2] == ["video", "question"]
     assert {"model", "method", "retention", "frames", "max_new_tokens", "progress", "record"} <= set(
         parameters(tangovlm.ask)
@@ -104,13 +116,17 @@ def test_tango() -> None:
     wanted = {
         "retention", "exact", "placement", "diversity", "st_rope", "timestamps", "merge", "expansion", "context_ratio",
         "neighbors", "base_time", "base_space", "rope_sections", "segmentation", "segment_threshold",
-        "static_threshold", "anchor_weight", "sink_tokens",
+        "static_threshold", "anchor_weight", "sink_tokens", "counts", "equivalent_retention", "rope_pairs",
     }  # fmt: skip
     assert {field.name for field in fields(tangovlm.Tango) if field.init} == wanted
     assert tangovlm.methods()["tango"] is tangovlm.Tango
     assert isinstance(tangovlm.method("tango", retention=0.15), tangovlm.Tango)
     release = tangovlm.Tango.release(retention=0.2)
     assert (release.exact, release.placement, release.static_threshold) == (False, "release", 0.8)
+    assert tangovlm.Tango.paper == "https://arxiv.org/abs/2604.09547"
+    paper = tangovlm.Tango.paper(retention=0.2)
+    assert (paper.retention, paper.anchor_weight, paper.rope_pairs) == (0.2, 0.0, "neighbors")
+    assert tangovlm.methods()["visionzip"].release(retention=0.2).dominant_ratio == 54 / 64
 
 
 def test_command_line() -> None:

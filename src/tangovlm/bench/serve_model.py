@@ -12,12 +12,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from tangovlm.evaluate.shapes import Text, Tower
 from tangovlm.loading import BUILTIN
 
 from .flops import encoder_flops, model_flops
 from .ttft_models import LlavaOnevision
 from .ttft_random import clips, pooling_head
-from .ttft_shapes import Text, Tower
 
 _FRAMES_A_SECOND = 8
 _WEIGHTS = "model.safetensors"

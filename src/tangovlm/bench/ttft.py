@@ -61,7 +61,7 @@ class TtftRow(Measured):
 
     Parameters
     ----------
-    size: see `ttft_shapes`. batch: videos, with a prompt each.
+    size: see `evaluate.shapes`. batch: videos, with a prompt each.
     tokens_before, tokens_after: visual tokens of one video. segments: that the first video fell into.
     warm_up, repeats: runs up to the first token that are not counted (the metered one comes before them), and runs
         that are; they take turns with those of the other retentions, so that other work on the machine slows all.

@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tangovlm.errors import InputError
+from tangovlm.evaluate.shapes import QWEN, SIGLIP, SIZES, TEXTS, Text, Tower
 from tangovlm.families.base import Family
 from tangovlm.families.versions import Arg
 from tangovlm.registry import family_for
 
 from .ttft_random import enliven, pooling_head
-from .ttft_shapes import QWEN, SIGLIP, SIZES, TEXTS, Text, Tower
 
 QUESTION_TOKENS = 32
 _IMAGE, _VIDEO, _FIRST_WORD = 1, 2, 10

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .ttft_shapes import Tower
+from tangovlm.evaluate.shapes import Tower
 
 _SCENES, _MOVING = 4, 0.3
 

@@ -105,7 +105,7 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Pruning alone, from visual tokens to the kept ones, beside a plain reference and the least work there is."""
-    target = _prepare(device_name, repeats, threads, out)
+    target = prepare(device_name, repeats, threads, out)
     from tangovlm.bench import prune as benchmark
     from tangovlm.bench.videos import parse_shape
 
@@ -137,12 +137,12 @@ def scale(
     as_json: AsJson = False,
 ) -> None:
     """How time and memory of pruning grow with the frames of a video, and with the number of videos."""
-    _check_counts("--batch", batch)
-    target = _prepare(device_name, repeats, threads, out)
+    check_counts("--batch", batch)
+    target = prepare(device_name, repeats, threads, out)
     from tangovlm.bench import scale as benchmark
 
     longest = benchmark.check_frames(frames)
-    _check_counts("--frames", longest)
+    check_counts("--frames", longest)
     rows = benchmark.run(
         grid=benchmark.parse_grid(shape),
         most_frames=longest,
@@ -181,9 +181,9 @@ def ttft(
     as_json: AsJson = False,
 ) -> None:
     """Time to first token of whole models with random weights, pruned and not, stage by stage."""
-    _check_counts("--frames", *(frames or ()))
-    _check_counts("--batch", *(batch or ()))
-    target = _prepare(device_name, repeats, threads, out)
+    check_counts("--frames", *(frames or ()))
+    check_counts("--batch", *(batch or ()))
+    target = prepare(device_name, repeats, threads, out)
     from tangovlm.bench import ttft as benchmark
 
     rows = benchmark.run(
@@ -209,8 +209,8 @@ def flops(
     as_json: AsJson = False,
 ) -> None:
     """FLOPs of LLaVA-OneVision: the papers' formula beside what PyTorch counts."""
-    _check_counts("--frames", frames)
-    _check_out(out)
+    check_counts("--frames", frames)
+    check_out(out)
     from tangovlm.bench import flops as benchmark
 
     rows = benchmark.run(size=size, frames=frames, retentions=retention or benchmark.RETENTIONS, progress=talk)
@@ -236,10 +236,10 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Load on vLLM's OpenAI API, with and without pruning: requests a second, time to first token, KV blocks."""
-    _check_counts("--frames", frames)
-    _check_counts("--concurrency", *(concurrency or ()), most=_MOST_AT_A_TIME)
-    _check_counts("--requests", requests)
-    _check_out(out)
+    check_counts("--frames", frames)
+    check_counts("--concurrency", *(concurrency or ()), most=_MOST_AT_A_TIME)
+    check_counts("--requests", requests)
+    check_out(out)
     from tangovlm.bench import serve as benchmark
 
     rows = benchmark.run(
@@ -252,11 +252,11 @@ def serve(
     _finish("serve", benchmark, rows, out, as_json)
 
 
-def _prepare(device_name: str | None, repeats: int, threads: int | None, out: Path | None) -> torch.device:
+def prepare(device_name: str | None, repeats: int, threads: int | None, out: Path | None) -> torch.device:
     """Check what all commands take, set the threads, and return the device."""
-    _check_counts("--repeats", repeats)
-    _check_counts("--threads", threads, most=_MOST_THREADS)
-    _check_out(out)
+    check_counts("--repeats", repeats)
+    check_counts("--threads", threads, most=_MOST_THREADS)
+    check_out(out)
     import torch
 
     if threads is not None:
@@ -267,7 +267,7 @@ def _prepare(device_name: str | None, repeats: int, threads: int | None, out: Pa
     return target
 
 
-def _check_counts(option: str, *values: int | None, most: int = _MOST) -> None:
+def check_counts(option: str, *values: int | None, most: int = _MOST) -> None:
     """Raise `InputError` for a count below one or above ``most``."""
     for value in values:
         check_at_least_one(option, value)
@@ -275,7 +275,7 @@ def _check_counts(option: str, *values: int | None, most: int = _MOST) -> None:
             raise InputError(f"{option} is {value}: it can be at most {most}")
 
 
-def _check_out(out: Path | None) -> None:
+def check_out(out: Path | None) -> None:
     if out is not None:
         check_writable(out, "--out")
 

@@ -1,4 +1,4 @@
-"""Shapes of the models whose time to the first token is measured, as they are published, and small ones."""
+"""Shapes of the models that are measured and planned for, as they are published, and small ones."""
 
 from dataclasses import dataclass
 from typing import Any

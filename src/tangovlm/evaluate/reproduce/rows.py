@@ -1,0 +1,158 @@
+"""One row of a table: a method with its settings on a number of frames, and everything that it comes down to."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tangovlm.errors import InputError, TangoError
+from tangovlm.inllm.base import Cut, Inside
+from tangovlm.inllm.pair import Pair, plan
+from tangovlm.prune.segment import similarity_threshold
+from tangovlm.signals.position import default_sections
+
+from ..harness.settings import Settings
+from ..runs import settings
+from .models import Shape
+
+UNPRUNED = "unpruned"
+PAPER, RELEASE = "tango-paper", "tango-release"
+"""Names of Tango as the paper's text has it, and as the authors' code runs it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row.
+
+    Parameters
+    ----------
+    label, group: for the reader; the group is the share of the tokens that is kept, or what is fixed otherwise.
+    method: a registered name, `PAPER`, `RELEASE` or `UNPRUNED`.
+    retention: mean kept fraction over the layers of the language model (Eq. 1); 1 for the unpruned model.
+    frames: of each video.
+    in_llm: a method inside the language model beside one before it.
+    params: settings of the method before the language model.
+    saliency: "attn" or "p-attn"; None for the one that the method is meant for.
+    published: what the paper calls the row; None means its label.
+    """
+
+    label: str
+    group: str
+    method: str
+    retention: float
+    frames: int
+    in_llm: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    saliency: str | None = None
+    published: str | None = None
+
+    @property
+    def key(self) -> str:
+        """A name that is the row's alone in its table, fit for a folder."""
+        words = f"{self.group}-{self.label}".replace("%", "").replace("+", " and ")
+        return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
+
+    def settings(self, shape: Shape) -> Settings:
+        """What a harness is given for the row on a model of this shape.
+
+        Raises
+        ------
+        TangoError: see `Settings`.
+        """
+        return Settings(
+            shape.model,
+            "tango" if self.unpruned else self.method,
+            self.retention,
+            self.frames,
+            saliency=self.saliency,
+            in_llm=self.in_llm,
+            max_frame_pixels=shape.max_frame_pixels,
+            params=self.params,
+        )
+
+    @property
+    def unpruned(self) -> bool:
+        """Whether nothing is pruned."""
+        return self.retention == 1
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A row on a model.
+
+    Parameters
+    ----------
+    row: as the table has it.
+    settings: every hyper-parameter that the answers depend on, resolved, as JSON has it.
+    before: kept fraction before the language model. cuts: what is left from which of its layers on.
+    unreachable: why this model cannot run the row, or None.
+    """
+
+    row: Row
+    settings: dict[str, Any]
+    before: float
+    cuts: tuple[Cut, ...]
+    unreachable: str | None = None
+
+
+def resolve(row: Row, shape: Shape) -> Planned:
+    """What a row comes down to on a model of this shape."""
+    pruner = row.settings(shape).pruner()
+    try:
+        planned = plan(pruner, shape.text.layers)
+    except TangoError as error:
+        return Planned(row, _spec(row, shape, pruner, None, ()), 1.0, (), str(error))
+    before = 1.0 if planned.before is None else planned.before.retention
+    cuts = planned.cuts if planned.inside is not None else ()
+    return Planned(row, _spec(row, shape, pruner, planned.before, cuts), before, cuts)
+
+
+def _spec(row: Row, shape: Shape, pruner: Any, before: Any, cuts: tuple[Cut, ...]) -> dict[str, Any]:
+    """All settings by name; those of the part inside the language model are under "in_llm"."""
+    about: dict[str, Any] = {"method": row.method, "retention": row.retention, "frames": row.frames}
+    if shape.max_frame_pixels is not None:
+        about["max_frame_pixels"] = shape.max_frame_pixels
+    if row.unpruned:
+        return about
+    inside = None
+    if isinstance(pruner, Inside):
+        before, inside = None, pruner
+    elif isinstance(pruner, Pair):
+        # Its own part before the model, if what the model has cannot be reached.
+        before, inside = before or pruner.before, pruner.inside
+    if before is not None:
+        about |= {
+            "retention_before_llm": before.retention,
+            "saliency": row.saliency or getattr(before, "signal", None),
+            **_resolved(settings(before), before, shape),
+        }
+    if inside is not None:
+        about["in_llm"] = {
+            "method": inside.name,
+            **settings(inside),
+            "cuts": [{"from_layer": cut.layer, "keep": cut.keep} for cut in cuts],
+            "layers": shape.text.layers,
+        }
+    parsed: dict[str, Any] = json.loads(json.dumps(about, default=str))
+    return parsed
+
+
+def _resolved(values: dict[str, Any], method: Any, shape: Shape) -> dict[str, Any]:
+    """With the values that "by default" stands for."""
+    del values["retention"]
+    if "segment_threshold" in values and values["segment_threshold"] is None:
+        values["segment_threshold"] = similarity_threshold(method.equivalent_retention or method.retention)
+    if "static_threshold" in values and values["static_threshold"] is None:
+        values["static_threshold"] = values["segment_threshold"]
+    if "rope_sections" in values and values["rope_sections"] is None and values["st_rope"]:
+        values["rope_sections"] = default_sections(shape.text.hidden)
+    return values
+
+
+def check_alone(rows: tuple[Row, ...]) -> None:
+    """Raise `InputError` if two rows would share a folder."""
+    keys = [row.key for row in rows]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise InputError(f"two rows are called {key!r}")
