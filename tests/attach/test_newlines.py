@@ -9,7 +9,10 @@ import torch
 
 import tangovlm
 from tangovlm import Tango, budget, method
+from tangovlm.bench.videos import Shape, synthetic
 from tangovlm.errors import InputError, MethodError
+from tangovlm.families.call import Grid
+from tangovlm.families.llava_video import LlavaVideo
 from tangovlm.tokens import Selection, VideoReport, VideoTokens
 from tangovlm.twins.base import Twin
 from tangovlm.twins.llava_onevision import LlavaOnevisionTwin
@@ -117,6 +120,18 @@ def test_a_pair_counts_newlines_in_what_it_keeps_before_the_model(hosts: dict[ty
     share = more.tokens_per_layer[0] / video.tokens_before
     assert video.tokens_after + video.newlines_after <= budget.count(share, whole) + 1
     assert video.tokens_after < more.tokens_after
+
+
+@pytest.mark.parametrize(("kind", "newlines", "share"), [("still", 561, 0.141), ("busy", 639, 0.148)])
+def test_what_the_documents_say_of_llava_video(
+    hosts: dict[type[Twin], Twin], kind: str, newlines: int, share: float
+) -> None:
+    shape = Shape(64, 13, 13, 256)
+    selection = Tango(retention=0.1)(synthetic(shape, kind))
+    assert len(selection.indices) == 1082
+    kept = LlavaVideo(hosts[LlavaVideoTwin].model).newlines(selection, Grid(64, 13, 13))
+    assert kept == newlines
+    assert round((1082 + kept) / (64 * 13 * 14), 3) == share
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tangovlm.errors import InputError
-from tangovlm.report import check_writable
+from tangovlm.report import check_writable, write_whole
 
 from .bench import AsJson, DeviceName, Out, Retentions, Threads, check_counts, prepare
 from .checks import check_video
@@ -98,7 +98,7 @@ def profile(
     if csv is not None:
         files.write_csv(csv, rows)
     if markdown is not None:
-        markdown.write_text(files.page(rows), encoding="utf-8")
+        write_whole(markdown, files.page(rows).encode())
     if picture is not None:
         files.draw(picture, rows)
     if as_json:

@@ -27,6 +27,26 @@ class Estimate:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
+def interval_text(estimate: Estimate | None, scale: float = 1.0) -> str:
+    """A difference and its interval for Markdown, times ``scale``; bold where zero is left out, empty for None.
+
+    >>> interval_text(Estimate(-0.051, -0.07, -0.02), 100)
+    '**-5.1** [-7.0, -2.0]'
+    """
+    if estimate is None:
+        return ""
+    value = f"{scale * estimate.value:+.1f}"
+    if estimate.low is None or estimate.high is None:
+        return value
+    value = f"**{value}**" if estimate.clear else value
+    return f"{value} [{scale * estimate.low:+.1f}, {scale * estimate.high:+.1f}]"
+
+
+def interval_json(estimate: Estimate | None) -> list[float | None] | None:
+    """A figure with the bounds of its interval."""
+    return None if estimate is None else [estimate.value, estimate.low, estimate.high]
+
+
 class Bootstrap:
     """Resamples clips; the same draws for every figure, so that differences are paired.
 

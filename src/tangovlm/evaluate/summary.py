@@ -13,7 +13,7 @@ from tangovlm.tiny.questions import KINDS
 from .look import Look
 from .results import Content, Row, read
 from .runs import Run
-from .statistics import MIN_CLIPS, Bootstrap, Estimate
+from .statistics import MIN_CLIPS, Bootstrap, Estimate, interval_json, interval_text
 from .tables import Table, table
 from .task import Case, cases
 
@@ -47,10 +47,6 @@ class Line:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-
-        def interval(estimate: Estimate | None) -> list[float | None] | None:
-            return None if estimate is None else [estimate.value, estimate.low, estimate.high]
-
         return {
             "label": self.run.label,
             "group": self.run.group,
@@ -60,11 +56,11 @@ class Line:
             "clips": self.clips,
             "tokens": self.tokens,
             "by_kind": self.kinds,
-            "exact_match": interval(self.exact),
-            "choices": interval(self.chosen),
+            "exact_match": interval_json(self.exact),
+            "choices": interval_json(self.chosen),
             "share_of_unpruned": self.share,
-            "against_unpruned": interval(self.against_unpruned),
-            "against_tango": interval(self.against_tango),
+            "against_unpruned": interval_json(self.against_unpruned),
+            "against_tango": interval_json(self.against_tango),
             "look": self.look and self.look._asdict(),
         }
 
@@ -123,8 +119,8 @@ def markdown(lines: Sequence[Line]) -> str:
             f"{100 * line.exact.value:.1f}",
             f"{100 * line.share:.1f} %",
             f"{100 * line.chosen.value:.1f}",
-            _interval(line.against_unpruned),
-            _interval(line.against_tango),
+            interval_text(line.against_unpruned, 100),
+            interval_text(line.against_tango, 100),
         ]
 
     return _blocks(lines, head, cells)
@@ -163,16 +159,6 @@ def _blocks(lines: Sequence[Line], head: Sequence[str], cells: Callable[[Line], 
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _interval(estimate: Estimate | None) -> str:
-    """Bold where zero is left out; the value alone where there is no interval."""
-    if estimate is None:
-        return ""
-    value = f"{100 * estimate.value:+.1f}"
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{f'**{value}**' if estimate.clear else value} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
 
 
 def _look(rows: Sequence[Row]) -> Look | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..statistics import Bootstrap, Estimate
+from ..statistics import Bootstrap, Estimate, interval_json
 from .answers import Answer, Results, scores, weights
 from .paper import Paper
 from .planning import Plan, Step
@@ -49,8 +49,8 @@ class Line:
             "difference": {name: self.difference(name) for name in self.ours},
             "percent_of_baseline": self.share,
             "speedup": self.speedup,
-            "against_baseline": _interval(self.against_baseline),
-            "against_tango": _interval(self.against_tango),
+            "against_baseline": interval_json(self.against_baseline),
+            "against_tango": interval_json(self.against_tango),
             "reported_by_harness": None if self.results is None else dict(self.results.reported),
             "measured": None if self.results is None else dict(self.results.measured),
             "harness": None if self.results is None else self.results.harness,
@@ -142,7 +142,3 @@ def _key(answer: Answer) -> tuple[str, str]:
 
 def _result(found: Mapping[str, Results], row: Row | None) -> Results | None:
     return None if row is None else found.get(row.key)
-
-
-def _interval(estimate: Estimate | None) -> list[float | None] | None:
-    return None if estimate is None else [estimate.value, estimate.low, estimate.high]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
-from ..statistics import Estimate
+from ..statistics import interval_text
 from .benchmarks import Benchmark
 from .compare import Line, notes
 from .cost import kept_tokens
@@ -102,8 +102,8 @@ def _cells(plan: Plan, lines: Sequence[Line]) -> list[list[str]]:
                 *figures,
                 "" if line.share is None else f"{line.share:.1f} %",
                 UNKNOWN if published is None else f"{published:.1f} %",
-                _interval(line.against_baseline),
-                _interval(line.against_tango),
+                interval_text(line.against_baseline),
+                interval_text(line.against_tango),
                 *(_times(line) if plan.table.profile else ()),
             ]
         )
@@ -160,15 +160,6 @@ def _asked(lines: Sequence[Line], benchmark: Benchmark) -> str:
 
 def _settings(line: Line) -> str:
     return ", ".join(f"{name}={value}" for name, value in line.step.planned.settings.items())
-
-
-def _interval(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return ""
-    value = f"{estimate.value:+.1f}"
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{f'**{value}**' if estimate.clear else value} [{estimate.low:+.1f}, {estimate.high:+.1f}]"
 
 
 def _bold(cell: str) -> str:
