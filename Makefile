@@ -27,7 +27,7 @@ DEV := $(VENV)/.dev
 OLDEST := 5.17
 OLDEST_VENV := $(VENV)-$(OLDEST)
 OLDEST_CONSTRAINTS := $(OLDEST_VENV).txt
-HOST_TESTS := tests/attach tests/families tests/inllm tests/pipeline tests/cli/test_ask.py \
+HOST_TESTS := tests/session tests/models tests/inputs tests/checkpoints tests/pipeline tests/cli/test_ask.py \
     tests/cli/test_inspect.py tests/evaluate/test_sinks.py
 
 # What users install today: only torch is pinned. NEWEST_TESTS=tests runs all tests there.
@@ -38,8 +38,8 @@ NEWEST_TESTS ?= $(HOST_TESTS)
 # vLLM wants versions of its own, and ships a CPU build under another name.
 VLLM_VENV ?= $(VENV)-vllm
 VLLM := $(VLLM_VENV)/.vllm
-SHIM := tests/serve/torchvision_operators.py
-VLLM_TESTS := tests/serve tests/cli/test_serve.py tests/cli/test_batch.py
+SHIM := tests/support/serve/torchvision_operators.py
+VLLM_TESTS := tests/serve tests/batch tests/cli/test_serve.py tests/cli/test_batch.py
 
 # The evaluation harnesses want versions of their own, and gigabytes.
 HARNESS_VENV ?= $(VENV)-harness
@@ -74,7 +74,7 @@ test-oldest: $(OLDEST_CONSTRAINTS)
 	$(OLDEST_VENV)/bin/$(PYTEST) $(HOST_TESTS)
 
 test-processors: $(PROCESSORS)
-	$(PROCESSORS_VENV)/bin/python -m pytest tests/processors tests/families/test_inputs.py
+	$(PROCESSORS_VENV)/bin/python -m pytest tests/processors tests/inputs/test_pixels.py
 
 # The index is asked each time: a release of today counts today.
 test-newest: $(NEWEST_CONSTRAINTS)

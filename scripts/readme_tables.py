@@ -13,16 +13,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tangovlm.bench import flops, profile, prune, scale, serve, tables, ttft
-from tangovlm.bench.ttft_models import LlavaOnevision
+from tangovlm.bench import flops, tables
+from tangovlm.bench.profile import bench as profile
+from tangovlm.bench.prune import bench as prune
+from tangovlm.bench.prune import scale
+from tangovlm.bench.server import bench as serve
+from tangovlm.bench.ttft import bench as ttft
+from tangovlm.bench.ttft.models import LlavaOnevision
 from tangovlm.budget import count
-from tangovlm.cli import models
-from tangovlm.cli.methods import MethodCard, cards
+from tangovlm.cli.commands import models
+from tangovlm.cli.commands.methods import MethodCard, cards
 from tangovlm.errors import InputError
 from tangovlm.evaluate.shapes import TEXTS
 from tangovlm.evaluate.summary import finished, overview, page
-from tangovlm.families.base import FEATURES
-from tangovlm.signals.sinks import RELEASED
+from tangovlm.models.common.family import FEATURES
+from tangovlm.models.common.sinks import RELEASED
 
 ROOT = Path(__file__).resolve().parent.parent
 README, BENCHMARK = ROOT / "README.md", ROOT / "docs" / "benchmark.md"

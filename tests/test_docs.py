@@ -14,8 +14,7 @@ import tangovlm
 from tangovlm import registry
 from tangovlm.bench import flops
 from tangovlm.bench.tables import append
-
-from .test_api import surface
+from tests.test_api import surface
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -5,18 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 _broken: Exception | None = None
 try:
-    from .attach import attach
     from .errors import TangoError
-    from .prune.methods.tango import Tango
-    from .registry import method, methods
+    from .methods.build import method
+    from .methods.tango import Tango
+    from .registry import methods
+    from .session.attach import attach
     from .tokens import Report, Selection, VideoTokens
 except (ImportError, OSError) as error:
     # Where torch is missing or broken, `tangovlm doctor` must still start; what is used says so.
     _broken = error
 
 if TYPE_CHECKING:
-    from .loading import load
-    from .pipeline import ask
+    from .pipeline.ask import ask
+    from .pipeline.load import load
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,5 +41,5 @@ def __getattr__(name: str) -> Any:
     # The pipeline needs transformers, which takes seconds to import: it is resolved on first use. `attach` cannot be,
     # since the import of its module by another one would bind the module to the name of the function.
     if name in {"ask", "load"}:
-        return getattr(import_module(f"tangovlm.{'pipeline' if name == 'ask' else 'loading'}"), name)
+        return getattr(import_module(f"tangovlm.pipeline.{name}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterable
-from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -19,8 +18,8 @@ from .errors import MethodError, ModelError
 
 C = TypeVar("C", bound=type)
 
-_METHOD_PACKAGES = ("tangovlm.prune.methods", "tangovlm.inllm")
-_FAMILY_PACKAGES = ("tangovlm.families",)
+_METHOD_PACKAGES = ("tangovlm.methods", "tangovlm.methods.in_llm")
+_FAMILY_PACKAGES = ("tangovlm.models",)
 
 _methods: dict[str, type] = {}
 _families: dict[str, Any] = {}
@@ -45,51 +44,6 @@ def methods() -> dict[str, type]:
     """All registered methods, name to class, sorted by name."""
     _load(_METHOD_PACKAGES)
     return dict(sorted(_methods.items()))
-
-
-def method(name: str, **params: Any) -> Any:
-    """Build a registered method, or a pair of one before the language model and one inside it.
-
-    Parameters
-    ----------
-    name: such as "tango", or "tango+fastv" for a `tangovlm.inllm.pair.Pair`, which takes its retention only.
-
-    Raises
-    ------
-    MethodError: an unknown name, an unknown hyper-parameter, or one out of its range.
-    """
-    if not isinstance(name, str):
-        raise MethodError(f"method takes the name of a method such as 'tango', not {name!r}")
-    if "+" in name:
-        return _pair(name, params)
-    known = methods()
-    if name not in known:
-        raise MethodError(f"unknown method {name!r}: choose one of {', '.join(known)}{_nearest(name, known)}")
-    cls = known[name]
-    if is_dataclass(cls):
-        accepted = [field.name for field in fields(cls) if field.init]
-        for param in params:
-            if param not in accepted:
-                raise MethodError(
-                    f"method {name!r} has no parameter {param!r}: it takes {', '.join(accepted)}"
-                    f"{_nearest(param, accepted)}"
-                )
-    return cls(**params)
-
-
-def _pair(name: str, params: dict[str, Any]) -> Any:
-    parts = name.split("+")
-    if len(parts) != 2 or not all(parts):
-        raise MethodError(f"a pair has two parts such as 'tango+fastv', not {name!r}")
-    if unknown := sorted(set(params) - {"retention"}):
-        raise MethodError(
-            f"the pair {name!r} takes retention only, not {unknown[0]!r}: build its methods and put them into "
-            f"tangovlm.inllm.pair.Pair{_nearest(unknown[0], ['retention'], 0.6)}"
-        )
-    before, inside = map(method, parts)
-    # The class needs what imports this module.
-    pair = importlib.import_module("tangovlm.inllm.pair").Pair
-    return pair(before, inside, **params)
 
 
 def register_family(*architectures: str) -> Callable[[C], C]:
@@ -133,7 +87,7 @@ def family_for(model: object) -> Any:
     raise ModelError(f"unsupported architecture {names[0]}: supported are {', '.join(known) or 'none'}")
 
 
-def _nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
     """The end of a message: the known name that is most like a mistaken one, if any is."""
     alike = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"; did you mean {alike[0]!r}?" if alike else ""

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from tangovlm import loading
 from tangovlm.budget import count
-
-from .conftest import FRAMES, TOKENS_PER_FRAME, Run
+from tangovlm.pipeline import load as loading
+from tests.cli.conftest import FRAMES, TOKENS_PER_FRAME, Run
 
 STAGES = {"decode", "encode", "prune", "prefill", "decode_tokens"}
 TOTAL = FRAMES * TOKENS_PER_FRAME

@@ -13,10 +13,9 @@ import av
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tangovlm import loading
 from tangovlm.cli import main
-
-from .conftest import Outcome, Run
+from tangovlm.pipeline import load as loading
+from tests.cli.conftest import Outcome, Run
 
 
 @pytest.fixture

@@ -15,12 +15,11 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tangovlm import loading
+from tangovlm.batch import choice
+from tangovlm.batch.engine import EngineDiedError
 from tangovlm.budget import count
-from tangovlm.serve.batch import choice
-from tangovlm.serve.batch.engine import EngineDiedError
-
-from .conftest import FRAMES, TOKENS_PER_FRAME, Run
+from tangovlm.pipeline import load as loading
+from tests.cli.conftest import FRAMES, TOKENS_PER_FRAME, Run
 
 TOTAL = FRAMES * TOKENS_PER_FRAME
 

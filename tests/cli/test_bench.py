@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tangovlm.bench import prune
-from tangovlm.bench.prune import PruneRow, Rates
-
-from .conftest import Run
+from tangovlm.bench.prune import bench as prune
+from tangovlm.bench.prune.bench import PruneRow, Rates
+from tests.cli.conftest import Run
 
 SMALL = ("--shape", "8,4,5,32", "--repeats", 2, "--device", "cpu")
 COMMANDS = ("prune", "scale", "ttft", "flops", "serve")
@@ -83,7 +82,7 @@ class TestRefusals:
         tangovlm_command("bench", command, "--device", "cuda").refused("--device cuda", "try cpu")
 
     def test_device_that_is_not_measured(self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tangovlm.cli.bench.device", lambda name: name)
+        monkeypatch.setattr("tangovlm.cli.commands.bench.device", lambda name: name)
         tangovlm_command("bench", "prune", "--device", "mps").refused("--device mps", "choose cpu or cuda")
 
     @pytest.mark.parametrize("shape", ["32,14,14", "a,b,c,d", "32,0,14,8", "32x14x14x8"])
@@ -96,7 +95,7 @@ class TestRefusals:
         refused.refused("100000x14x14x3584", "421.5 GB", "free", "--dtype float16 or a smaller --shape")
 
     def test_no_vllm(self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tangovlm.bench.serve.find_spec", lambda name: None)
+        monkeypatch.setattr("tangovlm.bench.server.bench.find_spec", lambda name: None)
         tangovlm_command("bench", "serve").refused("vLLM is not installed", "pip install 'tangovlm[vllm]'")
 
     def test_running_out_of_memory(self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:

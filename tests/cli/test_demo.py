@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tangovlm import loading
 from tangovlm.budget import count
+from tangovlm.pipeline import load as loading
 from tangovlm.tiny import clip as clip_module
-
-from .conftest import FRAMES, TOKENS_PER_FRAME, Run
+from tests.cli.conftest import FRAMES, TOKENS_PER_FRAME, Run
 
 QUESTIONS = [("What color is the square?", "yellow"), ("Which way does it move?", "right")]
 TOTAL = FRAMES * TOKENS_PER_FRAME

@@ -15,8 +15,7 @@ import pytest
 from tangovlm.cli import only_doctor
 from tangovlm.doctor import Examination
 from tangovlm.doctor.rows import NotInstalledError
-
-from .conftest import Outcome, Run
+from tests.cli.conftest import Outcome, Run
 
 
 def broken() -> str:
@@ -45,7 +44,7 @@ def test_one_family(tangovlm_command: Run) -> None:
 
 
 def test_a_failure(tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tangovlm.cli.doctor.examine", examinations)
+    monkeypatch.setattr("tangovlm.cli.commands.doctor.examine", examinations)
     outcome = tangovlm_command("doctor", "--json")
     assert (outcome.status, outcome.json["ok"], outcome.json["failed"]) == (1, False, 1)
     outcome = tangovlm_command("doctor")
@@ -63,7 +62,9 @@ def test_what_libraries_print_is_no_result(tangovlm_command: Run, monkeypatch: p
         print("importing")
         return "done"
 
-    monkeypatch.setattr("tangovlm.cli.doctor.examine", lambda _family: [Examination("packages", "x", talkative)])
+    monkeypatch.setattr(
+        "tangovlm.cli.commands.doctor.examine", lambda _family: [Examination("packages", "x", talkative)]
+    )
     outcome = tangovlm_command("doctor", "--json")
     assert outcome.out.count("\n") == 1
     assert "importing" in outcome.err
@@ -142,7 +143,7 @@ except ImportError as error:
 
 
 def test_the_doctor_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("tangovlm.cli.doctor.examine", examinations)
+    monkeypatch.setattr("tangovlm.cli.commands.doctor.examine", examinations)
     assert only_doctor.main(["doctor", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["failed"] == 1
     assert only_doctor.main(["doctor", "--bogus"]) == 2

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from tangovlm import loading
 from tangovlm.evaluate.results import Row, read
 from tangovlm.evaluate.task import cases
-
-from .conftest import Run
+from tangovlm.pipeline import load as loading
+from tests.cli.conftest import Run
 
 LIMIT = 3
 """Questions about short clips only."""

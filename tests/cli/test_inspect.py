@@ -18,14 +18,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tangovlm
-from tangovlm import loading, pipeline
-from tangovlm.cli import inspect as command
 from tangovlm.cli import main
 from tangovlm.cli.checks import check_video
-from tangovlm.signals.saliency import fold_probe
-from tangovlm.signals.sinks import ReleasedSinks
-
-from .conftest import FRAMES, Outcome, Run
+from tangovlm.cli.commands import inspect as command
+from tangovlm.models.common.saliency import fold_probe
+from tangovlm.models.common.sinks import ReleasedSinks
+from tangovlm.pipeline import ask as pipeline
+from tangovlm.pipeline import load as loading
+from tests.cli.conftest import FRAMES, Outcome, Run
 
 PLANTED, SIDE, PATCHES = 9, 4, 8
 """Row 2, column 1 of 4 x 4 tokens, each of 2 x 2 patches."""

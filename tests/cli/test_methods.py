@@ -3,20 +3,20 @@
 from dataclasses import fields
 
 from tangovlm import registry
-
-from .conftest import Run
+from tangovlm.methods import build
+from tests.cli.conftest import Run
 
 
 def test_json_lists_every_method(tangovlm_command: Run) -> None:
     listed = {entry["name"]: entry for entry in tangovlm_command("methods", "--json").json}
     assert list(listed) == list(registry.methods())
     for name, entry in listed.items():
-        pruner = registry.method(name)
+        pruner = build.method(name)
         assert entry["stage"] == pruner.stage
         assert len(entry["signals"]) == len(pruner.needs) and "saliency" not in entry["signals"]
         assert entry["paper"] == "" or entry["paper"].startswith("https://")
         assert list(entry["parameters"]) == [field.name for field in fields(pruner) if field.init]
-        assert registry.method(name, **entry["parameters"]) == pruner
+        assert build.method(name, **entry["parameters"]) == pruner
 
 
 def test_saliency_is_named_by_its_attention(tangovlm_command: Run) -> None:

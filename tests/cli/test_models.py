@@ -5,10 +5,9 @@ from pathlib import Path
 
 import tangovlm
 from tangovlm import registry
-from tangovlm.cli.models import ModelCard, cards
-from tangovlm.families.base import FEATURES, SALIENCY_KINDS
-
-from .conftest import Run
+from tangovlm.cli.commands.models import ModelCard, cards
+from tangovlm.models.common.family import FEATURES, SALIENCY_KINDS
+from tests.cli.conftest import Run
 
 
 def test_json_lists_every_family_once(tangovlm_command: Run) -> None:
@@ -23,7 +22,7 @@ def test_json_lists_every_family_once(tangovlm_command: Run) -> None:
         assert all(registry.family_for(name) is family for name in entry["architectures"])
         kinds = [signal for signal in entry["signals"] if signal in SALIENCY_KINDS]
         assert kinds == list(family.saliency_kinds) == entry["signals"][: len(kinds)]
-        assert set(entry["signals"]) - set(kinds) == family.gives - {"saliency"}
+        assert set(entry["signals"]) - set(kinds) == family.provides - {"saliency"}
         assert set(entry["tested"]) == family.tested
         assert entry["checkpoints"] == list(family.checkpoints)
         assert entry["served"] == (entry["family"] in {"llava-onevision", "qwen2.5-vl", "qwen3-vl"})

@@ -9,10 +9,9 @@ import pytest
 from transformers.utils import logging
 
 import tangovlm
-from tangovlm import loading
 from tangovlm.cli.output import only_results, plain, show, stage_bars
-
-from .conftest import Run
+from tangovlm.pipeline import load as loading
+from tests.cli.conftest import Run
 
 
 def test_chatter_of_libraries_never_reaches_stdout(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tangovlm.bench import profile, tables
-
-from .conftest import Run
+from tangovlm.bench import tables
+from tangovlm.bench.profile import bench as profile
+from tests.cli.conftest import Run
 
 SHORT = ["--frames", 2, "--words", 2, "--repeats", 1, "--retention", 0.5]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tangovlm.evaluate.reproduce import harnesses, models
+from tangovlm.evaluate.reproduce import models
+from tangovlm.evaluate.reproduce.harnesses import base as harnesses
 from tangovlm.evaluate.reproduce.tables import names
-
-from .conftest import Run
+from tests.cli.conftest import Run
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "reproducing.md"
 FOUR = ["mvbench", "longvideobench", "mlvu", "videomme"]
@@ -95,7 +95,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A program in place of lmms-eval that writes files in its form; it fails once if a file says so."""
     program = tmp_path / "harness.py"
     program.write_text(STAND_IN)
-    from tangovlm.evaluate.reproduce import with_lmms_eval
+    from tangovlm.evaluate.reproduce.harnesses import lmms_eval as with_lmms_eval
 
     original = with_lmms_eval.LmmsEval.command
 

@@ -9,10 +9,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tangovlm.loading import BUILTIN
+from tangovlm.pipeline.load import BUILTIN
 from tangovlm.serve.command import media_io
-
-from .conftest import Run
+from tests.cli.conftest import Run
 
 MODEL = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
 

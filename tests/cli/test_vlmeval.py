@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from tangovlm.evaluate.harness import versions
-from tangovlm.evaluate.harness.vlmevalkit import DISTRIBUTION
-
-from .conftest import Run
+from tangovlm.evaluate.harness.vlmevalkit.launcher import DISTRIBUTION
+from tests.cli.conftest import Run
 
 ASKED = ("vlmeval", "--model", "tangovlm-tiny", "--data", "Video-MME_32frame")
 

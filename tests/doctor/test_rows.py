@@ -29,8 +29,8 @@ from tangovlm.doctor import (
 from tangovlm.doctor import cache as caches
 from tangovlm.doctor.rows import NotInstalledError
 from tangovlm.errors import InputError
+from tangovlm.selfcheck.twins import TWINS
 from tangovlm.serve import compat
-from tangovlm.twins import TWINS
 
 
 def rows_of(examinations: Iterable[Examination]) -> dict[str, Row]:

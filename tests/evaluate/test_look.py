@@ -5,7 +5,7 @@ import torch
 
 from tangovlm.evaluate.look import Ground
 from tangovlm.evaluate.task import View
-from tangovlm.tiny.world import Clip, Decoy, Scene
+from tangovlm.tiny.synthetic.world import Clip, Decoy, Scene
 from tangovlm.tokens import Selection
 
 DECOY = Decoy("ribbon", start=1, end=2, point=(7 + 14 * 5, 7.0), velocity=(0.0, 0.0), size=14, seed=0)

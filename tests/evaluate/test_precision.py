@@ -8,7 +8,7 @@ import torch
 from tangovlm import Tango, VideoTokens
 from tangovlm.evaluate.scoring import Scorer
 from tangovlm.evaluate.task import LENGTHS, cases, view
-from tangovlm.loading import load
+from tangovlm.pipeline.load import load
 
 RETENTIONS = (0.02, 0.1, 0.5)
 

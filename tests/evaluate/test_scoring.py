@@ -10,7 +10,7 @@ from tangovlm.evaluate.runner import accuracy, answers, select
 from tangovlm.evaluate.runs import Run, run, unpruned
 from tangovlm.evaluate.scoring import Scorer, visual
 from tangovlm.evaluate.task import Case, cases, view
-from tangovlm.loading import VideoLLM, load
+from tangovlm.pipeline.load import VideoLLM, load
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ import tangovlm
 from tangovlm import registry
 from tangovlm.errors import InputError, ModelError
 from tangovlm.evaluate import sinks
-from tangovlm.loading import VideoLLM
-from tangovlm.signals.sinks import SinkRanks
-from tangovlm.twins.base import Twin
-from tangovlm.twins.parts import Video, Words
-from tests.attach.tiny_models import state_of
-from tests.families.test_generate import HOSTS
-from tests.pipeline.checkpoints import write_clip
-from tests.pipeline.test_families import QUESTION, write_checkpoint
+from tangovlm.models.common.sinks import SinkRanks
+from tangovlm.pipeline.load import VideoLLM
+from tangovlm.selfcheck.twins.common.base import Twin
+from tangovlm.selfcheck.twins.common.parts import Video, Words
+from tests.pipeline.test_ask_families import QUESTION, write_checkpoint
+from tests.session.test_generate_families import HOSTS
+from tests.support.checkpoints import write_clip
+from tests.support.tiny_models import state_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

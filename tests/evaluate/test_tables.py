@@ -17,7 +17,8 @@ from tangovlm.evaluate.statistics import MIN_CLIPS
 from tangovlm.evaluate.summary import finished, look_markdown, markdown, overview, page, summarize
 from tangovlm.evaluate.tables import Table, custom, names, table
 from tangovlm.evaluate.task import cases
-from tangovlm.tiny.questions import KINDS
+from tangovlm.methods import build
+from tangovlm.tiny.synthetic.questions import KINDS
 
 HEADER = {
     "benchmark": "b", "version": 1, "questions": "q", "model": "m", "weights": "0123456789abcdef", "dtype": "float32",
@@ -54,7 +55,7 @@ def test_choices() -> None:
     assert [each.key for each in chosen.runs] == [unpruned().key, run("uniform", 0.3).key]
     assert {each.pruner.retention for each in table("expansion", [0.3]).runs} == {0.3, 1.0}
     mine = custom(["tango"], [0.1], {"neighbors": 5})
-    assert mine.runs[1].pruner == registry.method("tango", retention=0.1, neighbors=5)
+    assert mine.runs[1].pruner == build.method("tango", retention=0.1, neighbors=5)
     assert mine.reference(mine.runs[1]) is None
 
 

@@ -6,11 +6,11 @@ from itertools import product
 import numpy as np
 import pytest
 
+from scripts.make_tangoworld import make_cases
 from tangovlm.errors import InputError
 from tangovlm.evaluate import task
-from tangovlm.evaluate.make_task import make_cases
 from tangovlm.evaluate.task import CELLS, QUESTIONS, ROUND, Case, cases, fingerprint, view
-from tangovlm.tiny.questions import KINDS, questions
+from tangovlm.tiny.synthetic.questions import KINDS, questions
 
 FINGERPRINT = "622e41c711564abc646cca769dc0b3bfa82e5594cfd3ba287da00ab1166395b6"
 """Of version 1. Results are compared by it: another one is another version."""

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import tangovlm
-from tangovlm.evaluate.harness.lmms_tasks import write_tasks
+from tangovlm.evaluate.harness.lmms.tasks import write_tasks
 from tangovlm.evaluate.harness.miniature import MLVU_TASKS, Item, items
 from tangovlm.evaluate.harness.records import read
 from tangovlm.evaluate.harness.settings import Settings
-from tangovlm.loading import load
+from tangovlm.pipeline.load import load
 from tests.harness.lmms_runs import Result, command, environment, needs_lmms_eval, run
-from tests.pipeline.test_families import HOSTS, write_checkpoint
+from tests.pipeline.test_ask_families import HOSTS, write_checkpoint
 
 pytestmark = [needs_lmms_eval, pytest.mark.filterwarnings("ignore::UserWarning")]
 

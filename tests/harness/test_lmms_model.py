@@ -11,7 +11,7 @@ import pytest
 
 from tangovlm.errors import InputError
 from tangovlm.evaluate.harness import versions
-from tangovlm.evaluate.harness.lmms_plugin import NAMES
+from tangovlm.evaluate.harness.lmms.plugin import NAMES
 from tangovlm.evaluate.harness.records import Records
 from tangovlm.evaluate.harness.settings import Settings
 from tests.harness.lmms_runs import needs_lmms_eval
@@ -21,7 +21,7 @@ pytestmark = [needs_lmms_eval, pytest.mark.filterwarnings("ignore")]
 
 @pytest.fixture(scope="module")
 def classes() -> Any:
-    from tangovlm.evaluate.harness import lmms_eval
+    from tangovlm.evaluate.harness.lmms import model as lmms_eval
 
     return lmms_eval
 

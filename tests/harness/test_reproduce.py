@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import tangovlm
-from tangovlm.evaluate.reproduce import answers
+from tangovlm.evaluate.reproduce.harnesses import answers
 
 MODULES = {"lmms-eval": "lmms_eval", "vlmevalkit": "vlmeval"}
 QUESTIONS = 4

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 import tangovlm
-from tangovlm.evaluate.harness import vlmevalkit_miniature as miniature
 from tangovlm.evaluate.harness.answerer import Answerer
 from tangovlm.evaluate.harness.records import read
 from tangovlm.evaluate.harness.requests import Limits, Request
 from tangovlm.evaluate.harness.settings import Settings
-from tangovlm.evaluate.harness.vlmevalkit import command
-from tangovlm.evaluate.harness.vlmevalkit_data import DATA_SETS
-from tangovlm.evaluate.harness.vlmevalkit_results import RunDir, Score, accuracy
-from tangovlm.loading import VideoLLM, load
+from tangovlm.evaluate.harness.vlmevalkit import miniature
+from tangovlm.evaluate.harness.vlmevalkit.data import DATA_SETS
+from tangovlm.evaluate.harness.vlmevalkit.launcher import command
+from tangovlm.evaluate.harness.vlmevalkit.results import RunDir, Score, accuracy
+from tangovlm.pipeline.load import VideoLLM, load
 from tests.harness.vlmevalkit_prompts import asked, prompt
-from tests.serve.qwen_checkpoints import qwen2_5_vl
+from tests.support.serve.qwen_checkpoints import qwen2_5_vl
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vlmeval") is None, reason="VLMEvalKit is not installed")
 

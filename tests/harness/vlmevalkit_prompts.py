@@ -1,7 +1,7 @@
 """What VLMEvalKit asks about each data set, as the authors' release puts it to LLaVA-OneVision, and the true answer."""
 
-from tangovlm.evaluate.harness.vlmevalkit_data import DATA_SETS
-from tangovlm.evaluate.harness.vlmevalkit_results import Score
+from tangovlm.evaluate.harness.vlmevalkit.data import DATA_SETS
+from tangovlm.evaluate.harness.vlmevalkit.results import Score
 
 VIDEO_MME = """
 These are the frames of a video. Select the best answer to the following multiple-choice question based on the video. \

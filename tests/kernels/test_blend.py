@@ -7,8 +7,8 @@ from tangovlm.kernels.blend import blend_ragged
 from tangovlm.kernels.blend import pytorch as blending
 from tangovlm.kernels.blend.reference import blend_reference
 from tangovlm.kernels.st_rope import pytorch as rotating
-from tangovlm.signals.position import Points, rotation_tables, st_rope
-from tangovlm.signals.similarity import clamped_norms, normalize
+from tangovlm.methods.common.similarity import clamped_norms, normalize
+from tangovlm.methods.common.st_rope import Points, rotation_tables, st_rope
 
 TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

@@ -28,7 +28,7 @@ def test_old_devices_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_note_of_a_missing_kernel_reaches_the_selection(monkeypatch: pytest.MonkeyPatch) -> None:
     from tangovlm import Tango, VideoTokens, method
-    from tangovlm.prune import entries
+    from tangovlm.methods.common import entries
 
     monkeypatch.setattr(entries, "fallback_note", lambda _device: (dispatch.NO_TRITON,))
     tokens = VideoTokens(torch.rand(4, 3, 3, 12), torch.rand(4, 3, 3), torch.arange(4.0))

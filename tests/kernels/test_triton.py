@@ -12,7 +12,7 @@ from tangovlm.kernels.blend.reference import blend_reference
 from tangovlm.kernels.dpc_knn.reference import dpc_knn_reference
 from tangovlm.kernels.st_rope import Tables
 from tangovlm.kernels.st_rope.reference import rotate_reference
-from tests.strategies import make_features
+from tests.support.strategies import make_features
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 if not torch.cuda.is_available() and isinstance(triton.language.cdiv, triton.JITFunction):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tangovlm import VideoTokens, method
 from tangovlm.budget import count
 from tangovlm.kernels.dpc_knn.reference import dpc_knn_reference
-from tests.strategies import make_features
+from tests.support.strategies import make_features
 
 Floats = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tangovlm import Selection, TangoError, VideoTokens, method
 from tangovlm.budget import count
-from tests.strategies import make_features, retentions, video_tokens
+from tests.support.strategies import make_features, retentions, video_tokens
 
 COMMON = settings(max_examples=80, deadline=None, derandomize=True)
 NAMES = ("fastvid", "holitom", "prunevid", "flashvid")

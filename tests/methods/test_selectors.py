@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tangovlm import Selection, VideoTokens, method
 from tangovlm.budget import apportion, count, exact
 from tangovlm.errors import InputError, MethodError
-from tests.methods import reference_selectors as reference
-from tests.strategies import make_features, retentions, video_tokens
+from tests.support import reference_selectors as reference
+from tests.support.strategies import make_features, retentions, video_tokens
 
 NAMES = ("divprune", "framefusion", "random", "topk", "uniform", "vidcom2", "visionzip")
 MERGING = ("framefusion", "visionzip")

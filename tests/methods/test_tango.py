@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tangovlm import Selection, Tango, TangoError, VideoTokens, method
 from tangovlm.budget import count
-from tests.methods.reference_tango import reference_tango
-from tests.strategies import make_features, tango_params, video_tokens
+from tests.support.reference_tango import reference_tango
+from tests.support.strategies import make_features, tango_params, video_tokens
 
 COMMON = settings(max_examples=120, deadline=None, derandomize=True)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tangovlm import Tango, VideoTokens, method
-from tangovlm.signals.position import st_rope
-from tangovlm.signals.similarity import normalize
+from tangovlm.methods.common.similarity import normalize
+from tangovlm.methods.common.st_rope import st_rope
 
 CASES = sorted((Path(__file__).parents[1] / "golden").glob("*.npz"))
 TOLERANCE = 1e-4

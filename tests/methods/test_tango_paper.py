@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 import tangovlm
 from tangovlm import Tango, VideoTokens
 from tangovlm.errors import MethodError
-from tangovlm.inllm.pair import Pair, plan
-from tangovlm.prune.methods.holitom import HoliTom
-from tangovlm.prune.segment import similarity_threshold
-from tests.methods.reference_paper import reference_paper
-from tests.strategies import make_features, retentions, video_tokens
+from tangovlm.methods.build import Pair, plan
+from tangovlm.methods.common.segments import similarity_threshold
+from tangovlm.methods.holitom import HoliTom
+from tests.support.reference_paper import reference_paper
+from tests.support.strategies import make_features, retentions, video_tokens
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

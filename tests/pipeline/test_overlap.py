@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import tangovlm
-from tangovlm import loading, sources
 from tangovlm.errors import InputError, MethodError, VideoError
+from tangovlm.pipeline import frame_source as sources
+from tangovlm.pipeline import load as loading
 from tangovlm.video.ahead import Ahead, FramesChangedError
-from tests.attach.tiny_models import state_of
-from tests.pipeline.checkpoints import write_checkpoint, write_clip
+from tests.support.checkpoints import write_checkpoint, write_clip
+from tests.support.tiny_models import state_of
 
 QUESTION = "w11 w12 w13"
 
@@ -51,7 +52,7 @@ def tower_calls(llm: loading.VideoLLM) -> Any:
     hook.remove()
 
 
-def ask(llm: loading.VideoLLM, clip: Any, **options: Any) -> tangovlm.pipeline.Answer:
+def ask(llm: loading.VideoLLM, clip: Any, **options: Any) -> tangovlm.pipeline.ask.Answer:
     given: dict[str, Any] = {"frames": 10, "retention": 0.3, "max_new_tokens": 4, "record": True}
     return tangovlm.ask(clip, QUESTION, model=llm, **given | options)
 

@@ -11,13 +11,13 @@ import torch
 
 import tangovlm
 from tangovlm.errors import InputError, ModelError, TangoError
-from tangovlm.families import timestamps
-from tangovlm.families.llava_video import time_instruction
-from tangovlm.loading import VideoLLM
+from tangovlm.inputs import timestamps
+from tangovlm.models.llava_video import time_instruction
+from tangovlm.pipeline.load import VideoLLM
 from tangovlm.video import decode
-from tests.families.test_generate import HOSTS
-from tests.pipeline.checkpoints import write_clip
-from tests.pipeline.test_families import FRAMES, write_checkpoint
+from tests.pipeline.test_ask_families import FRAMES, write_checkpoint
+from tests.session.test_generate_families import HOSTS
+from tests.support.checkpoints import write_clip
 
 QUESTION = "w12 w30 w41"
 GREEDY: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False}
@@ -200,7 +200,7 @@ def test_a_first_token_that_the_template_writes(processor: Any) -> None:
             return getattr(processor.tokenizer, name)
 
     for text in ("w60 w12", "w12"):
-        assert processor.family.fill(Beginning(), [text], [])["input_ids"].tolist() == [[60, 12]]
+        assert processor.family.build_inputs(Beginning(), [text], [])["input_ids"].tolist() == [[60, 12]]
 
 
 def test_a_template_that_is_broken(llm: VideoLLM) -> None:

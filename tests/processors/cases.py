@@ -9,10 +9,10 @@ from typing import Any
 import transformers as stock
 
 from tangovlm import registry
-from tangovlm.processor import Processor
-from tangovlm.twins import twins
-from tangovlm.twins import weights as twin_weights
-from tests.families.prompts import ByteTokenizer
+from tangovlm.pipeline.processor import Processor
+from tangovlm.selfcheck.twins import twins
+from tangovlm.selfcheck.twins.common import weights as twin_weights
+from tests.support.prompts import ByteTokenizer
 
 VOCABULARY = 420
 """Room for all bytes behind the special tokens."""

@@ -12,10 +12,9 @@ from torch import Tensor
 
 import tangovlm
 from tangovlm import budget
-from tangovlm.families.smolvlm import SmolVLM
-
-from .cases import NAMES, Case, make
-from .geometry import frames
+from tangovlm.models.smolvlm import SmolVLM
+from tests.processors.cases import NAMES, Case, make
+from tests.processors.geometry import frames
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False}
 RETENTION = 0.25

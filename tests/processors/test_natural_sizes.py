@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tangovlm.families.packed import Packed
-from tangovlm.families.written import VideoInput
-
-from .geometry import SHAPES, SIZES, Shape, frames
+from tangovlm.models.common.patch_sequence import PatchSequenceFamily
+from tangovlm.models.common.prompt_format import VideoInput
+from tests.processors.geometry import SHAPES, SIZES, Shape, frames
 
 WITHIN = 1.0
 """Of 255."""
@@ -19,7 +18,7 @@ WITHIN = 1.0
 
 def ours(family: Any, video: Tensor, config: dict[str, Any]) -> dict[str, Tensor]:
     """Arguments of `generate`."""
-    return family.arguments(VideoInput(family.pixels(video, config)))
+    return family.media_kwargs(VideoInput(family.pixels(video, config)))
 
 
 def farthest(made: dict[str, Tensor], stock: Any, config: dict[str, Any]) -> float:
@@ -39,7 +38,7 @@ def check(shape: Shape, count: int, height: int, width: int, *, noise: bool = Fa
     video = frames(count, height, width, noise=noise)
     stock = processor(videos=[video], do_sample_frames=False, return_tensors="pt")
     made = ours(family, video, config)
-    if isinstance(family, Packed):
+    if isinstance(family, PatchSequenceFamily):
         assert made["video_grid_thw"].tolist() == stock["video_grid_thw"].tolist()
     return farthest(made, stock, config)
 
@@ -78,7 +77,9 @@ def test_steps_of_the_config(name: str, changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", [name for name in SHAPES if not name.startswith("llava-next-video-default")])
 def test_frames_that_are_not_resized(name: str) -> None:
     family = SHAPES[name].family()
-    height, width = (224, 448) if isinstance(family, Packed) else (family.pixels(frames(1, 50, 50), {}).shape[-1],) * 2
+    height, width = (
+        (224, 448) if isinstance(family, PatchSequenceFamily) else (family.pixels(frames(1, 50, 50), {}).shape[-1],) * 2
+    )
     assert check(SHAPES[name], 2, height, width, do_resize=False) == pytest.approx(0, abs=1e-3)
 
 
@@ -109,7 +110,7 @@ def test_budgets_in_all_their_ranges() -> None:
     from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as of_video
 
     from tangovlm.errors import InputError
-    from tangovlm.families.natural_size import SizeRule
+    from tangovlm.inputs.frame_size import SizeRule
 
     generator = torch.Generator().manual_seed(0)
     compared = 0

@@ -11,8 +11,8 @@ import torch
 import transformers
 
 import tangovlm
-from tangovlm.twins.llava_onevision import LlavaOnevisionTwin
-from tangovlm.twins.parts import Video, Words
+from tangovlm.selfcheck.twins.common.parts import Video, Words
+from tangovlm.selfcheck.twins.llava_onevision import LlavaOnevisionTwin
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = """

@@ -14,7 +14,7 @@ import torch
 from transformers.generation.utils import GenerationMixin
 
 from tangovlm.registry import family_for
-from tangovlm.twins.base import Twin
+from tangovlm.selfcheck.twins.common.base import Twin
 
 
 def rewrite(patch: pytest.MonkeyPatch, cls: type, changes: dict[str, str]) -> int:

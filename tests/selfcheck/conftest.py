@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tangovlm.selfcheck import release
-from tangovlm.twins import twins
+from tangovlm.selfcheck.twins import twins
 
 UNKNOWN = "5.99.0"
 

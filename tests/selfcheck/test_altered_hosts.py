@@ -10,12 +10,12 @@ import torch
 
 import tangovlm
 from tangovlm.errors import ModelError
-from tangovlm.families import versions
+from tangovlm.models.common import transformers_compat as versions
 from tangovlm.selfcheck.checks import NEW, ONE, OTHER, QUESTION
-from tangovlm.twins import load
-from tangovlm.twins.base import Twin
-from tangovlm.twins.norms import Norms
-from tangovlm.twins.parts import Said
+from tangovlm.selfcheck.twins import load
+from tangovlm.selfcheck.twins.common.base import Twin
+from tangovlm.selfcheck.twins.common.norms import Norms
+from tangovlm.selfcheck.twins.common.parts import Said
 from tests.selfcheck.altered import CHANGES
 from tests.selfcheck.conftest import UNKNOWN
 

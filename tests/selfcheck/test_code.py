@@ -13,7 +13,7 @@ from transformers.models.llava_onevision import modeling_llava_onevision as stoc
 from transformers.models.qwen2 import modeling_qwen2 as text
 
 from tangovlm.selfcheck.code import code_of, digest
-from tangovlm.twins import load
+from tangovlm.selfcheck.twins import load
 
 
 def now() -> str:

@@ -21,12 +21,12 @@ from transformers.utils import logging
 import tangovlm
 from tangovlm import registry
 from tangovlm.errors import ModelError
-from tangovlm.families import versions
-from tangovlm.inllm.pair import Pair
+from tangovlm.methods.build import Pair
+from tangovlm.models.common import transformers_compat as versions
 from tangovlm.selfcheck import passed, release
 from tangovlm.selfcheck.isolation import is_isolated, run_isolated
-from tangovlm.twins import TWINS, load, of_class, twins
-from tangovlm.twins.norms import Norms
+from tangovlm.selfcheck.twins import TWINS, load, of_class, twins
+from tangovlm.selfcheck.twins.common.norms import Norms
 
 Twin = Any
 
@@ -86,7 +86,7 @@ model = tangovlm.load(None).model
 sys.modules["transformers"].__version__ = "5.23.9"
 with tangovlm.attach(model, tangovlm.Tango(retention=0.5)):
     pass
-found = {"tangovlm.twins.base", "tangovlm.selfcheck.checks"} & set(sys.modules)
+found = {"tangovlm.selfcheck.twins.common.base", "tangovlm.selfcheck.checks"} & set(sys.modules)
 assert not found, found
 """
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -136,7 +136,7 @@ def test_a_method_inside_the_model_is_checked_by_itself(
 
 @pytest.mark.usefixtures("unknown_release")
 def test_a_model_without_a_twin_is_not_refused(monkeypatch: pytest.MonkeyPatch, twin: Twin, runs: Runs) -> None:
-    monkeypatch.setattr("tangovlm.twins.TWINS", {})
+    monkeypatch.setattr("tangovlm.selfcheck.twins.TWINS", {})
     with pytest.warns(UserWarning, match=r"5\.99\.0 is not tested, and there is no check for LlavaOnevision"):
         attach(twin)
     assert runs.count == 0

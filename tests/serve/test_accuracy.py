@@ -7,8 +7,8 @@ import pytest
 import tangovlm
 from tangovlm.evaluate import runner, runs, task
 from tangovlm.tiny.evaluate import MAX_NEW_TOKENS
-from tests.serve.checkpoints import embedded
-from tests.serve.engine import Request, answers
+from tests.support.serve.checkpoints import embedded
+from tests.support.serve.engine import Request, answers
 
 pytest.importorskip("vllm")
 

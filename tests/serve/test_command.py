@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tangovlm.errors import InputError, TangoError
-from tangovlm.loading import BUILTIN
+from tangovlm.pipeline.load import BUILTIN
 from tangovlm.serve.command import engine_options, has_option, serve_arguments, split_model
 from tangovlm.serve.options import ServeOptions
 

@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 
 from tangovlm.tiny.clip import write_clip
-from tangovlm.tiny.world import sample_clip
-
-from .engine import ENVIRONMENT
+from tangovlm.tiny.synthetic.world import sample_clip
+from tests.support.serve.engine import ENVIRONMENT
 
 pytest.importorskip("vllm")
 

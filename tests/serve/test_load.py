@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tangovlm.bench.serve_model import Served
+from tangovlm.bench.server.model import Served
 from tangovlm.budget import count
 from tangovlm.cli import main
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import tangovlm
-from tangovlm.bench.serve_server import HOST, Server, serving
+from tangovlm.bench.server.process import HOST, Server, serving
 from tangovlm.budget import count
-from tangovlm.loading import BUILTIN
+from tangovlm.pipeline.load import BUILTIN
 from tangovlm.tiny.clip import write_demo
-from tests.serve.engine import ENVIRONMENT
+from tests.support.serve.engine import ENVIRONMENT
 
 pytest.importorskip("vllm")
 

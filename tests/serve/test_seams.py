@@ -11,7 +11,8 @@ import pytest
 
 import tangovlm.serve
 from tangovlm.errors import ModelError
-from tangovlm.serve import compare, compat, models, seams
+from tangovlm.serve import compare, compat, seams
+from tangovlm.serve.models import served as models
 from tangovlm.serve.plugin import StartUp, Unknown, register
 
 HOST = """

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from tangovlm.serve import compat, models, seams
+from tangovlm.serve import compat, seams
 from tangovlm.serve.command import media_io
-from tangovlm.serve.models import MODELS
+from tangovlm.serve.models import served as models
+from tangovlm.serve.models.served import MODELS
 from tangovlm.tiny.clip import write_demo
-from tests.serve.checkpoints import embedded
+from tests.support.serve.checkpoints import embedded
 
 pytest.importorskip("vllm")
 

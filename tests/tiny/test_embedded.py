@@ -9,11 +9,11 @@ import torch
 from tangovlm.evaluate.runner import accuracy
 from tangovlm.evaluate.runs import Run, run, unpruned
 from tangovlm.evaluate.task import cases
-from tangovlm.loading import VideoLLM, load
+from tangovlm.pipeline.load import VideoLLM, load
 from tangovlm.tiny.clip import seen_frames, write_clip, write_demo
 from tangovlm.tiny.export import WEIGHTS
-from tangovlm.tiny.questions import KINDS
-from tangovlm.tiny.world import sample_clip
+from tangovlm.tiny.synthetic.questions import KINDS
+from tangovlm.tiny.synthetic.world import sample_clip
 from tangovlm.video import decode
 
 

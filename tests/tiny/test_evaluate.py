@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tangovlm.tiny.evaluate import held_out_questions, main
-from tangovlm.tiny.questions import KINDS
+from tangovlm.tiny.synthetic.questions import KINDS
 
 
 def test_questions_are_even_over_the_kinds_and_repeatable() -> None:

@@ -11,7 +11,7 @@ import torch
 from tangovlm.errors import VideoError
 from tangovlm.video import Frames, ahead, decode
 from tangovlm.video.ahead import Ahead, FramesChangedError
-from tests.video.clips import numbers, write
+from tests.support.clips import numbers, write
 
 TIMES = torch.arange(6, dtype=torch.float64)
 PICTURES = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 3, 2, 2)

@@ -11,7 +11,7 @@ from tangovlm.errors import VideoError
 from tangovlm.video import Frames, decode, duration_s
 from tangovlm.video.ahead import Ahead
 from tangovlm.video.reader import Reader
-from tests.video import clips
+from tests.support import clips
 
 
 def taken(frames: Frames) -> list[tuple[float, int]]:

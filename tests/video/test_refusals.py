@@ -17,7 +17,7 @@ from tangovlm.errors import VideoError
 from tangovlm.video import decode
 from tangovlm.video.reader import Reader
 from tangovlm.video.source import open_video
-from tests.video import clips
+from tests.support import clips
 
 
 def refused(path: str | os.PathLike[str], why: str, frames: int = 4) -> None:

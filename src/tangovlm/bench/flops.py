@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tangovlm.budget import count, prefill_flops, validate_retention
-from tangovlm.evaluate.provenance import machine
-from tangovlm.families.versions import Arg
+from tangovlm.budget import count, validate_retention
+from tangovlm.machine.flops import prefill_flops
+from tangovlm.models.common.transformers_compat import Arg
+from tangovlm.report.provenance import machine
 
 from .tables import Column, giga, number, text
-from .ttft_models import LlavaOnevision, check
+from .ttft.models import LlavaOnevision, check
 
 RETENTIONS = (1.0, 0.2, 0.15, 0.1)
 KEYS = ("model", "frames", "retention")
@@ -41,7 +42,7 @@ class FlopsRow:
 
     Parameters
     ----------
-    formula_macs: `tangovlm.budget.prefill_flops`, with grouped keys and values.
+    formula_macs: `tangovlm.machine.flops.prefill_flops`, with grouped keys and values.
     counted_flops: of the language model, by `torch.utils.flop_counter`. ratio: over formula_macs.
     tower_flops, projector_flops: counted; they do not depend on the retention.
     saving: counted_flops without pruning over this row's. saving_with_tower: the same with tower and projector.

@@ -7,7 +7,7 @@ import torch
 from tangovlm.tokens import VideoTokens
 
 from .memory import MB
-from .videos import Shape, synthetic
+from .prune.videos import Shape, synthetic
 
 _WIDE_BYTES = 10**9
 _SMALLEST_BESIDE = 250 * MB

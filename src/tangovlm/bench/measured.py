@@ -12,7 +12,7 @@ class Measured:
     ----------
     retention: fraction of the visual tokens that is kept.
     dtype: of the features.
-    device, machine, threads, versions: see `tangovlm.evaluate.provenance.machine`.
+    device, machine, threads, versions: see `tangovlm.report.provenance.machine`.
     kernel: the variant that pruning ran.
     tokens_before: visual tokens.
     warm_up, repeats: runs that are not counted, and runs that are.

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tangovlm.errors import InputError
-from tangovlm.memory import is_out_of_memory
+from tangovlm.machine.memory import is_out_of_memory
 
 from .measure import synchronize
 

@@ -7,20 +7,20 @@ import typer
 
 import tangovlm
 
-from .ask import ask
-from .batch import batch
-from .bench import bench
-from .demo import demo
-from .doctor import doctor
-from .eval import evaluate
-from .inspect import inspect
-from .methods import methods
-from .models import models
-from .profile import profile
-from .reproduce import reproduce
+from .commands.ask import ask
+from .commands.batch import batch
+from .commands.bench import bench
+from .commands.demo import demo
+from .commands.doctor import doctor
+from .commands.eval import evaluate
+from .commands.inspect import inspect
+from .commands.methods import methods
+from .commands.models import models
+from .commands.profile import profile
+from .commands.reproduce import reproduce
+from .commands.serve import HANDED_THROUGH, serve
+from .commands.vlmeval import vlmeval
 from .run import run
-from .serve import HANDED_THROUGH, serve
-from .vlmeval import vlmeval
 
 app = typer.Typer(
     name="tangovlm",

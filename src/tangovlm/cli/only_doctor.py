@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         import typer
 
-        from .doctor import doctor
+        from .commands.doctor import doctor
         from .run import run
     except Exception as error:
         return _complain(error, "install tangovlm again")

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from tangovlm.pipeline import Answer
+    from tangovlm.pipeline.ask import Answer
 
 STAGE_WORDS = {"decode": "decoding frames", "encode": "encoding frames", "generate": "generating"}
 

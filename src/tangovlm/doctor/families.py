@@ -7,7 +7,7 @@ from functools import partial
 from importlib import import_module
 
 from ..errors import InputError
-from ..twins import TWINS
+from ..selfcheck.twins import TWINS
 from .rows import Examination, one_line
 
 PART = "families"
@@ -63,9 +63,9 @@ def _run(name: str) -> str:
 
 def _checks(name: str) -> tuple[list[str], list[str]]:
     """The checks of a twin that pass, and those that fail, with what came out."""
-    from ..attach import attach
     from ..selfcheck.checks import Checks
-    from ..twins import load
+    from ..selfcheck.twins import load
+    from ..session.attach import attach
 
     passed, failed = list[str](), list[str]()
     for check, run in Checks(load(name)(), attach).all().items():

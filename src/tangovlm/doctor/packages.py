@@ -99,7 +99,7 @@ def _fits(version: str, wanted: str) -> bool:
 
 def _tested(version: str) -> str:
     try:
-        from ..families import versions
+        from ..models.common import transformers_compat as versions
     except Exception:
         # Of torch, which has a row of its own.
         return ""

@@ -24,8 +24,8 @@ def _decoding() -> str:
     import torch
 
     from ..tiny.clip import SECONDS_A_MOMENT, write_clip
-    from ..tiny.render import render
-    from ..tiny.world import sample_clip
+    from ..tiny.synthetic.render import render
+    from ..tiny.synthetic.world import sample_clip
     from ..video import decode
 
     clip = sample_clip(np.random.default_rng(_SEED))

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from tangovlm.attach import attach_family
-from tangovlm.families.base import Family
-from tangovlm.families.versions import Arg, cache_in
-from tangovlm.loading import VideoLLM
+from tangovlm.models.common.family import Family
+from tangovlm.models.common.transformers_compat import Arg, cache_in
+from tangovlm.pipeline.load import VideoLLM
+from tangovlm.session.attach import attach_family
 from tangovlm.session.memo import Memo
 from tangovlm.tiny.evaluate import MAX_NEW_TOKENS, log_likelihood
-from tangovlm.tiny.questions import Question
+from tangovlm.tiny.synthetic.questions import Question
 
 from .runs import Run
 from .scoring import Reply

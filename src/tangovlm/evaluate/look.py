@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tangovlm.tiny.render import CELL, GRID
+from tangovlm.tiny.synthetic.render import CELL, GRID
 from tangovlm.tokens import Selection
 
 from .task import View

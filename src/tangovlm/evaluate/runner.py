@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from tangovlm.loading import VideoLLM
-from tangovlm.prune.identity import keep_all
+from tangovlm.methods.common.slots import keep_all
+from tangovlm.pipeline.load import VideoLLM
 from tangovlm.session.memo import Memo
-from tangovlm.tiny.questions import KINDS, Question
+from tangovlm.tiny.synthetic.questions import KINDS, Question
 from tangovlm.tokens import Selection
 
 from . import attached

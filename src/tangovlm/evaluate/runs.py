@@ -8,8 +8,9 @@ from typing import Any
 
 from tangovlm import registry
 from tangovlm.errors import InputError
-from tangovlm.families.splice import POSITIONS
-from tangovlm.prune.checks import is_integer
+from tangovlm.methods import build
+from tangovlm.methods.common.checks import is_integer
+from tangovlm.session.splice import POSITIONS
 from tangovlm.tokens import Pruner
 
 SALIENCIES = ("p-attn", "attn")
@@ -128,14 +129,14 @@ def run(name: str, retention: float, *, label: str = "", group: str = "", **opti
     TangoError: see `tangovlm.method` and `Run`.
     """
     about = {key: options.pop(key) for key in ("saliency", "positions", "frames") if key in options}
-    pruner = registry.method(name, retention=retention, **options)
+    pruner = build.method(name, retention=retention, **options)
     about.setdefault("saliency", getattr(pruner, "signal", "p-attn"))
     return Run(label or name, group or percent(retention), pruner, **about)
 
 
 def unpruned(frames: int | None = None, label: str = "all tokens", group: str = "100 %") -> Run:
     """The model as it is."""
-    return Run(label, group, registry.method("tango", retention=1.0), frames=frames)
+    return Run(label, group, build.method("tango", retention=1.0), frames=frames)
 
 
 def percent(retention: float) -> str:

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from tangovlm.attach import attach_family
 from tangovlm.errors import InputError, ModelError
-from tangovlm.families.base import Family
-from tangovlm.families.call import Prompt
-from tangovlm.families.versions import Arg, cache_for, cache_in
-from tangovlm.loading import VideoLLM
+from tangovlm.models.common.family import Family
+from tangovlm.models.common.layout import Prompt
+from tangovlm.models.common.transformers_compat import Arg, cache_for, cache_in
+from tangovlm.pipeline.load import VideoLLM
+from tangovlm.session.attach import attach_family
 from tangovlm.tiny.evaluate import MAX_NEW_TOKENS
-from tangovlm.tiny.questions import Question
+from tangovlm.tiny.synthetic.questions import Question
 from tangovlm.tokens import Selection, VideoTokens
 
 from .runs import SALIENCIES, Run

@@ -12,15 +12,15 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor, nn
 
-from tangovlm.attach import attach_family
 from tangovlm.errors import InputError
-from tangovlm.families.base import Family
-from tangovlm.loading import VideoLLM
-from tangovlm.pipeline import model_inputs
-from tangovlm.prune.identity import keep_all
-from tangovlm.signals.sink_list import FORMAT, VERSION
-from tangovlm.signals.sinks import SINK_THRESHOLD, SinkRanks
-from tangovlm.sources import Progress
+from tangovlm.methods.common.sink_list import FORMAT, VERSION
+from tangovlm.methods.common.slots import keep_all
+from tangovlm.models.common.family import Family
+from tangovlm.models.common.sinks import SINK_THRESHOLD, SinkRanks
+from tangovlm.pipeline.ask import model_inputs
+from tangovlm.pipeline.frame_source import Progress
+from tangovlm.pipeline.load import VideoLLM
+from tangovlm.session.attach import attach_family
 from tangovlm.tokens import Selection, VideoTokens
 from tangovlm.video import decode
 
@@ -57,7 +57,7 @@ class MeasuredSinks:
 
         Raises
         ------
-        InputError: see `signals.sinks.check_threshold`.
+        InputError: see `models.common.sinks.check_threshold`.
         """
         positions = list(self.ranks.sinks(threshold))
         mean, sd = self.ranks.mean.tolist(), self.ranks.sd.tolist()
@@ -126,7 +126,7 @@ def measure(
             f"of fewer than {FEW_CLIPS} clips (here {len(clips)}), what lies in the same place in all of them looks "
             "like a sink: give more, and unlike ones"
         )
-    kind = llm.family.kind(_Watch.signal)
+    kind = llm.family.resolve_saliency(_Watch.signal)
     return MeasuredSinks(ranks, llm.name, llm.family.name, kind, len(clips), tuple(notes))
 
 

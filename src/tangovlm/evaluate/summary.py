@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tangovlm.errors import InputError
-from tangovlm.loading import BUILTIN
-from tangovlm.tiny.questions import KINDS
+from tangovlm.pipeline.load import BUILTIN
+from tangovlm.tiny.synthetic.questions import KINDS
 
 from .look import Look
 from .results import Content, Row, read

@@ -8,9 +8,9 @@ from typing import Any, Self
 from tangovlm import Tango, registry
 from tangovlm.budget import exact
 from tangovlm.errors import InputError
-from tangovlm.inllm.pair import plan
-from tangovlm.prune.segment import similarity_threshold
-from tangovlm.tiny.world import LENGTHS
+from tangovlm.methods.build import plan
+from tangovlm.methods.common.segments import similarity_threshold
+from tangovlm.tiny.synthetic.world import LENGTHS
 
 from .runs import SALIENCIES, Run, percent, run, unpruned
 

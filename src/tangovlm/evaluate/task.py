@@ -22,9 +22,9 @@ from torch import Tensor
 
 from tangovlm.errors import InputError
 from tangovlm.tiny.clip import SECONDS_A_MOMENT
-from tangovlm.tiny.questions import KINDS, Question
-from tangovlm.tiny.render import render
-from tangovlm.tiny.world import LENGTHS, PACES, Clip, sample_clip
+from tangovlm.tiny.synthetic.questions import KINDS, Question
+from tangovlm.tiny.synthetic.render import render
+from tangovlm.tiny.synthetic.world import LENGTHS, PACES, Clip, sample_clip
 
 NAME, VERSION = "tangoworld", 1
 FILE = Path(__file__).parent / f"{NAME}-{VERSION}.jsonl"
@@ -79,7 +79,7 @@ class View:
     """A clip as it is seen.
 
     pixels: uint8 (T, 3, 112, 112). seconds: float64 (T,). times: the same in moments. owners: int8 (T, 8, 8), as
-    `tiny.render.render` gives them.
+    `tiny.synthetic.render.render` gives them.
     """
 
     clip: Clip

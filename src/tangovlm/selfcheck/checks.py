@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from .. import budget, registry
-from ..families.base import Family
-from ..families.versions import Arg
+from ..methods import build
+from ..models.common.family import Family
+from ..models.common.transformers_compat import Arg
 from ..tokens import Selection, VideoTokens
-from ..twins.base import Twin
-from ..twins.inside import CHOICES
-from ..twins.norms import Norms
-from ..twins.parts import Row, Said, Video, Words
+from .twins.common.base import Twin
+from .twins.common.inside import CHOICES
+from .twins.common.norms import Norms
+from .twins.common.parts import Row, Said, Video, Words
 
 Attach = Callable[..., AbstractContextManager[Any]]
 """`tangovlm.attach`, which is above this layer."""
@@ -169,7 +170,7 @@ class Checks:
 
     def inside(self, name: str) -> None:
         """A method inside the language model, in a padded batch."""
-        pruner, rows = registry.method(name, retention=0.75), [ONE, OTHER]
+        pruner, rows = build.method(name, retention=0.75), [ONE, OTHER]
         output, _ = self._generate(rows, pruner)
         # The reference is slow.
         wanted = [self.twin.inside(row, pruner, 2) for row in rows]
@@ -186,12 +187,12 @@ class Checks:
         cells = [(0, 0, 1), (0, 1, 0), (1, 0, 0), (frames - 1, height - 1, width - 1)]
         inputs = self.twin.inputs([ONE])
         marked = [self.twin.marked(inputs, (frames, height, width), cell) for cell in cells]
-        signals = self.family.gives - {"timestamps", "keys"}
+        signals = self.family.provides - {"timestamps", "keys"}
         with _without_attention(self.twin):
-            plain, *others = self._observed([inputs, *marked], self.family.gives & {"keys"})
+            plain, *others = self._observed([inputs, *marked], self.family.provides & {"keys"})
         _equal("grid", (frames, height, width), tuple(plain.features.shape[:3]))
         for cell, tokens in zip(cells, others, strict=True):
-            for name in ("features", *(self.family.gives & {"keys"})):
+            for name in ("features", *(self.family.provides & {"keys"})):
                 change = (_signal(tokens, name) - _signal(plain, name)).abs().sum(-1)
                 found = tuple(int(place) for place in (change == change.max()).nonzero()[0])
                 _equal(f"place of a change in the {name}", cell, found)

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .. import twins
 from ..errors import ModelError
-from ..families import versions
-from . import passed
+from ..models.common import transformers_compat as versions
+from . import passed, twins
 from .code import code_of, digest
 from .isolation import is_isolated, run_isolated
 
 if TYPE_CHECKING:
-    from ..inllm.base import Inside
+    from ..methods.in_llm.common.base import InLLMMethod
     from .checks import Attach
 
 _lock = threading.Lock()
@@ -28,7 +27,7 @@ _lock = threading.Lock()
 _known: dict[tuple[Any, ...], tuple[str, list[CodeType]]] = {}
 
 
-def check_release(model: Any, method: Inside | None, attach: Attach) -> None:
+def check_release(model: Any, method: InLLMMethod | None, attach: Attach) -> None:
     """On a release of transformers that is not tested, see that models of this class answer as they should.
 
     The checks of the family run on tiny twins of the class, on the CPU, isolated from the program (`run_isolated`).

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
-from ..loading import BUILTIN
+from ..pipeline.load import BUILTIN
 from .options import CONFIG_KEY, ServeOptions
 
 OVERRIDES = "--hf-overrides"

@@ -8,9 +8,10 @@ from typing import Any
 from .. import registry
 from ..budget import validate_retention
 from ..errors import InputError, MethodError
-from ..families.base import SALIENCY_KINDS, Family
-from ..inllm.base import Inside
-from ..inllm.pair import Pair
+from ..methods import build
+from ..methods.build import Pair
+from ..methods.in_llm.common.base import InLLMMethod
+from ..models.common.family import SALIENCY_KINDS, Family
 from ..tokens import Pruner
 
 CONFIG_KEY = "tango"
@@ -113,13 +114,13 @@ class ServeOptions:
         ModelError: the family does not give it.
         """
         pruner = self._pruner
-        kind = self.saliency or family.kind(getattr(pruner, "signal", None))
+        kind = self.saliency or family.resolve_saliency(getattr(pruner, "signal", None))
         family.check(pruner.name, pruner.needs, kind)
         return pruner.needs, kind
 
     @cached_property
     def _pruner(self) -> Pruner:
-        pruner: Pruner = registry.method(self.method, retention=self.retention, **self.params)
+        pruner: Pruner = build.method(self.method, retention=self.retention, **self.params)
         return pruner
 
 
@@ -128,10 +129,10 @@ def without_ours(kwargs: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in kwargs.items() if not key.startswith(_REQUEST_PREFIX)}
 
 
-def _check_exact(name: str, pruner: Pruner | Inside | Pair) -> None:
+def _check_exact(name: str, pruner: Pruner | InLLMMethod | Pair) -> None:
     """The scheduler sizes the prompt before the video is encoded, so the count must follow from the grid alone."""
-    if isinstance(pruner, Inside | Pair):
-        before = [name for name, cls in registry.methods().items() if not issubclass(cls, Inside)]
+    if isinstance(pruner, InLLMMethod | Pair):
+        before = [name for name, cls in registry.methods().items() if not issubclass(cls, InLLMMethod)]
         raise MethodError(
             f"method {name!r} prunes inside the language model, which vLLM runs itself: choose one of "
             f"{', '.join(before)}"

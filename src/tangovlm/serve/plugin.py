@@ -9,8 +9,8 @@ from typing import Any
 from ..errors import InputError, ModelError
 from ..registry import family_for
 from . import compat
-from .models import MODELS
-from .models import __name__ as _CLASSES
+from .models.served import MODELS
+from .models.served import __name__ as _CLASSES
 from .options import CONFIG_KEY, ServeOptions
 
 _M_ROPE = frozenset(

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import registry
 from ..budget import count
 from ..errors import TangoError
-from ..families.base import Family
-from ..families.call import Clip, Grid, Signals
-from ..families.stopwatch import Stopwatch
-from ..memory import memory_guard
+from ..machine.memory import memory_guard
+from ..machine.stopwatch import Stopwatch
+from ..methods import build
+from ..models.common.family import Family
+from ..models.common.layout import Clip, Grid, Signals
 from ..tokens import Selection, VideoTokens
 from . import compat
 from .options import ServeOptions
@@ -106,7 +106,7 @@ class Pruning:
 def _spread(features: Tensor, grid: Grid, retention: float) -> Selection:
     """As many tokens, chosen without looking at them."""
     shape = VideoTokens(torch.zeros(*grid, 1))
-    selection: Selection = registry.method("uniform", retention=retention)(shape)
+    selection: Selection = build.method("uniform", retention=retention)(shape)
     indices = selection.indices.to(features.device)
     return replace(selection, indices=indices, features=features[indices])
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..families import splice
-from ..families.call import Grid
-from ..families.stopwatch import Stopwatch
-from ..families.taps import Tap
-from ..families.told import Told
+from ..machine.stopwatch import Stopwatch
+from ..models.common.layout import Grid
+from ..models.common.taps import Tap
+from . import splice
+from .call_context import CallContext
 from .memo import Entry
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class CallState:
     """
 
     owner: Any
-    told: Told
+    told: CallContext
     clock: Stopwatch
     generates: bool = False
     visual: bool = False

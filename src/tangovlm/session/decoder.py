@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..families import seen, splice
-from ..families.fit import refusal, too_long
-from ..families.versions import Arg, cache_in
+from ..models.common.transformers_compat import Arg, cache_in
+from . import cache_state as seen
+from . import splice
 from .call_state import CallState
 from .generate import Generation
 from .in_llm.limits import check_cache
+from .placeholders import refusal, too_long
 from .session import Session
 
 

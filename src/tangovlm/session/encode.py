@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelError
-from ..families.base import Family
-from ..families.call import Clip, Found, Signals
-from ..families.fit import refusal, too_long
-from ..families.versions import Arg
-from ..memory import memory_guard
+from ..machine.memory import memory_guard
+from ..models.common.family import Family
+from ..models.common.layout import Clip, Found, Signals
+from ..models.common.transformers_compat import Arg
 from ..tokens import NO_TIMESTAMPS, Selection, VideoReport, VideoTokens
+from . import splice
 from .call_state import CallState
 from .memo import Entry, Kept
 from .newlines import with_newlines
+from .placeholders import refusal, too_long
 from .session import Session, went_around
 
 # Frames between a forward of a host and what it calls: decorators, hooks, wrappers of other libraries.
@@ -51,7 +52,7 @@ class Encoder:
         call.encoded = True
         memo = self._session.memo
         # Which features stock code hands on, and where a cache is gone on from, are not among the arguments.
-        if memo is None or call.told.prompt.handed_on is not None or call.told.prompt.continues:
+        if memo is None or call.told.prompt.forwarded_mask is not None or call.told.prompt.continues:
             return self._encode(call, original, *args, **kwargs)
         if (kept := memo.find(args, kwargs)) is not None:
             return self._again(call, kept)
@@ -86,7 +87,7 @@ class Encoder:
             session.records.note(note)
         call.grids = [clip.grid for clip in clips]
         self.check_fit(call, clips)
-        if session.runner is not None and any(clip.handed_on is not None for clip in clips):
+        if session.runner is not None and any(clip.forwarded_mask is not None for clip in clips):
             raise InputError(
                 f"{family.mask_input} leaves out visual tokens, but pruning inside the model needs all of them: "
                 "process videos with use_token_compression=False"
@@ -112,7 +113,9 @@ class Encoder:
         self._check_signals(signals)
         features = family.features(output, clips)
         tokens = self._tokens(call, features, clips, signals)
-        family.put(output, clips, [self._prune(call, *each) for each in zip(tokens, features, clips, strict=True)])
+        family.replace_video_features(
+            output, clips, [self._prune(call, *each) for each in zip(tokens, features, clips, strict=True)]
+        )
         return output.to_tuple() if as_tuple else output
 
     def check_fit(self, call: CallState, clips: Sequence[Clip]) -> None:
@@ -124,7 +127,7 @@ class Encoder:
         if too_long(self._family, ids.shape[1]):
             grids = [clip.grid for clip in clips]
             # Images may have the same placeholder.
-            visual = min(int((ids == self._family.placeholder).sum(dim=1).max()), sum(map(self._family.rows, grids)))
+            visual = min(int((ids == self._family.placeholder).sum(dim=1).max()), sum(map(self._family.feature_count, grids)))
             # Pruning inside the model begins behind layers that see everything.
             identity = self._session.identity
             raise refusal(self._family, ids.shape[1], visual, visual, grids, 1.0 if identity else None)
@@ -149,7 +152,7 @@ class Encoder:
                 selection = with_newlines(pruner, tokens, self._family, clip.grid)
             else:
                 selection = pruner(tokens)
-            tagged = self._family.tagged(rows, clip.grid, selection)
+            tagged = splice.with_selection(rows, selection, self._family, clip.grid)
         call.dropped |= selection.indices.numel() < tokens.count
         report = VideoReport(
             tokens_before=tokens.count,
@@ -159,7 +162,7 @@ class Encoder:
             segments=selection.segments,
             timings_ms={"prune": clock.totals_ms["prune"] - before},
             notes=tuple(dict.fromkeys((*self._plan.notes, *clip.notes, *self._fallbacks(tokens), *selection.notes))),
-            newlines_before=self._family.rows(clip.grid) - clip.grid.tokens,
+            newlines_before=self._family.feature_count(clip.grid) - clip.grid.tokens,
             newlines_after=self._family.newlines(selection, clip.grid),
         )
         self._note(report)
@@ -181,7 +184,7 @@ class Encoder:
         slots = torch.arange(grid.tokens)
         selection = Selection(slots, torch.empty(grid.tokens, 0), slots.view(*grid), (grid.frames,))
         left, notes = self._handed_on(clip, selection), (*plan.notes, *clip.notes)
-        newlines = self._family.rows(grid) - grid.tokens
+        newlines = self._family.feature_count(grid) - grid.tokens
         report = VideoReport(
             grid.tokens,
             left,
@@ -197,9 +200,9 @@ class Encoder:
 
     def _handed_on(self, clip: Clip, selection: Selection) -> int:
         """How many of the tokens that were kept the language model gets."""
-        if clip.handed_on is None:
+        if clip.forwarded_mask is None:
             return selection.indices.numel()
-        on_grid = clip.handed_on[self._family.places(clip.grid)]
+        on_grid = clip.forwarded_mask[self._family.grid_indices(clip.grid)]
         return int(on_grid[selection.indices.to(on_grid.device)].sum())
 
 

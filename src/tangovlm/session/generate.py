@@ -9,10 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..families import seen, splice
-from ..families.carried import carried, drop
-from ..families.versions import Arg, Signature, value_of
+from ..models.common.transformers_compat import Arg, Signature, value_of
+from . import cache_state as seen
+from . import splice
 from .call_state import CallState
+from .carried import carried, drop
 from .encode import Encoder
 from .in_llm.limits import check_generation
 from .in_llm.masks import Memory

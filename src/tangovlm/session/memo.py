@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..families.call import Clip
+from ..models.common.layout import Clip
 from ..tokens import Selection, VideoReport
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..budget import count
 from ..errors import InputError, MethodError
-from ..families.base import Family
-from ..families.call import Grid
+from ..models.common.family import Family
+from ..models.common.layout import Grid
 from ..tokens import Selection, VideoTokens
 
 NEWLINES = ("kept", "counted")
@@ -38,7 +38,7 @@ def with_newlines(pruner: Any, tokens: VideoTokens, family: Family, grid: Grid) 
     ------
     InputError: a budget that holds no token beside the newlines that always stay.
     """
-    budget = count(pruner.retention, family.rows(grid))
+    budget = count(pruner.retention, family.feature_count(grid))
     fits, too_many = 0, min(budget, tokens.count) + 1
     best: Selection | None = None
     newlines = 0

@@ -8,14 +8,14 @@ from typing import Any
 from torch import nn
 
 from ..errors import ModelError
-from ..families import timestamps as times
-from ..families.base import Family
-from ..families.stopwatch import Stopwatch
-from ..families.told import Told
-from ..families.versions import Arg, Signature
-from ..inllm.base import Inside
-from ..inllm.pair import Pair, Plan
+from ..inputs import timestamps as times
+from ..machine.stopwatch import Stopwatch
+from ..methods.build import Pair, Plan
+from ..methods.in_llm.common.base import InLLMMethod
+from ..models.common.family import Family
+from ..models.common.transformers_compat import Arg, Signature
 from ..tokens import Pruner, Report
+from .call_context import CallContext
 from .call_state import CallState, current, running
 from .in_llm.runner import Runner
 from .memo import Memo
@@ -35,7 +35,7 @@ class Session:
     def __init__(
         self,
         family: Family,
-        pruner: Pruner | Inside | Pair,
+        pruner: Pruner | InLLMMethod | Pair,
         plan: Plan,
         timestamps: Any = None,
         record: bool = False,
@@ -52,7 +52,7 @@ class Session:
         self.newlines = newlines
         self.memo = memo
         self.records = Records(record)
-        self._told = Told(family, None if timestamps is None else times.given(timestamps))
+        self._told = CallContext(family, None if timestamps is None else times.given(timestamps))
         self._totals_ms = dict.fromkeys(STAGES, 0.0)
         self._lock = Lock()
         self._running = 0
@@ -85,7 +85,7 @@ class Session:
     @property
     def saliency(self) -> str:
         """Which saliency the family observes: the one it was given, else the one that the method is meant for."""
-        return self.family.kind(getattr(self.pruner, "signal", None))
+        return self.family.resolve_saliency(getattr(self.pruner, "signal", None))
 
     @property
     def report(self) -> Report:
@@ -115,7 +115,7 @@ class Session:
 
         Parameters
         ----------
-        input_ids, continues: see `Told`.
+        input_ids, continues: see `CallContext`.
         generates: whether it is a `generate`.
 
         Raises

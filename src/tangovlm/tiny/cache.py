@@ -11,9 +11,9 @@ from torch import Tensor
 
 from .loop import Progress
 from .model import encode, pick_device, project_and_pool, to_pixels
-from .render import render
+from .synthetic.render import render
+from .synthetic.world import LENGTHS, Clip, sample_clip
 from .tower import load_tower
-from .world import LENGTHS, Clip, sample_clip
 
 CLIPS = 1600
 HELD_OUT_CLIPS = 160

@@ -10,9 +10,9 @@ import torch
 from tangovlm.video import Frames
 
 from .model import FRAMES
-from .questions import KINDS, Question, questions
-from .render import render
-from .world import Clip, sample_clip
+from .synthetic.questions import KINDS, Question, questions
+from .synthetic.render import render
+from .synthetic.world import Clip, sample_clip
 
 SECONDS_A_MOMENT = 0.5
 _FRAMES_A_MOMENT = 4

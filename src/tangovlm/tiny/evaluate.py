@@ -16,19 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tangovlm import registry
-from tangovlm.attach import attach_family
 from tangovlm.errors import TangoError
-from tangovlm.families.versions import Arg, cache_for, cache_in
-from tangovlm.loading import VideoLLM, load
-from tangovlm.pipeline import model_inputs
+from tangovlm.methods import build
+from tangovlm.models.common.transformers_compat import Arg, cache_for, cache_in
+from tangovlm.pipeline.ask import model_inputs
+from tangovlm.pipeline.load import VideoLLM, load
+from tangovlm.session.attach import attach_family
 from tangovlm.tokens import Pruner
 from tangovlm.video import Frames
 
 from .clip import seen_frames
 from .loop import Progress
-from .questions import KINDS, Question, questions
-from .world import sample_clip
+from .synthetic.questions import KINDS, Question, questions
+from .synthetic.world import sample_clip
 
 QUESTIONS = 720
 _SEED = 13
@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.questions < 1:
         parser.error("--questions must be at least 1")
     try:
-        pruner = registry.method(args.method, retention=args.retention)
+        pruner = build.method(args.method, retention=args.retention)
         result = evaluate(load(args.model), pruner, args.questions)
     except TangoError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,8 +7,8 @@ import torch
 from transformers import GenerationConfig, LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
 from .model import FRAMES, TOKENS_PER_FRAME
+from .synthetic.world import SIDE
 from .tokenizer import CHAT_TEMPLATE, END, IMAGE, PAD, VIDEO
-from .world import SIDE
 
 WEIGHTS = Path(__file__).parent / "weights"
 _PIXELS = {

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
-from ..families.versions import Arg
+from ..models.common.transformers_compat import Arg
 from .cache import CLIPS, HELD_OUT_CLIPS, SeenClips, load_clips
-from .lessons import Lesson, Lessons, Writer, pack
 from .loop import Progress, batches, save_checkpoint
 from .model import build, pick_device, visual_tokens
 from .optimizer import WARM_RATE, warm_up_then_decay
-from .questions import KINDS, questions
+from .synthetic.lessons import Lesson, Lessons, Writer, pack
+from .synthetic.questions import KINDS, questions
 from .tokenizer import END, IMAGE, PAD, VIDEO, build_tokenizer
 from .tower import load_tower
 

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config, SiglipVisionConfig
 
-from ..families.versions import Arg
-from .render import GRID
-from .world import LENGTH, SIDE
+from ..models.common.transformers_compat import Arg
+from .synthetic.render import GRID
+from .synthetic.world import LENGTH, SIDE
 
 FRAMES = LENGTH
 VISION_WIDTH, TEXT_WIDTH = 128, 192

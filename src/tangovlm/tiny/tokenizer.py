@@ -6,8 +6,8 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from .questions import descriptions, questions
-from .world import sample_clip
+from .synthetic.questions import descriptions, questions
+from .synthetic.world import sample_clip
 
 PAD, END, IMAGE, VIDEO, ANSWER = "<|endoftext|>", "<|im_end|>", "<image>", "<video>", "<|assistant|>"
 CHAT_TEMPLATE = (

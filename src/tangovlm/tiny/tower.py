@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from .glyphs import COLORS, SHAPES, SIGN_WORDS
-from .labels import ATTRIBUTES, cell_labels
 from .loop import Progress, batches, save_checkpoint
 from .model import TEXT_WIDTH, VISION_WIDTH, build, encode, pick_device, project_and_pool, to_pixels, visual_tokens
 from .optimizer import WARM_RATE, Muon, warm_up_then_decay
-from .render import GRID, render
-from .world import LENGTHS, Clip, sample_clip, sample_crowd
+from .synthetic.glyphs import COLORS, SHAPES, SIGN_WORDS
+from .synthetic.labels import ATTRIBUTES, cell_labels
+from .synthetic.render import GRID, render
+from .synthetic.world import LENGTHS, Clip, sample_clip, sample_crowd
 
 STEPS = 4500
 _BATCH = 16

@@ -15,7 +15,7 @@ from tangovlm.evaluate.harness.batches import batches
 from tangovlm.evaluate.harness.miniature import Item, items, write_videos
 from tangovlm.evaluate.harness.requests import STAGES, Answered, Limits, Request
 from tangovlm.evaluate.harness.settings import Settings
-from tangovlm.loading import VideoLLM, load
+from tangovlm.pipeline.load import VideoLLM, load
 from tangovlm.video import decode
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -192,10 +192,10 @@ def test_what_does_not_fit_the_model_is_refused_at_once(llm: VideoLLM) -> None:
 
 
 def test_vllm_is_another_backend(monkeypatch: pytest.MonkeyPatch, asked: list[Item], clips: dict[str, Path]) -> None:
+    from tangovlm.batch.choice import Settings as EngineSettings
+    from tangovlm.batch.engine import Outcome, failure
     from tangovlm.evaluate.harness import in_vllm
     from tangovlm.evaluate.harness.answerer import make
-    from tangovlm.serve.batch.choice import Settings as EngineSettings
-    from tangovlm.serve.batch.engine import Outcome, failure
 
     built: list[EngineSettings] = []
 

@@ -10,7 +10,7 @@ import pytest
 from tangovlm.errors import InputError
 from tangovlm.evaluate.harness.miniature import FORMATS, LETTERS, items, write_records, write_videos
 from tangovlm.evaluate.task import cases, view
-from tangovlm.tiny.questions import KINDS
+from tangovlm.tiny.synthetic.questions import KINDS
 from tangovlm.video import decode
 
 FIELDS = {

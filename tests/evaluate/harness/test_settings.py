@@ -9,7 +9,7 @@ import pytest
 import tangovlm
 from tangovlm.errors import InputError, MethodError, TangoError
 from tangovlm.evaluate.harness.settings import Settings
-from tangovlm.inllm.pair import Pair
+from tangovlm.methods.build import Pair
 
 
 def read(**given: Any) -> Settings:

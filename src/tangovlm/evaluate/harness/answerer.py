@@ -16,16 +16,17 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
-from tangovlm import loading, sources
-from tangovlm.attach import attach_family
 from tangovlm.errors import InputError
-from tangovlm.families import chat
-from tangovlm.families.versions import Arg
-from tangovlm.loading import VideoLLM
-from tangovlm.memory import memory_guard
-from tangovlm.pipeline import BUILTIN_NOTE, refuse_nan
+from tangovlm.inputs import chat
+from tangovlm.machine.memory import memory_guard
+from tangovlm.models.common.transformers_compat import Arg
+from tangovlm.pipeline import frame_source as sources
+from tangovlm.pipeline import load as loading
+from tangovlm.pipeline.ask import BUILTIN_NOTE, refuse_nan
+from tangovlm.pipeline.frame_source import Source
+from tangovlm.pipeline.load import VideoLLM
+from tangovlm.session.attach import attach_family
 from tangovlm.session.memo import Memo
-from tangovlm.sources import Source
 from tangovlm.tokens import VideoReport
 from tangovlm.video import Frames, decode, duration_s
 

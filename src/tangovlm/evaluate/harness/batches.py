@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from tangovlm.families.versions import Arg
-from tangovlm.families.written import VideoInput
-from tangovlm.loading import VideoLLM
+from tangovlm.models.common.prompt_format import VideoInput
+from tangovlm.models.common.transformers_compat import Arg
+from tangovlm.pipeline.frame_source import Source
+from tangovlm.pipeline.load import VideoLLM
 from tangovlm.session.memo import Memo
-from tangovlm.sources import Source
 from tangovlm.video import Frames
 
 from .requests import Media, Request
@@ -44,7 +44,7 @@ class Batch:
     def inputs(self, llm: VideoLLM, texts: Sequence[str]) -> dict[str, Tensor]:
         """Arguments of `generate`; pixels are the very same tensors each time, by which the memo knows them."""
         videos = [VideoInput(each.pixels, each.timestamps_s, each.duration_s) for each in self.sources]
-        inputs = llm.family.fill(llm.tokenizer, texts, videos)
+        inputs = llm.family.build_inputs(llm.tokenizer, texts, videos)
         inputs = {name: tensor.to(llm.family.device) for name, tensor in inputs.items()}
         words = {Arg.IDS, Arg.MASK, *llm.family.token_types(inputs[Arg.IDS])}
         if self.media is None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from tangovlm.batch.choice import Settings as EngineSettings
+from tangovlm.batch.choice import check
+from tangovlm.batch.rows import Task
 from tangovlm.errors import InputError, MethodError
-from tangovlm.serve.batch.choice import Settings as EngineSettings
-from tangovlm.serve.batch.choice import check
-from tangovlm.serve.batch.rows import Task
 
 from .requests import Answered, Request
 from .settings import VARIANTS, Settings

@@ -12,7 +12,7 @@ from typing import Any
 
 from tangovlm.errors import InputError
 from tangovlm.evaluate.task import NAME, cases, draw_clip
-from tangovlm.prune.checks import is_integer
+from tangovlm.methods.common.checks import is_integer
 from tangovlm.tiny.clip import SECONDS_A_MOMENT, write_clip
 
 LETTERS = "ABCDE"
@@ -31,7 +31,7 @@ class Item:
     number: in the benchmark `tangoworld`.
     clip: name of its clip, that of the file without its ending.
     cell, draw: of the clip, see `task.draw_clip`.
-    kind: one of `tiny.questions.KINDS`.
+    kind: one of `tiny.synthetic.questions.KINDS`.
     length: moments of the clip.
     text: what is asked.
     choices: four possible answers in words.

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tangovlm.errors import InputError
-from tangovlm.families.inputs import check_question
-from tangovlm.families.versions import Arg
-from tangovlm.prune.checks import is_integer
+from tangovlm.inputs.prompting import check_question
+from tangovlm.methods.common.checks import is_integer
+from tangovlm.models.common.transformers_compat import Arg
 from tangovlm.video import Frames
 
 Media: TypeAlias = str | Path | Frames

@@ -10,11 +10,12 @@ from typing import Any
 from tangovlm import registry
 from tangovlm.budget import validate_retention
 from tangovlm.errors import InputError, MethodError
-from tangovlm.families.splice import POSITIONS
-from tangovlm.inllm.base import Inside
-from tangovlm.inllm.pair import Pair
-from tangovlm.prune.checks import is_integer
+from tangovlm.methods import build
+from tangovlm.methods.build import Pair
+from tangovlm.methods.common.checks import is_integer
+from tangovlm.methods.in_llm.common.base import InLLMMethod
 from tangovlm.session.newlines import NEWLINES
+from tangovlm.session.splice import POSITIONS
 from tangovlm.tokens import Pruner
 
 BACKENDS = ("transformers", "vllm")
@@ -119,7 +120,7 @@ class Settings:
         """The checkpoint for `tangovlm.load`: None for the embedded model."""
         return None if self.embedded else self.pretrained
 
-    def pruner(self) -> Pruner | Inside | Pair:
+    def pruner(self) -> Pruner | InLLMMethod | Pair:
         """The method; with retention 1 one that keeps everything.
 
         Raises
@@ -133,7 +134,7 @@ class Settings:
             return _method(name, params, self.retention)
         if "+" in name:
             raise MethodError(f"method={name} names a pair, and in_llm={self.in_llm} another method: leave one out")
-        inside = registry.method(self.in_llm)
+        inside = build.method(self.in_llm)
         return Pair(_method(name, params, self.retention), inside, retention=self.retention)
 
     def as_dict(self) -> dict[str, Any]:
@@ -179,7 +180,7 @@ def _method(name: str, params: dict[str, Any], retention: float) -> Any:
         if not callable(make):
             raise MethodError(f"this version has no method {name}: take tango or tango-release")
         return make(retention=retention, **params)
-    return registry.method(name, retention=retention, **params)
+    return build.method(name, retention=retention, **params)
 
 
 def _released(flag: Any, method: str) -> str:
@@ -215,7 +216,7 @@ def _check_names(params: Mapping[str, Any], known: set[str], method: str) -> Non
     """Refuse a name that is neither of the settings nor of the method, with the nearest of them all."""
     cls = registry.methods().get(method.removesuffix("-release").removesuffix("-paper"))
     if cls is None:
-        # An unknown method is named by `registry.method`, a pair's parameters too.
+        # An unknown method is named by `build.method`, a pair's parameters too.
         return
     own = {name for name, each in getattr(cls, "__dataclass_fields__", {}).items() if each.init}
     for name in params:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..statistics import Bootstrap, Estimate, interval_json
-from .answers import Answer, Results, scores, weights
+from .harnesses.answers import Answer, Results, scores, weights
 from .paper import Paper
 from .planning import Plan, Step
 from .rows import Row

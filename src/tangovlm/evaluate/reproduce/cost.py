@@ -1,6 +1,6 @@
 """What a run will take: GPU hours and memory, predicted from shapes before anything is loaded.
 
-Operations are counted from the shapes (`budget.prefill_flops` for the language model). How much of a GPU's peak they
+Operations are counted from the shapes (`prefill_flops` for the language model). How much of a GPU's peak they
 reach is taken from the authors' own profile of LLaVA-OneVision-7B on an A800 (README of their release): 335.57 ms for
 the encoder and 80.64 ms for reading 10 % of the tokens. So are the 146.59 ms of everything else on a video, the 2 words
 of an answer, and the 3.3 s that a question waits for its video to be read and decoded. Nothing here is measured.
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tangovlm.budget import count, kept_per_layer, prefill_flops
+from tangovlm.budget import count, kept_per_layer
+from tangovlm.machine.flops import prefill_flops
 
 from .benchmarks import BENCHMARKS, Benchmark
 from .models import LLAVA_ONEVISION, Shape, shape_of

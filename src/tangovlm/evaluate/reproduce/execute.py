@@ -12,7 +12,7 @@ from typing import Any
 
 from tangovlm.errors import InputError
 
-from .harnesses import Harness, Work
+from .harnesses.base import Harness, Work
 from .planning import DONE, Plan, Step
 from .store import Store
 

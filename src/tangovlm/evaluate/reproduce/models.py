@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tangovlm.errors import InputError
-from tangovlm.families.natural_size import LIMIT
-from tangovlm.families.qwen2_vl import SIZE_RULE
-from tangovlm.families.versions import Arg
-from tangovlm.loading import BUILTIN
+from tangovlm.inputs.frame_size import LIMIT
+from tangovlm.models.common.transformers_compat import Arg
+from tangovlm.models.qwen2_vl import SIZE_RULE
+from tangovlm.pipeline.load import BUILTIN
 
 from ..shapes import QWEN, SIGLIP, TEXTS, Text, Tower
 

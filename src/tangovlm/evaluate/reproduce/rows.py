@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tangovlm.errors import InputError, TangoError
-from tangovlm.inllm.base import Cut, Inside
-from tangovlm.inllm.pair import Pair, plan
-from tangovlm.prune.segment import similarity_threshold
-from tangovlm.signals.position import default_sections
+from tangovlm.methods.build import Pair, plan
+from tangovlm.methods.common.segments import similarity_threshold
+from tangovlm.methods.common.st_rope import default_sections
+from tangovlm.methods.in_llm.common.base import Cut, InLLMMethod
 
 from ..harness.settings import Settings
 from ..runs import settings
@@ -116,7 +116,7 @@ def _spec(row: Row, shape: Shape, pruner: Any, before: Any, cuts: tuple[Cut, ...
     if row.unpruned:
         return about
     inside = None
-    if isinstance(pruner, Inside):
+    if isinstance(pruner, InLLMMethod):
         before, inside = None, pruner
     elif isinstance(pruner, Pair):
         # Its own part before the model, if what the model has cannot be reached.

@@ -15,7 +15,7 @@ from typing import Any
 from tangovlm.errors import InputError
 from tangovlm.report import write_whole
 
-from .answers import Results, load, save
+from .harnesses.answers import Results, load, save
 from .planning import DONE, HALF, PLANNED, UNREACHABLE, Plan, Step
 
 _SETTINGS, _RESULTS = "row.json", "results.json"

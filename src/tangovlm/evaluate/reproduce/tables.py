@@ -10,7 +10,8 @@ from typing import Any
 
 from tangovlm import registry
 from tangovlm.errors import InputError
-from tangovlm.prune.segment import similarity_threshold
+from tangovlm.methods import build
+from tangovlm.methods.common.segments import similarity_threshold
 
 from .. import tables as eval_tables
 from ..runs import Run, percent, settings
@@ -158,7 +159,7 @@ def _as_row(run: Run, frames: int) -> Row:
     if run.unpruned:
         return Row(run.label, run.group, UNPRUNED, 1.0, seen)
     pruner = run.pruner
-    own, plain = settings(pruner), settings(registry.method(pruner.name, retention=pruner.retention))
+    own, plain = settings(pruner), settings(build.method(pruner.name, retention=pruner.retention))
     params = {name: value for name, value in own.items() if value != plain[name]}
     saliency = None if run.saliency == getattr(pruner, "signal", "p-attn") else run.saliency
     whole = pruner.name == "tango" and not params and saliency is None

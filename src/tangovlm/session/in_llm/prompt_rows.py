@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...inllm.base import Step
+from ...methods.in_llm.common.base import Step
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, ModelError
-from ...families.carried import carried, carry, check_rows
-from ...families.versions import Arg, Signature
-from ...inllm.attention import RowLook
-from ...inllm.base import Cut, Inside, View
+from ...methods.in_llm.common.base import Cut, InLLMMethod, PromptView
+from ...models.common.transformers_compat import Arg, Signature
+from ..carried import carried, carry, check_rows
+from .attention import LayerProbe
 from .masks import Held, Memory, attention_mask
 from .prompt_rows import Change, Row, change, pad_left, per_video, read_rows, untouched
 
@@ -59,7 +59,7 @@ class Runner:
     ----------
     decoder: a stock Qwen2, Qwen2.5-VL or Qwen3 text model, or one built like them.
     method: what prunes.
-    cuts: where, see `Inside.cuts`; at least one.
+    cuts: where, see `InLLMMethod.cuts`; at least one.
     layer: signature of a layer's forward.
     running: gives what `begin` returned for the forward that runs in this thread, or None.
 
@@ -71,7 +71,7 @@ class Runner:
     def __init__(
         self,
         decoder: Any,
-        method: Inside,
+        method: InLLMMethod,
         cuts: Sequence[Cut],
         layer: Signature,
         running: Callable[[], Pass | None],
@@ -245,8 +245,8 @@ class Runner:
         states = hidden[place, row.index]
         if not row.visual.numel():
             return untouched(row, states)
-        look = self._look(run, row, place, number, states, cache)
-        view = View(states, row.visual, row.entered, self._cuts[number].keep, look, row.memo)
+        probe = self._probe(run, row, place, number, states, cache)
+        view = PromptView(states, row.visual, row.entered, self._cuts[number].keep, probe, row.memo)
         return change(row, states, self._method(view))
 
     def _shorten(self, run: Pass, changes: list[Change]) -> Tensor:
@@ -268,7 +268,7 @@ class Runner:
             counts.append(per_video(row, len(counts[0])))
         return hidden
 
-    def _look(self, run: Pass, row: Row, place: int, number: int, states: Tensor, cache: Any) -> RowLook:
+    def _probe(self, run: Pass, row: Row, place: int, number: int, states: Tensor, cache: Any) -> LayerProbe:
         """At the layer before the cut, whose projections were caught, or at the cut's own."""
         own = self._method.looks_at == "own"
         number = number if own else number - 1
@@ -306,7 +306,7 @@ class Runner:
             normed: Tensor = self._decoder.norm(hidden)
             return normed.to(hidden.device)
 
-        return RowLook(query, key, cos, sin, attention.scaling, past, norm)
+        return LayerProbe(query, key, cos, sin, attention.scaling, past, norm)
 
 
 def _for_rows(tables: tuple[Tensor, Tensor], new: Tensor) -> tuple[Tensor, Tensor]:

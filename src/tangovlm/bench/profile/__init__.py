@@ -1,0 +1,1 @@
+"""`tangovlm bench profile`: the stages of one question."""

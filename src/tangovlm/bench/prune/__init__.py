@@ -1,0 +1,1 @@
+"""`tangovlm bench prune` and `bench scale`: the time of pruning."""

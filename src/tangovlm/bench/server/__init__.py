@@ -1,0 +1,1 @@
+"""`tangovlm bench serve`: a server under load."""

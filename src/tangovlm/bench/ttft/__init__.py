@@ -1,0 +1,1 @@
+"""`tangovlm bench ttft`: the time to the first token."""

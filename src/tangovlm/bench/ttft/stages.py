@@ -1,0 +1,106 @@
+"""Where the time to the first token goes: the same call once more, the device synchronised between stages."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tangovlm.machine.stopwatch import Stopwatch
+from tangovlm.session.method_patch import shadowed
+
+from ..measure import synchronize
+from .models import Host
+
+STAGES = ("pixels", "tower", "project", "prune", "prefill")
+
+
+class Steps:
+    """A logits processor that changes nothing and takes the time of each step of a generation."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._times: list[float] = []
+
+    def __call__(self, _ids: Tensor, scores: Tensor) -> Tensor:
+        synchronize(self._device)
+        self._times.append(time.perf_counter())
+        return scores
+
+    @property
+    def per_second(self) -> float:
+        """Steps a second after the first, which is the prefill; at least two must have been."""
+        return (len(self._times) - 1) / (self._times[-1] - self._times[0])
+
+
+def stage_times(
+    host: Host,
+    attached: Callable[[], AbstractContextManager[Any]],
+    pixels: Callable[[], dict[str, Tensor]],
+    generate: Callable[[int, dict[str, Tensor]], None],
+    repeats: int,
+) -> dict[str, float]:
+    """Median milliseconds of each stage up to the first token.
+
+    Parameters
+    ----------
+    host: the model.
+    attached: gives the context in which it prunes, or one that yields None.
+    pixels: prepares the frames.
+    generate: makes as many tokens as it is told from the pixels.
+    repeats: runs, at least 1.
+    """
+    runs = []
+    for _ in range(repeats):
+        clock = Stopwatch(host.device, STAGES)
+        with ExitStack() as stack:
+            stack.enter_context(_stock_stages(host, clock))
+            if stack.enter_context(attached()) is not None:
+                stack.enter_context(_added_stages(host, clock))
+            with clock.stage("pixels"):
+                inputs = pixels()
+            with clock.stage("prefill"):
+                generate(1, inputs)
+        runs.append(clock.totals_ms)
+    return {stage: statistics.median(run[stage] for run in runs) for stage in STAGES}
+
+
+@contextmanager
+def _stock_stages(host: Host, clock: Stopwatch) -> Iterator[None]:
+    """Charge the stock encoding to "project", and what of it is the tower's to "tower"; signals are taken there too."""
+
+    def encode(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with clock.stage("project"):
+            return original(*args, **kwargs)
+
+    with ExitStack() as stack:
+        stack.enter_context(shadowed(host.encoder, "get_video_features", encode))
+        for module, stage in ((host.tower, "tower"), (host.projector, "project")):
+            stack.callback(module.register_forward_pre_hook(partial(_enter, clock, stage)).remove)
+            stack.callback(module.register_forward_hook(lambda *_: clock.leave()).remove)
+        yield
+
+
+@contextmanager
+def _added_stages(host: Host, clock: Stopwatch) -> Iterator[None]:
+    """Charge to "prune" what being attached adds around the encoding and in front of the text model."""
+
+    def encode(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with clock.stage("prune"):
+            return original(*args, **kwargs)
+
+    decoder = host.model.get_decoder()
+    with ExitStack() as stack:
+        stack.enter_context(shadowed(host.encoder, "get_video_features", encode))
+        stack.callback(decoder.register_forward_pre_hook(partial(_enter, clock, "prune"), prepend=True).remove)
+        stack.callback(decoder.register_forward_pre_hook(lambda *_: clock.leave()).remove)
+        yield
+
+
+def _enter(clock: Stopwatch, stage: str, *_: Any) -> None:
+    """A hook in front of a module."""
+    clock.enter(stage)

@@ -1,0 +1,1 @@
+"""The files of a checkpoint: complete ones, the original LLaVA format, single heads."""

@@ -1,0 +1,129 @@
+"""`tangovlm demo`: a clip is rendered, decoded, asked about, and what was kept of it is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from tangovlm.errors import InputError
+from tangovlm.methods import build
+from tangovlm.report import (
+    Exchange,
+    check_writable,
+    draw_picture,
+    heading,
+    is_right,
+    png,
+    scene,
+    whole_file,
+    write_whole,
+)
+
+from ..output import only_results, plain, show, show_json, talk, talk_notes
+from ..tables import figures_rows
+from .ask import Run, load, settings_of, unpruned, write_page
+
+if TYPE_CHECKING:
+    from tangovlm.tokens import Pruner
+
+METHOD, RETENTION = "tango", 0.1
+MAX_NEW_TOKENS = 16
+
+
+def demo(
+    output_dir: Annotated[Path, typer.Option(help="Where the clip, the picture and the page go.")] = Path(
+        "tangovlm-demo"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON; all talk on stderr.")] = False,
+) -> None:
+    """Show the whole way on a clip made here: all tokens and 10 % of them, side by side."""
+    _make_folder(output_dir)
+    pruner = build.method(METHOD, retention=RETENTION)
+    clip, picture, page = (output_dir / name for name in ("clip.mp4", "kept.png", "report.html"))
+    for file in (clip, picture, page):
+        check_writable(file, "--output-dir")
+    with only_results():
+        exchanges = _exchanges(clip, pruner)
+        answer = exchanges[0].answer
+        drawn = scene(answer.frames, answer.video)
+        subtitle = f"{answer.model}; {drawn.steps} frames in {len(drawn.segments)} segments"
+        title = f"{answer.method} keeps {answer.tokens_after} of {answer.tokens_before} visual tokens"
+        write_whole(picture, png(draw_picture(drawn, title, subtitle)))
+        shown = {"video": clip.name, "model": answer.model} | settings_of(pruner)
+        write_page(page, exchanges, "tangovlm demo", shown)
+    talk_notes(each for exchange in exchanges for each in exchange.answers)
+    if as_json:
+        show_json({"video": str(clip), "picture": str(picture), "report": str(page)} | _as_dict(exchanges))
+        return
+    show(_answers_table(exchanges))
+    show(_figures_table(exchanges))
+    show(f"clip:    {clip}\npicture: {picture}\nreport:  {page}")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output-dir {folder} cannot be made: {error.strerror}: choose another place") from error
+
+
+def _exchanges(clip: Path, pruner: Pruner) -> list[Exchange]:
+    """Render the clip and ask every question of it twice, after one run that nobody measures."""
+    from tangovlm.tiny.clip import write_demo
+
+    talk(f"rendering {clip}")
+    with whole_file(clip) as temporary:
+        questions = write_demo(temporary)
+    run = Run(clip, load(None), frames=None, max_new_tokens=MAX_NEW_TOKENS, record=False)
+    everything = unpruned(pruner)
+    run.warm_up(questions[0][0], pruner)
+    exchanges = []
+    for number, (question, truth) in enumerate(questions):
+        words = f"question {number + 1} of {len(questions)}, "
+        whole = run(question, everything, words + "all tokens: ")
+        answer = run(question, pruner, words + f"{pruner.name}: ", record=number == 0)
+        exchanges.append(Exchange(question, answer, whole, truth))
+    return exchanges
+
+
+def _answers_table(exchanges: list[Exchange]) -> Table:
+    table = Table("question", "truth", *(heading(answer) for answer in exchanges[0].answers))
+    for exchange in exchanges:
+        truth = exchange.truth or ""
+        marked = (_marked(answer, is_right(answer, truth)) for answer in exchange.answers)
+        table.add_row(exchange.question, truth, *marked)
+    return table
+
+
+def _marked(answer: str, right: bool) -> Text:
+    return Text(f"{plain(answer)} {'✓' if right else '✗'}", style="green" if right else "red")
+
+
+def _figures_table(exchanges: list[Exchange]) -> Table:
+    columns = list(zip(*(exchange.answers for exchange in exchanges), strict=True))
+    table = Table(f"mean of {len(exchanges)} questions", *(heading(column[0]) for column in columns))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    right = (sum(is_right(a, e.truth or "") for a, e in zip(c, exchanges, strict=True)) for c in columns)
+    table.add_row("right answers", *(f"{count} of {len(exchanges)}" for count in right))
+    for row in figures_rows(columns):
+        table.add_row(*row)
+    return table
+
+
+def _as_dict(exchanges: list[Exchange]) -> dict[str, object]:
+    return {
+        "questions": [
+            {
+                "question": exchange.question,
+                "truth": exchange.truth,
+                "pruned": exchange.answer.as_dict(),
+                "unpruned": None if exchange.unpruned is None else exchange.unpruned.as_dict(),
+            }
+            for exchange in exchanges
+        ]
+    }

@@ -1,0 +1,51 @@
+"""`tangovlm doctor`: what is installed, and whether the library is right on it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from time import perf_counter
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tangovlm.doctor import FAILED, Row, examine
+
+from ..output import plain, show, show_json
+
+
+def doctor(
+    family: Annotated[
+        str | None, typer.Option(help="Look at the installation and this family of models only (tangovlm models).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON; all talk on stderr.")] = False,
+) -> None:
+    """Check the installation, every model family, the kernels and the decoder; begin bug reports with the output."""
+    start = perf_counter()
+    # Libraries may talk while they are imported.
+    with redirect_stdout(sys.stderr), Console(stderr=True).status("") as status:
+        rows = []
+        for examination in examine(family):
+            status.update(plain(f"{examination.part}: {examination.name}"))
+            rows.append(examination.row())
+    seconds, failed = perf_counter() - start, sum(row.status == FAILED for row in rows)
+    if as_json:
+        listed = [asdict(row) | {"seconds": round(row.seconds, 3)} for row in rows]
+        show_json({"ok": not failed, "failed": failed, "seconds": round(seconds, 3), "rows": listed})
+    else:
+        show("\n".join(_lines(rows)))
+        show(f"{failed} of {len(rows)} FAILED, {seconds:.1f} s" if failed else f"nothing FAILED, {seconds:.1f} s")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _lines(rows: Sequence[Row]) -> Iterator[str]:
+    """A line for each row, however long, so that what is pasted into a report is whole."""
+    cells = [("part", "name", "status", "s", "detail")]
+    cells += [(row.part, row.name, row.status, f"{row.seconds:.1f}", row.detail) for row in rows]
+    part, name, status, seconds, _ = (max(map(len, column)) for column in zip(*cells, strict=True))
+    for cell in cells:
+        yield f"{cell[0]:{part}}  {cell[1]:{name}}  {cell[2]:{status}}  {cell[3]:>{seconds}}  {cell[4]}"

@@ -1,0 +1,181 @@
+"""`tangovlm inspect`: what can be learned of a model by looking at it; so far, which grid positions are sinks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from tangovlm.errors import InputError
+from tangovlm.models.common.sinks import SINK_THRESHOLD, ReleasedSinks, check_threshold, released_for_grid
+from tangovlm.report import check_writable, write_whole
+
+from ..checks import check_at_least_one, check_video, device
+from ..output import only_results, show, show_json, stage_bars, talk
+from .ask import Dtype, Saliency, load
+
+if TYPE_CHECKING:
+    from tangovlm.evaluate.sinks import MeasuredSinks
+
+inspect = typer.Typer()
+
+
+@inspect.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
+    """Look at a model: which grid positions its vision encoder over-attends."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@inspect.command()
+def sinks(
+    clips: Annotated[
+        list[str] | None, typer.Argument(help="Video files: dozens of unlike ones.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model's folder or hub id; left out, the embedded model.", show_default=False)
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(help="A sink's mean rank minus its standard deviation, at least; in [0.5, 1].")
+    ] = SINK_THRESHOLD,
+    top: Annotated[int, typer.Option(help="Positions to show; sinks and released ones are always shown.")] = 10,
+    frames: Annotated[
+        int | None,
+        typer.Option(help="Frames to take of each clip; left out, the model's own number.", show_default=False),
+    ] = None,
+    saliency: Annotated[
+        Saliency | None,
+        typer.Option(help="The signal to rank; left out, p-attn, or else the family's first.", show_default=False),
+    ] = None,
+    head_weights: Annotated[
+        str | None,
+        typer.Option(help="A checkpoint (path or hub id) with the pooling head for p-attn.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a JSON file for --sink-tokens and Tango(sink_tokens=...).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON; all talk on stderr.")] = False,
+    device_name: Annotated[
+        str | None, typer.Option("--device", help="Where to run, such as cpu or cuda.", show_default=False)
+    ] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="The model's number format.", show_default=False)] = None,
+    chunk_frames: Annotated[
+        int | None,
+        typer.Option(help="The most frames that the vision encoder sees at a time.", show_default=False),
+    ] = None,
+    max_frame_pixels: Annotated[
+        int | None,
+        typer.Option(help="The most pixels of a frame, as `tangovlm ask` takes it.", show_default=False),
+    ] = None,
+) -> None:
+    """Find the grid positions that the vision encoder looks at whatever the clips show.
+
+    The tokens of each frame are ranked by saliency, from 0, the lowest, to 1, the highest; ties share their mean rank.
+    A sink is a position whose rank is high in nearly all frames. The language model does not run.
+    """
+    check_threshold(threshold, "--threshold")
+    check_at_least_one("--max-frame-pixels", max_frame_pixels)
+    for option, value in (("--top", top), ("--frames", frames), ("--chunk-frames", chunk_frames)):
+        check_at_least_one(option, value)
+    named = clips or []
+    _check_clips(named)
+    if out is not None:
+        _check_out(out, named)
+    with only_results():
+        from tangovlm.evaluate.sinks import measure
+
+        llm = load(
+            model,
+            device=device(device_name),
+            dtype=dtype,
+            saliency=saliency,
+            head_weights=head_weights,
+            max_frame_pixels=max_frame_pixels,
+        )
+        with stage_bars() as progress:
+            measured = measure(llm, named, frames=frames, chunk_frames=chunk_frames, progress=progress)
+    document = measured.document(threshold)
+    if out is not None:
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in document.items())
+        write_whole(out, f"{{\n{lines}\n}}\n".encode())
+    for note in measured.notes:
+        talk(f"note: {note}")
+    _show(measured, document, top, out, as_json)
+
+
+def _check_clips(clips: list[str]) -> None:
+    if not clips:
+        raise InputError("no clips are given: name some dozens of unlike ones, such as clips/*.mp4")
+    seen: dict[Path, str] = {}
+    for clip in clips:
+        check_video(clip)
+        place = Path(clip).resolve()
+        if place in seen:
+            raise InputError(f"{clip} is given twice (before as {seen[place]}): leave it out once")
+        seen[place] = clip
+
+
+def _check_out(out: Path, clips: list[str]) -> None:
+    check_writable(out, "--out")
+    if out.exists() and any(out.samefile(clip) for clip in clips):
+        raise InputError(f"--out {out} is one of the clips: give another name")
+
+
+def _show(measured: MeasuredSinks, document: dict[str, Any], top: int, out: Path | None, as_json: bool) -> None:
+    released = released_for_grid(*measured.ranks.grid)
+    rows = _rows(measured, document["positions"], released, top)
+    if as_json:
+        known = None if released is None else {"family": released.family, "source": released.source}
+        show_json(document | {"rows": rows, "released": known, "out": None if out is None else str(out)})
+        return
+    show(_table(rows, released))
+    height, width = measured.ranks.grid
+    found, several = len(document["positions"]), "" if measured.clips == 1 else "s"
+    talk(
+        f"{measured.model}: {found} of {height * width} positions on the grid of {height} x {width} are sinks "
+        f"({measured.saliency}, {measured.ranks.frames} frames of {measured.clips} clip{several})"
+    )
+    if out is not None:
+        talk(f"written: {out}")
+
+
+def _rows(
+    measured: MeasuredSinks, found: list[int], released: ReleasedSinks | None, top: int
+) -> list[dict[str, object]]:
+    """The highest positions, all sinks and all released ones, by mean minus standard deviation."""
+    ranks = measured.ranks
+    mean, sd = ranks.mean.tolist(), ranks.sd.tolist()
+    known = () if released is None else released.positions
+    order = ranks.order()
+    wanted = {*order[:top], *found, *known}
+    return [
+        {
+            "position": place,
+            "row": place // ranks.width,
+            "column": place % ranks.width,
+            "mean_rank": round(mean[place], 6),
+            "sd_rank": round(sd[place], 6),
+            "sink": place in found,
+            "released": None if released is None else place in known,
+        }
+        for place in order
+        if place in wanted
+    ]
+
+
+def _table(rows: list[dict[str, object]], released: ReleasedSinks | None) -> Table:
+    table = Table()
+    for column in ("position", "row", "column", "mean rank", "SD"):
+        table.add_column(column, justify="right")
+    table.add_column("sink")
+    if released is not None:
+        table.add_column(f"released for {released.family}")
+    for row in rows:
+        marks = [row["sink"]] + ([] if released is None else [row["released"]])
+        cells = [str(row[name]) for name in ("position", "row", "column")]
+        cells += [f"{row[name]:.3f}" for name in ("mean_rank", "sd_rank")]
+        table.add_row(*cells, *("yes" if mark else "" for mark in marks))
+    return table

@@ -1,0 +1,1 @@
+"""The harnesses that `tangovlm reproduce` runs."""

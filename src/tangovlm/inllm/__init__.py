@@ -1,1 +1,0 @@
-"""Pruning between the layers of the language model: one file a method, and the hooks that run it."""

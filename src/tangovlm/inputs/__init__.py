@@ -1,0 +1,1 @@
+"""From frames and chat to model inputs: pixels, prompts, timestamps."""

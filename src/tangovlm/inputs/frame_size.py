@@ -1,0 +1,125 @@
+"""How large stock processors make the frames of a video for models that take any size: whole tokens within two areas.
+
+A preprocessor config names them `shortest_edge` and `longest_edge`, but both are areas in pixels. For some models they
+hold for a frame, for others for all frames of a video together.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ..errors import InputError, ModelError
+from .pixels import whole
+
+LIMIT = "max_frame_pixels"
+"""Field of a preprocessor config that this library adds: the largest area of a frame, height times width."""
+
+_STEEPEST = 200
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """The rule of a model's stock video processor, with its defaults.
+
+    Parameters
+    ----------
+    least, most: areas in pixels where the preprocessor config names none.
+    of: what they bound: a "frame"; all frames of a "video", counted in whole steps; or "shared": `least` a frame, and
+        `most` all frames of a video, which share it evenly.
+    old_names: whether `min_pixels` and `max_pixels` of the config go before its `size`.
+    cap_tokens: tokens from which `cap_pixels_per_frame` of a config computes a bound; 0 where there is no such field.
+    """
+
+    least: int
+    most: int
+    of: Literal["frame", "video", "shared"] = "frame"
+    old_names: bool = False
+    cap_tokens: int = 0
+
+    def read(self, config: Mapping[str, Any]) -> "SizeRule":
+        """With the areas of a preprocessor config.
+
+        Raises
+        ------
+        ModelError: something else than areas.
+        """
+        size = config.get("size")
+        size = {"shortest_edge": self.least, "longest_edge": self.most} if size is None else size
+        if not isinstance(size, Mapping):
+            raise ModelError(f"the preprocessor config has size {size!r}: shortest_edge and longest_edge are wanted")
+        found = dict(size)
+        for name, old in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")) if self.old_names else ():
+            if config.get(old) is not None:
+                found[name] = config[old]
+        if found.get("shortest_edge") is None or found.get("longest_edge") is None:
+            raise ModelError(f"the preprocessor config has size {size!r}: shortest_edge and longest_edge are wanted")
+        least, most = (whole(name, found[name]) for name in ("shortest_edge", "longest_edge"))
+        return replace(self, least=least, most=most)
+
+    def size(
+        self, config: Mapping[str, Any], height: int, width: int, frames: int, unit: int, per_step: int
+    ) -> tuple[int, int]:
+        """Height and width, multiples of `unit`, for the frames of a video.
+
+        Parameters
+        ----------
+        config: preprocessor config, see `read`, `cap_pixels_per_frame` and `LIMIT`.
+        height, width: of the frames in pixels.
+        frames: of the video. per_step: of them that make a step, the last one being repeated.
+        unit: pixels along a side of a token.
+
+        Raises
+        ------
+        InputError: a stripe more than 200 times as long as it is high.
+        ModelError: see `read`.
+        """
+        rule = self.read(config)
+        frames = max(frames, per_step) if self.of == "video" else frames
+        least, most = rule.least, rule._capped(config, frames, unit, per_step)
+        if self.of == "shared":
+            most //= frames
+        if (limit := config.get(LIMIT)) is not None:
+            most = min(most, whole(LIMIT, limit) * (frames if self.of == "video" else 1))
+            least = min(least, most)
+        if self.of != "video":
+            return _fit(height, width, unit, least, most)
+        # Very small frames are enlarged to a token first.
+        scale = max(unit / height, unit / width)
+        sides = (int(height * scale), int(width * scale)) if scale > 1 else (height, width)
+        return _fit(*sides, unit, least, most, frames, round(frames / per_step) * per_step)
+
+    def _capped(self, config: Mapping[str, Any], frames: int, unit: int, per_step: int) -> int:
+        """`most`, or less where the config asks for an even share of a budget of tokens."""
+        if not self.cap_tokens or not config.get("cap_pixels_per_frame"):
+            return self.most
+        given = config.get("max_video_tokens")
+        tokens = self.cap_tokens if given is None else whole("max_video_tokens", given)
+        floor = int(self.least * 1.05)
+        if self.of == "video":
+            return frames * max(min(tokens * unit * unit, self.most // frames), floor)
+        return max(min(self.most, int(tokens * unit * unit * 0.9) * per_step // frames), floor)
+
+
+def _fit(
+    height: int, width: int, unit: int, least: int, most: int, frames: int = 1, counted: int = 1
+) -> tuple[int, int]:
+    """Sides rounded to multiples of `unit`; where their area times `counted` is out of bounds, both are scaled."""
+    if max(height, width) > _STEEPEST * min(height, width):
+        raise InputError(
+            f"frames of {height} x {width} pixels are too narrow: one side may be {_STEEPEST} times the other at most"
+        )
+    sides = (round(height / unit) * unit, round(width / unit) * unit)
+    area = counted * sides[0] * sides[1]
+    # In the order of the stock processors, as the last bit may decide over a token.
+    if area > most:
+        shrink = math.sqrt((frames * height * width) / most)
+        return _at_least(unit, height / shrink, unit), _at_least(unit, width / shrink, unit)
+    if area < least:
+        grow = math.sqrt(least / (frames * height * width))
+        return math.ceil(height * grow / unit) * unit, math.ceil(width * grow / unit) * unit
+    return sides
+
+
+def _at_least(bound: int, length: float, unit: int) -> int:
+    return max(bound, math.floor(length / unit) * unit)

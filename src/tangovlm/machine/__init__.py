@@ -1,0 +1,1 @@
+"""The machine: memory, devices, time and operations."""

@@ -1,0 +1,42 @@
+"""Operations of a prefill, counted by formula."""
+
+from collections.abc import Sequence
+
+from ..errors import InputError
+
+
+def prefill_flops(
+    tokens_per_layer: Sequence[int],
+    *,
+    hidden: int,
+    intermediate: int,
+    mlp_matrices: int = 3,
+    heads: int = 1,
+    kv_heads: int | None = None,
+) -> int:
+    """Multiply-accumulates of a prefill, ``2nd^2 (1 + g) + 2n^2d + 3ndm`` a layer with g = ``kv_heads / heads``.
+
+    With as many heads of keys and values as of queries this is the ``4nd^2 + 2n^2d + 3ndm`` of FastV (arXiv
+    2403.06764); the Tango paper (arXiv 2604.09547) counts grouped keys and values as narrow as they are. The vision
+    encoder, embeddings and head are not counted.
+
+    Parameters
+    ----------
+    tokens_per_layer: n of each layer. hidden, intermediate: d and m.
+    mlp_matrices: 3 for a gated MLP, 2 for a plain one.
+    heads, kv_heads: of the queries, and of keys and values, which divide them; None for as many.
+
+    Raises
+    ------
+    InputError: a negative length, a width below 1, or heads that do not divide.
+    """
+    kv_heads = heads if kv_heads is None else kv_heads
+    if min(hidden, intermediate, mlp_matrices, heads, kv_heads) < 1 or any(n < 0 for n in tokens_per_layer):
+        raise InputError(
+            f"lengths must be >= 0 and widths >= 1, not lengths {list(tokens_per_layer)!r}, hidden {hidden}, "
+            f"intermediate {intermediate}, mlp_matrices {mlp_matrices}, heads {heads}, kv_heads {kv_heads}"
+        )
+    if heads % kv_heads or hidden % heads:
+        raise InputError(f"kv_heads {kv_heads} must divide heads {heads}, and heads must divide hidden {hidden}")
+    projections = 2 * hidden * (hidden + hidden // heads * kv_heads)
+    return sum(n * projections + 2 * n**2 * hidden + mlp_matrices * n * hidden * intermediate for n in tokens_per_layer)

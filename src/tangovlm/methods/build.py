@@ -1,0 +1,176 @@
+"""From a name to a method or a pair of methods, and from a method to a plan for a model of known depth.
+
+A pair is a method before the language model and one inside it, with one retention for both (Tango paper, Eq. 1).
+"""
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, ClassVar
+
+from ..budget import before_llm, equivalent_retention, kept_per_layer, validate_retention
+from ..errors import InputError, MethodError
+from ..registry import methods, nearest
+from ..tokens import Pruner
+from .in_llm.common.base import Cut, InLLMMethod
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Prune before the language model and once more inside it, so that the layers keep `retention` on average.
+
+    What is kept before the model follows from Eq. 1 as soon as the number of layers is known: 0.1217 for a retention
+    of 0.10 where half is kept from layer 18 of 28 on.
+
+    Parameters
+    ----------
+    before: a method before the model; its own retention is replaced, and its `equivalent_retention`, if it has one, is
+        the pair's: thresholds that the papers set by the mean over the layers stay those of that mean.
+    inside: a method inside the model; what it keeps, of the tokens that enter, is its own business.
+    retention: mean fraction of all visual tokens over the layers, in (0, 1]; 1 keeps everything.
+
+    Raises
+    ------
+    InputError: a retention outside (0, 1].
+    MethodError: methods of other kinds.
+    """
+
+    stage: ClassVar[str] = "pair"
+
+    before: Any
+    inside: InLLMMethod
+    retention: float = 0.1
+
+    def __post_init__(self) -> None:
+        validate_retention(self.retention)
+        if not isinstance(self.inside, InLLMMethod):
+            raise MethodError(f"a pair needs a method inside the model such as fastv second, not {_said(self.inside)}")
+        known = is_dataclass(self.before) and not isinstance(self.before, type)
+        if not known or not callable(self.before) or isinstance(self.before, InLLMMethod):
+            raise MethodError(f"a pair needs a method before the model such as tango first, not {_said(self.before)}")
+        if "retention" not in {field.name for field in fields(self.before) if field.init}:
+            raise MethodError(f"a pair sets the retention of {self.before.name!r}, which has none")
+
+    @property
+    def name(self) -> str:
+        """Both names, as `tangovlm.method` takes them."""
+        return f"{self.before.name}+{self.inside.name}"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Signals that the method before the model reads."""
+        needs: frozenset[str] = self.before.needs
+        return needs
+
+    @property
+    def signal(self) -> str | None:
+        """Saliency that the method before the model is meant for."""
+        return getattr(self.before, "signal", None)
+
+
+def method(name: str, **params: Any) -> Any:
+    """Build a registered method, or a pair of one before the language model and one inside it.
+
+    Parameters
+    ----------
+    name: such as "tango", or "tango+fastv" for a `tangovlm.methods.build.Pair`, which takes its retention only.
+
+    Raises
+    ------
+    MethodError: an unknown name, an unknown hyper-parameter, or one out of its range.
+    """
+    if not isinstance(name, str):
+        raise MethodError(f"method takes the name of a method such as 'tango', not {name!r}")
+    if "+" in name:
+        return _pair(name, params)
+    known = methods()
+    if name not in known:
+        raise MethodError(f"unknown method {name!r}: choose one of {', '.join(known)}{nearest(name, known)}")
+    cls = known[name]
+    if is_dataclass(cls):
+        accepted = [field.name for field in fields(cls) if field.init]
+        for param in params:
+            if param not in accepted:
+                raise MethodError(
+                    f"method {name!r} has no parameter {param!r}: it takes {', '.join(accepted)}"
+                    f"{nearest(param, accepted)}"
+                )
+    return cls(**params)
+
+
+def _pair(name: str, params: dict[str, Any]) -> Any:
+    parts = name.split("+")
+    if len(parts) != 2 or not all(parts):
+        raise MethodError(f"a pair has two parts such as 'tango+fastv', not {name!r}")
+    if unknown := sorted(set(params) - {"retention"}):
+        raise MethodError(
+            f"the pair {name!r} takes retention only, not {unknown[0]!r}: build its methods and put them into "
+            f"tangovlm.methods.build.Pair{nearest(unknown[0], ['retention'], 0.6)}"
+        )
+    before, inside = map(method, parts)
+    return Pair(before, inside, **params)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is done to a model with a known number of layers.
+
+    Parameters
+    ----------
+    name: of the method or pair.
+    retention: mean kept fraction over the layers that is aimed at.
+    before: prunes before the model; None where nothing is to be pruned there.
+    inside: prunes inside it, at `cuts`; None where nothing is to be pruned there.
+    notes: what the user should know.
+    """
+
+    name: str
+    retention: float
+    before: Pruner | None
+    inside: InLLMMethod | None
+    cuts: tuple[Cut, ...]
+    notes: tuple[str, ...]
+
+
+def plan(pruner: Any, layers: int) -> Plan:
+    """Solve Eq. 1 for a method before the model, one inside it, or a pair.
+
+    Raises
+    ------
+    InputError: a retention that Eq. 1 cannot reach.
+    MethodError: see `InLLMMethod.cuts`.
+    """
+    if isinstance(pruner, Pair):
+        if pruner.retention == 1:
+            return Plan(pruner.name, 1.0, None, None, (), ())
+        inner = _inside(pruner.inside, layers)
+        try:
+            share = before_llm(pruner.retention, kept_per_layer(inner.cuts, layers))
+        except InputError as error:
+            raise InputError(f"the pair {pruner.name!r}: {error}") from error
+        before = None if share == 1 else _sharing(pruner.before, share, pruner.retention)
+        return replace(inner, name=pruner.name, retention=pruner.retention, before=before)
+    if isinstance(pruner, InLLMMethod):
+        return _inside(pruner, layers)
+    return Plan(pruner.name, pruner.retention, None if pruner.retention == 1 else pruner, None, (), ())
+
+
+def _sharing(before: Any, share: float, equivalent: float) -> Any:
+    """The method before the model with its share of the tokens."""
+    changes = {"retention": share}
+    if "equivalent_retention" in {field.name for field in fields(before) if field.init}:
+        changes["equivalent_retention"] = equivalent
+    return replace(before, **changes)
+
+
+def _said(part: Any) -> str:
+    """A method by its name, anything else as Python shows it."""
+    name = None if isinstance(part, type) else getattr(part, "name", None)
+    return repr(part if name is None else name)
+
+
+def _inside(method: InLLMMethod, layers: int) -> Plan:
+    cuts = method.cuts(layers)
+    retention = method.retention
+    if retention is None:
+        retention = equivalent_retention([float(kept) for kept in kept_per_layer(cuts, layers)])
+    notes = tuple(note for note in (method.moved(layers),) if note)
+    return Plan(method.name, retention, None, method if cuts else None, cuts, notes)

@@ -1,0 +1,1 @@
+"""Shared parts of the methods: segments, similarity, ST-RoPE, clustering, merging."""

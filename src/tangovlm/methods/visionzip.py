@@ -1,0 +1,161 @@
+"""VisionZip: the most salient tokens of each frame, and the sum of the others in a few (arXiv 2412.04467)."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from math import ceil
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from ..budget import apportion, count, exact, validate_retention
+from ..errors import InputError, MethodError
+from ..registry import register_method
+from ..tokens import Selection, VideoTokens
+from .common.checks import check_flag, check_integer, check_number
+from .common.merge import sum_by_label
+from .common.select import top_salient
+from .common.similarity import compute_dtype, normalize
+from .common.slots import Slots, even_counts, keep_all
+
+
+@register_method
+@dataclass(frozen=True)
+class VisionZip:
+    """Keep ``retention`` of the tokens of each frame: dominant ones, and contextual ones that take in the rest.
+
+    Dominant tokens are the most salient of a frame and stay as they are. Of the others every n-th is a contextual
+    target; each of the rest goes to the target with the most similar key. As in the authors' code a contextual token
+    is the target plus the mean of what goes to it, a sum, not an average.
+
+    Parameters
+    ----------
+    retention: fraction to keep, in (0, 1]; 1 is the identity.
+    exact: keep exactly ``budget.count(retention, T * H * W)`` tokens, the frames' counts at most one apart; off,
+        the same number in every frame: `tokens_per_frame`, or ``ceil(retention * H * W)``.
+    dominant_ratio: fraction of the kept tokens that are dominant, in [0, 1]. The default is that of the comparison in
+        the Tango paper, 5 % contextual ones; the authors' own is 54 of 64, see `VisionZip.release`.
+    tokens_per_frame: with ``exact=False``, replaces `retention`; >= 1. The scripts give 20, 30, 40, 50 of 196 tokens.
+
+    Raises
+    ------
+    InputError: a retention outside (0, 1].
+    MethodError: another parameter out of its range, or `tokens_per_frame` with ``exact=True``.
+    """
+
+    name: ClassVar[str] = "visionzip"
+    stage: ClassVar[str] = "pre-llm"
+    signal: ClassVar[str] = "attn"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2412.04467"
+    official_repo: ClassVar[str] = "https://github.com/dvlab-research/VisionZip@3151f6d"
+    needs: ClassVar[frozenset[str]] = frozenset({"saliency", "keys"})
+
+    retention: float = 0.1
+    exact: bool = True
+    dominant_ratio: float = 0.95
+    tokens_per_frame: int | None = None
+
+    def __post_init__(self) -> None:
+        validate_retention(self.retention)
+        check_flag("exact", self.exact)
+        check_number("dominant_ratio", self.dominant_ratio, 0, 1)
+        if self.tokens_per_frame is not None:
+            check_integer("tokens_per_frame", self.tokens_per_frame, 1)
+            if self.exact:
+                raise MethodError("tokens_per_frame counts as the release does: pass exact=False, or give retention")
+
+    @classmethod
+    def release(
+        cls, *, retention: float = 0.1, dominant_ratio: float = 54 / 64, tokens_per_frame: int | None = None
+    ) -> Self:
+        """The method as the authors' code runs it: 54 of 64 tokens are dominant, the same number in every frame.
+
+        >>> VisionZip.release(retention=0.1).dominant_ratio
+        0.84375
+
+        Raises
+        ------
+        InputError, MethodError: see the class.
+        """
+        return cls(retention, False, dominant_ratio, tokens_per_frame)
+
+    @torch.no_grad()
+    def __call__(self, tokens: VideoTokens) -> Selection:
+        """Reduce one video.
+
+        Raises
+        ------
+        InputError: no saliency, or no keys.
+        """
+        if self.retention == 1 and self.tokens_per_frame is None:
+            return keep_all(tokens, (tokens.frames,))
+        if tokens.saliency is None or tokens.keys is None:
+            raise InputError(
+                "VisionZip needs VideoTokens.saliency (T, H, W) and VideoTokens.keys (T, H, W, Dk): pass both, "
+                "or choose a method that needs neither"
+            )
+        saliency, keys = tokens.saliency.flatten(1), normalize(tokens.keys).flatten(1, 2)
+        features = tokens.features.flatten(1, 2)
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for frame, counts in enumerate(self._counts(tokens)):
+            groups[counts].append(frame)
+        slots = Slots(tokens)
+        for (dominant, contextual), members in groups.items():
+            frames = torch.tensor(members, device=features.device)
+            first = frames[:, None] * features.shape[1]
+            top, rest = _split(saliency[frames], dominant)
+            slots.keep(top + first)
+            if contextual:
+                targets, others = _every_nth(rest, contextual)
+                slots.keep(targets + first)
+                _merge(slots, first, targets, others, keys[frames], features[frames])
+        return slots.finish((tokens.frames,))
+
+    def _counts(self, tokens: VideoTokens) -> list[tuple[int, int]]:
+        """(dominant, contextual) tokens of each frame."""
+        length = tokens.height * tokens.width
+        if self.exact:
+            kept = even_counts(count(self.retention, tokens.count), tokens.frames)
+            dominant = apportion(exact(self.dominant_ratio) * k for k in kept)
+            return [(d, k - d) for d, k in zip(dominant, kept, strict=True)]
+        in_frame = min(self.tokens_per_frame or ceil(exact(self.retention) * length), length)
+        dominant_num = int(in_frame * self.dominant_ratio)
+        return [(dominant_num, in_frame - dominant_num)] * tokens.frames
+
+
+def _split(saliency: Tensor, dominant: int) -> tuple[Tensor, Tensor]:
+    """Positions of the ``dominant`` most salient tokens of each frame ``(B, L)``, and of the others, ascending."""
+    top = top_salient(saliency, dominant)
+    is_top = torch.zeros_like(saliency, dtype=torch.uint8).scatter_(1, top, 1)
+    return top, is_top.sort(dim=1, stable=True).indices[:, : saliency.shape[1] - dominant]
+
+
+def _every_nth(rest: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Split ``rest (B, R)`` into ``number`` columns, every ``R // number``-th from the first on, and the others."""
+    column = torch.arange(rest.shape[1], device=rest.device)
+    step = max(1, rest.shape[1] // number)
+    is_target = (column % step == 0) & (column // step < number)
+    return rest[:, is_target], rest[:, ~is_target]
+
+
+def _merge(slots: Slots, first: Tensor, targets: Tensor, others: Tensor, keys: Tensor, features: Tensor) -> None:
+    """Add to each target the mean of the others whose keys are most like its own.
+
+    Parameters
+    ----------
+    first: ``(B, 1)`` grid index of the first token of each frame; targets, others: positions ``(B, m)``, ``(B, n)``.
+    keys: ``(B, L, Dk)`` unit vectors; features: ``(B, L, D)``.
+    """
+    if not others.numel():
+        return
+    labels = (_take(keys, others) @ _take(keys, targets).mT).argmax(dim=-1)
+    values = _take(features, others)
+    sums, members = sum_by_label(values.to(compute_dtype(values.dtype)), labels, targets.shape[1])
+    own = _take(features, targets)
+    slots.send(others + first, targets.gather(1, labels) + first)
+    slots.write(targets + first, torch.where(members > 0, own + sums / members.clamp_min(1), own))
+
+
+def _take(values: Tensor, places: Tensor) -> Tensor:
+    """``(B, k, D)``: the rows of ``values (B, n, D)`` at ``places (B, k)``."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))

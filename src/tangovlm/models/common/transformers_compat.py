@@ -1,0 +1,215 @@
+"""The seam to `transformers`: every name of a host's argument, and all that differs between the supported releases.
+
+No other file spells the name of an argument of a host's forward. What releases call differently is looked up in the
+signatures of the model at hand, when a method is attached: an unknown name is refused there.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import ModelError
+
+TESTED: tuple[str, ...] = ("5.17", "5.18", "5.19", "5.20", "5.21", "5.22", "5.23", "5.24")
+"""Releases of transformers on which the families are known to be right; each with all of its patches."""
+
+
+def is_tested(version: str) -> bool:
+    """Whether a version is one of `TESTED` or a patch of one; a pre-release such as 5.24.0rc1 is not."""
+    release = re.fullmatch(r"(\d+\.\d+)(\.\d+)*(\.post\d+)?(\+.*)?", version)
+    return release is not None and release[1] in TESTED
+
+
+class Arg:
+    """Arguments of stock models, and of what `generate` calls on the way to them."""
+
+    INPUTS = "inputs"
+    IDS = "input_ids"
+    MASK = "attention_mask"
+    EMBEDS = "inputs_embeds"
+    POSITIONS = "position_ids"
+    ROTARY = "position_embeddings"
+    CACHE = "cache"
+    USE_CACHE = "use_cache"
+    LABELS = "labels"
+    ENCODED = "mm_encoder_outputs"
+    AS_DICT = "return_dict"
+    PIXELS = "pixel_values"
+    PIXEL_MASK = "pixel_attention_mask"
+    IMAGE_GRIDS = "image_grid_thw"
+    VIDEO_PIXELS = "pixel_values_videos"
+    VIDEO_GRIDS = "video_grid_thw"
+    VIDEO_MERGE_SIZES = "video_merge_sizes"
+    VIDEO_MASK = "video_compression_mask"
+    METADATA = "video_metadata"
+    STEP_SECONDS = "second_per_grid_ts"
+    TOKEN_TYPES = "mm_token_type_ids"
+    GRIDS = "grid_thw"
+    MERGE_SIZES = "merge_sizes"
+    FEATURE_LAYER = "vision_feature_layer"
+    FEATURE_STRATEGY = "vision_feature_select_strategy"
+    DEEP_PLACES = "visual_pos_masks"
+    DEEP_FEATURES = "deepstack_visual_embeds"
+    FIRST_FORWARD = "is_first_iteration"
+    NEW_LENGTH = "next_sequence_length"
+
+
+_OTHER_NAMES: dict[str, tuple[str, ...]] = {
+    # 5.17 to 5.23. Later releases still take it from a caller, and rename it behind our hooks.
+    Arg.CACHE: ("past_key_values",),
+}
+
+
+def value_of(kwargs: Mapping[str, Any], name: str) -> Any:
+    """An argument of a call, under any of the names that releases have for it; None if it is not there."""
+    for known in (name, *_OTHER_NAMES.get(name, ())):
+        if kwargs.get(known) is not None:
+            return kwargs[known]
+    return None
+
+
+def taken(kwargs: dict[str, Any], name: str) -> Any:
+    """As `value_of`, and out of `kwargs`."""
+    found = value_of(kwargs, name)
+    for known in (name, *_OTHER_NAMES.get(name, ())):
+        kwargs.pop(known, None)
+    return found
+
+
+class Signature:
+    """What the installed release calls the arguments of one function of a host.
+
+    Parameters
+    ----------
+    function: of the model at hand.
+    what: says in messages which it is.
+    needs: arguments that it must take under a known name, as in `Arg`.
+
+    Raises
+    ------
+    ModelError: it has no argument of a known name for one of them.
+
+    Examples
+    --------
+    >>> def forward(inputs_embeds=None, past_key_values=None): ...
+    >>> signature = Signature(forward, "the text model", [Arg.CACHE])
+    >>> signature.values({Arg.CACHE: 1})
+    {'past_key_values': 1}
+    >>> signature.get(Arg.CACHE, (2, 3), {})
+    3
+    """
+
+    def __init__(self, function: Callable[..., Any], what: str, needs: Iterable[str]) -> None:
+        self.names = tuple(inspect.signature(function).parameters)
+        for name in needs:
+            if self.name(name) not in self.names:
+                import transformers
+
+                raise ModelError(
+                    f"{what} of transformers {transformers.__version__} has no argument {name!r}, but "
+                    f"{', '.join(self.names)}: this release is not supported, install transformers {newest_tested()}"
+                )
+
+    def name(self, name: str) -> str:
+        """What the function calls an argument."""
+        known = (name, *_OTHER_NAMES.get(name, ()))
+        return next((own for own in known if own in self.names), name)
+
+    def get(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """An argument of a call, by name or by place; None if it is not there."""
+        if (found := value_of(kwargs, name)) is not None:
+            return found
+        own = self.name(name)
+        place = self.names.index(own) if own in self.names else len(args)
+        return args[place] if place < len(args) else None
+
+    def values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments under the function's own names."""
+        return {self.name(name): value for name, value in values.items()}
+
+    def changed(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], values: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a call with some in place of others, each where the caller has it."""
+        placed, named = list(args), dict(kwargs)
+        for name, value in values.items():
+            own = self.name(name)
+            if own in self.names and self.names.index(own) < len(args):
+                placed[self.names.index(own)] = value
+            else:
+                taken(named, name)
+                named[own] = value
+        return tuple(placed), named
+
+
+def cache_for(function: Callable[..., Any], cache: Any) -> dict[str, Any]:
+    """The keyword under which a function of a host takes a cache."""
+    return Signature(function, "a function", ()).values({Arg.CACHE: cache})
+
+
+def cache_in(output: Any) -> Any:
+    """The cache in the output of a model; None if there is none."""
+    # By its keys: newer releases answer to the old name too, with a warning.
+    return value_of(dict(output.items()), Arg.CACHE) if isinstance(output, Mapping) else None
+
+
+def pixels_name(kwargs: Mapping[str, Any]) -> str:
+    """Keyword of the pixels in a call of LLaVA-OneVision's `get_video_features`; 5.17 does not tell videos apart."""
+    return Arg.VIDEO_PIXELS if Arg.VIDEO_PIXELS in kwargs else Arg.PIXELS
+
+
+def newest_tested() -> str:
+    """For messages: the newest release that is known to be right, with any patch of it."""
+    return f"{TESTED[-1]}.*"
+
+
+def encodes_first(model: Any) -> bool:
+    """Whether `generate` encodes videos once, before it copies prompts for beams and hands them to a streamer.
+
+    Otherwise (5.17) the first forward encodes, and every copy of a video anew.
+    """
+    return Arg.ENCODED in inspect.signature(model.forward).parameters
+
+
+def copies_prompts(model: Any) -> bool:
+    """Whether the videos of a prompt are copied together (5.17) for several beams or sequences, not each by itself.
+
+    Models do that whose videos lie in a row in one tensor of patches.
+    """
+    from transformers.generation.utils import GenerationMixin
+
+    return type(model)._expand_inputs_for_generation is not GenerationMixin._expand_inputs_for_generation
+
+
+def pooled(output: Any) -> Any:
+    """An output with `pooler_output` among its fields: in 5.17, VideoLLaMA3's is an attribute and no field."""
+    if "pooler_output" in output:
+        return output
+    # Not above: `import tangovlm` must not import transformers.
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    return BaseModelOutputWithPooling(**output, pooler_output=output.pooler_output)
+
+
+def bare(tower: Any) -> Any:
+    """A SigLIP or CLIP vision model, without the wrapper that 5.17 puts around it."""
+    return getattr(tower, "vision_model", tower)
+
+
+def in_a_row(features: Any) -> Tensor:
+    """Features ``(R, ...)`` of a call, which releases give as that or as one tensor for each video or row."""
+    return features if isinstance(features, Tensor) else torch.cat(list(features))
+
+
+def divided(rows: Tensor, sizes: Sequence[int], like: Any) -> Any:
+    """Undoes `in_a_row`, in the form of `like`: rows ``(R, ...)`` of all videos, or as many as its size for each."""
+    return rows if isinstance(like, Tensor) else type(like)(torch.split(rows, list(sizes)))
+
+
+def stacked(videos: Tensor, like: Any) -> Any:
+    """Features of equally long videos ``(V, ...)`` in the form of `like`: in one tensor, or one for each video."""
+    return videos if isinstance(like, Tensor) else type(like)(videos)

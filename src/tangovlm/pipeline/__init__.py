@@ -1,0 +1,1 @@
+"""From a video file and a question to an answer."""

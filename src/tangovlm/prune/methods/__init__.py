@@ -1,1 +1,0 @@
-"""One file a method. Each registers itself; `tangovlm.methods()` lists them."""

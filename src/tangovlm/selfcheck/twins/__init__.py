@@ -1,0 +1,67 @@
+"""A tiny random model of every family, with what it should answer worked out without hooks and caches.
+
+The tests use them, and so do `tangovlm doctor` and the check of `attach` on an unknown release of
+transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .common.base import Twin
+
+
+class Entry(NamedTuple):
+    """Where a twin is, and whose it is: known without importing it, which imports transformers."""
+
+    family: str
+    architecture: str
+    """Name of the model's class."""
+    module: str
+    cls: str
+
+
+TWINS: Mapping[str, Entry] = {
+    "glm4v": Entry("glm-4v", "Glm4vForConditionalGeneration", "glm4v", "Glm4vTwin"),
+    "glm4v_moe": Entry("glm-4v", "Glm4vMoeForConditionalGeneration", "glm4v", "Glm4vMoeTwin"),
+    "glm46v": Entry("glm-4v", "Glm46VForConditionalGeneration", "glm4v", "Glm46VTwin"),
+    "internvl": Entry("internvl", "InternVLForConditionalGeneration", "internvl", "InternVLTwin"),
+    "internvl_3_5": Entry("internvl", "InternVLForConditionalGeneration", "internvl_3_5", "InternVL35Twin"),
+    "llava_next_video": Entry(
+        "llava-next-video", "LlavaNextVideoForConditionalGeneration", "llava_next_video", "LlavaNextVideoTwin"
+    ),
+    "llava_onevision": Entry(
+        "llava-onevision", "LlavaOnevisionForConditionalGeneration", "llava_onevision", "LlavaOnevisionTwin"
+    ),
+    "llava_video": Entry("llava-video", "LlavaVideoForConditionalGeneration", "llava_video", "LlavaVideoTwin"),
+    "qwen2_5_vl": Entry("qwen2.5-vl", "Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl", "Qwen25VLTwin"),
+    "qwen2_vl": Entry("qwen2-vl", "Qwen2VLForConditionalGeneration", "qwen2_vl", "Qwen2VLTwin"),
+    "qwen3_vl": Entry("qwen3-vl", "Qwen3VLForConditionalGeneration", "qwen3_vl", "Qwen3VLTwin"),
+    "qwen3_vl_moe": Entry("qwen3-vl", "Qwen3VLMoeForConditionalGeneration", "qwen3_vl", "Qwen3VLMoeTwin"),
+    "smolvlm": Entry("smolvlm2", "SmolVLMForConditionalGeneration", "smolvlm", "SmolVLMTwin"),
+    "video_llama_3": Entry("videollama3", "VideoLlama3ForConditionalGeneration", "video_llama_3", "VideoLlama3Twin"),
+}
+"""Every model class that is registered has at least one; two where its text models differ."""
+
+
+def load(name: str) -> type[Twin]:
+    """The class of a twin, imported when asked for."""
+    entry = TWINS[name]
+    twin: type[Twin] = getattr(import_module(f".{entry.module}", __name__), entry.cls)
+    return twin
+
+
+def of_class(model_class: type) -> list[str]:
+    """Names of the twins of a model's class, or of its nearest parent that has any."""
+    for cls in model_class.__mro__:
+        if names := [name for name, entry in TWINS.items() if entry.architecture == cls.__name__]:
+            return names
+    return []
+
+
+def twins() -> dict[str, type[Twin]]:
+    """All twins by their names."""
+    return {name: load(name) for name in TWINS}

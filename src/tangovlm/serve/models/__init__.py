@@ -1,0 +1,1 @@
+"""The models that vLLM runs in place of its own."""

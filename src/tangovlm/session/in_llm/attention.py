@@ -1,0 +1,78 @@
+"""Rows of an attention map, from queries and keys before their rotation; never the whole map."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...methods.common.similarity import compute_dtype
+
+
+def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of ``(heads, N, d)`` by tables ``(N, d)``, halves of the channels against each other."""
+    half = states.shape[-1] // 2
+    turned = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
+    return states * cos + turned * sin
+
+
+def attention_rows(queries: Tensor, keys: Tensor, places: Tensor, scaling: float, past: Tensor | None = None) -> Tensor:
+    """Causal softmax rows in float32 (float64 for float64 input).
+
+    Parameters
+    ----------
+    queries: ``(A, R, d)``, rotated.
+    keys: ``(G, N, d)``, rotated; G divides A.
+    places: ``(R,)`` position of each query among the N keys.
+    scaling: of the logits.
+    past: ``(G, P, d)`` keys of earlier turns, which all queries see.
+
+    Returns ``(A, R, N)``; the weight of the past is left out.
+    """
+    number_type = compute_dtype(queries.dtype)
+    heads, rows, _ = queries.shape
+    groups, length, _ = keys.shape
+    seen = keys if past is None else torch.cat([past, keys], dim=1)
+    grouped = queries.to(number_type).reshape(groups, heads // groups * rows, -1)
+    logits = (grouped @ seen.to(number_type).transpose(1, 2)).view(heads, rows, -1) * scaling
+    later = torch.arange(length, device=places.device) > places[:, None]
+    logits[..., -length:].masked_fill_(later, float("-inf"))
+    return logits.softmax(dim=-1)[..., -length:]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProbe:
+    """`AttentionProbe` at one prompt.
+
+    Parameters
+    ----------
+    query: gives queries ``(A, R, d)`` of positions ``(R,)``, before rotation.
+    key: gives keys ``(G, N, d)``, before rotation.
+    cos, sin: ``(N, d)``.
+    scaling: of the attention's logits.
+    past: gives rotated keys ``(G, P, d)`` of earlier turns, or None.
+    final_norm: of the model.
+    """
+
+    query: Callable[[Tensor], Tensor]
+    key: Callable[[], Tensor]
+    cos: Tensor
+    sin: Tensor
+    scaling: float
+    past: Callable[[], Tensor | None]
+    final_norm: Callable[[Tensor], Tensor]
+
+    def attention(self, queries: Tensor | None = None) -> Tensor:
+        """See `AttentionProbe.attention`."""
+        if queries is None:
+            queries = torch.tensor([self.cos.shape[0] - 1], device=self.cos.device)
+        rotated = rotate(self.query(queries), self.cos[queries], self.sin[queries])
+        return attention_rows(rotated, self.keys(), queries, self.scaling, self.past())
+
+    def keys(self) -> Tensor:
+        """See `AttentionProbe.keys`."""
+        return rotate(self.key(), self.cos, self.sin)
+
+    def norm(self, hidden: Tensor) -> Tensor:
+        """See `AttentionProbe.norm`."""
+        return self.final_norm(hidden)

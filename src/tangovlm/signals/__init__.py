@@ -1,1 +1,0 @@
-"""What is known about a token besides its value: similarity over time, position, saliency, sinks."""

@@ -1,0 +1,1 @@
+"""The synthetic world that the embedded model was trained on."""

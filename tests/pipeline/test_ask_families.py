@@ -1,0 +1,173 @@
+"""`load` and `ask` on a small checkpoint of every family: a file and a question in, an answer out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+import tangovlm
+from tangovlm import budget
+from tangovlm.checkpoints.checkpoint import preprocessor_config
+from tangovlm.errors import InputError
+from tangovlm.pipeline.ask import model_inputs
+from tangovlm.pipeline.load import VideoLLM
+from tangovlm.selfcheck.twins.common.base import Twin
+from tangovlm.selfcheck.twins.common.parts import FIRST_WORD, PAD, VOCABULARY
+from tangovlm.video import decode
+from tests.session.test_generate_families import HOSTS
+from tests.support.checkpoints import write_clip
+
+FRAMES, QUESTION = 4, "w12 w30 w41"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
+
+
+def write_checkpoint(host: Twin, folder: Path) -> None:
+    host.model.save_pretrained(folder)
+    vocabulary = {"<pad>": PAD, **host.specials}
+    free = [number for number in range(FIRST_WORD) if number not in vocabulary.values()]
+    vocabulary |= {"<unk>": free[0]} | {f"<{number}>": number for number in free[1:]}
+    vocabulary |= {f"w{number}": number for number in range(FIRST_WORD, VOCABULARY)}
+    plain = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>", pad_token="<pad>")
+    tokenizer.add_special_tokens({"additional_special_tokens": list(host.specials)})
+    tokenizer.save_pretrained(folder)
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(host.preprocessor | {"num_frames": FRAMES}))
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% for c in m['content'] if c.type == 'video' %}" + host.template + "{% endfor %}"
+        "{% for c in m['content'] if c.type == 'text' %} {{ c.text }}{% endfor %}{% endfor %} w50"
+    )
+
+
+@pytest.fixture(scope="module", params=HOSTS)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoLLM, Twin]:
+    folder, host = tmp_path_factory.mktemp(request.param), HOSTS[request.param]()
+    write_checkpoint(host, folder)
+    return tangovlm.load(folder), host
+
+
+def test_the_weights_are_those_of_the_checkpoint(loaded: tuple[VideoLLM, Twin]) -> None:
+    llm, host = loaded
+    assert llm.family.name == host.family
+    assert llm.default_frames == FRAMES
+    ours, theirs = llm.model.state_dict(), host.model.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_ask(loaded: tuple[VideoLLM, Twin], clip: Path) -> None:
+    llm, _ = loaded
+    options: dict[str, Any] = {"model": llm, "max_new_tokens": 4}
+    everything = tangovlm.ask(clip, QUESTION, retention=1.0, **options)
+    frames = decode(clip, FRAMES, size=lambda height, width: llm.family.frame_size(llm.config, height, width))
+    inputs = model_inputs(llm, frames, QUESTION)
+    stock = llm.model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert everything == llm.tokenizer.decode(stock, skip_special_tokens=True).strip()
+    fewer = tangovlm.ask(clip, QUESTION, retention=0.3, **options)
+    assert fewer.tokens_before == everything.tokens_before == everything.tokens_after
+    assert fewer.tokens_after == budget.count(0.3, fewer.tokens_before)
+    assert not any("timestamps" in note for note in fewer.notes)
+
+
+def sized(folder: Path, **fields: Any) -> None:
+    """Change fields of the preprocessor config."""
+    file = folder / "video_preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "glm4v", "video_llama_3"])
+def test_frames_are_as_large_as_the_checkpoint_asks_for(name: str, clip: Path, tmp_path: Path) -> None:
+    """Whether `ask` reads the file, or is given frames; and smaller on request."""
+    write_checkpoint(HOSTS[name](), tmp_path)
+    sized(tmp_path, size={"shortest_edge": 20_000, "longest_edge": 100_000})
+    llm = tangovlm.load(tmp_path)
+    steps = FRAMES // llm.family.frames_per_step
+    # A clip of 64 x 96 is enlarged to 20,000 pixels a frame, or all frames together are just so large.
+    wanted = {"qwen2_5_vl": 120 * 176, "video_llama_3": 120 * 176}.get(name, 64 * 96) // 64 * steps
+    options: dict[str, Any] = {"model": llm, "max_new_tokens": 1, "retention": 1.0}
+    for video in (clip, decode(clip, FRAMES)):
+        assert tangovlm.ask(video, QUESTION, **options).tokens_before == wanted
+        assert tangovlm.ask(video, QUESTION, **options, max_frame_pixels=32 * 32).tokens_before == 24 * 32 // 64 * steps
+    smaller = tangovlm.load(tmp_path, max_frame_pixels=32 * 32)
+    assert tangovlm.ask(clip, QUESTION, **options | {"model": smaller}).tokens_before == 24 * 32 // 64 * steps
+    inputs = smaller.processor(f"{smaller.processor.video_token} w12", clip)
+    assert inputs["video_grid_thw"].tolist() == [[steps, 6, 8]]
+    smaller.model.save_pretrained(tmp_path / "saved")
+    smaller.processor.save_pretrained(tmp_path / "saved")
+    again = tangovlm.load(tmp_path / "saved").processor(f"{smaller.processor.video_token} w12", clip)
+    assert torch.equal(again["pixel_values_videos"], inputs["pixel_values_videos"])
+
+
+def test_a_budget_is_shared_by_the_frames_that_there_are(tmp_path: Path) -> None:
+    """Of a clip with fewer frames than were asked for each may be larger."""
+    write_checkpoint(HOSTS["qwen3_vl"](), tmp_path)
+    sized(tmp_path, size={"shortest_edge": 256, "longest_edge": 6 * 64 * 96})
+    llm, short = tangovlm.load(tmp_path), write_clip(tmp_path / "short.mp4", frames=6)
+    few = tangovlm.ask(short, QUESTION, model=llm, frames=12, max_new_tokens=1, retention=1.0)
+    assert few.frames.pixels.shape == (6, 3, 64, 96)
+    many = tangovlm.ask(
+        write_clip(tmp_path / "long.mp4"), QUESTION, model=llm, frames=12, max_new_tokens=1, retention=1.0
+    )
+    assert many.frames.pixels.shape == (12, 3, 40, 64)
+    # An odd number is counted as whole steps: what was scaled while decoding is not scaled once more.
+    sized(tmp_path, size={"shortest_edge": 256, "longest_edge": 7 * 64 * 96})
+    llm = tangovlm.load(tmp_path)
+    odd = tangovlm.ask(tmp_path / "long.mp4", QUESTION, model=llm, frames=7, max_new_tokens=1, retention=1.0)
+    assert odd.tokens_before == 4 * odd.frames.pixels[0, 0].numel() // 64
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, 448.0, "448"])
+def test_limits_of_frames_that_are_none(loaded: tuple[VideoLLM, Twin], wrong: Any) -> None:
+    with pytest.raises(InputError, match="max_frame_pixels is"):
+        loaded[0].limited(wrong)
+
+
+def test_limits_are_refused_where_frames_have_one_size(loaded: tuple[VideoLLM, Twin], clip: Path) -> None:
+    llm, host = loaded
+    if host.family in ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "glm-4v", "videollama3"):
+        pytest.skip("takes frames of any size")
+    with pytest.raises(InputError, match="the frames of this model have one size only: leave it out"):
+        tangovlm.ask(clip, QUESTION, model=llm, max_frame_pixels=448 * 448)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_the_processor_would_drop_is_said(clip: Path, tmp_path: Path) -> None:
+    write_checkpoint(HOSTS["video_llama_3"](), tmp_path)
+    for own, said in ((None, True), (True, True), (False, False)):
+        sized(tmp_path, use_token_compression=own)
+        answer = tangovlm.ask(clip, QUESTION, model=tangovlm.load(tmp_path), max_new_tokens=1)
+        assert any("use_token_compression" in note for note in answer.notes) is said
+
+
+def test_the_preprocessor_config_is_that_of_transformers(tmp_path: Path) -> None:
+    """Of several files the processor's own comes first, then that of videos, then that of images."""
+    assert preprocessor_config(str(tmp_path), local=True) == {}
+    for number, name in enumerate(("preprocessor_config.json", "video_preprocessor_config.json")):
+        (tmp_path / name).write_text(json.dumps({"number": number}))
+        assert preprocessor_config(str(tmp_path), local=True) == {"number": number}
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "X"}))
+    assert preprocessor_config(str(tmp_path), local=True) == {"number": 1}
+    (tmp_path / "processor_config.json").write_text(json.dumps({"video_processor": {"number": 2}}))
+    assert preprocessor_config(str(tmp_path), local=True) == {"number": 2}
+
+
+def test_another_size_of_frames(loaded: tuple[VideoLLM, Twin]) -> None:
+    """Frames that nobody has resized yet."""
+    llm, _ = loaded
+    frames = torch.randint(0, 256, (FRAMES, 3, 90, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    pixels = llm.family.pixels(frames, llm.config)
+    inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, QUESTION)
+    output = llm.model.generate(**inputs, max_new_tokens=1)
+    assert output.shape[1] == inputs["input_ids"].shape[1] + 1
