@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# All that wants a GPU in one go, on a machine that has nothing but Python, PyTorch, transformers and pytest.
+# All measurements and tests that need a GPU, on a machine with only Python, PyTorch, transformers and pytest.
 #
 #   scripts/on_gpu.sh OUT [--rehearse] [--wheels DIR] [--limit SECONDS] [--only STEP[,STEP...]]
 #
-#   OUT         a folder for what comes of it: summary.tsv, steps.log, doctor.json, bench-*.jsonl
+#   OUT         folder for the results: summary.tsv, steps.log, doctor.json, bench-*.jsonl
 #   --rehearse  the same steps with small shapes on the CPU
-#   --wheels    packages that the machine lacks; left out: wheels/ in the checkout or beside it
-#   --limit     seconds for all steps together (470, or less with --only; three times as many in a rehearsal)
-#   --only      some of the steps; their names are in summary.tsv
+#   --wheels    folder of packages that the machine lacks (default: wheels/ in the checkout or next to it)
+#   --limit     seconds for all steps together (default: 470, or less with --only; three times as many in a rehearsal)
+#   --only      run some of the steps; their names are in summary.tsv
 #
-# PYTHON names the interpreter (python3). Nothing is installed and nothing is fetched. A step that fails or takes too
-# long costs no other. Exit status: 0 if all went well, 1 if a step did not, 2 for a mistake in the arguments.
+# PYTHON names the interpreter (default: python3). Nothing is installed or downloaded. A step that fails or takes too long
+# does not affect the others. Exit status: 0 if all steps succeed, 1 if a step fails, 2 for wrong arguments.
 set -uo pipefail
 SECONDS=0
 
@@ -51,7 +51,7 @@ for folder in wheels ../wheels; do
 done
 export PYTHONPATH="$PWD/src:$work/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 
-# A wheel is an archive of what is imported; unpacked, it needs neither pip nor the right to install.
+# An unpacked wheel can be imported without pip and without write access to the environment.
 "$python" - "$work/site" ${wheels:+"$wheels"/*.whl} <<'PYTHON' || mistake "cannot unpack the wheels in $wheels"
 import sys
 import zipfile
@@ -72,7 +72,7 @@ if [[ -z $rehearse ]]; then
         mistake "PyTorch sees no GPU here: --rehearse runs the same steps on the CPU"
 fi
 
-# Name, seconds that it has at least, and command of each step. One that ends early leaves its time to those behind it.
+# Name, minimum time in seconds, and command of each step. A step that ends early leaves its time to later ones.
 steps=() shares=() commands=()
 step() {
     [[ -z $only || ",$only," == *",$1,"* ]] || return 0
@@ -98,23 +98,23 @@ else
     bench prune-32 30 prune --shape 32,14,14,3584
     bench prune-64 30 prune --shape 64,13,13,3584
     bench prune-256 60 prune --shape 256,14,14,3584
-    # The reference reads a number from the device at every step of its loops, far too often here.
+    # The reference reads a number from the device at every step of its loops, which takes too long at this size.
     bench prune-1024 40 prune --shape 1024,14,14,3584 --no-reference
     bench scale 40 scale
     for model in llava-onevision qwen2.5-vl; do
         bench "ttft-$model" 55 ttft --size 7b --model "$model" --frames 32 --batch 1 \
             --retention 1.0 --retention 0.2 --retention 0.1
     done
-    # The whole way of a question on the embedded model; weights of larger ones are not to be had here.
+    # All stages of a question on the embedded model; weights of larger models are not available here.
     bench profile 40 profile --retention 0.2 --retention 0.1 --repeats 5
 fi
-# The last one, as it takes whatever time the others left. Only the files in question, as others import more than is here.
+# The last step, because it uses the time that is left. Only files with GPU tests: others import packages that are missing.
 mapfile -t files < <(grep -rlE 'mark\.gpu' tests --include='test_*.py' | sort)
 step gpu-tests 90 "$python" -m pytest -m gpu -p no:cacheprovider --durations=5 "${files[@]}"
 IFS=, read -ra wanted <<<"$only"
 [[ -z $only ]] || ((${#steps[@]} == ${#wanted[@]})) || mistake "--only is $only: not all of these are steps"
 
-# Figures of a rehearsal are of no use, and must not be taken for others.
+# Results of a rehearsal are not comparable and must not be mixed with others.
 if [[ -e $out/rehearsal ]]; then
     rm -f "$out"/bench-*.jsonl "$out/rehearsal"
 elif [[ -n $rehearse ]] && compgen -G "$out/bench-*.jsonl" >/dev/null; then
@@ -126,7 +126,7 @@ whole=0
 for share in "${shares[@]}"; do whole=$((whole + share)); done
 if [[ -z $limit ]]; then
     limit=$whole
-    # Where nothing is measured a slow machine is no fault.
+    # A slow machine is acceptable if nothing is measured.
     [[ -z $rehearse ]] || limit=$((3 * whole))
 fi
 
@@ -146,7 +146,7 @@ for number in "${!steps[@]}"; do
     ((left > 0)) || left=1
     echo "$name: at most $left s"
     began=$SECONDS
-    # With this signal pytest still tells what it found.
+    # After this signal, pytest still prints a summary.
     timeout --signal=INT --kill-after=10 "$left" bash -c "exec ${commands[number]}" >"$work/stdout" 2>"$work/stderr"
     status=$?
     ((status == 0)) || failed=1
@@ -154,12 +154,12 @@ for number in "${!steps[@]}"; do
     if [[ $name == doctor && -s $work/stdout ]]; then tail -n 1 "$work/stdout" >"$out/doctor.json"; fi
     {
         printf '\n=== %s: status %s\n%s\n' "$name" "$status" "${commands[number]}"
-        # What a step tells may have no end; what came last counts.
+        # The output of a step has no limit; its end matters.
         tail -c 500000 "$work/stdout"
         tail -c 500000 "$work/stderr"
     } >>"$log"
 done
 
 cat "$summary"
-echo "status 124 or 137: it ran out of time; what the steps said is in $log"
+echo "status 124 or 137: time limit exceeded; the output of the steps is in $log"
 exit "$failed"

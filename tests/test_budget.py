@@ -13,11 +13,11 @@ from tangovlm.budget import (
     candidates,
     count,
     equivalent_retention,
-    exact_rows,
-    paper_rows,
+    exact_group_counts,
+    paper_group_counts,
     pre_llm_retention,
     proportional,
-    release_rows,
+    release_group_counts,
     validate_retention,
 )
 from tangovlm.errors import InputError
@@ -82,21 +82,21 @@ def test_proportional_passes_on_what_does_not_fit() -> None:
 def test_exact_rows(segments: list[SegmentShape], data: st.DataObject, context_ratio: float) -> None:
     held = sum(segment.tokens for segment in segments)
     total = data.draw(st.integers(1, held + 3))
-    rows = exact_rows(total, segments, context_ratio)
-    sizes = [size for segment in segments for size in segment.rows]
+    rows = exact_group_counts(total, segments, context_ratio)
+    sizes = [size for segment in segments for size in segment.group_sizes]
     assert sum(row.kept for row in rows) == min(total, held)
     assert all(0 <= row.salient <= row.kept <= size for row, size in zip(rows, sizes, strict=True))
     assert abs(sum(row.salient for row in rows) - (1 - context_ratio) * min(total, held)) <= 0.5 + 1e-9
 
 
 def test_no_frame_is_favoured() -> None:
-    rows = exact_rows(5, [SegmentShape(1, 0, 4)] * 10, 0.4)
+    rows = exact_group_counts(5, [SegmentShape(1, 0, 4)] * 10, 0.4)
     assert [row.kept for row in rows] == [1, 0] * 5
 
 
 def test_full_segments_pass_on_what_they_cannot_hold() -> None:
     # The second segment holds 4 + 2 * 1 of its 10 tokens, less than half of the 14.
-    rows = exact_rows(14, [SegmentShape(1, 0, 10), SegmentShape(2, 4, 1)], 0.0)
+    rows = exact_group_counts(14, [SegmentShape(1, 0, 10), SegmentShape(2, 4, 1)], 0.0)
     assert [row.kept for row in rows] == [8, 4, 1, 1]
 
 
@@ -112,7 +112,7 @@ def test_full_segments_pass_on_what_they_cannot_hold() -> None:
     ],
 )
 def test_release_rows(retention: float, shape: SegmentShape, kept: list[int], salient: list[int]) -> None:
-    rows = release_rows(retention, [shape], 0.4)
+    rows = release_group_counts(retention, [shape], 0.4)
     assert [row.kept for row in rows] == kept
     assert [row.salient for row in rows] == salient
 
@@ -159,6 +159,6 @@ def test_attention_costs_as_much_as_all_else_at_32_500_tokens_of_qwen2_7b() -> N
 def test_paper_rows() -> None:
     # A segment of four frames that hardly changes holds 9 tokens, less than half of its 24, and gives none away.
     still, busy = SegmentShape(4, 5, 1), SegmentShape(2, 0, 6)
-    assert sum(row.kept for row in paper_rows(0.5, [still, busy], 0.4)) == 9 + 6
-    assert sum(row.kept for row in exact_rows(18, [still, busy], 0.4)) == 18
-    assert [row.kept for row in paper_rows(0.01, [busy], 0.4)] == [1, 0]
+    assert sum(row.kept for row in paper_group_counts(0.5, [still, busy], 0.4)) == 9 + 6
+    assert sum(row.kept for row in exact_group_counts(18, [still, busy], 0.4)) == 18
+    assert [row.kept for row in paper_group_counts(0.01, [busy], 0.4)] == [1, 0]

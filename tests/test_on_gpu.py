@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tangovlm.bench import tables
-from tangovlm.bench.prune import bench as prune
-from tangovlm.bench.ttft import bench as ttft
+from tangovlm.bench import prune, tables, ttft
 from tangovlm.errors import InputError
 from tests.test_docs import ROOT, load_tables
 

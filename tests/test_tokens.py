@@ -77,3 +77,33 @@ def test_report_sums_its_videos() -> None:
     report = Report((VideoReport(100, 10, 0.1, "tango", (4,)), VideoReport(50, 5, 0.1, "tango", (2,))), {"encode": 1.0})
     assert (report.tokens_before, report.tokens_after) == (150, 15)
     assert Report().tokens_after == 0
+
+
+def test_a_report_prints_one_line_per_video_then_times_and_notes() -> None:
+    note = "no timestamps given"
+    first = VideoReport(6272, 764, 0.1, "tango+fastv", (8, 24), {"prune": 21.04}, (note,), (764, 764, 382), 32, 30)
+    second = VideoReport(50, 5, 0.1, "topk", (1,), tokens_per_layer=(5, 2, 1, 1))
+    report = Report((first, second), {"encode": 812.44, "prune": 21.04}, ("slow kernel", note))
+    assert str(report).splitlines() == [
+        "2 videos: 6322 -> 769 visual tokens (12.2 %)",
+        "  video 1: tango+fastv: 6272 -> 764 tokens (12.2 %), 32 -> 30 newlines, 2 segments of 8 and 24 frames, "
+        "764 tokens in layers 0-1, 382 tokens in layer 2, prune 21.0 ms",
+        "  video 2: topk: 50 -> 5 tokens (10.0 %), 1 segment of 1 frame, 5 tokens in layer 0, 2 tokens in layer 1, "
+        "1 token in layers 2-3",
+        "times: encode 812.4 ms, prune 21.0 ms",
+        "note: slow kernel",
+        "note: no timestamps given",
+    ]
+    assert str(first).splitlines()[1:] == ["note: no timestamps given"]
+    assert str(first).splitlines()[0] == str(report).splitlines()[1].removeprefix("  video 1: ")
+    assert repr(first).startswith("VideoReport(tokens_before=6272, tokens_after=764, ")
+    assert repr(report).startswith("Report(videos=(VideoReport(")
+
+
+def test_many_segments_print_the_range_of_their_lengths() -> None:
+    report = VideoReport(100, 10, 0.1, "tango", (2, 1, 1, 1, 5, 1, 1, 1, 1))
+    assert str(report) == "tango: 100 -> 10 tokens (10.0 %), 9 segments of 1 to 5 frames"
+    assert str(Report()) == "no videos"
+    assert str(Report(notes=("features were passed in place of pixels",))) == (
+        "no videos\nnote: features were passed in place of pixels"
+    )

@@ -1,9 +1,12 @@
-"""Fast Video LLMs: keep the few visual tokens that matter, merge the rest into them, change nothing else."""
+"""Visual token pruning for Video LLMs: keep the few tokens that matter, and merge the rest into them."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-_broken: Exception | None = None
+from . import _moved
+
+_moved.install()
+_import_error: Exception | None = None
 try:
     from .errors import TangoError
     from .methods.build import method
@@ -12,8 +15,8 @@ try:
     from .session.attach import attach
     from .tokens import Report, Selection, VideoTokens
 except (ImportError, OSError) as error:
-    # Where torch is missing or broken, `tangovlm doctor` must still start; what is used says so.
-    _broken = error
+    # If torch is missing or broken, `tangovlm doctor` must still start; any other use raises this error.
+    _import_error = error
 
 if TYPE_CHECKING:
     from .pipeline.ask import ask
@@ -36,10 +39,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if _broken is not None and name in __all__:
-        raise ImportError(f"tangovlm cannot be used: {_broken}; tangovlm doctor says what is missing") from _broken
-    # The pipeline needs transformers, which takes seconds to import: it is resolved on first use. `attach` cannot be,
-    # since the import of its module by another one would bind the module to the name of the function.
+    if _import_error is not None and name in __all__:
+        raise ImportError(
+            f"tangovlm cannot be used: {_import_error}; tangovlm doctor says what is missing"
+        ) from _import_error
+    # Resolved on first use: the pipeline imports transformers, which takes seconds.
     if name in {"ask", "load"}:
         return getattr(import_module(f"tangovlm.pipeline.{name}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,15 +1,15 @@
-"""Errors caused by what the user handed in: one line that says what, where, and how to mend it."""
+"""Errors caused by the user's input: one line that says what is wrong, where, and how to fix it."""
 
 
 class TangoError(ValueError):
-    """Base class. The message is kept on one line, whatever it was built from, so that a CLI can print it as it is."""
+    """Base class. The message is a single line, so that a command can print it unchanged."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
 class InputError(TangoError):
-    """Tensors, numbers or text that cannot be worked with: a wrong shape, NaN, an empty question."""
+    """Invalid tensors, numbers or text: a wrong shape, NaN, an empty question."""
 
 
 class VideoError(TangoError):
@@ -17,7 +17,7 @@ class VideoError(TangoError):
 
 
 class ModelError(TangoError):
-    """A model that is missing, incomplete, or of an architecture no family knows."""
+    """A model that is missing, incomplete, or of an unsupported architecture."""
 
 
 class MethodError(TangoError):

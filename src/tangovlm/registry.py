@@ -1,7 +1,7 @@
-"""Names to methods and architectures to families. Every list (CLI, README, tests) comes from here.
+"""Methods by name and model families by architecture; the source of every list of them.
 
-Methods and families register themselves with a decorator. The packages that hold them are imported on the first
-look-up, so that adding one is adding its file, and importing this module imports none of them.
+Methods and families register themselves with a decorator. Their packages are imported on the first look-up, so that
+adding a method or a family means adding its file, and importing this module imports none of them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _families: dict[str, Any] = {}
 
 
 def register_method(cls: C) -> C:
-    """Class decorator: make a method available under its ``name``.
+    """Class decorator: register a method under its ``name``.
 
     Raises
     ------
-    MethodError: no name, or a name taken by another class.
+    MethodError: the class has no name, or another class has it.
     """
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not name:
@@ -41,17 +41,17 @@ def register_method(cls: C) -> C:
 
 
 def methods() -> dict[str, type]:
-    """All registered methods, name to class, sorted by name."""
+    """All registered methods, from name to class, sorted by name."""
     _load(_METHOD_PACKAGES)
     return dict(sorted(_methods.items()))
 
 
 def register_family(*architectures: str) -> Callable[[C], C]:
-    """Class decorator: make a family responsible for model classes of these names (as in ``config.architectures``).
+    """Class decorator: register a family for model classes of these names (as in ``config.architectures``).
 
     Raises
     ------
-    ModelError: an architecture taken by another family.
+    ModelError: another family is registered for one of them.
     """
 
     def register(cls: C) -> C:
@@ -67,17 +67,17 @@ def register_family(*architectures: str) -> Callable[[C], C]:
 
 
 def families() -> dict[str, Any]:
-    """All supported architectures, name to family class, sorted by name."""
+    """All supported architectures, from name to family class, sorted by name."""
     _load(_FAMILY_PACKAGES)
     return dict(sorted(_families.items()))
 
 
 def family_for(model: object) -> Any:
-    """The family class for a loaded model (its class or a parent is registered) or for an architecture's name.
+    """The family class of a loaded model, by its class or a parent class, or of an architecture's name.
 
     Raises
     ------
-    ModelError: no family knows the architecture.
+    ModelError: the architecture is not supported.
     """
     names = [model] if isinstance(model, str) else [cls.__name__ for cls in type(model).__mro__]
     known = families()
@@ -88,13 +88,13 @@ def family_for(model: object) -> Any:
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
-    """The end of a message: the known name that is most like a mistaken one, if any is."""
-    alike = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
-    return f"; did you mean {alike[0]!r}?" if alike else ""
+    """A suggestion for the end of a message: the known name most similar to a mistaken one, "" if there is none."""
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def _same(one: type, other: type) -> bool:
-    """Whether two classes are one and the same in the source: a module may be imported more than once."""
+    """Whether two classes have the same definition: a module may be imported more than once."""
     return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 

@@ -1,4 +1,6 @@
-"""What flows between the stages. All containers are frozen; nothing in the library writes into their tensors.
+"""The data that stages exchange.
+
+All containers are frozen; nothing in the library writes into their tensors.
 
 Shape letters used throughout the package:
 
@@ -9,37 +11,40 @@ Shape letters used throughout the package:
 Grid index of the token at frame t, row h, column w: (t * H + h) * W + w ("frame-major raster order").
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from .errors import InputError
+from .validation import check_sink_tokens, check_tensor, not_finite, raise_first, timestamp_faults
 
 NO_TIMESTAMPS = "no timestamps given: frames are taken as one second apart"
-# A flag on the device, and the message for when it is set.
-_Fault = tuple[Tensor, str]
-_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class VideoTokens:
-    """The visual tokens of one video and the signals that came with them.
+    """The visual tokens of one video, and optional signals from the vision encoder.
 
     Parameters
     ----------
-    features: ``(T, H, W, D)`` floating; projected and pooled tokens, as the language model would get them.
-    saliency: ``(T, H, W)`` floating, >= 0; how much the vision encoder looks at each token.
+    features: ``(T, H, W, D)`` floating point; projected and pooled tokens, as the language model would receive them.
+    saliency: ``(T, H, W)`` floating point, >= 0; the attention that each token receives in the vision encoder.
     timestamps: ``(T,)`` seconds, strictly increasing; None means one second apart.
-    frame_features: ``(T, Dv)`` floating; one global vector a frame.
-    keys: ``(T, H, W, Dk)`` floating; key vectors of the vision encoder.
-    sink_tokens: grid positions ``h * W + w`` that the encoder is known to over-attend; None means unknown.
+    frame_features: ``(T, Dv)`` floating point; one global vector per frame.
+    keys: ``(T, H, W, Dk)`` floating point; key vectors of the vision encoder.
+    sink_tokens: grid positions ``h * W + w`` that the encoder over-attends to (attention sinks); None means unknown.
 
     Raises
     ------
-    InputError: a wrong shape or type, an empty grid, NaN or infinite values, negative saliency, unordered timestamps.
+    InputError: a wrong shape or dtype, an empty grid, NaN or infinite values, negative saliency, unordered timestamps.
+
+    >>> import torch
+    >>> tokens = VideoTokens(torch.rand(8, 14, 14, 64), saliency=torch.rand(8, 14, 14))
+    >>> tokens.frames, tokens.count
+    (8, 1568)
     """
 
     features: Tensor
@@ -50,29 +55,29 @@ class VideoTokens:
     sink_tokens: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        _check_tensor("features", self.features, "(T, H, W, D)")
+        check_tensor("features", self.features, "(T, H, W, D)")
         frames, height, width, _ = self.features.shape
         grid = (frames, height, width)
-        faults = [_not_finite("features", self.features)]
+        faults = [not_finite("features", self.features)]
         if self.saliency is not None:
             self._check_signal("saliency", self.saliency, "(T, H, W)", grid)
-            faults.append(_not_finite("saliency", self.saliency))
+            faults.append(not_finite("saliency", self.saliency))
             negative = "VideoTokens.saliency has negative values: pass attention weights, which are >= 0"
             faults.append(((self.saliency < 0).any(), negative))
         if self.frame_features is not None:
             self._check_signal("frame_features", self.frame_features, "(T, Dv)", (frames,))
-            faults.append(_not_finite("frame_features", self.frame_features))
+            faults.append(not_finite("frame_features", self.frame_features))
         if self.keys is not None:
             self._check_signal("keys", self.keys, "(T, H, W, Dk)", grid)
-            faults.append(_not_finite("keys", self.keys))
+            faults.append(not_finite("keys", self.keys))
         if self.timestamps is not None:
-            faults += _timestamp_faults(self.timestamps, frames)
+            faults += timestamp_faults(self.timestamps, frames)
         if self.sink_tokens is not None:
             check_sink_tokens("VideoTokens.sink_tokens", self.sink_tokens, height, width)
-        _raise_first(faults)
+        raise_first(faults)
 
     def _check_signal(self, name: str, value: Tensor, layout: str, leading: tuple[int, ...]) -> None:
-        _check_tensor(name, value, layout)
+        check_tensor(name, value, layout)
         if tuple(value.shape[: len(leading)]) != leading:
             raise InputError(
                 f"VideoTokens.{name} must be {layout} and agree with features {tuple(self.features.shape)}, "
@@ -111,15 +116,15 @@ class VideoTokens:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What a method keeps of one video.
+    """The tokens of one video that a method keeps.
 
     Parameters
     ----------
     indices: ``(K,)`` int64, strictly increasing grid indices of the slots.
-    features: ``(K, D)`` in the type of the input features; the value that stands at each slot.
-    sources: ``(T, H, W)`` int64; the slot that each input token went into, -1 where it was dropped.
+    features: ``(K, D)`` in the dtype of the input features; the value of each slot.
+    sources: ``(T, H, W)`` int64; the slot that each input token was merged into, -1 if it was dropped.
     segments: frames per temporal segment; they sum to T.
-    notes: fallbacks that the user should know of.
+    notes: fallbacks that the user should know about.
     """
 
     indices: Tensor
@@ -130,11 +135,12 @@ class Selection:
 
 
 class Pruner(Protocol):
-    """A method that reduces tokens before the language model. Implementations are frozen dataclasses.
+    """The interface of a method before the language model; any object that implements it can be attached.
 
-    ``needs`` names the optional signals it reads: a subset of saliency, timestamps, frame_features, keys. A method
-    that reads the saliency has a ``signal`` too, the attention that it is meant to be: "attn", the mean attention that
-    a token gets in the vision encoder's last layer, or "p-attn", that of the encoder's pooling head.
+    The library's methods derive from `tangovlm.methods.common.base.PreLLMMethod`. ``needs`` is the set of signals that
+    the method reads: a subset of saliency, timestamps, frame_features and keys. A method that reads the saliency may
+    have an attribute ``signal``, the attention that it is designed for: "attn", the mean attention that a token
+    receives in the last layer of the vision encoder, or "p-attn", that of the encoder's pooling head.
     """
 
     @property
@@ -154,11 +160,18 @@ class Pruner(Protocol):
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What happened to one video: counts and times.
+    """Counts and times of one video; ``str()`` returns a readable summary.
 
-    `tokens_before` and `tokens_after` are tokens of the grid, before reduction and as they entered the language model;
-    `newlines_before` and `newlines_after` are what a model puts between or behind them. `tokens_per_layer` is what each
-    layer held of the tokens, empty where nothing was pruned inside the model.
+    Parameters
+    ----------
+    tokens_before, tokens_after: tokens of the grid, before reduction and as they entered the language model.
+    retention: the intended fraction of tokens kept, on average over the layers.
+    method: name of the method or pair.
+    segments: frames per temporal segment.
+    timings_ms: milliseconds of the stages of this video alone.
+    notes: fallbacks that the user should know about.
+    tokens_per_layer: visual tokens in each layer; empty if nothing was pruned inside the model.
+    newlines_before, newlines_after: tokens that a model inserts between or after those of the grid.
     """
 
     tokens_before: int
@@ -180,13 +193,40 @@ class VideoReport:
 
     @property
     def retention_with_newlines(self) -> float:
-        """Fraction of what the language model would get of the video unpruned, newlines among it, that it got."""
+        """Fraction of the tokens of the grid and newlines that the language model received."""
         return (self.tokens_after + self.newlines_after) / (self.tokens_before + self.newlines_before)
+
+    def __str__(self) -> str:
+        return "\n".join([self._line(), *_list_notes(self.notes)])
+
+    def _line(self) -> str:
+        parts = [f"{self.method}: {_change(self.tokens_before, self.tokens_after)}"]
+        if self.newlines_before:
+            parts.append(f"{self.newlines_before} -> {self.newlines_after} newlines")
+        if self.segments:
+            parts.append(_describe_segments(self.segments))
+        if self.tokens_per_layer:
+            parts.append(_describe_layers(self.tokens_per_layer))
+        return ", ".join([*parts, *_list_times(self.timings_ms)])
 
 
 @dataclass(frozen=True)
 class Report:
-    """What happened in one call of a model: one entry a video, and the times of the stages they share."""
+    """Counts and times of one call of a model; ``print(report)`` shows a readable summary.
+
+    Parameters
+    ----------
+    videos: one report per video.
+    timings_ms: milliseconds of each stage, all videos together.
+    notes: fallbacks that the user should know about.
+
+    >>> video = VideoReport(6272, 627, 0.1, "tango", (8, 24), newlines_before=1, newlines_after=1)
+    >>> print(Report((video,), {"encode": 812.4, "prune": 21.05}, ("no timestamps given",)))
+    1 video: 6272 -> 627 visual tokens (10.0 %)
+      video 1: tango: 6272 -> 627 tokens (10.0 %), 1 -> 1 newlines, 2 segments of 8 and 24 frames
+    times: encode 812.4 ms, prune 21.1 ms
+    note: no timestamps given
+    """
 
     videos: tuple[VideoReport, ...] = ()
     timings_ms: Mapping[str, float] = field(default_factory=dict)
@@ -199,67 +239,51 @@ class Report:
 
     @property
     def tokens_after(self) -> int:
-        """Visual tokens of all videos that the language model got."""
+        """Visual tokens of all videos that entered the language model."""
         return sum(video.tokens_after for video in self.videos)
 
-
-def check_sink_tokens(name: str, positions: tuple[int, ...], height: int, width: int) -> None:
-    """Raise `InputError` unless all positions are integers inside the ``height`` x ``width`` grid."""
-    if not isinstance(positions, (tuple, list)):
-        raise InputError(f"{name} must be a tuple of grid positions h * W + w, not {positions!r}")
-    for position in positions:
-        if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position < height * width:
-            raise InputError(
-                f"{name} has {position!r}: positions are integers h * W + w, 0 to {height * width - 1} "
-                f"on a grid of {height} x {width}"
-            )
-
-
-def _check_tensor(name: str, value: object, layout: str) -> None:
-    if not isinstance(value, Tensor):
-        raise InputError(f"VideoTokens.{name} must be a tensor {layout}, not {type(value).__name__}")
-    if value.ndim != layout.count(",") + 1 or value.numel() == 0:
-        raise InputError(f"VideoTokens.{name} must be {layout} with no empty dimension, not {tuple(value.shape)}")
-    if value.dtype not in _TYPES:
-        raise InputError(
-            f"VideoTokens.{name} must be float16, bfloat16, float32 or float64, not {value.dtype}: convert it with "
-            ".float()"
-        )
+    def __str__(self) -> str:
+        if not self.videos:
+            lines = ["no videos"]
+        else:
+            number = f"{len(self.videos)} video" + "s" * (len(self.videos) > 1)
+            lines = [f"{number}: {_change(self.tokens_before, self.tokens_after, 'visual tokens')}"]
+            lines += [f"  video {place}: {video._line()}" for place, video in enumerate(self.videos, start=1)]
+        if self.timings_ms:
+            lines.append("times: " + ", ".join(_list_times(self.timings_ms)))
+        notes = dict.fromkeys([*self.notes, *(note for video in self.videos for note in video.notes)])
+        return "\n".join([*lines, *_list_notes(notes)])
 
 
-def _not_finite(name: str, value: Tensor) -> _Fault:
-    # The extremes of values with a NaN are NaN, and nothing of the size of the values is made.
-    extremes = torch.stack(torch.aminmax(value))
-    message = f"VideoTokens.{name} has NaN or infinite values: check the model's outputs and its dtype"
-    return ~torch.isfinite(extremes).all(), message
+def _change(before: int, after: int, kind: str = "tokens") -> str:
+    """Such as "6272 -> 627 tokens (10.0 %)"."""
+    return f"{before} -> {after} {kind} ({100 * after / before:.1f} %)"
 
 
-def _raise_first(faults: list[_Fault]) -> None:
-    """Ask each device once which of the faults there are, and raise `InputError` for the first."""
-    devices = {flag.device for flag, _ in faults}
-    found = {
-        device: iter(torch.stack([flag for flag, _ in faults if flag.device == device]).tolist()) for device in devices
-    }
-    for flag, message in faults:
-        if next(found[flag.device]):
-            raise InputError(message)
+def _describe_segments(segments: tuple[int, ...]) -> str:
+    """Such as "2 segments of 8 and 24 frames"; the range of lengths if there are many."""
+    if len(segments) == 1:
+        return f"1 segment of {segments[0]} frames" if segments[0] > 1 else "1 segment of 1 frame"
+    sizes = f"{', '.join(map(str, segments[:-1]))} and {segments[-1]}"
+    if len(segments) > 8:
+        sizes = f"{min(segments)} to {max(segments)}"
+    return f"{len(segments)} segments of {sizes} frames"
 
 
-def _timestamp_faults(value: object, frames: int) -> list[_Fault]:
-    if not isinstance(value, Tensor):
-        raise InputError(f"VideoTokens.timestamps must be a tensor (T,) of seconds, not {type(value).__name__}")
-    if value.shape != (frames,) or value.is_complex() or value.dtype == torch.bool:
-        raise InputError(
-            f"VideoTokens.timestamps must be ({frames},) real seconds, one a frame, "
-            f"not {tuple(value.shape)} {value.dtype}"
-        )
-    return [
-        (
-            ~torch.isfinite(value).all(),
-            "VideoTokens.timestamps has NaN or infinite values: pass seconds, or None for one a second",
-        ),
-        (
-            ~(value[1:] > value[:-1]).all(),
-            "VideoTokens.timestamps must increase strictly: sort the frames by time and drop repeats",
-        ),
-    ]
+def _describe_layers(tokens: tuple[int, ...]) -> str:
+    """Such as "627 tokens in layers 0-17, 313 tokens in layers 18-27"."""
+    parts, first = [], 0
+    for number, layers in groupby(tokens):
+        last = first + len(list(layers)) - 1
+        tokens_in = f"{number} token{'s' * (number != 1)} in "
+        parts.append(tokens_in + (f"layer {first}" if first == last else f"layers {first}-{last}"))
+        first = last + 1
+    return ", ".join(parts)
+
+
+def _list_times(timings_ms: Mapping[str, float]) -> list[str]:
+    return [f"{stage} {time:.1f} ms" for stage, time in timings_ms.items()]
+
+
+def _list_notes(notes: Iterable[str]) -> list[str]:
+    return [f"note: {note}" for note in notes]

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +13,13 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from tangovlm.batch.corpus import Corpus, Task
 from tangovlm.batch.engine import EngineDiedError
-from tangovlm.batch.in_transformers import InTransformers
-from tangovlm.batch.rows import Corpus, Task
-from tangovlm.pipeline import load as loading
+from tangovlm.batch.transformers_engine import TransformersEngine
+from tangovlm.pipeline import load
 from tangovlm.tiny.clip import write_clip
-from tangovlm.tiny.synthetic.world import sample_clip
-from tests.support.serve.engine import ENVIRONMENT
+from tangovlm.tiny.synthetic.sampling import sample_clip
+from tests.support.serve.engine import ENVIRONMENT, FORKED
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
@@ -30,13 +30,13 @@ RETENTION = 0.2
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Questions about two clips of the embedded model's world, and what cannot be answered between them."""
+    """Questions about two clips of the embedded model's world, with rows that cannot be answered among them."""
     folder = tmp_path_factory.mktemp("corpus")
     for number in (0, 1):
         write_clip(sample_clip(np.random.default_rng(number)), folder / f"{number}.mp4")
     (folder / "text.mp4").write_text("no video")
     rows = [
-        # What is too long is refused when its video is in vLLM's caches already, and asked about again afterwards.
+        # Refused as too long when its video is already in vLLM's caches; the next rows ask about the same video.
         {"id": "too long", "video": "0.mp4", "question": "What color is it? " * 400},
         {"id": "a", "video": "0.mp4", "question": "What color are the diamonds?"},
         {"id": "b", "video": "0.mp4", "question": "How many things are there?", "max_new_tokens": 1},
@@ -52,9 +52,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(source: Path) -> dict[Any, dict[str, Any]]:
-    """What transformers says to the rows."""
+    """The answers of transformers to the rows."""
     corpus = Corpus(source, Task("", "", "", RETENTION, MAX_NEW_TOKENS, str(source.parent)))
-    engine = InTransformers(loading.load(), "tango", frames=8)
+    engine = TransformersEngine(load.load(), "tango", frames=8)
 
     def tasks() -> Iterator[Task]:
         for _, row in corpus.rows():
@@ -64,12 +64,14 @@ def expected(source: Path) -> dict[Any, dict[str, Any]]:
     return {outcome.task.id: dict(outcome.fields) for outcome in engine.answer(tasks())}
 
 
-def batch(source: Path, target: Path, *options: object) -> subprocess.CompletedProcess[str]:
+def batch(
+    source: Path, target: Path, *options: object, environment: Mapping[str, str] = ENVIRONMENT
+) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
     asked = ("--video-root", source.parent, "--max-new-tokens", MAX_NEW_TOKENS, "--retention", RETENTION)
     return subprocess.run(
         [sys.executable, "-m", "tangovlm", "batch", *map(str, (source, target, *asked, "--frames", 8, *options))],
-        env=os.environ | ENVIRONMENT,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         timeout=400,
@@ -95,7 +97,7 @@ def agrees(found: dict[Any, dict[str, Any]], expected: dict[Any, dict[str, Any]]
 def test_vllm(source: Path, expected: dict[Any, dict[str, Any]], tmp_path: Path) -> None:
     target = tmp_path / "out.jsonl"
     small = ("--enforce-eager", "--max-model-len", 1024, "--max-num-seqs", 4)
-    done = batch(source, target, "--engine", "vllm", "--concurrency", 3, "--", *small)
+    done = batch(source, target, "--engine", "vllm", "--concurrency", 3, "--", *small, environment=ENVIRONMENT | FORKED)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout == ""
     found = rows(target)
@@ -108,7 +110,7 @@ def test_vllm(source: Path, expected: dict[Any, dict[str, Any]], tmp_path: Path)
 
 
 class Dying:
-    """Stands for vLLM's engine: takes so many requests, then its other process is gone."""
+    """A fake of vLLM's engine, which accepts so many requests before its process dies."""
 
     model_config = SimpleNamespace(hf_config=None, get_diff_sampling_param=dict)
     renderer = SimpleNamespace(render_cmpl=lambda _prompts: [{"mm_kwargs": {"video": [None]}}])
@@ -135,16 +137,18 @@ def test_vllm_that_dies(source: Path, monkeypatch: pytest.MonkeyPatch, takes: in
     from vllm import LLMEngine
     from vllm.v1.engine.exceptions import EngineDeadError
 
-    from tangovlm.batch import in_vllm
+    from tangovlm.batch import vllm_engine
 
     engine = Dying(takes, EngineDeadError() if dead else RuntimeError("illegal memory access\nand more"))
     prompts = SimpleNamespace(default_frames=4, frame_size=None, text=str, grid=lambda *_: None)
     monkeypatch.setattr(LLMEngine, "from_engine_args", lambda _arguments: engine)
-    monkeypatch.setattr(in_vllm, "Prompts", lambda *_: prompts)
+    monkeypatch.setattr(vllm_engine, "PromptBuilder", lambda *_: prompts)
     tasks = (Task(number, str(source.parent / "0.mp4"), "What?", None, 5) for number in range(2))
     words = "EngineCore encountered" if dead else "illegal memory access"
-    with pytest.raises(EngineDiedError, match=f"vLLM died with {running} rows under way .{words}.*: give the command"):
-        list(in_vllm.InVllm(SimpleNamespace(model=""), concurrency=2).answer(tasks))
+    with pytest.raises(
+        EngineDiedError, match=f"vLLM died with {running} rows in progress .{words}.*: give the command"
+    ):
+        list(vllm_engine.VllmEngine(SimpleNamespace(model=""), concurrency=2).answer(tasks))
 
 
 @needs_vllm

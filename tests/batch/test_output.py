@@ -4,12 +4,11 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import pytest
 
@@ -19,46 +18,68 @@ from tangovlm.errors import InputError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="locks are those of POSIX")
 
-WRITER = """
-import sys
-from pathlib import Path
-from tangovlm.serve.batch.output import Output
 
-with Output(Path(sys.argv[1]), forget_failed=sys.argv[2] == "forget") as output:
-    print("open", flush=True)
-    for line in sys.stdin:
-        output.add({"id": line.strip(), "error": "by the writer"})
-        print("added", flush=True)
-"""
+class Writer:
+    """Another process that has opened the file, and appends rows; a fork, because importing takes seconds."""
+
+    def __init__(self, path: Path, forget_failed: bool, with_child: bool) -> None:
+        orders, answers = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            os.close(orders[1])
+            os.close(answers[0])
+            _write(path, forget_failed, with_child, orders[0], answers[1])
+        os.close(orders[0])
+        os.close(answers[1])
+        self._orders, self._answers = os.fdopen(orders[1], "w"), os.fdopen(answers[0])
+        assert self._answers.readline() == "open\n"
+
+    def add(self, name: str) -> None:
+        self._orders.write(f"{name}\n")
+        self._orders.flush()
+        assert self._answers.readline() == "added\n"
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        self.wait()
+
+    def wait(self) -> None:
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+    def close(self) -> None:
+        """Let the process close the file and end."""
+        self._orders.close()
+        self._answers.close()
+
+
+def _write(path: Path, forget_failed: bool, with_child: bool, orders: int, answers: int) -> NoReturn:
+    """The other process: opens the file, and adds a row for each line of `orders`."""
+    status = 1
+    try:
+        with Output(path, forget_failed=forget_failed) as output, os.fdopen(orders) as lines:
+            if not with_child or os.fork():
+                os.write(answers, b"open\n")
+            for line in lines:
+                output.add({"id": line.strip(), "error": "by the writer"})
+                os.write(answers, b"added\n")
+        status = 0
+    finally:
+        os._exit(status)
 
 
 @contextmanager
-def writer(path: Path, *, forget_failed: bool = False, script: str = WRITER) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has the file open, and adds the rows that it is told."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(path), "forget" if forget_failed else "keep"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        start_new_session=True,
-    )
+def writer(path: Path, *, forget_failed: bool = False, with_child: bool = False) -> Iterator[Writer]:
+    """A `Writer`, whose processes are all ended; `with_child` it has a child process that inherits its open file."""
+    process = Writer(path, forget_failed, with_child)
     try:
-        with process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "open\n"
-            yield process
+        yield process
     finally:
+        process.close()
+        process.wait()
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def tell(process: subprocess.Popen[str], name: str) -> None:
-    """Let a writer add a row."""
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(f"{name}\n")
-    process.stdin.flush()
-    assert process.stdout.readline() == "added\n"
 
 
 def failed(name: str) -> str:
@@ -81,10 +102,10 @@ def test_one_process_at_a_time(tmp_path: Path, first_forgets: bool, second_forge
     path.write_text(answered("old") + failed("bad"))
     kept = ["old"] if first_forgets else ["old", "bad"]
     with writer(path, forget_failed=first_forgets) as other:
-        tell(other, "1")
+        other.add("1")
         with pytest.raises(InputError, match="another process writes it"):
             Output(path, forget_failed=second_forgets)
-        tell(other, "2")
+        other.add("2")
     assert names(path) == [*kept, "1", "2"]
     with Output(path) as output:
         output.add({"id": "3", "error": "x"})
@@ -96,16 +117,14 @@ def test_a_process_that_is_kept_away_leaves_a_new_file_to_the_other(tmp_path: Pa
     with writer(path) as other:
         with pytest.raises(InputError, match="another process"), Output(path):
             pass
-        tell(other, "1")
+        other.add("1")
     assert names(path) == ["1"]
 
 
 def test_the_lock_ends_with_its_process_and_not_with_its_children(tmp_path: Path) -> None:
     path = tmp_path / "out"
-    forks = WRITER.replace("import sys", "import os, sys").replace("    print", "    if os.fork(): print", 1)
-    with writer(path, script=forks) as parent:
+    with writer(path, with_child=True) as parent:
         parent.kill()
-        parent.wait()
         with Output(path) as output:
             output.add({"id": "1", "error": "x"})
     assert names(path) == ["1"]

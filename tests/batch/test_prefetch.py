@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from tangovlm.batch.corpus import Task
 from tangovlm.batch.prefetch import Prefetch
-from tangovlm.batch.rows import Task
 from tangovlm.errors import InputError
 
 

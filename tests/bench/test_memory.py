@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tangovlm.bench import memory
-from tangovlm.bench.memory import TensorBytes, available_bytes, check_fits, peak_memory, told_out_of_memory
+from tangovlm.bench.memory import TensorBytes, available_bytes, check_fits, describe_out_of_memory, peak_memory
 from tangovlm.errors import InputError
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ class TestTensorBytes:
 class TestRefusals:
     def test_too_large(self) -> None:
         with pytest.raises(
-            InputError, match=r"^a film wants about 1000000\.0 GB of memory on cpu and .* are free: cut it$"
+            InputError, match=r"^a film needs about 1000000\.0 GB of memory on cpu and .* are free: cut it$"
         ):
             check_fits(10**15, CPU, "a film", "cut it")
         check_fits(1, CPU, "a film", "cut it")
@@ -88,12 +88,12 @@ class TestRefusals:
         check_fits(10**15, CPU, "a film", "cut it")
 
     def test_an_allocation_that_fails(self) -> None:
-        words = r"^a film ran out of memory on cpu \(it wants about 3\.0 GB, \d{16} bytes more .* free now\): cut it$"
-        with pytest.raises(InputError, match=words), told_out_of_memory(3 * 10**9, CPU, "a film", "cut it"):
+        words = r"^a film ran out of memory on cpu \(it needs about 3\.0 GB, \d{16} bytes more .* free now\): cut it$"
+        with pytest.raises(InputError, match=words), describe_out_of_memory(3 * 10**9, CPU, "a film", "cut it"):
             torch.empty(1 << 50)
 
     def test_other_errors_stay(self) -> None:
-        with pytest.raises(RuntimeError, match="size of tensor"), told_out_of_memory(1, CPU, "a film", "cut it"):
+        with pytest.raises(RuntimeError, match="size of tensor"), describe_out_of_memory(1, CPU, "a film", "cut it"):
             torch.ones(2) + torch.ones(3)
 
     @pytest.mark.skipif(sys.platform != "linux", reason="the limit is of Linux")

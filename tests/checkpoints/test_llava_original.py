@@ -133,7 +133,8 @@ def test_what_is_saved_loads_again(tmp_path: Path, clip: Path, video: bool) -> N
         # Which needs no file to say how its pixels are made.
         (tmp_path / "saved" / "video_preprocessor_config.json").unlink()
         frames = torch.full((1, 3, 384, 384), 255, dtype=torch.uint8)
-        assert torch.equal(tangovlm.load(tmp_path / "saved").family.pixels(frames, {}), torch.ones(1, 1, 3, 384, 384))
+        prompt = tangovlm.load(tmp_path / "saved").family.prompt
+        assert torch.equal(prompt.pixels(frames, {}), torch.ones(1, 1, 3, 384, 384))
     llm.tokenizer.save_pretrained(tmp_path / "tokenizer")
     assert Qwen2Tokenizer.from_pretrained(tmp_path / "tokenizer").chat_template == original.TEMPLATE
     assert type(again.model) is CLASSES[video]

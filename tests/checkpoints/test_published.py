@@ -141,10 +141,10 @@ def pixels(frames: int) -> Tensor:
 @torch.no_grad()
 def test_tokens_of_llava_onevision(onevision: Any) -> None:
     family = LlavaOnevision(onevision)
-    (grid,) = family.grids(pixels(32))
+    (grid,) = family.layout.grids(pixels(32))
     assert grid == Grid(32, 14, 14)
-    assert (grid.tokens, family.feature_count(grid)) == (6272, 6273)
-    assert family.sinks(grid) == (28, 27, 41, 169, 11, 12)
+    assert (grid.tokens, family.layout.feature_count(grid)) == (6272, 6273)
+    assert family.signals.sinks(grid) == (28, 27, 41, 169, 11, 12)
     rows = onevision.model.get_video_features(pixels(1), return_dict=True).pooler_output
     # Older releases put the newline behind the features later.
     assert tuple(rows.shape) in {(1, 197, 3584), (1, 196, 3584)}
@@ -154,17 +154,17 @@ def test_tokens_of_llava_onevision(onevision: Any) -> None:
 @torch.no_grad()
 def test_tokens_of_llava_video(llava_video: Any) -> None:
     family = LlavaVideo(llava_video)
-    (grid,) = family.grids(pixels(64))
+    (grid,) = family.layout.grids(pixels(64))
     assert grid == Grid(64, 13, 13)
-    assert (grid.tokens, family.feature_count(grid)) == (10816, 64 * 182)
-    assert family.sinks(grid) == (26, 157, 11)
+    assert (grid.tokens, family.layout.feature_count(grid)) == (10816, 64 * 182)
+    assert family.signals.sinks(grid) == (26, 157, 11)
     rows = llava_video.model.get_video_features(pixels(2), return_dict=True).pooler_output
     assert tuple(rows.shape) == (1, 2 * 182, 3584)
     assert LlavaVideo.default_frames == 64
     # A tenth of the tokens, in as few rows as they fit: their newlines are all that comes beside them.
     indices = torch.arange(1082)
     selection = Selection(indices, torch.empty(1082, 1), torch.full((64, 13, 13), -1), (64,))
-    assert int(family.kept_features(selection, grid).sum()) == 1082 + 84
+    assert int(family.layout.kept_features(selection, grid).sum()) == 1082 + 84
 
 
 # --- names of weights -------------------------------------------------------------------------------------------------
@@ -255,10 +255,10 @@ def test_tokens_of_qwen2_5_vl(qwen: Any) -> None:
     family = registry.family_for(qwen)(qwen)
     assert family.name == "qwen2.5-vl"
     # 32 frames of 448 x 448 pixels: 16 steps of 32 x 32 patches.
-    (grid,) = family.grids(None, torch.tensor([[16, 32, 32]]))
+    (grid,) = family.layout.grids(None, torch.tensor([[16, 32, 32]]))
     assert grid == Grid(16, 16, 16)
-    assert family.feature_count(grid) == grid.tokens == 4096
-    assert (family.patch, family.merge, family.frames_per_step, family.heads) == (14, 2, 2, 16)
-    raster = family.raster(torch.tensor([[2, 32, 32]]))
+    assert family.layout.feature_count(grid) == grid.tokens == 4096
+    assert (family.patch_size, family.merge_size, family.layout.frames_per_step, family.heads) == (14, 2, 2, 16)
+    raster = family.token_order(torch.tensor([[2, 32, 32]]))
     assert torch.equal(raster.sort().values, torch.arange(2 * 256))
-    assert not family.sinks(grid)
+    assert not family.signals.sinks(grid)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+import tangovlm
 from tangovlm.budget import count
-from tangovlm.pipeline import load as loading
+from tangovlm.pipeline.load import VideoLLM
 from tests.cli.conftest import FRAMES, TOKENS_PER_FRAME, Run
 
 STAGES = {"decode", "encode", "prune", "prefill", "decode_tokens"}
@@ -62,14 +63,14 @@ def test_table_of_a_comparison(tangovlm_command: Run, clip: Path, checkpoint: Pa
 def test_an_answer_that_looks_like_markup(
     tangovlm_command: Run, clip: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loading.load
+    real = tangovlm.load
 
-    def load(*arguments: Any, **options: Any) -> loading.VideoLLM:
+    def load(*arguments: Any, **options: Any) -> VideoLLM:
         llm = real(*arguments, **options)
         monkeypatch.setattr(llm.tokenizer, "decode", lambda *_, **__: "[/INST] [bold]red")
         return llm
 
-    monkeypatch.setattr(loading, "load", load)
+    monkeypatch.setattr("tangovlm.pipeline.load.load", load)
     outcome = tangovlm_command("ask", clip, "What?", "--model", checkpoint, "--compare", "--max-new-tokens", 2)
     assert outcome.status == 0
     assert outcome.out.count("[/INST] [bold]red") == 2
@@ -144,7 +145,7 @@ def test_frames_are_counted(tangovlm_command: Run, clip: Path, checkpoint: Path)
     assert tangovlm_command(*arguments, 2).json["tokens_before"] == 2 * TOKENS_PER_FRAME
     outcome = tangovlm_command(*arguments, 99)
     assert outcome.json["tokens_before"] == 12 * TOKENS_PER_FRAME
-    assert outcome.err.count("99 frames were asked for") == 1
+    assert outcome.err.count("99 frames were requested") == 1
 
 
 def test_pruning_inside_the_model_is_shown(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tangovlm.cli import main
-from tangovlm.pipeline import load as loading
 from tests.cli.conftest import Outcome, Run
 
 
@@ -25,7 +24,7 @@ def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object, **__: object) -> None:
         pytest.fail("a model was loaded before the mistake was found")
 
-    monkeypatch.setattr(loading, "load", load)
+    monkeypatch.setattr("tangovlm.pipeline.load.load", load)
 
 
 @pytest.mark.usefixtures("never_loaded")
@@ -194,7 +193,7 @@ def test_own_faults_are_not_hidden(clip: Path, monkeypatch: pytest.MonkeyPatch) 
     def load(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(loading, "load", load)
+    monkeypatch.setattr("tangovlm.pipeline.load.load", load)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["ask", str(clip), "What?"])
 
@@ -203,7 +202,7 @@ def test_interruption_is_quiet(tangovlm_command: Run, clip: Path, monkeypatch: p
     def load(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loading, "load", load)
+    monkeypatch.setattr("tangovlm.pipeline.load.load", load)
     outcome = tangovlm_command("ask", clip, "What?")
     assert (outcome.status, outcome.out, outcome.err) == (130, "", "")
 

@@ -15,10 +15,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tangovlm.batch import choice
+from tangovlm.batch import settings
 from tangovlm.batch.engine import EngineDiedError
 from tangovlm.budget import count
-from tangovlm.pipeline import load as loading
 from tests.cli.conftest import FRAMES, TOKENS_PER_FRAME, Run
 
 TOTAL = FRAMES * TOKENS_PER_FRAME
@@ -85,7 +84,7 @@ def test_going_on(
     shutil.copy(tmp_path / "clip.mp4", tmp_path / "missing.mp4")
     assert tangovlm_command(*arguments, "--retry-failed", "--json").json["failed"] == 2
     assert "answer" in rows(target)["d"]
-    monkeypatch.setattr(loading, "load", lambda *_, **__: pytest.fail("a model was loaded for nothing"))
+    monkeypatch.setattr("tangovlm.pipeline.load.load", lambda *_, **__: pytest.fail("a model was loaded for nothing"))
     last = target.read_bytes()
     assert tangovlm_command(*arguments, "--json").json["asked"] == 0
     assert target.read_bytes() == last
@@ -167,11 +166,11 @@ def test_an_engine_that_dies(
         def answer(self, _tasks: Iterator[object]) -> NoReturn:
             raise EngineDiedError("vLLM", 3, "out of memory")
 
-    monkeypatch.setattr(choice.Settings, "build", Dead)
+    monkeypatch.setattr(settings.Settings, "build", Dead)
     outcome = tangovlm_command(*arguments)
     assert (outcome.status, outcome.out) == (1, "")
     assert outcome.err == (
-        "tangovlm: vLLM died with 3 rows under way (out of memory): give the command again, which goes on from here\n"
+        "tangovlm: vLLM died with 3 rows in progress (out of memory): give the command again, which goes on from here\n"
     )
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -202,7 +201,9 @@ def test_mistakes_cost_one_line(
     tangovlm_command: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: Any, more: list[str]
 ) -> None:
     lacking(monkeypatch, "vllm", "ray")
-    monkeypatch.setattr(loading, "load", lambda *_, **__: pytest.fail("a model was loaded before the mistake"))
+    monkeypatch.setattr(
+        "tangovlm.pipeline.load.load", lambda *_, **__: pytest.fail("a model was loaded before the mistake")
+    )
     with source.open("a") as file:
         file.write(json.dumps({"id": "a", "video": "clip.mp4", "question": "Twice?"}) + "\n")
     engine = [] if {"--server", "--engine"} & set(more) else ["--engine", "transformers"]
@@ -211,13 +212,13 @@ def test_mistakes_cost_one_line(
 
 
 def test_places(tangovlm_command: Run, arguments: list[object], source: Path, tmp_path: Path) -> None:
-    tangovlm_command("batch", tmp_path / "none", *arguments[2:]).refused("INPUT", "is no file")
-    tangovlm_command("batch", tmp_path, *arguments[2:]).refused("INPUT", "is no file")
+    tangovlm_command("batch", tmp_path / "none", *arguments[2:]).refused("INPUT", "is not a file")
+    tangovlm_command("batch", tmp_path, *arguments[2:]).refused("INPUT", "is not a file")
     tangovlm_command("batch", source, source, *arguments[3:]).refused("OUTPUT", "INPUT itself")
     tangovlm_command("batch", source, tmp_path, *arguments[3:]).refused("OUTPUT", "folder")
     tangovlm_command("batch", source, tmp_path / "no" / "out", *arguments[3:]).refused("OUTPUT", "no folder")
     before = source.read_bytes()
-    tangovlm_command("batch", arguments[2], source).refused("is no file")
+    tangovlm_command("batch", arguments[2], source).refused("is not a file")
     assert source.read_bytes() == before
 
 

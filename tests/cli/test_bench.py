@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tangovlm.bench.prune import bench as prune
-from tangovlm.bench.prune.bench import PruneRow, Rates
+from tangovlm.bench.prune import benchmark
+from tangovlm.bench.prune.benchmark import PruneRow, Rates
 from tests.cli.conftest import Run
 
 SMALL = ("--shape", "8,4,5,32", "--repeats", 2, "--device", "cpu")
@@ -82,7 +82,7 @@ class TestRefusals:
         tangovlm_command("bench", command, "--device", "cuda").refused("--device cuda", "try cpu")
 
     def test_device_that_is_not_measured(self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tangovlm.cli.commands.bench.device", lambda name: name)
+        monkeypatch.setattr("tangovlm.cli.measuring.check_device", lambda name: name)
         tangovlm_command("bench", "prune", "--device", "mps").refused("--device mps", "choose cpu or cuda")
 
     @pytest.mark.parametrize("shape", ["32,14,14", "a,b,c,d", "32,0,14,8", "32x14x14x8"])
@@ -95,11 +95,11 @@ class TestRefusals:
         refused.refused("100000x14x14x3584", "421.5 GB", "free", "--dtype float16 or a smaller --shape")
 
     def test_no_vllm(self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tangovlm.bench.server.bench.find_spec", lambda name: None)
+        monkeypatch.setattr("tangovlm.bench.server.benchmark.find_spec", lambda name: None)
         tangovlm_command("bench", "serve").refused("vLLM is not installed", "pip install 'tangovlm[vllm]'")
 
     def test_running_out_of_memory(self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(prune, "tango_reference", lambda tokens, retention: torch.empty(1 << 50))
+        monkeypatch.setattr(benchmark, "tango_reference", lambda tokens, retention: torch.empty(1 << 50))
         found = tangovlm_command("bench", "prune", *SMALL)
         assert (found.status, found.out) == (2, "")
         assert found.err.splitlines()[-1].startswith("tangovlm: pruning 8x4x5x32 in float32 ran out of memory on cpu")
@@ -157,7 +157,8 @@ class TestRefusals:
             raise AssertionError("measured")
             yield {}
 
-        monkeypatch.setattr(f"tangovlm.bench.{command}.run", never)
+        module = {"scale": "prune.scale", "serve": "server"}.get(command, command)
+        monkeypatch.setattr(f"tangovlm.bench.{module}.run", never)
         path = tmp_path / "rows.jsonl"
         for text in ('{"benchmark": "other"}\n', "words\n"):
             path.write_text(text)

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from tangovlm.budget import count
-from tangovlm.pipeline import load as loading
 from tangovlm.tiny import clip as clip_module
 from tests.cli.conftest import FRAMES, TOKENS_PER_FRAME, Run
 
@@ -24,7 +23,7 @@ def small_demo(clip: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) ->
         return QUESTIONS
 
     monkeypatch.setattr("tangovlm.tiny.clip.write_demo", write_demo)
-    monkeypatch.setattr(loading, "BUILTIN", checkpoint)
+    monkeypatch.setattr("tangovlm.pipeline.load.BUILTIN", checkpoint)
 
 
 @pytest.mark.usefixtures("small_demo")
@@ -69,7 +68,7 @@ def test_embedded_model_on_its_own_clip(tangovlm_command: Run, tmp_path: Path, m
     monkeypatch.setattr(clip_module, "write_demo", lambda path: real(path)[:2])
     outcome = tangovlm_command("demo", "--output-dir", tmp_path, "--json")
     assert outcome.status == 0
-    assert outcome.err.count("synthetic world only") == 1
+    assert outcome.err.count("only its synthetic world") == 1
     assert len(outcome.json["questions"]) == 2
     for entry in outcome.json["questions"]:
         assert entry["pruned"]["model"] == "tangovlm-tiny"

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from tangovlm.evaluate.results import Row, read
-from tangovlm.evaluate.task import cases
-from tangovlm.pipeline import load as loading
+from tangovlm.evaluate.results import ScoredAnswer, read
+from tangovlm.evaluate.tangoworld import load_questions
 from tests.cli.conftest import Run
 
 LIMIT = 3
@@ -37,7 +36,7 @@ def test_json(tangovlm_command: Run, arguments: list[object], tmp_path: Path) ->
     assert len(rows[1]["against_unpruned"]) == len(rows[2]["against_tango"]) == 3
     assert outcome.json["markdown"] == str(tmp_path / "out" / "runs.md")
     content = read(tmp_path / "out" / "runs.jsonl")
-    assert len(content.rows) == 3 * LIMIT
+    assert len(content.answers) == 3 * LIMIT
     (header,) = content.headers
     assert {"machine", "versions", "threads", "model", "weights", "dtype", "questions"} <= set(header)
 
@@ -92,20 +91,20 @@ def test_a_kill_loses_nothing(tangovlm_command: Run, checkpoint: Path, tmp_path:
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = path.read_bytes()
-    assert len(read(path).rows) >= 2
+    assert len(read(path).answers) >= 2
     with path.open("ab") as file:
         file.write(before.splitlines()[-1][:9])
     assert tangovlm_command(*command("killed", limit)).status == 0
     assert path.read_bytes().startswith(before)
     assert tangovlm_command(*command("whole", limit)).status == 0
     killed, whole = read(path), read(tmp_path / "whole" / "runs.jsonl")
-    assert len(whole.rows) == 2 * limit
-    assert {place: _counted(killed.rows[place]) for place in whole.rows} == {
-        place: _counted(row) for place, row in whole.rows.items()
+    assert len(whole.answers) == 2 * limit
+    assert {place: _counted(killed.answers[place]) for place in whole.answers} == {
+        place: _counted(row) for place, row in whole.answers.items()
     }
 
 
-def _counted(row: Row) -> tuple[int, int, int]:
+def _counted(row: ScoredAnswer) -> tuple[int, int, int]:
     return row.exact, row.chosen, row.tokens
 
 
@@ -159,7 +158,7 @@ def test_mistakes_cost_one_line_and_leave_nothing(
     def load(*_: object, **__: object) -> None:
         pytest.fail("a model was loaded before the mistake was found")
 
-    monkeypatch.setattr(loading, "load", load)
+    monkeypatch.setattr("tangovlm.pipeline.load.load", load)
     tangovlm_command("eval", "--output", tmp_path / "out", *more).refused(*words)
     assert not (tmp_path / "out").exists()
 
@@ -186,5 +185,5 @@ def test_lines_are_compact(tangovlm_command: Run, arguments: list[object], tmp_p
     tangovlm_command(*arguments)
     lines = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [type(line) for line in lines] == [dict] * 3 + [list] * (2 * LIMIT)
-    asked = {asked.number for case in cases(LIMIT) for asked in case.asked}
+    asked = {asked.number for case in load_questions(LIMIT) for asked in case.questions}
     assert {line[1] for line in lines[3:]} == asked

@@ -24,7 +24,6 @@ from tangovlm.cli.commands import inspect as command
 from tangovlm.models.common.saliency import fold_probe
 from tangovlm.models.common.sinks import ReleasedSinks
 from tangovlm.pipeline import ask as pipeline
-from tangovlm.pipeline import load as loading
 from tests.cli.conftest import FRAMES, Outcome, Run
 
 PLANTED, SIDE, PATCHES = 9, 4, 8
@@ -85,7 +84,7 @@ def measured(planted: Path, clips: list[Path], tmp_path_factory: pytest.TempPath
 def ranks(llm: Any, clip: Path) -> np.ndarray:
     """Ranks ``(T, 16)`` of one clip's tokens, from the eager head of the stock tower, by comparing each with each."""
     frames = tangovlm.video.decode(clip, FRAMES, size=(56, 56))
-    pixels = llm.family.pixels(frames.pixels, llm.config)[0]
+    pixels = llm.family.prompt.pixels(frames.pixels, llm.config)[0]
     tower = llm.model.model.vision_tower
     with torch.no_grad():
         hidden = tower(pixels).last_hidden_state
@@ -110,7 +109,7 @@ def test_a_planted_sink_is_found(tangovlm_command: Run, planted: Path, clips: li
     assert (written["family"], written["saliency"], written["grid"]) == ("llava-onevision", "p-attn", [SIDE, SIDE])
     assert (written["clips"], written["frames"], written["threshold"]) == (3, 3 * FRAMES, 0.9)
     assert found["out"] == str(out) and found["released"] is None
-    llm = loading.load(planted)
+    llm = tangovlm.load(planted)
     wanted = np.concatenate([ranks(llm, clip) for clip in clips])
     mean, sd = wanted.mean(axis=0), wanted.std(axis=0)
     assert {row["position"] for row in found["rows"]} == set(range(SIDE**2))
@@ -126,7 +125,7 @@ def test_a_planted_sink_is_found(tangovlm_command: Run, planted: Path, clips: li
 
 
 def test_what_is_found_is_masked(planted: Path, clips: list[Path], measured: Path) -> None:
-    llm = loading.load(planted)
+    llm = tangovlm.load(planted)
     plain: dict[str, Any] = {"retention": 1 / SIDE**2, "context_ratio": 0.0, "diversity": False, "segment_threshold": 2}
 
     def kept(**sinks: Any) -> list[int]:
@@ -214,7 +213,7 @@ def test_the_group_shows_its_help(tangovlm_command: Run) -> None:
 @pytest.fixture
 def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     message = "a model was loaded before the mistake was found"
-    monkeypatch.setattr(loading, "load", lambda *_, **__: pytest.fail(message))
+    monkeypatch.setattr("tangovlm.pipeline.load.load", lambda *_, **__: pytest.fail(message))
 
 
 @pytest.mark.usefixtures("never_loaded")
@@ -299,5 +298,5 @@ class TestNothingIsWritten:
         from tangovlm.evaluate import sinks
 
         shapes = iter([(4, 4), (4, 4), (3, 6)])
-        monkeypatch.setattr(sinks, "observed", lambda *_, **__: [torch.rand(2, *next(shapes))])
+        monkeypatch.setattr(sinks, "record_saliency", lambda *_, **__: [torch.rand(2, *next(shapes))])
         self.measure(tangovlm_command, planted, *clips).refused(str(clips[2]), "3 x 6 tokens here and 4 x 4 before")

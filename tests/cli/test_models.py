@@ -6,7 +6,8 @@ from pathlib import Path
 import tangovlm
 from tangovlm import registry
 from tangovlm.cli.commands.models import ModelCard, cards
-from tangovlm.models.common.family import FEATURES, SALIENCY_KINDS
+from tangovlm.models.common.family import FEATURES
+from tangovlm.models.common.signals import SALIENCY_KINDS
 from tests.cli.conftest import Run
 
 
@@ -21,12 +22,12 @@ def test_json_lists_every_family_once(tangovlm_command: Run) -> None:
         family = families[entry["family"]]
         assert all(registry.family_for(name) is family for name in entry["architectures"])
         kinds = [signal for signal in entry["signals"] if signal in SALIENCY_KINDS]
-        assert kinds == list(family.saliency_kinds) == entry["signals"][: len(kinds)]
-        assert set(entry["signals"]) - set(kinds) == family.provides - {"saliency"}
+        assert kinds == list(family.signals.saliency_kinds) == entry["signals"][: len(kinds)]
+        assert set(entry["signals"]) - set(kinds) == family.signals.provides - {"saliency"}
         assert set(entry["tested"]) == family.tested
         assert entry["checkpoints"] == list(family.checkpoints)
         assert entry["served"] == (entry["family"] in {"llava-onevision", "qwen2.5-vl", "qwen3-vl"})
-        assert (Path(tangovlm.__file__).parent / "families" / f"{entry['module'].split('.')[-1]}.py").is_file()
+        assert (Path(tangovlm.__file__).parent / "models" / f"{entry['module'].split('.')[-1]}.py").is_file()
 
 
 def test_table(tangovlm_command: Run) -> None:

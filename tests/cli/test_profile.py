@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tangovlm.bench import tables
-from tangovlm.bench.profile import bench as profile
+from tangovlm.bench import profile, tables
 from tests.cli.conftest import Run
 
 SHORT = ["--frames", 2, "--words", 2, "--repeats", 1, "--retention", 0.5]
@@ -54,7 +53,7 @@ def test_results_of_a_table(tangovlm_command: Run, tmp_path: Path) -> None:
     [
         (["nowhere.mp4"], "nowhere.mp4"),
         (["nowhere.mp4", "--results", "folder"], "leave one of them out"),
-        (["--results", "nowhere"], "holds no table"),
+        (["--results", "nowhere"], "has no table"),
         (["--picture", "p.gif"], "must end in one of"),
         (["--csv", "no/such/folder/p.csv"], "--csv"),
         (["--retention", 0], "retention"),

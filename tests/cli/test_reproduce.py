@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tangovlm.evaluate.reproduce import models
-from tangovlm.evaluate.reproduce.harnesses import base as harnesses
+from tangovlm.evaluate.reproduce.harnesses import base, choice
 from tangovlm.evaluate.reproduce.tables import names
 from tests.cli.conftest import Run
 
@@ -99,15 +99,15 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
     original = with_lmms_eval.LmmsEval.command
 
-    def command(self: Any, work: harnesses.Work) -> harnesses.Command:
-        words = original(self, work).words
-        return harnesses.Command([sys.executable, str(program), *words[words.index("--model") :]])
+    def command(self: Any, job: base.RowJob) -> base.Command:
+        words = original(self, job).words
+        return base.Command([sys.executable, str(program), *words[words.index("--model") :]])
 
     monkeypatch.setattr(with_lmms_eval.LmmsEval, "command", command)
     monkeypatch.setattr(with_lmms_eval.LmmsEval, "missing", lambda self, benchmarks: [])
     monkeypatch.setattr("tangovlm.evaluate.harness.versions.check", lambda distribution: None)
-    monkeypatch.setattr(harnesses, "version", lambda harness: "0.7.3")
-    monkeypatch.setattr(with_lmms_eval, "version", lambda harness: "0.7.3")
+    for module in (base, choice, with_lmms_eval):
+        monkeypatch.setattr(module, "version", lambda harness: "0.7.3")
     return program
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tangovlm.evaluate.harness import versions
-from tangovlm.evaluate.harness.vlmevalkit.launcher import DISTRIBUTION
+from tangovlm.evaluate.harness.vlmevalkit.installation import DISTRIBUTION
 from tests.cli.conftest import Run
 
 ASKED = ("vlmeval", "--model", "tangovlm-tiny", "--data", "Video-MME_32frame")
@@ -51,7 +51,7 @@ def test_of_an_untested_version(tangovlm_command: Run, monkeypatch: pytest.Monke
 
 def test_a_checkout_of_an_untested_version(tangovlm_command: Run, tmp_path: Path) -> None:
     a_package(tmp_path, "0.3")
-    tangovlm_command(*ASKED, "--vlmevalkit", str(tmp_path)).refused("is of version 0.3, and 0.2rc1 was tested")
+    tangovlm_command(*ASKED, "--vlmevalkit", str(tmp_path)).refused("has version 0.3, and 0.2rc1 is tested")
 
 
 def test_no_checkout(tangovlm_command: Run, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_checkout_that_cannot_be_imported(
     [
         (["--retention", "0"], "retention"),
         (["--method", "tangoo"], "tangoo"),
-        (["--frames", "16"], "--frames is 16, and --data Video-MME_32frame has 32"),
+        (["--frames", "16"], "--frames is 16, but --data Video-MME_32frame has 32"),
         (["--data", "MLVU_MCQ"], "--data MLVU_MCQ has no number of frames: name MLVU_MCQ_32frame, or give --frames"),
         (["--limit", "0"], "--limit is 0"),
         (["--max-new-tokens", "0"], "max_new_tokens is 0"),
@@ -98,7 +98,7 @@ def test_a_checkout_that_cannot_be_imported(
         (["--param", "retention=0.2"], "--param cannot set retention: use --retention"),
         (["--param", "fps=1"], "presets take a number of frames"),
         (["--param", "naighbors=3"], "did you mean 'neighbors'"),
-        (["--", "--data", "MVBench_32frame"], "--data cannot be handed to run.py"),
+        (["--", "--data", "MVBench_32frame"], "--data cannot be passed to run.py"),
         (["--", "--use-vllm"], "--param backend=vllm"),
     ],
 )

@@ -30,7 +30,7 @@ from tangovlm.doctor import cache as caches
 from tangovlm.doctor.rows import NotInstalledError
 from tangovlm.errors import InputError
 from tangovlm.selfcheck.twins import TWINS
-from tangovlm.serve import compat
+from tangovlm.serve import compatibility
 
 
 def rows_of(examinations: Iterable[Examination]) -> dict[str, Row]:
@@ -116,7 +116,7 @@ def test_a_package_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("av.__version__", "17.0.1")
     row = rows_of(packages.examinations())["av"]
     assert row.status == FAILED
-    assert "17.0.1 is installed, and tangovlm takes" in row.detail
+    assert "17.0.1 is installed, and tangovlm requires" in row.detail
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_kernel_that_is_wrong(kernel: str, function: str, monkeypatch: pytest.
     monkeypatch.setattr(f"{module}.{function}", wrong)
     found = rows_of(kernels.examinations())
     assert [name for name, row in found.items() if row.status == FAILED] == [f"{kernel}, torch, cpu"]
-    assert "plain loops" in found[f"{kernel}, torch, cpu"].detail
+    assert "reference" in found[f"{kernel}, torch, cpu"].detail
 
 
 @pytest.mark.parametrize("check", [kernels._dpc_knn, kernels._st_rope, kernels._blend])
@@ -183,7 +183,7 @@ def test_kernels_in_triton(check: Callable[[str, str], str]) -> None:
     triton = pytest.importorskip("triton", reason="Triton is not installed")
     if torch.cuda.is_available() or isinstance(triton.language.cdiv, triton.JITFunction):
         pytest.skip("Triton was imported without its interpreter")
-    assert "plain loops" in check("triton", "cpu")
+    assert "reference" in check("triton", "cpu")
 
 
 @pytest.mark.gpu
@@ -236,15 +236,15 @@ def replace_entry(name: str, **changes: str) -> Any:
 
 def test_a_clip_is_decoded() -> None:
     (row,) = rows_of(video.examinations()).values()
-    assert (row.status, row.detail) == (OK, "16 frames at their times, as they were drawn")
+    assert (row.status, row.detail) == (OK, "16 frames with correct times and pixels")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda frames: replace(frames, pixels=frames.pixels.roll(1, 0)), "not the one that was drawn"),
-        (lambda frames: replace(frames, pixels=frames.pixels.flip(1)), "not the one that was drawn"),
-        (lambda frames: replace(frames, pixels=frames.pixels.flip(2)), "not the one that was drawn"),
+        (lambda frames: replace(frames, pixels=frames.pixels.roll(1, 0)), "differs from the rendered one"),
+        (lambda frames: replace(frames, pixels=frames.pixels.flip(1)), "differs from the rendered one"),
+        (lambda frames: replace(frames, pixels=frames.pixels.flip(2)), "differs from the rendered one"),
         (lambda frames: replace(frames, timestamps_s=frames.timestamps_s + 0.01), "frames of a clip of"),
         (lambda frames: replace(frames, notes=("a frame was damaged",)), "a frame was damaged"),
     ],
@@ -260,20 +260,24 @@ def test_a_clip_is_decoded_wrongly(change: Callable[[Any], Any], words: str, mon
     assert words in row.detail
 
 
-def test_seams_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internals_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm, "find_spec", lambda _name: None)
     (row,) = rows_of(vllm.examinations()).values()
     assert (row.status, row.detail) == (MISSING, "only for serving")
     monkeypatch.setattr(vllm, "find_spec", lambda _name: "here")
-    monkeypatch.setattr(compat, "installed", lambda: "0.99.0")
-    monkeypatch.setattr(compat, "check_seams", lambda: [("vllm.one", compat.OK), ("vllm.two", compat.OK)])
+    monkeypatch.setattr(compatibility, "installed_release", lambda: "0.99.0")
+    monkeypatch.setattr(
+        compatibility, "check_internals", lambda: [("vllm.one", compatibility.OK), ("vllm.two", compatibility.OK)]
+    )
     (row,) = rows_of(vllm.examinations()).values()
     assert row.status == OK
-    assert row.detail.startswith("vLLM 0.99.0, not tested (0.32 is): 2 parts")
-    monkeypatch.setattr(compat, "check_seams", lambda: [("vllm.one", compat.OK), ("vllm.two", "is missing")])
+    assert row.detail.startswith("vLLM 0.99.0, not tested (0.32 is): 2 internals")
+    monkeypatch.setattr(
+        compatibility, "check_internals", lambda: [("vllm.one", compatibility.OK), ("vllm.two", "is missing")]
+    )
     (row,) = rows_of(vllm.examinations()).values()
     assert row.status == FAILED
-    assert "1 of 2 parts are others: vllm.two: is missing" in row.detail
+    assert "1 of 2 internals differ: vllm.two: is missing" in row.detail
 
 
 def test_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -284,4 +288,4 @@ def test_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     (row,) = rows_of(caches.examinations()).values()
     assert row.status == MISSING
-    assert row.detail.startswith("not remembered between programs: ")
+    assert row.detail.startswith("not cached between processes: ")

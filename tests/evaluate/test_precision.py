@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tangovlm import Tango, VideoTokens
-from tangovlm.evaluate.scoring import Scorer
-from tangovlm.evaluate.task import LENGTHS, cases, view
+from tangovlm.evaluate.clip_encoder import ClipEncoder
+from tangovlm.evaluate.tangoworld import LENGTHS, load_questions, render_clip
 from tangovlm.pipeline.load import load
 
 RETENTIONS = (0.02, 0.1, 0.5)
@@ -16,14 +16,14 @@ RETENTIONS = (0.02, 0.1, 0.5)
 @pytest.fixture(scope="module")
 def clips() -> list[VideoTokens]:
     """Two clips of each length."""
-    scorer = Scorer(load())
+    encoder = ClipEncoder(load())
     needs = {"p-attn": frozenset({"saliency", "timestamps"})}
     tokens = []
     with torch.no_grad():
         for length in LENGTHS:
-            for case in cases(lengths=[length])[:2]:
-                seen = view(case.clip(), length)
-                tokens.append(scorer.encode(scorer.pixels(seen.pixels), seen.seconds, needs).tokens["p-attn"])
+            for case in load_questions(lengths=[length])[:2]:
+                seen = render_clip(case.clip(), length)
+                tokens.append(encoder.encode(encoder.pixels(seen.pixels), seen.seconds, needs).tokens["p-attn"])
     return tokens
 
 

@@ -8,51 +8,51 @@ from typing import Any, BinaryIO
 import pytest
 
 from tangovlm.errors import InputError
-from tangovlm.evaluate.results import ResultsFile, Row, read
-from tangovlm.evaluate.runs import run, unpruned
+from tangovlm.evaluate.results import ResultsFile, ScoredAnswer, read
+from tangovlm.evaluate.runs import build_run, unpruned_run
 
 HEADER = {
     "benchmark": "b", "version": 1, "questions": "q", "model": "m", "weights": "w", "dtype": "float32",
     "device": "cpu", "machine": {"cpu": "c", "cores": 2}, "threads": 1, "versions": {"torch": "2"},
 }  # fmt: skip
 LOOK = [1.0, 0.5, 0.1, 0.2]
-ROWS = [Row(0, 3, 1, 0, 12, "ring", [1.0, 0.5, 0.1, 0.2, 1.0]), Row(0, 5, 0, 1, 12, "", None)]
+ROWS = [ScoredAnswer(0, 3, 1, 0, 12, "ring", [1.0, 0.5, 0.1, 0.2, 1.0]), ScoredAnswer(0, 5, 0, 1, 12, "", None)]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "folder" / "runs.jsonl"
     with ResultsFile(path, HEADER) as file:
-        assert file.number(unpruned()) == 0
-        assert file.number(run("tango", 0.1)) == 1
-        assert file.number(unpruned()) == 0
+        assert file.number(unpruned_run()) == 0
+        assert file.number(build_run("tango", 0.1)) == 1
+        assert file.number(unpruned_run()) == 0
         file.add(ROWS)
     return path
 
 
 def test_what_is_written_is_read(path: Path) -> None:
     content = read(path, HEADER)
-    assert list(content.rows.values()) == ROWS
-    assert list(content.runs) == [unpruned().key, run("tango", 0.1).key]
+    assert list(content.answers.values()) == ROWS
+    assert list(content.runs) == [unpruned_run().key, build_run("tango", 0.1).key]
     assert content.headers == [HEADER]
     assert content.size == path.stat().st_size
     (compressed := path.with_suffix(".jsonl.gz")).write_bytes(gzip.compress(path.read_bytes()))
-    assert read(compressed).rows == content.rows
+    assert read(compressed).answers == content.answers
 
 
 def test_nothing_is_repeated_when_it_goes_on(path: Path) -> None:
     before = path.read_bytes()
     with ResultsFile(path, HEADER) as file:
-        assert file.number(run("tango", 0.1)) == 1
+        assert file.number(build_run("tango", 0.1)) == 1
         assert path.read_bytes() == before
-        file.add([Row(1, 3, 1, 1, 6, "ring", None)])
+        file.add([ScoredAnswer(1, 3, 1, 1, 6, "ring", None)])
     assert path.read_bytes().startswith(before)
     assert len(read(path).headers) == 1
 
 
 def test_another_machine_is_written_down(path: Path) -> None:
     with ResultsFile(path, HEADER | {"threads": 2}) as file:
-        file.add([Row(1, 3, 1, 1, 6, "ring", None)])
+        file.add([ScoredAnswer(1, 3, 1, 1, 6, "ring", None)])
     assert [header["threads"] for header in read(path).headers] == [1, 2]
 
 
@@ -61,7 +61,7 @@ def test_a_torn_last_line_is_dropped(path: Path, torn: int) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-torn])
     with ResultsFile(path, HEADER) as file:
-        assert len(file.content.rows) == 1
+        assert len(file.content.answers) == 1
         file.add(ROWS[1:])
     assert path.read_bytes() == whole
 
@@ -72,14 +72,14 @@ def test_a_torn_last_line_is_dropped(path: Path, torn: int) -> None:
         (1, "{", "is damaged"),
         (1, "[0, 3]", "no header"),
         (1, '{"benchmark": "b"}', "is damaged"),
-        (1, json.dumps(HEADER | {"versions": "2"}), "no whole header"),
-        (1, json.dumps(HEADER | {"machine": {"cpu": "c"}}), "no whole header"),
-        (1, json.dumps({name: value for name, value in HEADER.items() if name != "device"}), "no whole header"),
+        (1, json.dumps(HEADER | {"versions": "2"}), "no complete header"),
+        (1, json.dumps(HEADER | {"machine": {"cpu": "c"}}), "no complete header"),
+        (1, json.dumps({name: value for name, value in HEADER.items() if name != "device"}), "no complete header"),
         (2, '{"run": 0, "spec": 5}', "no run"),
         (2, "[1]", "is damaged"),
         (2, json.dumps(HEADER | {"weights": "other"}), "another model"),
         (2, json.dumps(HEADER | {"questions": "other"}), "another set of questions"),
-        (3, '{"run": 7, "spec": {}}', "numbers a run anew"),
+        (3, '{"run": 7, "spec": {}}', "numbers a run wrongly"),
         (4, "null", "is damaged"),
         (4, '[0, 3, 2, 0, 12, "ring", null]', "no answer"),
         (4, '[0, 3, true, 0, 12, "ring", null]', "no answer"),
@@ -88,8 +88,8 @@ def test_a_torn_last_line_is_dropped(path: Path, torn: int) -> None:
         (4, json.dumps([0, 3, 1, 0, 12, "ring", LOOK]), "no answer"),
         (4, json.dumps([0, 3, 1, 0, 12, "ring", [*LOOK, float("nan")]]), "no answer"),
         (4, json.dumps([0, 3, 1, 0, 12, "ring", [*LOOK, 10**400]]), "no answer"),
-        (4, '[9, 3, 1, 0, 12, "ring", null]', "not asked"),
-        (4, '[0, 99999, 1, 0, 12, "ring", null]', "not asked"),
+        (4, '[9, 3, 1, 0, 12, "ring", null]', "unknown question"),
+        (4, '[0, 99999, 1, 0, 12, "ring", null]', "unknown question"),
         (4, '[0, 5, 0, 1, 12, "", null]', "repeats"),
         (4, "\xff", "is damaged"),
         (4, "[" * 100_000, "is damaged"),
@@ -118,7 +118,7 @@ def test_a_foreign_file_of_one_open_line_is_left_alone(path: Path, text: str) ->
 def test_a_torn_header_is_dropped(path: Path, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
     with ResultsFile(path, HEADER) as file:
-        assert file.number(unpruned()) == 0
+        assert file.number(unpruned_run()) == 0
     assert read(path).headers == [HEADER]
 
 
@@ -139,17 +139,17 @@ def test_a_full_disk_is_noticed(path: Path) -> None:
     with ResultsFile(path, HEADER) as file:
         file._file._file = Full(file._file._file)  # type: ignore[assignment]
         with pytest.raises(InputError, match="make room"):
-            file.add([Row(1, 3, 1, 1, 6, "ring", None)])
+            file.add([ScoredAnswer(1, 3, 1, 1, 6, "ring", None)])
     assert path.read_bytes().startswith(whole)
-    assert len(read(path).rows) == 2
+    assert len(read(path).answers) == 2
 
 
 def test_two_writers_are_noticed(path: Path) -> None:
     with ResultsFile(path, HEADER) as one, ResultsFile(path, HEADER) as other:
-        one.add([Row(1, 3, 1, 1, 6, "ring", None)])
+        one.add([ScoredAnswer(1, 3, 1, 1, 6, "ring", None)])
         with pytest.raises(InputError, match="another process"):
-            other.add([Row(1, 4, 1, 1, 6, "ring", None)])
-    assert len(read(path).rows) == 3
+            other.add([ScoredAnswer(1, 4, 1, 1, 6, "ring", None)])
+    assert len(read(path).answers) == 3
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_empty(tmp_path: Path) -> None:
-    assert read(tmp_path / "no.jsonl").rows == {}
+    assert read(tmp_path / "no.jsonl").answers == {}
     torn = gzip.compress(json.dumps(HEADER).encode())
     for damaged in (b"no gzip", torn[:-9], torn[:12] + b"\xff" * 9 + torn[21:]):
         (tmp_path / "bad.jsonl.gz").write_bytes(damaged)

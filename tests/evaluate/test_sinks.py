@@ -18,7 +18,7 @@ from tangovlm.evaluate import sinks
 from tangovlm.models.common.sinks import SinkRanks
 from tangovlm.pipeline.load import VideoLLM
 from tangovlm.selfcheck.twins.common.base import Twin
-from tangovlm.selfcheck.twins.common.parts import Video, Words
+from tangovlm.selfcheck.twins.common.parts import RandomWords, Video
 from tests.pipeline.test_ask_families import QUESTION, write_checkpoint
 from tests.session.test_generate_families import HOSTS
 from tests.support.checkpoints import write_clip
@@ -26,12 +26,13 @@ from tests.support.tiny_models import state_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
-ROW = (Words(3, 1), Video(4, 2), Words(4, 3))
+ROW = (RandomWords(3, 1), Video(4, 2), RandomWords(4, 3))
 
 
 def family_of(host: Twin) -> Any:
     family = registry.family_for(host.model)
-    return family(host.model, saliency="attn" if "attn" in family.saliency_kinds else family.saliency_kinds[0])
+    kinds = family.signals.saliency_kinds
+    return family(host.model, saliency="attn" if "attn" in kinds else kinds[0])
 
 
 def fails(*_: object, **__: object) -> None:
@@ -54,7 +55,7 @@ def test_saliency_of_every_family_without_its_language_model(name: str, monkeypa
     before = state_of(host.model)
     layer = family.decoder.layers[0]
     monkeypatch.setattr(layer, "forward", fails)
-    found = sinks.observed(family, inputs)
+    found = sinks.record_saliency(family, inputs)
     monkeypatch.undo()
     assert state_of(host.model) == before
     assert len(found) == len(wanted)
@@ -72,7 +73,7 @@ def test_a_family_without_the_saliency() -> None:
     host = HOSTS["llava_onevision"]()
     family = registry.family_for(host.model)(host.model, saliency="mean-query")
     with pytest.raises(ModelError, match="mean-query.*choose another saliency"):
-        sinks.observed(family, host.inputs([ROW]))
+        sinks.record_saliency(family, host.inputs([ROW]))
 
 
 @pytest.fixture(scope="module", params=HOSTS)

@@ -11,12 +11,12 @@ from tangovlm import Tango, registry
 from tangovlm.budget import count
 from tangovlm.errors import InputError, MethodError
 from tangovlm.evaluate import summary
-from tangovlm.evaluate.results import Content, ResultsFile, Row
-from tangovlm.evaluate.runs import key_of, percent, run, unpruned
+from tangovlm.evaluate.results import Content, ResultsFile, ScoredAnswer
+from tangovlm.evaluate.runs import build_run, percent, spec_key, unpruned_run
 from tangovlm.evaluate.statistics import MIN_CLIPS
-from tangovlm.evaluate.summary import finished, look_markdown, markdown, overview, page, summarize
+from tangovlm.evaluate.summary import coverage_markdown, finished, markdown, overview, page, summarize
 from tangovlm.evaluate.tables import Table, custom, names, table
-from tangovlm.evaluate.task import cases
+from tangovlm.evaluate.tangoworld import load_questions
 from tangovlm.methods import build
 from tangovlm.tiny.synthetic.questions import KINDS
 
@@ -29,8 +29,8 @@ HEADER = {
 @pytest.mark.parametrize("name", names())
 def test_rows(name: str) -> None:
     chosen = table(name)
-    assert chosen.runs[0].key == unpruned().key
-    assert sum(each.key == unpruned().key for each in chosen.runs) == 1
+    assert chosen.runs[0].key == unpruned_run().key
+    assert sum(each.key == unpruned_run().key for each in chosen.runs) == 1
     labels = [(each.group, each.label) for each in chosen.runs]
     assert len(set(labels)) == len(labels)
     groups = [each.group for each in chosen.runs]
@@ -52,7 +52,7 @@ def test_every_method_is_compared() -> None:
 
 def test_choices() -> None:
     chosen = table("methods", retentions=[0.3], methods=["uniform"])
-    assert [each.key for each in chosen.runs] == [unpruned().key, run("uniform", 0.3).key]
+    assert [each.key for each in chosen.runs] == [unpruned_run().key, build_run("uniform", 0.3).key]
     assert {each.pruner.retention for each in table("expansion", [0.3]).runs} == {0.3, 1.0}
     mine = custom(["tango"], [0.1], {"neighbors": 5})
     assert mine.runs[1].pruner == build.method("tango", retention=0.1, neighbors=5)
@@ -77,7 +77,7 @@ def test_close_retentions_are_told_apart_and_equal_runs_are_not_repeated() -> No
 )
 def test_options_of_a_run(options: dict[str, object]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(options))} is "):
-        run("tango", 0.1, **options)
+        build_run("tango", 0.1, **options)
 
 
 @pytest.mark.parametrize(
@@ -138,27 +138,27 @@ def test_what_few_layers_cannot_reach_is_listed() -> None:
 
 
 def test_results_from_before_a_setting_was_added_still_count() -> None:
-    for each in (run("tango", 0.1), run("tango+tango-fastv", 0.1)):
+    for each in (build_run("tango", 0.1), build_run("tango+tango-fastv", 0.1)):
         older = json.loads(json.dumps(each.spec))
         settings = older["settings"]["before"] if "before" in older["settings"] else older["settings"]
         for name in ("counts", "equivalent_retention", "rope_pairs"):
             del settings[name]
-        assert key_of(older) == each.key
+        assert spec_key(older) == each.key
         settings["neighbors"] = 6
-        assert key_of(older) != each.key
+        assert spec_key(older) != each.key
 
 
 def test_a_table_of_answers() -> None:
-    about = cases(18)
-    asked = [each for case in about for each in case.asked]
-    chosen = Table("runs", "Title", (unpruned(), run("tango", 0.1), run("uniform", 0.1)))
+    about = load_questions(18)
+    asked = [each for case in about for each in case.questions]
+    chosen = Table("runs", "Title", (unpruned_run(), build_run("tango", 0.1), build_run("uniform", 0.1)))
     look = [1.0, 0.5, 0.25, 0.25, 1.0]
     right = {0: lambda number: True, 1: lambda number: number % 2 == 0, 2: lambda number: False}
     content = Content(
         headers=[HEADER],
         runs={each.key: number for number, each in enumerate(chosen.runs)},
-        rows={
-            (number, each.number): Row(number, each.number, int(right[number](each.number)), 1, 10, "x", look)
+        answers={
+            (number, each.number): ScoredAnswer(number, each.number, int(right[number](each.number)), 1, 10, "x", look)
             for number in right
             for each in asked
         },
@@ -174,24 +174,29 @@ def test_a_table_of_answers() -> None:
     assert len({len(row) for row in rows}) == 1
     assert [row[0].strip() for row in rows[2:]] == ["**100 %**", "all tokens", "**10 %**", "tango", "uniform"]
     assert "50.0" in rows[-2][-5]
-    assert "25.0" in look_markdown(lines)
-    text = page(chosen, lines, content.headers, look=True)
+    assert "25.0" in coverage_markdown(lines)
+    text = page(chosen, lines, content.headers, coverage=True)
     assert "18 questions about" in text
     assert "torch 2" in text
     assert (len(about) < MIN_CLIPS) == ("without intervals" in text) == ("**-" not in text)
     other = HEADER | {"machine": {"cpu": "d", "cores": 4}, "versions": {"torch": "3"}}
-    text = page(chosen, lines, [HEADER, other, HEADER], look=False)
+    text = page(chosen, lines, [HEADER, other, HEADER], coverage=False)
     assert "; c, 2 cores, 1 threads; torch 2; and d, 4 cores, 1 threads; torch 3. Exact" in text
     assert lines[1].as_dict()["exact_match"][0] == 0.5
 
 
 def test_a_committed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    about = cases(9)
-    monkeypatch.setattr(summary, "cases", lambda lengths: about)
+    about = load_questions(9)
+    monkeypatch.setattr(summary, "load_questions", lambda lengths: about)
     chosen, path = table("expansion"), tmp_path / "expansion.jsonl"
     with ResultsFile(path, HEADER) as file:
         numbers = [file.number(each) for each in chosen.runs]
-        answers = [Row(n, each.number, 1, 1, 10, "x", None) for n in numbers for case in about for each in case.asked]
+        answers = [
+            ScoredAnswer(n, each.number, 1, 1, 10, "x", None)
+            for n in numbers
+            for case in about
+            for each in case.questions
+        ]
         file.add(answers[:-1])
         with pytest.raises(InputError, match=r"lacks answers of expansion 3 \(10 %\)"):
             finished(path)
@@ -199,9 +204,9 @@ def test_a_committed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     compressed = tmp_path / "expansion.jsonl.gz"
     compressed.write_bytes(gzip.compress(path.read_bytes()))
     of, lines, headers = finished(path)
-    text = page(of, lines, headers, look=True)
+    text = page(of, lines, headers, coverage=True)
     assert "| expansion 1.5 | 10 | 100.0 |" in text
-    assert page(*finished(compressed), look=True) == text
+    assert page(*finished(compressed), coverage=True) == text
     short = [row.split("|")[1:-1] for row in overview(lines).splitlines()]
     assert [cell.strip() for cell in short[0]] == ["method", "2 %", "5 %", "10 %"]
     assert short[-1] == [" expansion 3 ", " 100.0 ", " 100.0 ", " 100.0 "]

@@ -22,7 +22,7 @@ needs_lmms_eval = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class Result:
-    """What lmms-eval wrote.
+    """The results that lmms-eval wrote.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def environment(folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     offline = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
     places = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    # With --cpu, accelerate launch starts several processes through MPI only; so it is told here.
+    # With --cpu, accelerate launch starts several processes through MPI only; this variable avoids that.
     offline["ACCELERATE_USE_CPU"] = "true"
     own = {"HF_HOME": str(folder / "home"), "PYTHONPATH": places, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return kept | offline | own
@@ -64,7 +64,7 @@ def command(
 
 
 def run(folder: Path, output: Path, *given: Any, **options: Any) -> Result:
-    """Run to the end; see `command` for the arguments behind the output."""
+    """Run to the end; see `command` for the arguments after `output`."""
     words = [*command(folder, *given, **options), "--output_path", str(output)]
     done = subprocess.run(words, env=environment(folder), cwd=folder, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

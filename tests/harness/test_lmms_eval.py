@@ -1,4 +1,4 @@
-"""lmms-eval itself on the miniature data: its answers and scores are ours, also over kills and over processes."""
+"""lmms-eval on the miniature data: answers and scores are those of `ask`, also after a kill and with two processes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_unpruned(asked: list[Item], folder: Path, tmp_path: Path) -> None:
     for stage in ("decode", "encode", "prefill", "decode_tokens"):
         assert figures[f"avg_ms_{stage}"] > 0
     assert figures["avg_peak_memory_mb"] > 1
-    # One encoding for all questions about a clip, in whatever benchmark.
+    # One encoding for all questions about a clip, in all benchmarks.
     clips, questions = len({item.clip for item in asked}), len(TASKS) * len(asked)
     assert figures["avg_encodings_shared"] == pytest.approx(1 - clips / questions)
 
@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on(asked: list[Item], folder: Path, tmp_path: Path) -
     assert file.read_bytes().startswith(kept)
     content = read(tmp_path / "records")
     assert len(content.records) == total
-    # What was finished was not asked again.
+    # Finished questions were not asked again.
     assert file.read_bytes().count(b"\n") == 1 + total
     assert result.whole["throughput"]["avg_latency"] > 0
 

@@ -65,7 +65,7 @@ def test_arguments_that_do_not_fit(
 def test_another_familys_checkpoint_in_vllm(
     classes: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(classes, "make", lambda _settings: object())
+    monkeypatch.setattr(classes, "load_backend", lambda _settings: object())
     given = {"pretrained": "tangovlm-tiny", "backend": "vllm"}
     refused(lambda: classes.TangoQwen3VL(**given), capsys, "of the family llava-onevision, not of qwen3-vl")
     assert classes.TangoLlavaOnevision(**given).settings.backend == "vllm"
@@ -76,8 +76,8 @@ def test_another_familys_checkpoint_in_vllm(
 )
 def test_what_one_process_does(classes: Any, given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        classes._of_one_process(Settings("tangovlm-tiny", **given), 2, "cuda:1")
-    assert classes._of_one_process(Settings("tangovlm-tiny"), 2, "cuda:1").device == "cuda:1"
+        classes._process_settings(Settings("tangovlm-tiny", **given), 2, "cuda:1")
+    assert classes._process_settings(Settings("tangovlm-tiny"), 2, "cuda:1").device == "cuda:1"
 
 
 def instance(content: list[dict[str, Any]], options: dict[str, Any] | None = None) -> Any:

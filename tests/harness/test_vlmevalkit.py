@@ -14,12 +14,12 @@ import pytest
 import tangovlm
 from tangovlm.evaluate.harness.answerer import Answerer
 from tangovlm.evaluate.harness.records import read
-from tangovlm.evaluate.harness.requests import Limits, Request
+from tangovlm.evaluate.harness.requests import GenerationOptions, Request
 from tangovlm.evaluate.harness.settings import Settings
 from tangovlm.evaluate.harness.vlmevalkit import miniature
-from tangovlm.evaluate.harness.vlmevalkit.data import DATA_SETS
-from tangovlm.evaluate.harness.vlmevalkit.launcher import command
-from tangovlm.evaluate.harness.vlmevalkit.results import RunDir, Score, accuracy
+from tangovlm.evaluate.harness.vlmevalkit.command import command_line
+from tangovlm.evaluate.harness.vlmevalkit.presets import DATA_SETS
+from tangovlm.evaluate.harness.vlmevalkit.results import RunDirectory, Score, accuracy
 from tangovlm.pipeline.load import VideoLLM, load
 from tests.harness.vlmevalkit_prompts import asked, prompt
 from tests.support.serve.qwen_checkpoints import qwen2_5_vl
@@ -46,7 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The installed VLMEvalKit in the layout of a checkout: `run.py` beside the package."""
+    """The installed VLMEvalKit in the layout of a checkout: `run.py` next to the package."""
     folder = tmp_path_factory.mktemp("checkout")
     (package := folder / "vlmeval").mkdir()
     spec = importlib.util.find_spec("vlmeval")
@@ -85,7 +85,7 @@ def runs(data: Path, checkout: Path, qwen: Path, tmp_path_factory: pytest.TempPa
         ),
         "qwen": (
             [
-                *command(asked_of(qwen), PRESETS[1:2], work / "qwen", 2, data_dir=data)[1:],
+                *command_line(asked_of(qwen), PRESETS[1:2], work / "qwen", 2, data_dir=data)[1:],
                 *("--max-new-tokens", "4", "--", "--mode", "infer"),
             ],
             None,
@@ -109,7 +109,7 @@ def llm() -> VideoLLM:
 
 
 def argv(work: Path, data: Path, presets: list[str] = PRESETS, limit: int | None = None, **settings: Any) -> list[str]:
-    return command(Settings("tangovlm-tiny", **settings), presets, work, limit, data_dir=data)[1:]
+    return command_line(Settings("tangovlm-tiny", **settings), presets, work, limit, data_dir=data)[1:]
 
 
 def asked_of(qwen: Path) -> Settings:
@@ -121,8 +121,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
-def run_dir(work: Path, retention: float) -> RunDir:
-    return RunDir(work, Settings("tangovlm-tiny", retention=retention))
+def run_dir(work: Path, retention: float) -> RunDirectory:
+    return RunDirectory(work, Settings("tangovlm-tiny", retention=retention))
 
 
 def scores(work: Path, retention: float, preset: str) -> list[Score]:
@@ -166,12 +166,12 @@ def test_some_answers_are_right_and_some_wrong(runs: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize("retention", RETENTIONS)
 def test_records_say_what_was_kept(runs: Mapping[str, Any], retention: float) -> None:
     content = read(run_dir(runs["work"], retention).records / f"{FRAMES}frame")
-    found = {(record.task, record.doc): record.answered for record in content.records.values()}
+    found = {(record.task, record.doc): record.completion for record in content.records.values()}
     assert found.keys() == {(preset, str(index)) for preset in PRESETS for index in range(QUESTIONS)}
-    for answered in found.values():
-        assert answered.frames == FRAMES
-        assert answered.tokens_after == tangovlm.budget.count(retention, answered.tokens_before)
-        assert answered.times_ms["prefill"] > 0
+    for completion in found.values():
+        assert completion.frames == FRAMES
+        assert completion.tokens_after == tangovlm.budget.count(retention, completion.tokens_before)
+        assert completion.times_ms["prefill"] > 0
 
 
 def test_a_killed_run_goes_on(runs: Mapping[str, Any]) -> None:
@@ -203,11 +203,11 @@ def test_results_as_json(runs: Mapping[str, Any]) -> None:
 
 
 def test_qwen_is_asked_in_the_order_of_vlmevalkit(runs: Mapping[str, Any], data: Path, qwen: Path) -> None:
-    """And judged by nobody, as `run.py` was told."""
+    """Without evaluation, as requested from `run.py`."""
     assert runs["qwen"]["status"] == 0, runs["qwen"]["err"]
-    directory = RunDir(runs["work"] / "qwen", asked_of(qwen))
+    directory = RunDirectory(runs["work"] / "qwen", asked_of(qwen))
     assert directory.scores(PRESETS[1]) is None
-    said = {record.doc: record.answered for record in read(directory.records / f"{FRAMES}frame").records.values()}
+    said = {record.doc: record.completion for record in read(directory.records / f"{FRAMES}frame").records.values()}
     answerer = Answerer(asked_of(qwen))
     for score in scores(runs["work"], 1.0, PRESETS[1])[:2]:
         video = data / "MVBench_MP4" / DATA_SETS["MVBench_MP4"].video(score.row)
@@ -217,13 +217,15 @@ def test_qwen_is_asked_in_the_order_of_vlmevalkit(runs: Mapping[str, Any], data:
             {"type": "video", "video": video},
             {"type": "text", "text": f"Question: {behind}"},
         ]
-        request = Request(conversation=[{"role": "user", "content": parts}], limits=Limits(max_new_tokens=4))
-        (answered,) = answerer.answer([request])
+        request = Request(
+            conversation=[{"role": "user", "content": parts}], options=GenerationOptions(max_new_tokens=4)
+        )
+        (completion,) = answerer.answer([request])
         found = said[score.index]
         assert (found.text, found.prompt_tokens, found.tokens_after) == (
-            answered.text,
-            answered.prompt_tokens,
-            answered.tokens_after,
+            completion.text,
+            completion.prompt_tokens,
+            completion.tokens_after,
         )
         assert found.tokens_after < found.tokens_before
 
@@ -253,7 +255,7 @@ def test_refused_in_one_line(runs: Mapping[str, Any], name: str, words: list[str
 def shared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The work directory of a run by two processes."""
     work = tmp_path_factory.mktemp("shared")
-    words = command(Settings("tangovlm-tiny", retention=0.2), PRESETS[:1], work, processes=2, data_dir=data)
+    words = command_line(Settings("tangovlm-tiny", retention=0.2), PRESETS[:1], work, processes=2, data_dir=data)
     assert words[0] == "torchrun"
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *words[1:]],

@@ -1,4 +1,4 @@
-"""Runs command lines of `tangovlm` one after another, as importing VLMEvalKit takes longer than all of them.
+"""Runs command lines of `tangovlm` one after another, because importing VLMEvalKit takes longer than all of them.
 
 Standard input: a JSON list of `{"args": [...], "kill": [file, lines] or null}`. A command with `kill` runs in a process
 of its own, which is killed as soon as the file has so many lines. The last line of standard output: a JSON list with

@@ -1,6 +1,6 @@
-"""What VLMEvalKit asks about each data set, as the authors' release puts it to LLaVA-OneVision, and the true answer."""
+"""Prompts of VLMEvalKit for each data set, as in the authors' release for LLaVA-OneVision, and the correct answers."""
 
-from tangovlm.evaluate.harness.vlmevalkit.data import DATA_SETS
+from tangovlm.evaluate.harness.vlmevalkit.presets import DATA_SETS
 from tangovlm.evaluate.harness.vlmevalkit.results import Score
 
 VIDEO_MME = """
@@ -25,7 +25,7 @@ Options:
 {bracketed}
 Only give the best option."""
 PROMPTS = dict(zip(DATA_SETS, (VIDEO_MME, MVBENCH, LONG_VIDEO_BENCH, MLVU), strict=True))
-"""What the authors' release asks of LLaVA-OneVision."""
+"""Prompts of the authors' release for LLaVA-OneVision."""
 
 
 def asked(score: Score) -> tuple[str, list[str], str]:

@@ -39,8 +39,8 @@ def test_frame_size_is_the_checkpoints_own(
     host = Qwen25VLTwin()
     family = Qwen25VL(host.model)
     host.model.config.vision_config.patch_size = 14
-    assert family.frame_size(config, *size) == wanted
-    assert family.frame_size(config, *wanted) == wanted
+    assert family.prompt.frame_size(config, *size) == wanted
+    assert family.prompt.frame_size(config, *wanted) == wanted
 
 
 def family_of(name: str) -> Any:
@@ -53,35 +53,36 @@ def test_frame_size_of_a_shared_budget() -> None:
     config = {"size": {"shortest_edge": 1024, "longest_edge": 16 * 128 * 128}}
     for name in ("qwen3_vl", "glm4v", "video_llama_3"):
         family = family_of(name)
-        assert family.frame_size(config, 256, 256, 4) == (256, 256)
-        assert family.frame_size(config, 256, 256, 16) == (128, 128)
-        assert family.frame_size(config, 256, 256) == family.frame_size(config, 256, 256, 32) == (88, 88)
+        assert family.prompt.frame_size(config, 256, 256, 4) == (256, 256)
+        assert family.prompt.frame_size(config, 256, 256, 16) == (128, 128)
+        assert family.prompt.frame_size(config, 256, 256) == family.prompt.frame_size(config, 256, 256, 32) == (88, 88)
 
 
 def test_smaller_frames_on_request() -> None:
     """An area, as the budgets of preprocessor configs are."""
     for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "video_llama_3"):
         family = family_of(name)
-        config = family.limited({}, 64 * 64)
-        assert family.frame_size(config, 64, 64, 4) == (64, 64)
-        assert family.frame_size(config, 90, 160, 4) == family.frame_size(config, 900, 1600, 6) == (48, 80)
+        config = family.prompt.limited({}, 64 * 64)
+        assert family.prompt.frame_size(config, 64, 64, 4) == (64, 64)
+        for size in ((90, 160, 4), (900, 1600, 6)):
+            assert family.prompt.frame_size(config, *size) == (48, 80)
         with pytest.raises(InputError, match="max_frame_pixels is 8, but a token has 64 pixels: it is an area"):
-            family.limited({}, 8)
+            family.prompt.limited({}, 8)
 
 
 def test_frames_that_are_not_resized() -> None:
     family = Qwen25VL(Qwen25VLTwin().model)
-    assert family.frame_size({"do_resize": False}, 24, 40) == (24, 40)
+    assert family.prompt.frame_size({"do_resize": False}, 24, 40) == (24, 40)
     frames = torch.arange(2 * 3 * 24 * 40).remainder(256).to(torch.uint8).view(2, 3, 24, 40)
     plain = {"do_resize": False, "do_normalize": False, "do_rescale": False}
-    assert torch.equal(family.pixels(frames, plain)[0], frames.float())
+    assert torch.equal(family.prompt.pixels(frames, plain)[0], frames.float())
     with pytest.raises(InputError, match=r"have 20 x 40 pixels and .* takes multiples of 8 pixels: scale the video"):
-        family.frame_size({"do_resize": False}, 20, 40)
+        family.prompt.frame_size({"do_resize": False}, 20, 40)
     with pytest.raises(InputError, match="too narrow"):
-        family.frame_size({}, 3, 1000)
+        family.prompt.frame_size({}, 3, 1000)
     for size in ({"height": 4, "width": 4}, 448, {"shortest_edge": 0, "longest_edge": 9}):
         with pytest.raises(ModelError, match="the preprocessor config has"):
-            family.frame_size({"size": size}, 24, 40)
+            family.prompt.frame_size({"size": size}, 24, 40)
 
 
 def test_seconds_of_a_step_are_those_of_the_stock_processor() -> None:
@@ -97,4 +98,4 @@ def test_seconds_of_a_step_are_those_of_the_stock_processor() -> None:
         (VideoInput(pixels), 2.0),
         (VideoInput(pixels[:, :1], seconds[:1]), 2.0),
     ):
-        assert family.media_kwargs(video)["second_per_grid_ts"].tolist() == [wanted]
+        assert family.prompt.media_kwargs(video)["second_per_grid_ts"].tolist() == [wanted]

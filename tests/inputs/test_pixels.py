@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tangovlm.errors import InputError, ModelError
 from tangovlm.inputs.chat import render
-from tangovlm.inputs.pixels import PixelSpec, _has_lanczos, prepare_pixels
+from tangovlm.inputs.pixels import PixelSpec, _has_lanczos, patches, prepare_pixels
 from tangovlm.inputs.prompting import chat_prompt
 
 SPEC = PixelSpec(size=(28, 28), mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2))
@@ -181,7 +181,7 @@ def test_prompt(tokenizer: Any, template: str | None, wanted: str) -> None:
     ["{% for %}", "{{ 1 / 0 }}", "{{ 1 + 'a' }}", "{{ raise_exception('no') }}", "{{ messages[7].x }}", "hello"],
 )
 def test_templates_that_are_broken(tokenizer: Any, template: str) -> None:
-    with pytest.raises(ModelError, match="chat template does not take this conversation"):
+    with pytest.raises(ModelError, match="chat template does not accept this conversation"):
         chat_prompt(tokenizer, template, "why?", "<video>")
 
 
@@ -203,3 +203,20 @@ def test_template_of_the_tokenizer(tokenizer: Any) -> None:
 def test_bad_questions(tokenizer: Any, question: str) -> None:
     with pytest.raises(InputError, match="the question"):
         chat_prompt(tokenizer, TEMPLATE, question, "<video>", reserved=("<image>",))
+
+
+def test_patches_are_in_the_order_of_the_tower() -> None:
+    """Pixel by pixel: step, token row, token column, patch row, patch column; inside: colour, frame, row, column."""
+    frames = torch.arange(3 * 3 * 8 * 16, dtype=torch.float32).view(3, 3, 8, 16)
+    rows, thw = patches(frames, side=2, merge=2, frames_per_step=2)
+    assert thw.tolist() == [[2, 4, 8]]
+    wanted = []
+    for step in range(2):
+        for top in range(0, 8, 4):
+            for left in range(0, 16, 4):
+                for y in (top, top + 2):
+                    for x in (left, left + 2):
+                        pair = [frames[min(2 * step + number, 2)] for number in (0, 1)]
+                        cells = [image[colour, y : y + 2, x : x + 2].flatten() for colour in range(3) for image in pair]
+                        wanted.append(torch.cat(cells))
+    assert torch.equal(rows, torch.stack(wanted))

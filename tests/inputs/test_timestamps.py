@@ -25,7 +25,7 @@ def test_metadata_that_does_not_tell(fields: dict[str, Any]) -> None:
 
 
 def test_metadata_of_another_kind() -> None:
-    with pytest.raises(InputError, match="video_metadata holds int"):
+    with pytest.raises(InputError, match="video_metadata has int"):
         timestamps.from_metadata([3])
 
 

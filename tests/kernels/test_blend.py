@@ -62,6 +62,6 @@ def test_chosen_points_are_those_of_all_tokens(dtype: torch.dtype, slab: int, mo
     tables = rotation_tables(times, (2, 5, 23), dtype=norms.dtype)
     index = torch.tensor([29, 0, 10, 10, 7])
     rotated = st_rope(normalize(features), times).flatten(0, 2)
-    torch.testing.assert_close(Points(features.flatten(0, 2), norms, tables).of(index), rotated[index])
+    torch.testing.assert_close(Points(features.flatten(0, 2), norms, tables).at(index), rotated[index])
     plain = normalize(features).flatten(0, 2)
-    torch.testing.assert_close(Points(features.flatten(0, 2), norms, None).of(index), plain[index])
+    torch.testing.assert_close(Points(features.flatten(0, 2), norms, None).at(index), plain[index])

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from tangovlm.bench.memory import TensorBytes
 from tangovlm.kernels.dpc_knn import Peaks, dpc_knn, dpc_knn_ragged, pytorch, settle, tiles
-from tangovlm.kernels.dpc_knn.exact import exact_squared, grid_scale
 from tangovlm.kernels.dpc_knn.reference import dpc_knn_reference
-from tangovlm.kernels.dpc_knn.tiles import Tiles
+from tangovlm.kernels.dpc_knn.tiles import Tiles, exact_squared, grid_scale
 
 
 def points(batch: int, n: int, dim: int, seed: int = 0) -> Tensor:

@@ -142,10 +142,10 @@ def test_points_may_come_in_slabs(device: torch.device, small_tiles: None, monke
 
 def test_what_the_kernels_take(device: torch.device) -> None:
     """More neighbours or channels than registers and sums can hold are left to the other variant."""
-    assert dpc_knn.takes(torch.empty(0, 3584, device=device), 32)
-    assert not dpc_knn.takes(torch.empty(0, 3584, device=device), 33)
-    assert not dpc_knn.takes(torch.empty(0, 3584, device=device, dtype=torch.float64), 7)
-    assert not dpc_knn.takes(torch.empty(0, (1 << 15) + 1, device=device), 7)
+    assert dpc_knn.supports(torch.empty(0, 3584, device=device), 32)
+    assert not dpc_knn.supports(torch.empty(0, 3584, device=device), 33)
+    assert not dpc_knn.supports(torch.empty(0, 3584, device=device, dtype=torch.float64), 7)
+    assert not dpc_knn.supports(torch.empty(0, (1 << 15) + 1, device=device), 7)
 
 
 def test_points_are_put_on_the_grid(device: torch.device) -> None:

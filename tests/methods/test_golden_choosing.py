@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tangovlm import method
-from tangovlm.methods.common.select import max_min
+from tangovlm.methods.common.diversity import max_min
 from tangovlm.methods.common.similarity import normalize
 from tests.golden.cases import assert_selection, case_params, load
 

@@ -58,7 +58,7 @@ def test_what_the_text_and_the_code_do_differently_shows() -> None:
 
 
 def test_one_line_for_what_the_variant_fixes() -> None:
-    with pytest.raises(MethodError, match="counts='paper' says what is kept with exact=False"):
+    with pytest.raises(MethodError, match="counts='paper' requires exact=False"):
         Tango(counts="paper")
     with pytest.raises(MethodError, match="Tango.paper has no parameter 'anchor_weight'"):
         Tango.paper(anchor_weight=0.6)

@@ -21,10 +21,10 @@ from tangovlm.errors import ModelError
 from tangovlm.models.common.transformers_compat import encodes_first
 from tangovlm.models.glm4v import Glm4V
 from tangovlm.selfcheck.twins.common.norms import Norms
-from tangovlm.selfcheck.twins.common.parts import Image, Video, Words
+from tangovlm.selfcheck.twins.common.parts import Image, RandomWords, Video
 from tangovlm.selfcheck.twins.common.weights import text_config
 from tangovlm.selfcheck.twins.glm4v import IDS, PATCH, ROPE, STEP, VISION, Glm4vMoeTwin, Glm4vTwin, Glm46VTwin
-from tests.models.test_qwen import UNEVEN, by_hand, observed
+from tests.models.common.test_patch_sequence import UNEVEN, by_hand, observed
 from tests.session.test_generate_families import NEW, ONE, beams, check, generate
 from tests.support.prompts import ByteTokenizer
 from tests.support.stock import skip_if_broken
@@ -65,7 +65,7 @@ def test_chunks_across_videos(chunk: int) -> None:
 
 @pytest.mark.parametrize("variant", [Glm4vMoeTwin, Glm46VTwin])
 def test_other_classes(variant: type[Glm4vTwin]) -> None:
-    check(variant(), [(Words(3, 1), UNEVEN[0], Words(5, 3), UNEVEN[1], Words(2, 7))], Norms())
+    check(variant(), [(RandomWords(3, 1), UNEVEN[0], RandomWords(5, 3), UNEVEN[1], RandomWords(2, 7))], Norms())
 
 
 class AllRotated(Glm4vTwin):
@@ -79,13 +79,13 @@ class AllRotated(Glm4vTwin):
 
 @pytest.mark.parametrize("variant", [Glm4vTwin, Glm4vMoeTwin, Glm46VTwin, AllRotated])
 def test_pruning_inside_is_refused(variant: type[Glm4vTwin]) -> None:
-    with pytest.raises(ModelError, match=r"inside the model knows no Glm4v\w+, which rotates other channels"):
+    with pytest.raises(ModelError, match=r"inside the model does not support Glm4v\w+, which rotates other channels"):
         tangovlm.attach(variant().model, tangovlm.method("fastv", retention=0.5)).__enter__()
 
 
 def test_image_alone_is_untouched() -> None:
     host = Glm4vTwin()
-    inputs = host.inputs([(Words(3, 22), Image(20), Words(4, 23))])
+    inputs = host.inputs([(RandomWords(3, 22), Image(20), RandomWords(4, 23))])
     stock = host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
     output = generate(host, inputs, Norms())
     assert torch.equal(output.sequences, stock)
@@ -95,7 +95,9 @@ def test_image_alone_is_untouched() -> None:
 @pytest.mark.parametrize("turns", [(Image(20), Video(4, 21)), (Video(4, 20), Image(21))])
 def test_images_in_another_turn_are_untouched(turns: Any) -> None:
     host, pruner = Glm4vTwin(), Norms()
-    first, second = ((Words(3, 1 + 2 * turn), part, Words(4, 2 + 2 * turn)) for turn, part in enumerate(turns))
+    first, second = (
+        (RandomWords(3, 1 + 2 * turn), part, RandomWords(4, 2 + 2 * turn)) for turn, part in enumerate(turns)
+    )
     row, said = second_turn(host, first, second)
     skip_if_broken("another turn with pixels", lambda: said, host.reference(row, None, NEW)[0])
     with tangovlm.attach(host.model, pruner):
@@ -108,7 +110,7 @@ def test_images_in_another_turn_are_untouched(turns: Any) -> None:
 
 def test_stock_models_take_no_image_beside_a_video() -> None:
     host = Glm4vTwin()
-    inputs = host.inputs([(Words(3, 22), Image(20), Words(4, 23), Video(4, 21))])
+    inputs = host.inputs([(RandomWords(3, 22), Image(20), RandomWords(4, 23), Video(4, 21))])
     with pytest.raises(ValueError, match="do not match"):
         host.model.generate(**inputs, max_new_tokens=1)
 
@@ -155,7 +157,7 @@ def test_prompts_are_those_of_the_stock_processor(variant: Any, config: Any, pro
     tokenizer = ByteTokenizer("<pad>", *Glm4vTwin.specials)
     pixels = torch.zeros(1, frames, 3, 2 * PATCH * 2, 2 * PATCH * 3)
     seconds = torch.tensor(SECONDS[:frames], dtype=torch.float64) / FPS
-    made = family.inputs(tokenizer, TEMPLATE, pixels, "Why?", seconds)
+    made = family.prompt.inputs(tokenizer, TEMPLATE, pixels, "Why?", seconds)
     steps = -(-frames // STEP)
     assert made["video_grid_thw"].tolist() == [[steps, 4, 6]]
     text = stock_text(processor, frames, [steps, 4, 6])

@@ -39,7 +39,7 @@ def test_signals_against_the_eager_tower(entries: Any, last: int) -> None:
     model, videos = LlavaNextVideoTwin(attention="eager").model, random((2, 3, 3, PATCH * SIDE, PATCH * SIDE), 1)
     model.config.vision_feature_layer = entries
     family = LlavaNextVideo(model)
-    with family.observe(NEEDS) as signals:
+    with family.signals.observe(NEEDS) as signals:
         family.tower(videos.flatten(0, 1))
     output = tower_output(model, videos.flatten(0, 1))
     received = output.attentions[last].mean(dim=(1, 2))[:, 1:]
@@ -56,12 +56,12 @@ def test_each_token_is_made_of_the_patches_that_are_averaged() -> None:
     values = random((2, SIDE * SIDE, 32), 3)
     with torch.no_grad():
         wanted = model.model.vision_resampler(values)
-    torch.testing.assert_close(LlavaNextVideo(model).pool(values).flatten(1, 2), wanted)
+    torch.testing.assert_close(LlavaNextVideo(model).signals.pool(values).flatten(1, 2), wanted)
 
 
 def test_clips() -> None:
     family = LlavaNextVideo(LlavaNextVideoTwin().model)
-    clips = family.clips(Prompt(), torch.zeros(2, 5, 3, PATCH * SIDE, PATCH * SIDE))
+    clips = family.layout.clips(Prompt(), torch.zeros(2, 5, 3, PATCH * SIDE, PATCH * SIDE))
     assert clips == [Clip(Grid(5, 3, 3), 0), Clip(Grid(5, 3, 3), 5)]
 
 
@@ -70,7 +70,7 @@ def test_other_towers_are_refused() -> None:
     tower = LlavaNextVideo(model).tower
     del tower.pre_layrnorm
     with pytest.raises(ModelError, match="only CLIP towers are supported"):
-        LlavaNextVideo(model).observe(NEEDS).__enter__()
+        LlavaNextVideo(model).signals.observe(NEEDS).__enter__()
 
 
 # --- from a file to inputs --------------------------------------------------------------------------------------------
@@ -81,12 +81,12 @@ def test_prompt() -> None:
     template = "USER: {% for c in messages[0].content %}{{ '<video>\n' if c.type == 'video' else c.text }}{% endfor %}"
     family, pixels = LlavaNextVideo(LlavaNextVideoTwin().model), torch.zeros(1, 2, 3, PATCH * SIDE, PATCH * SIDE)
     family.model.config.image_token_index, family.model.config.video_token_index = 1, 2
-    inputs = family.inputs(tokenizer, template, pixels, "Why?")
+    inputs = family.prompt.inputs(tokenizer, template, pixels, "Why?")
     assert tokenizer.read == ["USER: " + "<video>" * 18 + "\nWhy?"]
     assert int((inputs["input_ids"] == 2).sum()) == 18
     assert inputs["pixel_values_videos"] is pixels
     with pytest.raises(InputError, match="'<image>', which stands for visual tokens"):
-        family.inputs(tokenizer, template, pixels, "an <image>?")
+        family.prompt.inputs(tokenizer, template, pixels, "an <image>?")
 
 
 CONFIG = {"size": {"shortest_edge": 42}, "crop_size": {"height": 42, "width": 42}}
@@ -99,10 +99,10 @@ CONFIG = {"size": {"shortest_edge": 42}, "crop_size": {"height": 42, "width": 42
 )  # fmt: skip
 def test_pixels_are_the_middle(height: int, width: int, wanted: tuple[int, int]) -> None:
     family = LlavaNextVideo(LlavaNextVideoTwin().model)
-    assert family.frame_size(CONFIG, height, width) == wanted
+    assert family.prompt.frame_size(CONFIG, height, width) == wanted
     rows, columns = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 4, width), indexing="ij")
     frame = torch.stack([(torch.sin(rows * k) * torch.cos(columns) + 1) * 110 for k in (1, 2, 3)]).to(torch.uint8)
-    pixels = family.pixels(frame[None], CONFIG | {"image_mean": [0, 0, 0], "image_std": [1, 1, 1]})
+    pixels = family.prompt.pixels(frame[None], CONFIG | {"image_mean": [0, 0, 0], "image_std": [1, 1, 1]})
     assert pixels.shape == (1, 1, 3, 42, 42)
     left, top = (wanted[1] - 42) // 2, (wanted[0] - 42) // 2
     picture = Pictures.fromarray(frame.permute(1, 2, 0).numpy()).resize(wanted[::-1], Pictures.BICUBIC)
@@ -113,23 +113,23 @@ def test_pixels_are_the_middle(height: int, width: int, wanted: tuple[int, int])
 def test_sizes_of_other_configs() -> None:
     family = LlavaNextVideo(LlavaNextVideoTwin().model)
     frames = torch.zeros(2, 3, 60, 90, dtype=torch.uint8)
-    assert family.pixels(frames, {}).shape == (1, 2, 3, 42, 42)
-    assert family.frame_size({"size": 42}, 60, 90) == (42, 63)
+    assert family.prompt.pixels(frames, {}).shape == (1, 2, 3, 42, 42)
+    assert family.prompt.frame_size({"size": 42}, 60, 90) == (42, 63)
     fixed = {"size": {"height": 42, "width": 42}}
-    assert family.frame_size(fixed, 60, 90) == (42, 42)
-    assert family.pixels(frames, fixed).shape == (1, 2, 3, 42, 42)
+    assert family.prompt.frame_size(fixed, 60, 90) == (42, 42)
+    assert family.prompt.pixels(frames, fixed).shape == (1, 2, 3, 42, 42)
     with pytest.raises(ModelError, match="the preprocessor config has size"):
-        family.frame_size({"size": {"longest_edge": 3}}, 60, 90)
+        family.prompt.frame_size({"size": {"longest_edge": 3}}, 60, 90)
     with pytest.raises(ModelError, match="frames of 40 x 60 pixels, but the model takes 42 x 42"):
-        family.pixels(frames, {"size": {"shortest_edge": 40}})
+        family.prompt.pixels(frames, {"size": {"shortest_edge": 40}})
     # Not resized, the middle is taken all the same, unless nothing is cut off either.
-    assert family.frame_size({"do_resize": False}, 60, 90) == (60, 90)
+    assert family.prompt.frame_size({"do_resize": False}, 60, 90) == (60, 90)
     ramp = torch.arange(90, dtype=torch.uint8).expand(1, 3, 60, 90)
     plain = {"do_resize": False, "do_rescale": False, "do_normalize": False}
-    assert family.pixels(ramp, plain)[0, 0, 0, 0].tolist() == list(range(24, 66))
+    assert family.prompt.pixels(ramp, plain)[0, 0, 0, 0].tolist() == list(range(24, 66))
     with pytest.raises(ModelError, match="frames of 42 x 63 pixels, but the model takes 42 x 42"):
-        family.pixels(frames, {"do_center_crop": False})
+        family.prompt.pixels(frames, {"do_center_crop": False})
 
 
 def test_placeholder() -> None:
-    assert LlavaNextVideo(LlavaNextVideoTwin().model).placeholder == VIDEO
+    assert LlavaNextVideo(LlavaNextVideoTwin().model).layout.placeholder == VIDEO

@@ -17,8 +17,8 @@ NEEDS = frozenset({"saliency", "frame_features", "keys"})
 
 
 def observe(family: LlavaOnevision, videos: torch.Tensor, needs: frozenset[str] = NEEDS) -> Any:
-    family.prepare(needs)
-    with torch.no_grad(), family.observe(needs) as signals:
+    family.signals.prepare(needs)
+    with torch.no_grad(), family.signals.observe(needs) as signals:
         family.encoder.get_video_features(videos, return_dict=True)
     return signals
 
@@ -129,7 +129,7 @@ def test_bad_head_weights(tmp_path: Path) -> None:
 
     def error(source: Any) -> str:
         with pytest.raises(ModelError) as caught:
-            LlavaOnevision(model, head_weights=source).prepare(NEEDS)
+            LlavaOnevision(model, head_weights=source).signals.prepare(NEEDS)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -149,19 +149,19 @@ def test_bad_head_weights(tmp_path: Path) -> None:
 
 
 def test_published_head_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tangovlm.models import llava_onevision
+    from tangovlm.checkpoints import head_weights
 
-    monkeypatch.setattr(llava_onevision, "_PUBLISHED_WIDTH", 32)
+    monkeypatch.setattr(head_weights, "_PUBLISHED_WIDTH", 32)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"model\.safetensors of google/siglip-so400m-patch14-384.*--head-weights"):
-        LlavaOnevision(make_model(head=False)).prepare(NEEDS)
+        LlavaOnevision(make_model(head=False)).signals.prepare(NEEDS)
 
 
 def test_towers_of_other_kinds_are_refused() -> None:
     model = make_model()
     del model.model.vision_tower.post_layernorm
     with pytest.raises(ModelError, match="only SigLIP towers"):
-        LlavaOnevision(model).prepare(NEEDS)
+        LlavaOnevision(model).signals.prepare(NEEDS)
 
 
 # --- grids ------------------------------------------------------------------------------------------------------------
@@ -172,10 +172,10 @@ def test_streamed_pixels_do_not_depend_on_the_default_dtype() -> None:
     model = make_model(side=5)
     family, config = LlavaOnevision(model), {"size": {"height": 35, "width": 35}}
     frames = torch.arange(4 * 3 * 40 * 30).remainder(256).to(torch.uint8).view(4, 3, 40, 30)
-    wanted = family.pixels(frames, config)
+    wanted = family.prompt.pixels(frames, config)
     torch.set_default_dtype(torch.bfloat16)
     try:
-        with family.streamed(4, config, lambda start, stop: frames[start:stop]) as pixels:
+        with family.prompt.streamed(4, config, lambda start, stop: frames[start:stop]) as pixels:
             for start in (0, 2):
                 model.model.vision_tower(pixels[0, start : start + 2])
     finally:
@@ -186,12 +186,12 @@ def test_streamed_pixels_do_not_depend_on_the_default_dtype() -> None:
 
 def test_grids() -> None:
     model = make_model(side=5)
-    clips = LlavaOnevision(model).clips(Prompt(), make_videos(model, 2, 7))
+    clips = LlavaOnevision(model).layout.clips(Prompt(), make_videos(model, 2, 7))
     assert clips == [Clip(Grid(7, 3, 3), 0), Clip(Grid(7, 3, 3), 7)]
     assert clips[0].grid.tokens == 63
 
 
 def test_sinks_are_known_for_the_released_grid_only() -> None:
     family = LlavaOnevision(make_model())
-    assert family.sinks(Grid(1, 14, 14)) == (28, 27, 41, 169, 11, 12)
-    assert family.sinks(Grid(1, 8, 8)) is None
+    assert family.signals.sinks(Grid(1, 14, 14)) == (28, 27, 41, 169, 11, 12)
+    assert family.signals.sinks(Grid(1, 8, 8)) is None

@@ -11,13 +11,13 @@ from transformers import LlavaOnevisionForConditionalGeneration
 
 import tangovlm
 from tangovlm import registry
+from tangovlm.checkpoints import head_weights
 from tangovlm.checkpoints import llava_original as original
 from tangovlm.errors import InputError, ModelError
-from tangovlm.models import llava_onevision
 from tangovlm.models.common.layout import Grid
 from tangovlm.models.llava_video import LlavaVideo, time_instruction
 from tangovlm.selfcheck.twins.common.norms import Norms
-from tangovlm.selfcheck.twins.common.parts import VIDEO, Image, Video, Words
+from tangovlm.selfcheck.twins.common.parts import VIDEO, Image, RandomWords, Video
 from tangovlm.selfcheck.twins.llava_video import SIDE, LlavaVideoTwin
 from tangovlm.tokens import Selection, VideoTokens
 from tests.support import original_format
@@ -50,14 +50,14 @@ def test_family_of_the_model(host: LlavaVideoTwin) -> None:
 
 def test_the_most_newlines_that_kept_tokens_can_take_along() -> None:
     family = LlavaVideo(LlavaVideoTwin().model)
-    grid = family.grid(2)
+    grid = family.layout.grid(2)
     for kept in range(1, grid.tokens + 1):
         # One in every row of the grid, as long as there are rows, and then the next of every row.
         spread = torch.arange(grid.tokens).view(-1, grid.width).T.flatten()[:kept].sort().values
         selection = Selection(spread, torch.empty(kept, 0), torch.empty(*grid), (2,))
-        most = int(family.kept_features(selection, grid).sum())
-        assert int(family.tokens_within(most, grid)) == kept
-        assert int(family.tokens_within(most - 1, grid)) < kept
+        most = int(family.layout.kept_features(selection, grid).sum())
+        assert int(family.layout.tokens_within(most, grid)) == kept
+        assert int(family.layout.tokens_within(most - 1, grid)) < kept
 
 
 # --- features and signals ---------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def test_the_most_newlines_that_kept_tokens_can_take_along() -> None:
 @torch.no_grad()
 def test_features(host: LlavaVideoTwin) -> None:
     output = host.model.model.get_video_features(videos(host, 2, 3), return_dict=True)
-    wanted = torch.stack([host.encode(Video(3, seed)).rows for seed in range(2)])
+    wanted = torch.stack([host.encode(Video(3, seed)).features for seed in range(2)])
     torch.testing.assert_close(output.pooler_output, wanted, atol=1e-5, rtol=0)
     as_tuple = host.model.model.get_video_features(videos(host, 2, 3), return_dict=False)
     assert isinstance(as_tuple, tuple)
@@ -77,7 +77,7 @@ def test_features(host: LlavaVideoTwin) -> None:
 def test_images_are_those_of_llava_onevision(host: LlavaVideoTwin) -> None:
     stock = LlavaOnevisionForConditionalGeneration(host.model.config).eval()
     stock.load_state_dict(host.model.state_dict())
-    inputs = host.inputs([(Words(3, 1), Image(2), Words(4, 3))])
+    inputs = host.inputs([(RandomWords(3, 1), Image(2), RandomWords(4, 3))])
     assert torch.equal(host.model(**inputs).logits, stock(**inputs).logits)
 
 
@@ -87,7 +87,7 @@ def test_signals(saliency: str) -> None:
     """Against the eager model's own attention and head, pooled by hand."""
     host, needs = LlavaVideoTwin(attention="eager"), frozenset({"saliency", "frame_features", "keys"})
     pixels = videos(host, 2, 3)
-    with LlavaVideo(host.model, saliency=saliency).observe(needs) as signals:
+    with LlavaVideo(host.model, saliency=saliency).signals.observe(needs) as signals:
         host.model.model.get_video_features(pixels, return_dict=True)
     tower = host.model.model.vision_tower
     output = tower(pixels.flatten(0, 1), output_attentions=True, output_hidden_states=True)
@@ -108,16 +108,16 @@ def test_chunks_of_several_videos(host: LlavaVideoTwin, chunk_frames: int) -> No
     pixels, method = videos(host, 2, 3), host.model.model.get_video_features
     family = LlavaVideo(host.model)
     whole = method(pixels, return_dict=True).pooler_output
-    output = family.encode(method, chunk_frames, pixels, return_dict=True)
+    output = family.encoding.encode(method, chunk_frames, pixels, return_dict=True)
     torch.testing.assert_close(output.pooler_output, whole, atol=1e-5, rtol=0)
-    assert isinstance(family.encode(method, chunk_frames, pixels, return_dict=False), tuple)
+    assert isinstance(family.encoding.encode(method, chunk_frames, pixels, return_dict=False), tuple)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision(dtype: torch.dtype) -> None:
     host = LlavaVideoTwin()
     host.model.to(dtype)
-    inputs = host.inputs([(Words(3, 1), Video(4, 2), Words(4, 3))])
+    inputs = host.inputs([(RandomWords(3, 1), Video(4, 2), RandomWords(4, 3))])
     inputs["pixel_values_videos"] = inputs["pixel_values_videos"].to(dtype)
     stock = host.model.generate(**inputs, max_new_tokens=3, do_sample=False)
     for retention in (1.0, 0.25):
@@ -144,9 +144,9 @@ def test_a_newline_stays_iff_its_row_keeps_a_token(host: LlavaVideoTwin, indices
             row = [place + column in indices for column in range(HALF)]
             wanted += [*row, any(row)]
             place += HALF
-    assert family.kept_features(selection(indices, 2), grid).tolist() == wanted
-    assert family.feature_count(grid) == len(wanted) == 2 * PER_FRAME
-    assert family.grid_indices(grid).tolist() == [row for row in range(len(wanted)) if row % (HALF + 1) != HALF]
+    assert family.layout.kept_features(selection(indices, 2), grid).tolist() == wanted
+    assert family.layout.feature_count(grid) == len(wanted) == 2 * PER_FRAME
+    assert family.layout.grid_indices(grid).tolist() == [row for row in range(len(wanted)) if row % (HALF + 1) != HALF]
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Chosen:
 @pytest.mark.parametrize(("indices", "newlines"), [((0,), 1), ((17,), 1), ((0, 1, 2), 1), ((2, 3, 17), 3)])
 def test_length_of_the_prompt(host: LlavaVideoTwin, indices: tuple[int, ...], newlines: int) -> None:
     """Also the newline behind the last row goes, if that row does."""
-    row, pruner = (Words(3, 1), Video(2, 2), Words(4, 3)), Chosen(indices)
+    row, pruner = (RandomWords(3, 1), Video(2, 2), RandomWords(4, 3)), Chosen(indices)
     with tangovlm.attach(host.model, pruner), torch.no_grad():
         logits = host.model(**host.inputs([row])).logits
     assert logits.shape[1] == 3 + len(indices) + newlines + 4
@@ -200,28 +200,28 @@ def test_time_instruction() -> None:
 
 def test_prompt(llm: Any) -> None:
     pixels, seconds = torch.zeros(1, 2, 3, 49, 49), torch.tensor([0.0, 1.5])
-    inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, "where is it?", seconds)
+    inputs = llm.family.prompt.inputs(llm.tokenizer, llm.template, pixels, "where is it?", seconds)
     prompt = llm.tokenizer.decode(inputs["input_ids"][0])
     video = "<video>" * 2 * PER_FRAME
     told = f"user\n{video}\n{time_instruction([0.0, 1.5])}\nwhere is it?<|im_end|>\n<|im_start|>assistant\n"
     # The tiny vocabulary has no capitals but Y.
     assert prompt.endswith(told.replace("The", "he").replace("These", "hese").replace("Please", "lease"))
     assert prompt.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<video>")
-    unknown = llm.family.inputs(llm.tokenizer, llm.template, pixels, "where is it?")
-    known = llm.family.inputs(llm.tokenizer, llm.template, pixels, "where is it?", torch.arange(2.0))
+    unknown = llm.family.prompt.inputs(llm.tokenizer, llm.template, pixels, "where is it?")
+    known = llm.family.prompt.inputs(llm.tokenizer, llm.template, pixels, "where is it?", torch.arange(2.0))
     assert torch.equal(unknown["input_ids"], known["input_ids"])
 
 
 def test_config_without_time_instruction(llm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm.model.config, "add_time_instruction", False, raising=False)
-    inputs = llm.family.inputs(llm.tokenizer, llm.template, torch.zeros(1, 2, 3, 49, 49), "where is it?")
+    inputs = llm.family.prompt.inputs(llm.tokenizer, llm.template, torch.zeros(1, 2, 3, 49, 49), "where is it?")
     assert "<video>\nwhere is it?<|im_end|>" in llm.tokenizer.decode(inputs["input_ids"][0])
 
 
 @pytest.mark.parametrize("question", ["", "  ", "a <video> here", "an <image> here"])
 def test_bad_questions(llm: Any, question: str) -> None:
     with pytest.raises(InputError, match="question"):
-        llm.family.inputs(llm.tokenizer, llm.template, torch.zeros(1, 2, 3, 49, 49), question)
+        llm.family.prompt.inputs(llm.tokenizer, llm.template, torch.zeros(1, 2, 3, 49, 49), question)
 
 
 def test_decoding_ahead(llm: Any, clip: Path) -> None:
@@ -235,11 +235,11 @@ def test_decoding_ahead(llm: Any, clip: Path) -> None:
 
 def test_head_that_cannot_be_fetched(llm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Published checkpoints have no pooling head: the published SigLIP's is wanted, or a file that is named."""
-    monkeypatch.setattr(llava_onevision, "_PUBLISHED_WIDTH", 32)
+    monkeypatch.setattr(head_weights, "_PUBLISHED_WIDTH", 32)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"model\.safetensors of google/siglip-so400m-patch14-384.*--head-weights"):
         tangovlm.attach(llm.model, tangovlm.Tango(retention=0.5)).__enter__()
 
 
 def test_placeholders_of_the_host(host: LlavaVideoTwin) -> None:
-    assert LlavaVideo(host.model).placeholder == VIDEO
+    assert LlavaVideo(host.model).layout.placeholder == VIDEO

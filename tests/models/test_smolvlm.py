@@ -18,13 +18,13 @@ import tangovlm
 from tangovlm import budget
 from tangovlm.errors import InputError, ModelError
 from tangovlm.inputs.pixels import _has_lanczos
-from tangovlm.models.common.image_tiles import GUESS
+from tangovlm.models.common.image_tiles import VIDEO_GUESSED
 from tangovlm.models.common.layout import Clip, Grid, Prompt
 from tangovlm.models.common.prompt_format import VideoInput
 from tangovlm.models.common.transformers_compat import encodes_first
-from tangovlm.models.smolvlm import SmolVLM, in_words
+from tangovlm.models.smolvlm import SmolVLM
 from tangovlm.selfcheck.twins.common.norms import Norms
-from tangovlm.selfcheck.twins.common.parts import IMAGE, Image, Row, Video, Words
+from tangovlm.selfcheck.twins.common.parts import IMAGE, Image, PromptParts, RandomWords, Video
 from tangovlm.selfcheck.twins.common.weights import loud, qwen2, random
 from tangovlm.selfcheck.twins.smolvlm import PATCH, SIDE, SmolVLMTwin
 from tests.support.prompts import ByteTokenizer
@@ -59,7 +59,7 @@ def token_means(values: torch.Tensor, factor: int) -> torch.Tensor:
 def test_signals_against_the_eager_tower(factor: int) -> None:
     under, frames = model(factor), random((2, 3, 3, PATCH * SIDE, PATCH * SIDE), 1)
     frames[0, 2] = 0
-    with SmolVLM(under).observe(frozenset({"saliency", "keys"})) as signals:
+    with SmolVLM(under).signals.observe(frozenset({"saliency", "keys"})) as signals:
         under.model.get_image_features(frames, return_dict=True)
     real = frames.flatten(0, 1)[[0, 1, 3, 4, 5]]
     output = under.model.vision_model(real, output_attentions=True, output_hidden_states=True)
@@ -79,12 +79,12 @@ def test_each_token_is_made_of_the_patches_that_are_averaged(factor: int) -> Non
         one = torch.zeros(1, SIDE * SIDE, 32)
         one[0, patch] = 1
         moved = under.model.connector.pixel_shuffle(one, factor)[0].any(dim=1)
-        assert torch.equal(moved, family.pool(one)[0, ..., 0].flatten() != 0)
+        assert torch.equal(moved, family.signals.pool(one)[0, ..., 0].flatten() != 0)
         assert int(moved.sum()) == 1
 
 
 def test_frame_features_are_refused_by_name() -> None:
-    with pytest.raises(ModelError, match="'fastvid' needs frame_features, which the family smolvlm2 does not give"):
+    with pytest.raises(ModelError, match="'fastvid' needs frame_features, which the family smolvlm2 does not provide"):
         tangovlm.attach(model(), tangovlm.method("fastvid", retention=0.5)).__enter__()
 
 
@@ -93,24 +93,32 @@ def test_frame_features_are_refused_by_name() -> None:
 
 def test_filled_up_rows_are_counted_without_what_fills_them() -> None:
     host = SmolVLMTwin()
-    rows = [(Words(3, 1), Video(2, 2)), (Words(1, 3), Image(4), Words(1, 5), Video(4, 6)), (Words(2, 7),)]
+    rows = [
+        (RandomWords(3, 1), Video(2, 2)),
+        (RandomWords(1, 3), Image(4), RandomWords(1, 5), Video(4, 6)),
+        (RandomWords(2, 7),),
+    ]
     inputs = host.inputs(rows)
     family, pixels = SmolVLM(host.model), inputs["pixel_values"]
     assert pixels.shape[:2] == (3, 5)
-    assert family.tiles(pixels) == [2, 5, 0]
-    assert family.grids(pixels) == [Grid(7, 3, 3)]
-    clips = family.clips(Prompt(inputs["input_ids"]), pixels)
+    assert family.layout.tiles(pixels) == [2, 5, 0]
+    assert family.layout.grids(pixels) == [Grid(7, 3, 3)]
+    clips = family.layout.clips(Prompt(inputs["input_ids"]), pixels)
     assert [(clip.grid.frames, clip.start) for clip in clips] == [(2, 0), (4, 3)]
-    assert family.tiles(torch.zeros(2, 3, 3, 54, 54)) == [1, 0]
+    assert family.layout.tiles(torch.zeros(2, 3, 3, 54, 54)) == [1, 0]
     dark = torch.zeros(1, 3, 3, 54, 54)
     dark[0, 1, 2, 41, 41] = 1
-    assert family.tiles(dark) == [1]
+    assert family.layout.tiles(dark) == [1]
 
 
 @pytest.mark.filterwarnings("ignore:neither timestamps")
 def test_ragged_batch_with_images_and_chunks() -> None:
     host, pruner = SmolVLMTwin(), Norms(0.3)
-    rows = [(Words(3, 1), Video(2, 2)), (Words(1, 3), Image(4), Words(1, 5), Video(4, 6)), (Words(2, 7),)]
+    rows = [
+        (RandomWords(3, 1), Video(2, 2)),
+        (RandomWords(1, 3), Image(4), RandomWords(1, 5), Video(4, 6)),
+        (RandomWords(2, 7),),
+    ]
     inputs = host.inputs(rows)
     wanted = [host.reference(row, pruner, 4)[0] for row in rows]
     for frames in (None, 3, 1):
@@ -120,15 +128,18 @@ def test_ragged_batch_with_images_and_chunks() -> None:
         assert [video.tokens_before for video in session.report.videos] == [18, 36]
 
 
-ROWS: list[list[Row]] = [
-    [(Words(3, 1), Video(4, 2), Words(2, 3), Video(4, 4), Words(3, 5))],
-    [(Words(3, 1), Video(2, 2), Words(2, 3), Video(4, 4), Words(3, 5))],
-    [(Words(3, 1), Video(4, 2), Words(2, 3), Image(6), Words(2, 7), Video(8, 4), Words(3, 5))],
-    [(Words(3, 1), Video(4, 2), Words(2, 3), Video(3, 4), Words(3, 5)), (Words(1, 8), Video(4, 6), Words(3, 5))],
+ROWS: list[list[PromptParts]] = [
+    [(RandomWords(3, 1), Video(4, 2), RandomWords(2, 3), Video(4, 4), RandomWords(3, 5))],
+    [(RandomWords(3, 1), Video(2, 2), RandomWords(2, 3), Video(4, 4), RandomWords(3, 5))],
+    [(RandomWords(3, 1), Video(4, 2), RandomWords(2, 3), Image(6), RandomWords(2, 7), Video(8, 4), RandomWords(3, 5))],
+    [
+        (RandomWords(3, 1), Video(4, 2), RandomWords(2, 3), Video(3, 4), RandomWords(3, 5)),
+        (RandomWords(1, 8), Video(4, 6), RandomWords(3, 5)),
+    ],
 ]
 
 
-def a_row_each(host: SmolVLMTwin, rows: list[Row]) -> dict[str, Any]:
+def a_row_each(host: SmolVLMTwin, rows: list[PromptParts]) -> dict[str, Any]:
     """Pixels as the stock processors make them, a row for each video or image."""
     inputs = host.inputs(rows)
     tiles = [host.tiles(part) for row in rows for part in row if isinstance(part, (Video, Image))]
@@ -139,7 +150,7 @@ def a_row_each(host: SmolVLMTwin, rows: list[Row]) -> dict[str, Any]:
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("retention", [1.0, 0.25])
 @pytest.mark.parametrize("rows", ROWS)
-def test_a_row_of_pixels_for_each_video(rows: list[Row], retention: float, told: bool) -> None:
+def test_a_row_of_pixels_for_each_video(rows: list[PromptParts], retention: float, told: bool) -> None:
     host = SmolVLMTwin()
     frames = [part.frames for row in rows for part in row if isinstance(part, Video)]
     options = {"timestamps": [torch.arange(count) / 2.0 for count in frames]} if told else {}
@@ -157,7 +168,10 @@ def test_a_row_of_pixels_for_each_video(rows: list[Row], retention: float, told:
 def test_rows_of_videos_copied_for_beams() -> None:
     """Releases that copy pixels repeat each row by itself, so that two videos of a prompt are torn apart."""
     host, options = SmolVLMTwin(), {"max_new_tokens": 3, "do_sample": False, "num_beams": 2}
-    one, two = [(Words(3, 1), Video(4, 2), Words(3, 5)), (Words(2, 3), Video(4, 4), Words(4, 6))], ROWS[0]
+    one, two = (
+        [(RandomWords(3, 1), Video(4, 2), RandomWords(3, 5)), (RandomWords(2, 3), Video(4, 4), RandomWords(4, 6))],
+        ROWS[0],
+    )
     alone = []
     for rows in (one[:1], one[1:], one):
         inputs = a_row_each(host, rows)
@@ -182,7 +196,7 @@ def test_rows_of_videos_copied_for_beams() -> None:
 def test_masked_edges_go_along_with_their_chunks() -> None:
     """Chunks take their part of `pixel_attention_mask`."""
     host = SmolVLMTwin()
-    inputs = host.inputs([(Words(3, 1), Video(4, 2))])
+    inputs = host.inputs([(RandomWords(3, 1), Video(4, 2))])
     mask = torch.ones(1, 4, PATCH * SIDE, PATCH * SIDE, dtype=torch.long)
     mask[0, 1, :, PATCH * 4 :] = 0
     mask[0, 3, PATCH * 3 :] = 0
@@ -212,23 +226,23 @@ def stock_text(seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> str:
 def test_prompt_is_that_of_the_stock_processor(seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     family, tokenizer = SmolVLM(SmolVLMTwin().model), ByteTokenizer(*SPECIAL)
     pixels = torch.zeros(1, len(seconds), 3, PATCH * SIDE, PATCH * SIDE) + 1
-    inputs = family.inputs(tokenizer, None, pixels, "Why?", torch.tensor(seconds))
+    inputs = family.prompt.inputs(tokenizer, None, pixels, "Why?", torch.tensor(seconds))
     video = stock_text(seconds, monkeypatch)
     assert tokenizer.read == [f"<|im_start|>User: {video}Why?<end_of_utterance>\nAssistant:"]
     assert inputs["pixel_values"] is pixels
     frames = len(seconds)
     if frames > 1:
-        guessed = (GUESS.format(frames=frames),)
-        assert family.clips(Prompt(inputs["input_ids"]), pixels) == [Clip(Grid(frames, 3, 3), 0, guessed)]
+        guessed = (VIDEO_GUESSED.format(frames=frames),)
+        assert family.layout.clips(Prompt(inputs["input_ids"]), pixels) == [Clip(Grid(frames, 3, 3), 0, guessed)]
     known = Prompt(inputs["input_ids"], (frames,))
-    assert family.clips(known, pixels) == [Clip(Grid(frames, 3, 3), 0)]
+    assert family.layout.clips(known, pixels) == [Clip(Grid(frames, 3, 3), 0)]
 
 
 def test_length_is_that_of_the_whole_video() -> None:
     tokenizer, family = ByteTokenizer(*SPECIAL), SmolVLM(SmolVLMTwin().model)
     pixels, seconds = torch.zeros(1, 3, 3, 54, 54), torch.tensor([0.0, 30.0, 60.0])
     for duration, said in ((None, "0:01:00"), (92.5, "0:01:32"), (3725.0, "1:02:05")):
-        family.inputs(tokenizer, None, pixels, "Why?", seconds, duration)
+        family.prompt.inputs(tokenizer, None, pixels, "Why?", seconds, duration)
         assert f"three frames from a {said} [H:MM:SS] video" in tokenizer.read.pop()
 
 
@@ -236,7 +250,7 @@ def test_videos_of_a_call_have_a_row_each() -> None:
     """Filled up to the longest; whose number of frames the stock processor says of all."""
     tokenizer, family = ByteTokenizer(*SPECIAL), SmolVLM(SmolVLMTwin().model)
     videos = [VideoInput(torch.ones(1, frames, 3, 54, 54)) for frames in (2, 4)]
-    made = family.build_inputs(tokenizer, ["<video><video>Why?"], videos)
+    made = family.prompt.build_inputs(tokenizer, ["<video><video>Why?"], videos)
     assert made["pixel_values"].shape == (2, 4, 3, 54, 54)
     assert made["pixel_values"].sum(dim=(2, 3, 4)).bool().tolist() == [[True, True, False, False], [True] * 4]
     assert tokenizer.read[0].count("series of four frames") == 2
@@ -245,17 +259,10 @@ def test_videos_of_a_call_have_a_row_each() -> None:
 
 def test_without_times_frames_are_a_second_apart() -> None:
     tokenizer = ByteTokenizer(*SPECIAL)
-    SmolVLM(SmolVLMTwin().model).inputs(tokenizer, None, torch.zeros(1, 3, 3, 54, 54), "Why?")
+    SmolVLM(SmolVLMTwin().model).prompt.inputs(tokenizer, None, torch.zeros(1, 3, 3, 54, 54), "Why?")
     assert [f"Frame from 00:0{second}:" in tokenizer.read[0] for second in range(4)] == [True, True, True, False]
     with pytest.raises(InputError, match="stands for visual tokens"):
-        SmolVLM(SmolVLMTwin().model).inputs(tokenizer, None, torch.zeros(1, 3, 3, 54, 54), "an <image>?")
-
-
-def test_numbers_in_words() -> None:
-    words = {0: "zero", 13: "thirteen", 20: "twenty", 64: "sixty-four", 100: "one hundred", 999: None, 1000: "1000"}
-    words |= {999: "nine hundred and ninety-nine", 701: "seven hundred and one", 850: "eight hundred and fifty"}
-    assert {number: in_words(number) for number in words} == words
-    assert len({in_words(number) for number in range(1000)}) == 1000
+        SmolVLM(SmolVLMTwin().model).prompt.inputs(tokenizer, None, torch.zeros(1, 3, 3, 54, 54), "an <image>?")
 
 
 CONFIG = {"size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 54}, "resample": 1}
@@ -278,14 +285,14 @@ def test_frame_size_is_the_processors_first_step() -> None:
             (999, 7),
         ]:
             wanted = get_resize_output_image_size(torch.zeros(1, 1, height, width), longest)
-            assert family.frame_size(config, height, width) == wanted
-    assert family.frame_size({}, 10, 20) == (28, 54)
+            assert family.prompt.frame_size(config, height, width) == wanted
+    assert family.prompt.frame_size({}, 10, 20) == (28, 54)
     both = CONFIG | {"video_sampling": {"video_size": {"longest_edge": 64}}}
-    assert family.frame_size(both, 100, 200) == (768, 1536)
-    assert family.frame_size({"size": {"height": 30, "width": 40}}, 100, 200) == (30, 40)
-    assert family.frame_size({"do_resize": False}, 54, 54) == (54, 54)
+    assert family.prompt.frame_size(both, 100, 200) == (768, 1536)
+    assert family.prompt.frame_size({"size": {"height": 30, "width": 40}}, 100, 200) == (30, 40)
+    assert family.prompt.frame_size({"do_resize": False}, 54, 54) == (54, 54)
     with pytest.raises(InputError, match="do_resize false, but the model takes 54 x 54 pixels"):
-        family.frame_size({"do_resize": False}, 54, 56)
+        family.prompt.frame_size({"do_resize": False}, 54, 56)
 
 
 FILTERS = [(1, Pictures.LANCZOS), (3, Pictures.BICUBIC), (None, Pictures.LANCZOS)]
@@ -300,7 +307,7 @@ def test_pixels_follow_pil(resample: int | None, pil: Any) -> None:
     rows, columns = torch.meshgrid(torch.linspace(0, 3, 100), torch.linspace(0, 4, 200), indexing="ij")
     wave = torch.stack([(torch.sin(rows * k) * torch.cos(columns) + 1) * 110 for k in (1, 2, 3)]).to(torch.uint8)
     family = SmolVLM(SmolVLMTwin().model)
-    pixels = family.pixels(torch.stack([wave, 255 - wave]), config)
+    pixels = family.prompt.pixels(torch.stack([wave, 255 - wave]), config)
     assert pixels.shape == (1, 2, 3, 54, 54)
     for frame, source in zip(pixels[0], (wave, 255 - wave), strict=True):
         picture = Pictures.fromarray(source.permute(1, 2, 0).numpy()).resize((64, 32), pil)
@@ -308,6 +315,6 @@ def test_pixels_follow_pil(resample: int | None, pil: Any) -> None:
         wanted = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         assert ((frame * 0.5 + 0.5) * 255 - wanted).abs().max() <= 2.001
     small = torch.stack([wave[:, :32, :64]])
-    assert torch.equal(family.pixels(small, config), family.pixels(small, config, resized=True))
+    assert torch.equal(family.prompt.pixels(small, config), family.prompt.pixels(small, config, resized=True))
     square = torch.zeros(1, 3, 54, 54, dtype=torch.uint8)
-    assert torch.equal(family.pixels(square, {}), torch.full((1, 1, 3, 54, 54), -1.0))
+    assert torch.equal(family.prompt.pixels(square, {}), torch.full((1, 1, 3, 54, 54), -1.0))

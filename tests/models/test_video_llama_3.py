@@ -16,11 +16,12 @@ from transformers.video_utils import VideoMetadata
 
 import tangovlm
 from tangovlm.errors import InputError
-from tangovlm.models.common.layout import Grid, Signals
+from tangovlm.models.common.layout import Grid
+from tangovlm.models.common.signals import Signals
 from tangovlm.models.common.transformers_compat import encodes_first
 from tangovlm.models.video_llama_3 import COMPRESSION, VideoLlama3
 from tangovlm.selfcheck.twins.common.norms import Norms
-from tangovlm.selfcheck.twins.common.parts import IMAGE, VIDEO, Image, Part, Piece, Video, Words
+from tangovlm.selfcheck.twins.common.parts import IMAGE, VIDEO, EncodedPart, Image, PromptPart, RandomWords, Video
 from tangovlm.selfcheck.twins.video_llama_3 import MERGE, PATCH, VideoLlama3Twin
 from tests.session.test_generate_families import BOTH, NEW, ONE, OTHER, TEXT, beams, check, generate
 from tests.support.prompts import ByteTokenizer
@@ -39,9 +40,9 @@ def quiet() -> Iterator[None]:
 
 
 def observed(host: VideoLlama3Twin, kind: str, chunk: int = 99) -> tuple[Signals, Any]:
-    family, pixels = VideoLlama3(host.model), host.packed(UNEVEN)
-    with family.observe(NEEDS, kind) as signals:
-        output = family.encode(host.model.model.get_video_features, chunk, *pixels, return_dict=True)
+    family, pixels = VideoLlama3(host.model), host.patches(UNEVEN)
+    with family.signals.observe(NEEDS, kind) as signals:
+        output = family.encoding.encode(host.model.model.get_video_features, chunk, *pixels, return_dict=True)
     return signals, output
 
 
@@ -75,7 +76,7 @@ def last_layer(host: VideoLlama3Twin) -> list[tuple[Tensor, Tensor]]:
     attention = host.model.model.vision_model.encoder.layers[-1].self_attn
     fed: list[Tensor] = []
     hook = attention.register_forward_pre_hook(lambda _module, args: fed.append(args[0].double()))
-    host.model.model.get_image_features(*host.packed(UNEVEN))
+    host.model.model.get_image_features(*host.patches(UNEVEN))
     hook.remove()
     found = []
     for frame in torch.split(fed[0], [4 * size for size in SIZES]):
@@ -91,7 +92,7 @@ def test_mean_attention_is_that_of_the_eager_model() -> None:
     """The eager model gives its attention maps away; the model that is observed runs SDPA, with the same weights."""
     signals, _ = observed(VideoLlama3Twin(), "attn")
     eager = VideoLlama3Twin(attention="eager").model.model.vision_model
-    pixels, thw, sides = VideoLlama3Twin().packed(UNEVEN)
+    pixels, thw, sides = VideoLlama3Twin().patches(UNEVEN)
     maps = eager(pixel_values=pixels, grid_thw=thw, merge_sizes=sides, output_attentions=True).attentions[-1]
     assert len(maps) == len(signals.saliency) == len(SIZES)
     for got, weights, size in zip(signals.saliency, maps, SIZES, strict=True):
@@ -128,7 +129,7 @@ def test_chunks_across_videos(chunk: int) -> None:
 
 
 def test_videos_of_two_shapes_in_a_batch() -> None:
-    rows = [(Words(3, 1), UNEVEN[0], Words(5, 3)), (Words(4, 6), UNEVEN[1], Words(2, 7))]
+    rows = [(RandomWords(3, 1), UNEVEN[0], RandomWords(5, 3)), (RandomWords(4, 6), UNEVEN[1], RandomWords(2, 7))]
     output = check(VideoLlama3Twin(), rows, Norms())
     assert [video.tokens_before for video in output.session.report.videos] == [36, 30]
 
@@ -145,7 +146,9 @@ def test_original_positions() -> None:
 @pytest.mark.parametrize("turns", [(Image(20), Video(4, 21)), (Video(4, 20), Image(21)), UNEVEN])
 def test_a_turn_with_pixels_of_its_own(turns: Any) -> None:
     host, pruner = VideoLlama3Twin(), Norms()
-    first, second = ((Words(3, 1 + 2 * turn), part, Words(4, 2 + 2 * turn)) for turn, part in enumerate(turns))
+    first, second = (
+        (RandomWords(3, 1 + 2 * turn), part, RandomWords(4, 2 + 2 * turn)) for turn, part in enumerate(turns)
+    )
     with tangovlm.attach(host.model, pruner):
         row, said = second_turn(host, first, second)
     assert said == host.reference(row, pruner, NEW)[0]
@@ -174,7 +177,7 @@ class Masked(VideoLlama3Twin):
     """The processor has left out every token of which the mask says so, and its placeholder."""
 
     def mask(self, part: Video) -> Tensor:
-        _, thw, _ = self.packed([part])
+        _, thw, _ = self.patches([part])
         generator = torch.Generator().manual_seed(part.seed + 100)
         return torch.rand(int(thw.prod()) // MERGE**2, generator=generator) > 0.4
 
@@ -182,15 +185,16 @@ class Masked(VideoLlama3Twin):
         masks = [self.mask(part) for part in parts if isinstance(part, Video)]
         return super().pixels(parts) | ({"video_compression_mask": torch.cat(masks)} if masks else {})
 
-    def piece(self, part: Part, pruner: Any) -> Piece:
-        piece = super().piece(part, pruner)
+    def encode_part(self, part: PromptPart, pruner: Any) -> EncodedPart:
+        piece = super().encode_part(part, pruner)
         if not isinstance(part, Video):
             return piece
-        assert piece.rows is not None
+        assert piece.features is not None
         mask = self.mask(part)
         left = iter(mask.tolist())
         ids = [token for token in piece.ids if token != VIDEO or next(left)]
-        return replace(piece, ids=ids, rows=piece.rows[mask], kept=None if piece.kept is None else piece.kept[mask])
+        kept = None if piece.kept is None else piece.kept[mask]
+        return replace(piece, ids=ids, features=piece.features[mask], kept=kept)
 
 
 @pytest.mark.parametrize("rows", [[ONE], [ONE, OTHER], [BOTH, TEXT], [(Image(3), *ONE)]])
@@ -199,7 +203,7 @@ def test_what_a_mask_leaves_out_does_not_come_back(rows: Any) -> None:
     output = check(host, rows, Norms())
     report = output.session.report
     videos = [part for row in rows for part in row if isinstance(part, Video)]
-    kept = [host.piece(part, Norms()).kept for part in videos]
+    kept = [host.encode_part(part, Norms()).kept for part in videos]
     assert [video.tokens_after for video in report.videos] == [int(stay.sum()) for stay in kept]
     assert [video.tokens_before for video in report.videos] == [len(host.mask(part)) for part in videos]
     assert any("video_compression_mask leaves out tokens" in note for note in report.notes)
@@ -266,11 +270,11 @@ def test_masks_that_cannot_be_followed() -> None:
 
 def test_grids_with_and_without_merge_sizes() -> None:
     host = VideoLlama3Twin()
-    family, (pixels, thw, sides) = VideoLlama3(host.model), host.packed(UNEVEN)
+    family, (pixels, thw, sides) = VideoLlama3(host.model), host.patches(UNEVEN)
     wanted = [Grid(4, 3, 3), Grid(3, 2, 5)]
-    assert family.grids(pixels, thw) == family.grids(pixels, thw, sides) == wanted
+    assert family.layout.grids(pixels, thw) == family.layout.grids(pixels, thw, sides) == wanted
     named = {"pixel_values_videos": pixels, "video_grid_thw": thw, "video_merge_sizes": torch.tensor([2, 1])}
-    assert family.grids(**named) == [Grid(4, 3, 3), Grid(3, 4, 10)]
+    assert family.layout.grids(**named) == [Grid(4, 3, 3), Grid(3, 4, 10)]
 
 
 @pytest.mark.parametrize("frames", [1, 5])
@@ -283,7 +287,7 @@ def test_prompts_are_those_of_the_stock_processor(frames: int) -> None:
         "{% for m in messages %}{% for c in m['content'] if c.type == 'video' %}<|video_pad|>{% endfor %}"
         "{% for c in m['content'] if c.type == 'text' %}{{ c.text }}{% endfor %}{% endfor %}"
     )
-    made = family.inputs(tokenizer, template, pixels, "Why?", seconds)
+    made = family.prompt.inputs(tokenizer, template, pixels, "Why?", seconds)
     stub = SimpleNamespace(video_token="<|video_pad|>")
     processed = {
         "video_grid_thw": made["video_grid_thw"],
@@ -303,12 +307,12 @@ def test_prompts_are_those_of_the_stock_processor(frames: int) -> None:
 def test_pixels_are_normalised_by_halves_unless_the_checkpoint_says_otherwise() -> None:
     family = VideoLlama3(VideoLlama3Twin().model)
     frames, size = torch.full((2, 3, 16, 24), 255, dtype=torch.uint8), {"size": VideoLlama3Twin.preprocessor["size"]}
-    assert torch.equal(family.pixels(frames, size), torch.ones(1, 2, 3, 16, 24))
+    assert torch.equal(family.prompt.pixels(frames, size), torch.ones(1, 2, 3, 16, 24))
     config = size | {"image_mean": [0.0, 0.0, 0.0], "image_std": [0.25, 0.25, 0.25]}
-    torch.testing.assert_close(family.pixels(frames, config), torch.full((1, 2, 3, 16, 24), 4.0))
+    torch.testing.assert_close(family.prompt.pixels(frames, config), torch.full((1, 2, 3, 16, 24), 4.0))
 
 
 def test_the_processors_own_dropping_of_tokens_is_said() -> None:
     family = VideoLlama3(VideoLlama3Twin().model)
-    assert family.notes({}) == family.notes({"use_token_compression": True}) == (COMPRESSION,)
-    assert family.notes({"use_token_compression": False}) == ()
+    assert family.prompt.notes({}) == family.prompt.notes({"use_token_compression": True}) == (COMPRESSION,)
+    assert family.prompt.notes({"use_token_compression": False}) == ()

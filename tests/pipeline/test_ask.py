@@ -1,4 +1,4 @@
-"""The whole way on a real file, against the same steps taken by hand."""
+"""`ask` and `load` with a real file, compared with the separate steps."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 import tangovlm
 from tangovlm.checkpoints.head_weights import load_head_weights
 from tangovlm.errors import InputError, MethodError, ModelError, TangoError, VideoError
-from tangovlm.pipeline import load as loading
+from tangovlm.pipeline.load import VideoLLM
 from tangovlm.selfcheck.twins.common.norms import Norms
 from tangovlm.selfcheck.twins.common.parts import VIDEO
 from tangovlm.video import Frames, decode
@@ -37,7 +37,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def llm(folder: Path) -> loading.VideoLLM:
+def llm(folder: Path) -> VideoLLM:
     return tangovlm.load(folder, device="cpu")
 
 
@@ -63,7 +63,7 @@ def in_words(output: torch.Tensor, prompt: int) -> str:
 
 
 @pytest.mark.parametrize("pruner", [Norms(0.25), tangovlm.Tango(retention=0.25), tangovlm.Tango.release(retention=0.1)])
-def test_ask_equals_the_steps_by_hand(llm: loading.VideoLLM, clip: Path, pruner: Any) -> None:
+def test_ask_equals_its_separate_steps(llm: VideoLLM, clip: Path, pruner: Any) -> None:
     answer = tangovlm.ask(clip, QUESTION, model=llm, method=pruner, max_new_tokens=NEW)
     inputs, times = inputs_by_hand(clip)
     with tangovlm.attach(llm.model, pruner, timestamps=times) as session:
@@ -74,7 +74,7 @@ def test_ask_equals_the_steps_by_hand(llm: loading.VideoLLM, clip: Path, pruner:
     assert (answer.segments, answer.method, answer.retention) == (video.segments, pruner.name, pruner.retention)
 
 
-def test_full_retention_is_the_stock_model(llm: loading.VideoLLM, clip: Path) -> None:
+def test_full_retention_is_the_stock_model(llm: VideoLLM, clip: Path) -> None:
     answer = tangovlm.ask(clip, QUESTION, model=llm, retention=1.0, max_new_tokens=NEW)
     inputs, _ = inputs_by_hand(clip)
     output = llm.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
@@ -82,7 +82,7 @@ def test_full_retention_is_the_stock_model(llm: loading.VideoLLM, clip: Path) ->
     assert answer.tokens_before == answer.tokens_after == 64
 
 
-def test_answer_as_json(llm: loading.VideoLLM, clip: Path) -> None:
+def test_answer_as_json(llm: VideoLLM, clip: Path) -> None:
     answer = tangovlm.ask(clip, QUESTION, model=llm, retention=0.1, max_new_tokens=NEW)
     got = json.loads(json.dumps(answer.as_dict()))
     assert isinstance(answer, str)
@@ -95,7 +95,7 @@ def test_answer_as_json(llm: loading.VideoLLM, clip: Path) -> None:
     assert answer.video is None
 
 
-def test_frames_notes_and_record(llm: loading.VideoLLM, clip: Path) -> None:
+def test_frames_notes_and_record(llm: VideoLLM, clip: Path) -> None:
     answer = tangovlm.ask(clip, QUESTION, model=llm, method="tango", frames=50, record=True, max_new_tokens=1)
     assert answer.frames.pixels.shape[0] == 12
     assert any("12" in note for note in answer.notes)
@@ -107,14 +107,14 @@ def test_frames_notes_and_record(llm: loading.VideoLLM, clip: Path) -> None:
     assert answer.video.saliency.shape == (12, 4, 4)
 
 
-def test_decoded_frames_can_be_asked_again(llm: loading.VideoLLM, clip: Path) -> None:
+def test_decoded_frames_can_be_asked_again(llm: VideoLLM, clip: Path) -> None:
     first = tangovlm.ask(clip, QUESTION, model=llm, max_new_tokens=NEW)
     again = tangovlm.ask(first.frames, QUESTION, model=llm, max_new_tokens=NEW)
     assert again == first
     assert again.frames is first.frames
 
 
-def test_progress(llm: loading.VideoLLM, clip: Path) -> None:
+def test_progress(llm: VideoLLM, clip: Path) -> None:
     calls: list[tuple[str, int, int]] = []
     tangovlm.ask(clip, QUESTION, model=llm, max_new_tokens=NEW, progress=lambda *call: calls.append(call))
     stages = [stage for stage, _, _ in calls]
@@ -127,11 +127,11 @@ def test_progress(llm: loading.VideoLLM, clip: Path) -> None:
 
 
 def test_the_embedded_model(folder: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "BUILTIN", folder)
+    monkeypatch.setattr("tangovlm.pipeline.load.BUILTIN", folder)
     answer = tangovlm.ask(clip, QUESTION, max_new_tokens=1)
     assert answer.model == "tangovlm-tiny"
     assert [note for note in answer.notes if "synthetic world" in note and "--model" in note]
-    monkeypatch.setattr(loading, "BUILTIN", folder / "nowhere")
+    monkeypatch.setattr("tangovlm.pipeline.load.BUILTIN", folder / "nowhere")
     with pytest.raises(ModelError, match="no embedded model"):
         tangovlm.load()
 
@@ -173,9 +173,7 @@ def test_low_precision_end_to_end(folder: Path, clip: Path) -> None:
         ({"video": "https://example.org/clip.mp4"}, VideoError, "example"),
     ],
 )
-def test_mistakes(
-    llm: loading.VideoLLM, clip: Path, changes: dict[str, Any], error: type[Exception], message: str
-) -> None:
+def test_mistakes(llm: VideoLLM, clip: Path, changes: dict[str, Any], error: type[Exception], message: str) -> None:
     arguments: dict[str, Any] = {"video": clip, "question": QUESTION, "model": llm, "max_new_tokens": 1} | changes
     with pytest.raises(error, match=message) as caught:
         tangovlm.ask(**arguments)
@@ -189,7 +187,7 @@ def refused(source: Any) -> str:
     return str(caught.value)
 
 
-def test_checkpoints_that_cannot_be_used(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_checkpoints(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "is not a directory" in refused(tmp_path / "missing")
@@ -254,7 +252,7 @@ def test_misshapen_weights(tmp_path: Path) -> None:
     assert "image_newline" in message
 
 
-def test_small_files_that_are_damaged(tmp_path: Path, clip: Path) -> None:
+def test_damaged_small_files(tmp_path: Path, clip: Path) -> None:
     write_checkpoint(tmp_path)
     config = (tmp_path / "config.json").read_bytes()
     for content, message in ((b"\xff{", "not UTF-8"), (b'{"architectures": "Llama"}', "names no architecture")):
@@ -262,7 +260,7 @@ def test_small_files_that_are_damaged(tmp_path: Path, clip: Path) -> None:
         assert message in refused(tmp_path)
     (tmp_path / "config.json").write_bytes(config)
     (tmp_path / "chat_template.jinja").write_text("{% for %}")
-    with pytest.raises(ModelError, match="chat template does not take"):
+    with pytest.raises(ModelError, match="chat template does not accept"):
         tangovlm.ask(clip, QUESTION, model=tangovlm.load(tmp_path, device="cpu"))
 
 
@@ -271,13 +269,13 @@ def test_small_files_that_are_damaged(tmp_path: Path, clip: Path) -> None:
     [
         ("tokenizer.json", '{"a": 1}', "cannot load the tokenizer"),
         ("video_preprocessor_config.json", '{"num_frames": "x"}', "has num_frames 'x'"),
-        ("chat_template.json", '{"chat_template": {"default": "x"}}', "holds no text"),
+        ("chat_template.json", '{"chat_template": {"default": "x"}}', "is no text"),
         ("model.safetensors.index.json", "{", "is not JSON"),
         ("model.safetensors.index.json", "{}", "names no files of weights"),
         ("model.safetensors.index.json", '{"weight_map": [3]}', "names no files of weights"),
     ],
 )
-def test_values_that_are_wrong(folder: Path, tmp_path: Path, file: str, content: str, message: str) -> None:
+def test_invalid_values(folder: Path, tmp_path: Path, file: str, content: str, message: str) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "chat_template.jinja").unlink()
     (copy / file).write_text(content)
@@ -290,7 +288,7 @@ def test_values_that_are_wrong(folder: Path, tmp_path: Path, file: str, content:
 
 
 @pytest.mark.parametrize("device", ["nonsense", "xpu:99", 3.5])
-def test_devices_that_are_not_there(folder: Path, device: Any) -> None:
+def test_unavailable_devices(folder: Path, device: Any) -> None:
     with pytest.raises(InputError, match="cannot use the device"):
         tangovlm.load(folder, device=device)
 
@@ -307,11 +305,11 @@ def frames(seconds: torch.Tensor) -> Frames:
         ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5"),
         ({"video": torch.zeros(4, 3, 8, 8)}, "the video is Tensor: give a path"),
         ({"video": frames(torch.zeros(0))}, "frames must be uint8"),
-        ({"video": frames(torch.tensor([0.0, torch.nan]))}, "hold NaN"),
+        ({"video": frames(torch.tensor([0.0, torch.nan]))}, "have NaN"),
         ({"video": frames(torch.tensor([1.0, 0.5]))}, "do not increase"),
     ],
 )
-def test_arguments_of_another_kind(llm: loading.VideoLLM, clip: Path, changes: dict[str, Any], message: str) -> None:
+def test_arguments_of_another_type(llm: VideoLLM, clip: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         tangovlm.ask(**{"video": clip, "question": QUESTION, "model": llm, **changes})
 
@@ -326,6 +324,7 @@ def test_weights_with_nan(folder: Path, clip: Path, retention: float, part: str)
         tangovlm.ask(clip, QUESTION, model=damaged, retention=retention)
 
 
-def test_head_weights_that_are_not_there(folder: Path) -> None:
+def test_missing_head_weights(folder: Path) -> None:
+    family = tangovlm.load(folder, device="cpu", head_weights="./none.safetensors").family
     with pytest.raises(ModelError, match="there is no ./none.safetensors"):
-        tangovlm.load(folder, device="cpu", head_weights="./none.safetensors").family.prepare(frozenset({"saliency"}))
+        family.signals.prepare(frozenset({"saliency"}))

@@ -1,4 +1,4 @@
-"""`load` and `ask` on a small checkpoint of every family: a file and a question in, an answer out."""
+"""`load` and `ask` with a small checkpoint of every family."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_ask(loaded: tuple[VideoLLM, Twin], clip: Path) -> None:
     llm, _ = loaded
     options: dict[str, Any] = {"model": llm, "max_new_tokens": 4}
     everything = tangovlm.ask(clip, QUESTION, retention=1.0, **options)
-    frames = decode(clip, FRAMES, size=lambda height, width: llm.family.frame_size(llm.config, height, width))
+    frames = decode(clip, FRAMES, size=lambda height, width: llm.family.prompt.frame_size(llm.config, height, width))
     inputs = model_inputs(llm, frames, QUESTION)
     stock = llm.model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert everything == llm.tokenizer.decode(stock, skip_special_tokens=True).strip()
@@ -88,13 +88,13 @@ def sized(folder: Path, **fields: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "glm4v", "video_llama_3"])
-def test_frames_are_as_large_as_the_checkpoint_asks_for(name: str, clip: Path, tmp_path: Path) -> None:
-    """Whether `ask` reads the file, or is given frames; and smaller on request."""
+def test_frames_have_the_size_of_the_checkpoint(name: str, clip: Path, tmp_path: Path) -> None:
+    """For files and for decoded frames; and smaller on request."""
     write_checkpoint(HOSTS[name](), tmp_path)
     sized(tmp_path, size={"shortest_edge": 20_000, "longest_edge": 100_000})
     llm = tangovlm.load(tmp_path)
-    steps = FRAMES // llm.family.frames_per_step
-    # A clip of 64 x 96 is enlarged to 20,000 pixels a frame, or all frames together are just so large.
+    steps = FRAMES // llm.family.layout.frames_per_step
+    # A clip of 64 x 96 is enlarged to 20,000 pixels per frame, or all frames together have so many.
     wanted = {"qwen2_5_vl": 120 * 176, "video_llama_3": 120 * 176}.get(name, 64 * 96) // 64 * steps
     options: dict[str, Any] = {"model": llm, "max_new_tokens": 1, "retention": 1.0}
     for video in (clip, decode(clip, FRAMES)):
@@ -110,8 +110,8 @@ def test_frames_are_as_large_as_the_checkpoint_asks_for(name: str, clip: Path, t
     assert torch.equal(again["pixel_values_videos"], inputs["pixel_values_videos"])
 
 
-def test_a_budget_is_shared_by_the_frames_that_there_are(tmp_path: Path) -> None:
-    """Of a clip with fewer frames than were asked for each may be larger."""
+def test_a_pixel_budget_is_shared_by_the_decoded_frames(tmp_path: Path) -> None:
+    """If a clip has fewer frames than requested, each may be larger."""
     write_checkpoint(HOSTS["qwen3_vl"](), tmp_path)
     sized(tmp_path, size={"shortest_edge": 256, "longest_edge": 6 * 64 * 96})
     llm, short = tangovlm.load(tmp_path), write_clip(tmp_path / "short.mp4", frames=6)
@@ -121,7 +121,7 @@ def test_a_budget_is_shared_by_the_frames_that_there_are(tmp_path: Path) -> None
         write_clip(tmp_path / "long.mp4"), QUESTION, model=llm, frames=12, max_new_tokens=1, retention=1.0
     )
     assert many.frames.pixels.shape == (12, 3, 40, 64)
-    # An odd number is counted as whole steps: what was scaled while decoding is not scaled once more.
+    # An odd number is counted in whole steps: frames that were resized while decoding are not resized again.
     sized(tmp_path, size={"shortest_edge": 256, "longest_edge": 7 * 64 * 96})
     llm = tangovlm.load(tmp_path)
     odd = tangovlm.ask(tmp_path / "long.mp4", QUESTION, model=llm, frames=7, max_new_tokens=1, retention=1.0)
@@ -129,12 +129,12 @@ def test_a_budget_is_shared_by_the_frames_that_there_are(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("wrong", [0, -1, True, 448.0, "448"])
-def test_limits_of_frames_that_are_none(loaded: tuple[VideoLLM, Twin], wrong: Any) -> None:
+def test_invalid_limits_of_frames(loaded: tuple[VideoLLM, Twin], wrong: Any) -> None:
     with pytest.raises(InputError, match="max_frame_pixels is"):
         loaded[0].limited(wrong)
 
 
-def test_limits_are_refused_where_frames_have_one_size(loaded: tuple[VideoLLM, Twin], clip: Path) -> None:
+def test_limits_are_refused_for_a_fixed_frame_size(loaded: tuple[VideoLLM, Twin], clip: Path) -> None:
     llm, host = loaded
     if host.family in ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "glm-4v", "videollama3"):
         pytest.skip("takes frames of any size")
@@ -143,7 +143,7 @@ def test_limits_are_refused_where_frames_have_one_size(loaded: tuple[VideoLLM, T
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_what_the_processor_would_drop_is_said(clip: Path, tmp_path: Path) -> None:
+def test_frames_that_the_processor_would_drop_are_reported(clip: Path, tmp_path: Path) -> None:
     write_checkpoint(HOSTS["video_llama_3"](), tmp_path)
     for own, said in ((None, True), (True, True), (False, False)):
         sized(tmp_path, use_token_compression=own)
@@ -152,7 +152,7 @@ def test_what_the_processor_would_drop_is_said(clip: Path, tmp_path: Path) -> No
 
 
 def test_the_preprocessor_config_is_that_of_transformers(tmp_path: Path) -> None:
-    """Of several files the processor's own comes first, then that of videos, then that of images."""
+    """The processor's config takes precedence over that of videos, and that over the one of images."""
     assert preprocessor_config(str(tmp_path), local=True) == {}
     for number, name in enumerate(("preprocessor_config.json", "video_preprocessor_config.json")):
         (tmp_path / name).write_text(json.dumps({"number": number}))
@@ -164,10 +164,10 @@ def test_the_preprocessor_config_is_that_of_transformers(tmp_path: Path) -> None
 
 
 def test_another_size_of_frames(loaded: tuple[VideoLLM, Twin]) -> None:
-    """Frames that nobody has resized yet."""
+    """Frames that were not resized while decoding."""
     llm, _ = loaded
     frames = torch.randint(0, 256, (FRAMES, 3, 90, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    pixels = llm.family.pixels(frames, llm.config)
-    inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, QUESTION)
+    pixels = llm.family.prompt.pixels(frames, llm.config)
+    inputs = llm.family.prompt.inputs(llm.tokenizer, llm.template, pixels, QUESTION)
     output = llm.model.generate(**inputs, max_new_tokens=1)
     assert output.shape[1] == inputs["input_ids"].shape[1] + 1

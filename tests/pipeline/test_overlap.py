@@ -1,4 +1,4 @@
-"""Encoding while decoding: the same answers, whatever goes wrong on the way."""
+"""Encoding while decoding gives the same answers and the same errors."""
 
 import threading
 import warnings
@@ -10,9 +10,9 @@ import torch
 
 import tangovlm
 from tangovlm.errors import InputError, MethodError, VideoError
-from tangovlm.pipeline import frame_source as sources
-from tangovlm.pipeline import load as loading
-from tangovlm.video.ahead import Ahead, FramesChangedError
+from tangovlm.pipeline.ask import Answer
+from tangovlm.pipeline.load import VideoLLM
+from tangovlm.video.prefetch import FramePrefetcher, FramesChangedError
 from tests.support.checkpoints import write_checkpoint, write_clip
 from tests.support.tiny_models import state_of
 
@@ -25,7 +25,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def llm(tmp_path_factory: pytest.TempPathFactory) -> loading.VideoLLM:
+def llm(tmp_path_factory: pytest.TempPathFactory) -> VideoLLM:
     folder = tmp_path_factory.mktemp("checkpoint")
     write_checkpoint(folder)
     made = tangovlm.load(folder, device="cpu")
@@ -34,7 +34,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> loading.VideoLLM:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(llm: loading.VideoLLM) -> Any:
+def everything_restored(llm: VideoLLM) -> Any:
     threads, before = threading.active_count(), state_of(llm.model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -44,15 +44,15 @@ def nothing_left_behind(llm: loading.VideoLLM) -> Any:
 
 
 @pytest.fixture
-def tower_calls(llm: loading.VideoLLM) -> Any:
-    """Frames of each call of the vision tower."""
+def tower_calls(llm: VideoLLM) -> Any:
+    """Number of frames in each call of the vision encoder."""
     seen: list[int] = []
     hook = llm.model.model.vision_tower.register_forward_pre_hook(lambda _module, args: seen.append(len(args[0])))
     yield seen
     hook.remove()
 
 
-def ask(llm: loading.VideoLLM, clip: Any, **options: Any) -> tangovlm.pipeline.ask.Answer:
+def ask(llm: VideoLLM, clip: Any, **options: Any) -> Answer:
     given: dict[str, Any] = {"frames": 10, "retention": 0.3, "max_new_tokens": 4, "record": True}
     return tangovlm.ask(clip, QUESTION, model=llm, **given | options)
 
@@ -71,7 +71,7 @@ def ask(llm: loading.VideoLLM, clip: Any, **options: Any) -> tangovlm.pipeline.a
     ],
 )
 def test_the_same_answer(
-    llm: loading.VideoLLM, clip: Path, options: dict[str, Any], calls: list[int], tower_calls: list[int]
+    llm: VideoLLM, clip: Path, options: dict[str, Any], calls: list[int], tower_calls: list[int]
 ) -> None:
     got = ask(llm, clip, overlap=True, **options)
     assert tower_calls == calls
@@ -87,30 +87,30 @@ def test_the_same_answer(
     assert all(value > 0 for value in got.timings_ms.values())
 
 
-def test_frames_of_another_size_than_the_model_wants(
-    llm: loading.VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch
+def test_frames_of_another_size_than_the_model_needs(
+    llm: VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(llm.family), "frame_size", lambda *_: (40, 50))
+    monkeypatch.setattr(type(llm.family.prompt), "frame_size", lambda *_: (40, 50))
     got, wanted = ask(llm, clip, overlap=True), ask(llm, clip, overlap=False)
     assert got.frames.pixels.shape[-2:] == (40, 50)
     assert got == wanted
 
 
-def test_only_where_it_is_wanted_and_of_use(
-    llm: loading.VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch, tower_calls: list[int]
+def test_only_on_request_and_where_it_helps(
+    llm: VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch, tower_calls: list[int]
 ) -> None:
     frames = ask(llm, clip).frames
-    monkeypatch.setattr(sources, "ahead", None)
+    monkeypatch.setattr("tangovlm.pipeline.ask.streamed_source", None)
     ask(llm, clip)
     ask(llm, clip, overlap=True, retention=1.0)
     ask(llm, clip, overlap=True, method="fastv", retention=0.8)
     ask(llm, frames, overlap=True)
-    monkeypatch.setattr(type(llm.family), "streams", False)
+    monkeypatch.setattr(type(llm.family.prompt), "streams", False)
     ask(llm, clip, overlap=True)
     assert tower_calls == [10] * 6
 
 
-def test_progress(llm: loading.VideoLLM, clip: Path) -> None:
+def test_progress(llm: VideoLLM, clip: Path) -> None:
     calls: list[tuple[str, int, int]] = []
     ask(llm, clip, overlap=True, progress=lambda *call: calls.append(call))
     decoding = [("decode", 0, 10), ("decode", 5, 10), ("decode", 10, 10)]
@@ -118,28 +118,26 @@ def test_progress(llm: loading.VideoLLM, clip: Path) -> None:
     assert {stage for stage, _, _ in calls[5:]} == {"generate"}
 
 
-def test_a_damaged_file_is_decoded_once_more(
-    llm: loading.VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    take = Ahead.take
+def test_a_damaged_file_is_decoded_again(llm: VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = FramePrefetcher.take
 
-    def damaged(self: Ahead, start: int, stop: int) -> torch.Tensor:
+    def damaged(self: FramePrefetcher, start: int, stop: int) -> torch.Tensor:
         if stop == 10:
             raise FramesChangedError
         return take(self, start, stop)
 
-    monkeypatch.setattr(Ahead, "take", damaged)
+    monkeypatch.setattr(FramePrefetcher, "take", damaged)
     assert ask(llm, clip, overlap=True) == ask(llm, clip, overlap=False)
 
 
-def test_mistakes(llm: loading.VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes(llm: VideoLLM, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(VideoError, match="nowhere"):
         ask(llm, "nowhere.mp4", overlap=True)
     with pytest.raises(VideoError, match="0"):
         ask(llm, clip, frames=0, overlap=True)
     with pytest.raises(InputError, match="chunk_frames is 0"):
         ask(llm, clip, chunk_frames=0, overlap=True)
-    with pytest.raises(MethodError, match="takes a method such as"):
+    with pytest.raises(MethodError, match="needs a method such as"):
         ask(llm, clip, method=tangovlm.Tango, overlap=True)
 
     def fail(_module: Any, _args: Any) -> None:

@@ -1,4 +1,4 @@
-"""`VideoLLM.processor`: conversations and videos into what every family's model takes."""
+"""`VideoLLM.processor` makes model inputs from conversations and videos, for every family."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def turns(video: Any, question: str = QUESTION) -> list[dict[str, Any]]:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_conversation_is_what_ask_asks(llm: VideoLLM, clip: Path) -> None:
-    """The times of the file come along, and out as they went in."""
+def test_a_conversation_has_the_prompt_of_ask(llm: VideoLLM, clip: Path) -> None:
+    """The times of the file are included, and returned unchanged."""
     question = QUESTION
     if llm.family.name == "llava-video":
-        # Which `ask` says in front of the question, and a processor does not.
+        # `ask` writes it before the question; the processor does not.
         question = f"{time_instruction(decode(clip, FRAMES).timestamps_s.tolist())}\n{QUESTION}"
     options: dict[str, Any] = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
     inputs = llm.processor.apply_chat_template(turns(clip, question), **options, return_metadata=True)
@@ -60,8 +60,8 @@ def test_a_conversation_is_what_ask_asks(llm: VideoLLM, clip: Path) -> None:
     assert len(fewer["video_metadata"][0]["frames_indices"]) == 2
 
 
-def test_a_batch_answers_as_each_by_itself(llm: VideoLLM, clip: Path) -> None:
-    """Two videos in a prompt beside one, padded on the left; the stock model reads them."""
+def test_a_batch_has_the_answers_of_single_prompts(llm: VideoLLM, clip: Path) -> None:
+    """A prompt with two videos beside one with a single video, padded on the left, in the stock model."""
     frames = torch.randint(0, 256, (FRAMES, 3, 64, 96), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     processor = llm.processor
     one = processor.apply_chat_template(turns(clip), add_generation_prompt=True)
@@ -95,10 +95,10 @@ def test_mistakes(llm: VideoLLM, clip: Path) -> None:
         processor(f"{token} w12", {"no": "video"})
     with pytest.raises(InputError, match="this processor makes torch tensors of videos"):
         processor(text=token, images=[clip], return_tensors="pt", padding=True)
-    with pytest.raises(InputError, match="names no video"):
+    with pytest.raises(InputError, match="has no video"):
         processor.apply_chat_template(turns(None), tokenize=True)
-    for image in processor.family.reserved(processor.tokenizer):
-        with pytest.raises(InputError, match="stands for an image: .* take transformers' own"):
+    for image in processor.family.prompt.reserved(processor.tokenizer):
+        with pytest.raises(InputError, match="represents an image: .* use the processor of transformers"):
             processor(f"{token} {image}", clip)
     with pytest.raises(TangoError, match="cannot be read"):
         processor(f"{token} w12", "none.mp4")
@@ -121,12 +121,12 @@ def processor(tmp_path_factory: pytest.TempPathFactory) -> Any:
         ([{"role": "user", "content": None}], "a turn needs"),
         ([{"content": "w12"}], "a turn needs"),
         ([{"role": "user", "content": ["w12"]}], "a part of a content is of str"),
-        ([{"role": "user", "content": [{"type": "image", "image": "a.png"}]}], "'image'.* take transformers' own"),
+        ([{"role": "user", "content": [{"type": "image", "image": "a.png"}]}], "'image'.* use the one of transformers"),
         ([{"role": "user", "content": [{"type": "text"}]}], "has no text"),
-        ([{"role": "user", "content": [{"type": "video", "url": "clip.mp4"}]}], "names no video"),
+        ([{"role": "user", "content": [{"type": "video", "url": "clip.mp4"}]}], "has no video"),
     ],
 )
-def test_conversations_that_are_none(processor: Any, given: Any, message: str) -> None:
+def test_invalid_conversations(processor: Any, given: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         processor.apply_chat_template(given, tokenize=True)
 
@@ -138,8 +138,8 @@ def test_options_that_are_refused(processor: Any, option: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("text", [[], "", None, [3], ["w12", ""]])
-def test_texts_that_are_none(processor: Any, text: Any) -> None:
-    with pytest.raises(InputError, match="the text must be a prompt"):
+def test_invalid_texts(processor: Any, text: Any) -> None:
+    with pytest.raises(InputError, match="the text must be a non-empty prompt"):
         processor(text)
 
 
@@ -147,7 +147,7 @@ def test_texts_that_are_none(processor: Any, text: Any) -> None:
     "times",
     [[[0.0, float("nan")]], [0.0, float("inf")], [1.0, 0.5], [0.0], [None], [0.0, None], "ab", [[0.0, 1.0]] * 2, 3.0],
 )
-def test_times_that_no_frames_have(processor: Any, times: Any) -> None:
+def test_invalid_times(processor: Any, times: Any) -> None:
     with pytest.raises(InputError, match="timestamps"):
         processor(f"{processor.video_token} w12", torch.zeros(2, 3, 8, 8, dtype=torch.uint8), timestamps=times)
 
@@ -159,7 +159,7 @@ def test_forms_of_times(processor: Any) -> None:
         assert inputs["video_metadata"] == [{"fps": 1.0, "frames_indices": [0.5, 1.5]}]
 
 
-def test_metadata_in_place_of_times(processor: Any) -> None:
+def test_metadata_instead_of_times(processor: Any) -> None:
     video, prompt = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), f"{processor.video_token} w12"
     metadata = {"fps": 4.0, "frames_indices": [2, 6], "duration": 2.5, "total_num_frames": 10}
     for form in (metadata, [metadata], [[metadata]]):
@@ -169,25 +169,25 @@ def test_metadata_in_place_of_times(processor: Any) -> None:
         ({"video_metadata": metadata, "timestamps": [0.0, 1.0]}, "both timestamps and video_metadata"),
         ({"video_metadata": [metadata, metadata]}, "timestamps for 2 videos, but 1 videos are given"),
         ({"video_metadata": metadata | {"frames_indices": [1]}}, "2 frames but 1 timestamps"),
-        ({"video_metadata": 3}, "video_metadata holds int"),
+        ({"video_metadata": 3}, "video_metadata has int"),
     ):
         with pytest.raises(InputError, match=message):
             processor(prompt, video, **wrong)
 
 
-def test_a_file_says_how_long_it_is(processor: Any, clip: Path) -> None:
+def test_the_duration_of_a_file_is_included(processor: Any, clip: Path) -> None:
     (told,) = processor(f"{processor.video_token} w12", clip, return_metadata=True)["video_metadata"]
     assert told["duration"] == decode(clip, FRAMES).duration_s == pytest.approx(12 / 5)
 
 
-def test_frames_that_are_none(processor: Any) -> None:
+def test_invalid_frames(processor: Any) -> None:
     for video in (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 0, 8, dtype=torch.uint8)):
         with pytest.raises(InputError, match="frames must be uint8"):
             processor(f"{processor.video_token} w12", video)
 
 
-def test_a_first_token_that_the_template_writes(processor: Any) -> None:
-    """Is not put in front once more by a tokenizer that does so."""
+def test_a_first_token_of_the_template(processor: Any) -> None:
+    """A tokenizer that inserts this token does not insert it twice."""
 
     class Beginning:
         bos_token, pad_token_id, eos_token_id = "w60", 0, None
@@ -200,11 +200,11 @@ def test_a_first_token_that_the_template_writes(processor: Any) -> None:
             return getattr(processor.tokenizer, name)
 
     for text in ("w60 w12", "w12"):
-        assert processor.family.build_inputs(Beginning(), [text], [])["input_ids"].tolist() == [[60, 12]]
+        assert processor.family.prompt.build_inputs(Beginning(), [text], [])["input_ids"].tolist() == [[60, 12]]
 
 
-def test_a_template_that_is_broken(llm: VideoLLM) -> None:
-    if llm.family.template(None) is not None:
+def test_an_invalid_template(llm: VideoLLM) -> None:
+    if llm.family.prompt.template(None) is not None:
         pytest.skip("the family brings its own template")
     broken = type(llm.processor)(llm.family, llm.tokenizer, "{{ raise }", llm.config, llm.processor.read)
     with pytest.raises(ModelError, match="chat template"):

@@ -18,7 +18,7 @@ WITHIN = 1.0
 
 def ours(family: Any, video: Tensor, config: dict[str, Any]) -> dict[str, Tensor]:
     """Arguments of `generate`."""
-    return family.media_kwargs(VideoInput(family.pixels(video, config)))
+    return family.prompt.media_kwargs(VideoInput(family.prompt.pixels(video, config)))
 
 
 def farthest(made: dict[str, Tensor], stock: Any, config: dict[str, Any]) -> float:
@@ -77,8 +77,9 @@ def test_steps_of_the_config(name: str, changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", [name for name in SHAPES if not name.startswith("llava-next-video-default")])
 def test_frames_that_are_not_resized(name: str) -> None:
     family = SHAPES[name].family()
+    prompt = family.prompt
     height, width = (
-        (224, 448) if isinstance(family, PatchSequenceFamily) else (family.pixels(frames(1, 50, 50), {}).shape[-1],) * 2
+        (224, 448) if isinstance(family, PatchSequenceFamily) else (prompt.pixels(frames(1, 50, 50), {}).shape[-1],) * 2
     )
     assert check(SHAPES[name], 2, height, width, do_resize=False) == pytest.approx(0, abs=1e-3)
 
@@ -99,7 +100,7 @@ def test_lanczos_is_taken() -> None:
     """The comparison would not notice if both had fallen back to the bicubic filter."""
     shape, video = SHAPES["smolvlm2"], frames(1, 360, 640, noise=True)
     family, (_, config) = shape.family(), shape.stock()
-    lanczos, bicubic = family.pixels(video, config), family.pixels(video, config | {"resample": 3})
+    lanczos, bicubic = family.prompt.pixels(video, config), family.prompt.pixels(video, config | {"resample": 3})
     assert config["resample"] == 1
     assert float((lanczos - bicubic).abs().max()) * 127.5 > 10 * WITHIN
 

@@ -11,12 +11,12 @@ import torch
 import transformers
 
 import tangovlm
-from tangovlm.selfcheck.twins.common.parts import Video, Words
+from tangovlm.selfcheck.twins.common.parts import RandomWords, Video
 from tangovlm.selfcheck.twins.llava_onevision import LlavaOnevisionTwin
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = """
-from tangovlm.twins.llava_onevision import LlavaOnevisionTwin
+from tangovlm.selfcheck.twins.llava_onevision import LlavaOnevisionTwin
 
 def model():
     return LlavaOnevisionTwin().model
@@ -138,7 +138,7 @@ def test_a_method_that_keeps_all_tokens_changes_nothing(monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     keep_all = importlib.import_module("upstream_plugin").KeepAll()
     twin = LlavaOnevisionTwin()
-    inputs = twin.inputs([(Words(5, 0), Video(3, 1), Words(2, 2))])
+    inputs = twin.inputs([(RandomWords(5, 0), Video(3, 1), RandomWords(2, 2))])
     with torch.no_grad():
         stock = twin.model(**inputs).logits
         with tangovlm.attach(twin.model, keep_all) as session:

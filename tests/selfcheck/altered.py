@@ -1,4 +1,4 @@
-"""Hosts as a future release might make them: the classes of transformers changed for as long as a test lasts."""
+"""Changes of transformers that a future release might make, for the duration of a test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tangovlm.selfcheck.twins.common.base import Twin
 
 
 def rewrite(patch: pytest.MonkeyPatch, cls: type, changes: dict[str, str]) -> int:
-    """Change the source of all methods of a class; how many methods are others now."""
+    """Change the source of all methods of a class; returns the number of changed methods."""
     count = 0
     for name, member in list(vars(cls).items()):
         if inspect.isfunction(member):
@@ -36,7 +36,7 @@ def rewrite(patch: pytest.MonkeyPatch, cls: type, changes: dict[str, str]) -> in
 
 
 def argument_of_the_text_model(patch: pytest.MonkeyPatch, twin: Twin) -> None:
-    """The text model takes `embeddings` in place of `inputs_embeds`, and its callers hand it that."""
+    """The text model accepts `embeddings` instead of `inputs_embeds`, and its callers pass that."""
     text: Any = type(twin.model.get_decoder())
     call, forward = text.__call__, text.forward
 
@@ -51,7 +51,7 @@ def argument_of_the_text_model(patch: pytest.MonkeyPatch, twin: Twin) -> None:
 
 
 def method_of_the_features(patch: pytest.MonkeyPatch, twin: Twin) -> None:
-    """Features are made by another method; the old one is still there, and nothing calls it."""
+    """Another method computes the features; the old one still exists, but nothing calls it."""
     base = type(twin.model.model)
     for kind in ("video", "image"):
         if hasattr(base, f"get_{kind}_features"):
@@ -62,7 +62,7 @@ def method_of_the_features(patch: pytest.MonkeyPatch, twin: Twin) -> None:
 
 
 def order_of_the_features(patch: pytest.MonkeyPatch, twin: Twin) -> None:
-    """The features of a video come last frame first."""
+    """The features of a video are in reverse order of the frames."""
     family, base = family_for(twin.model), type(twin.model.model)
     original = getattr(base, family.feature_method)
 
@@ -91,7 +91,7 @@ def positions_ignored(patch: pytest.MonkeyPatch, twin: Twin) -> None:
 
 
 def arguments_of_the_preparation(patch: pytest.MonkeyPatch, twin: Twin) -> None:
-    """`prepare_inputs_for_generation` takes `length` and `prefill` in place of the names that it has."""
+    """`prepare_inputs_for_generation` has arguments `length` and `prefill` instead of its present names."""
     words = {"next_sequence_length": "length", "is_first_iteration": "prefill"}
     assert sum(rewrite(patch, cls, words) for cls in (GenerationMixin, type(twin.model))) > 2
 

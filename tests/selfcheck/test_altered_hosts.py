@@ -1,4 +1,4 @@
-"""On a release that is not tested, a changed host is refused in one line or answers rightly, and never wrongly."""
+"""On a release that is not tested, a changed host is refused in one line, or its answers are right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tangovlm.selfcheck.checks import NEW, ONE, OTHER, QUESTION
 from tangovlm.selfcheck.twins import load
 from tangovlm.selfcheck.twins.common.base import Twin
 from tangovlm.selfcheck.twins.common.norms import Norms
-from tangovlm.selfcheck.twins.common.parts import Said
+from tangovlm.selfcheck.twins.common.parts import TokenIds
 from tests.selfcheck.altered import CHANGES
 from tests.selfcheck.conftest import UNKNOWN
 
@@ -24,14 +24,14 @@ Answers = list[list[int]]
 
 
 def wanted(twin: Twin) -> Answers:
-    """What a twin should answer: a padded batch, and a second turn after it."""
+    """The expected answers of a twin: a padded batch, and a second turn after it."""
     first = [twin.reference(row, Norms(), NEW)[0] for row in (ONE, OTHER)]
-    again = [(*row, Said(tuple(said)), QUESTION) for row, said in zip((ONE, OTHER), first, strict=True)]
+    again = [(*row, TokenIds(tuple(said)), QUESTION) for row, said in zip((ONE, OTHER), first, strict=True)]
     return first + [twin.reference(row, Norms(), NEW)[0] for row in again]
 
 
 def answers(twin: Twin) -> Answers:
-    """The same of the attached twin."""
+    """The same answers of the attached twin."""
     inputs = twin.inputs([ONE, OTHER])
     options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
     with tangovlm.attach(twin.model, Norms(), timestamps=torch.arange(4.0)):
@@ -42,7 +42,7 @@ def answers(twin: Twin) -> Answers:
 
 
 def refusal(twin: Twin, right: Answers) -> str:
-    """The line with which `attach` refuses; "" where the answers are right, and a failed test where they are wrong."""
+    """The error message of `attach`, or "" if the answers are right; fails the test if they are wrong."""
     try:
         found = answers(twin)
     except ModelError as error:
@@ -57,7 +57,7 @@ def refusal(twin: Twin, right: Answers) -> str:
 
 @pytest.mark.usefixtures("unknown_release")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_host_that_is_as_it_was_is_right(name: str) -> None:
+def test_an_unchanged_host_is_right(name: str) -> None:
     twin = load(name)()
     assert refusal(twin, wanted(twin)) == ""
 
@@ -70,17 +70,17 @@ def test_a_changed_host_is_refused_or_right(change: str, name: str, monkeypatch:
     right = wanted(stock)
     assert refusal(stock, right) == ""
     CHANGES[change](monkeypatch, stock)
-    # What was remembered of the classes as they were does not hold for these.
+    # Cached results of the original classes do not apply to these.
     refusal(load(name)(), right)
 
 
-# Where position ids are what the text model would count itself, it may ignore them.
+# A text model may ignore position ids that equal its own.
 HARMFUL = [(c, n) for c in CHANGES for n in NAMES if c != "positions_ignored" or n == "qwen2_5_vl"]
 
 
 @pytest.mark.parametrize(("change", "name"), HARMFUL)
-def test_each_change_does_harm(change: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the check an answer is wrong, or the call itself refuses."""
+def test_each_change_is_harmful(change: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check, an answer is wrong or the call raises an error."""
     stock = load(name)()
     right = wanted(stock)
     monkeypatch.setattr("transformers.__version__", f"{versions.TESTED[-1]}.1")
@@ -94,8 +94,8 @@ def test_each_change_does_harm(change: str, name: str, monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("unknown_release")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_class_of_the_user_s_is_checked_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stock classes are as they were; the model at hand has others, derived from them."""
+def test_a_class_by_the_user_is_checked_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock classes are unchanged; the model has classes derived from them."""
     twin = load(name)()
     right = wanted(twin)
     base, text = twin.model.model, twin.model.get_decoder()
@@ -104,7 +104,7 @@ def test_a_class_of_the_user_s_is_checked_too(name: str, monkeypatch: pytest.Mon
         """Changes nothing."""
 
     class Deaf(type(text)):  # type: ignore[misc]
-        """Hears nothing of positions."""
+        """Ignores positions."""
 
         @functools.wraps(type(text).forward)
         def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -25,7 +25,7 @@ def test_it_is_the_same_in_every_process(seed: str) -> None:
     """Sets, whose order depends on the process, are among the constants of code."""
     program = """
 from tangovlm.selfcheck.code import code_of, digest
-from tangovlm.twins import load
+from tangovlm.selfcheck.twins import load
 print(digest(code_of(load("llava_onevision")().model)))
 """
     environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}

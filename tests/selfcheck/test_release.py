@@ -1,4 +1,4 @@
-"""When the check of an unknown release runs, what is remembered of it, and that a program notices nothing."""
+"""When the check of an unknown release runs, which results are cached, and that a program cannot observe it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tangovlm import registry
 from tangovlm.errors import ModelError
 from tangovlm.methods.build import Pair
 from tangovlm.models.common import transformers_compat as versions
-from tangovlm.selfcheck import passed, release
+from tangovlm.selfcheck import release, result_cache
 from tangovlm.selfcheck.isolation import is_isolated, run_isolated
 from tangovlm.selfcheck.twins import TWINS, load, of_class, twins
 from tangovlm.selfcheck.twins.common.norms import Norms
@@ -32,7 +32,7 @@ Twin = Any
 
 
 class Runs:
-    """How often checks ran, and that they run at all."""
+    """Counts the runs of checks."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -58,9 +58,9 @@ def attach(twin: Twin, pruner: Any = None) -> None:
         pass
 
 
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in another process."""
-    monkeypatch.setattr(release, "_known", {})
+def clear_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the results that are cached in the process."""
+    monkeypatch.setattr(release, "_results", {})
 
 
 # --- when it runs ---------------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def test_tested_releases(version: str, tested: bool) -> None:
 
 
 def test_nothing_is_done_on_a_tested_release() -> None:
-    """Not even what the check needs is imported."""
+    """The modules of the check are not even imported."""
     program = """
 import sys, tangovlm
 model = tangovlm.load(None).model
@@ -151,45 +151,45 @@ def test_every_model_class_has_a_twin() -> None:
         assert (entry.family, entry.architecture) == (registry.family_for(model).name, type(model).__name__)
 
 
-# --- what is remembered ---------------------------------------------------------------------------------------------
+# --- cached results -------------------------------------------------------------------------------------------------
 
 
-def test_what_passed_is_remembered_for_other_processes(
+def test_success_is_cached_for_other_processes(
     unknown_release: Path, twin: Twin, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attach(twin)
     (file,) = (unknown_release / "tangovlm" / "checks").iterdir()
     assert file.suffix == ".json"
-    forget(monkeypatch)
+    clear_results(monkeypatch)
     attach(twin)
     assert runs.count == 1
     for changed, version in (("torch", "9.9.9"), ("tangovlm", "9.9.9"), ("transformers", "5.98.0")):
-        forget(monkeypatch)
+        clear_results(monkeypatch)
         monkeypatch.setattr(f"{changed}.__version__", version)
         attach(twin)
     assert runs.count == 4
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"{}", b"\xff\x00", b"[" * 100_000])
-def test_a_damaged_file_is_made_anew(
+def test_a_damaged_file_is_replaced(
     unknown_release: Path, twin: Twin, runs: Runs, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     attach(twin)
     (file,) = (unknown_release / "tangovlm" / "checks").iterdir()
     whole = file.read_bytes()
     file.write_bytes(content)
-    forget(monkeypatch)
+    clear_results(monkeypatch)
     attach(twin)
     assert runs.count == 2
     assert file.read_bytes() == whole
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(
+def test_a_read_only_cache_is_not_an_error(
     unknown_release: Path, twin: Twin, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unknown_release.write_text("no folder")
     attach(twin)
-    forget(monkeypatch)
+    clear_results(monkeypatch)
     attach(twin)
     assert runs.count == 2
 
@@ -225,7 +225,7 @@ def test_a_user_without_a_home(unknown_release: Path, twin: Twin, runs: Runs, mo
         ("win32", {}, "/home/u/.cache"),
     ],
 )
-def test_where_the_files_are(
+def test_the_cache_folder(
     platform: str, variables: dict[str, str], wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
@@ -234,10 +234,10 @@ def test_where_the_files_are(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(Path, "home", lambda: Path("/home/u"))
-    assert passed.folder() == Path(wanted) / "tangovlm" / "checks"
+    assert result_cache.folder() == Path(wanted) / "tangovlm" / "checks"
 
 
-def test_a_failure_is_not_remembered_for_other_processes(
+def test_a_failure_is_not_cached_for_other_processes(
     unknown_release: Path, twin: Twin, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
@@ -247,13 +247,13 @@ def test_a_failure_is_not_remembered_for_other_processes(
                 attach(twin)
     assert runs.count == 1
     assert not unknown_release.exists()
-    forget(monkeypatch)
+    clear_results(monkeypatch)
     attach(twin)
     assert runs.count == 2
 
 
 @pytest.mark.usefixtures("unknown_release")
-def test_a_check_that_crashes_is_a_line_too(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_within_a_check_is_one_line(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*_: Any, **__: Any) -> None:
         raise RuntimeError("a message\nof two lines")
 
@@ -262,7 +262,7 @@ def test_a_check_that_crashes_is_a_line_too(twin: Twin, monkeypatch: pytest.Monk
         attach(twin)
 
 
-# --- what a program sees of it --------------------------------------------------------------------------------------
+# --- isolation ------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -326,7 +326,7 @@ PLACES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 
 
 def state() -> dict[str, Any]:
-    """All that a program could miss."""
+    """Everything that a program could observe."""
     return {
         "random numbers": torch.get_rng_state().tolist(),
         "python's": random.getstate(),
@@ -345,7 +345,7 @@ def state() -> dict[str, Any]:
 
 @pytest.mark.usefixtures("unknown_release")
 @pytest.mark.parametrize("place", PLACES)
-def test_a_program_notices_nothing(place: str, runs: Runs, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_program_cannot_observe_the_check(place: str, runs: Runs, capfd: pytest.CaptureFixture[str]) -> None:
     twin = load("llava_onevision")()
     with PLACES[place]():
         before = state()
@@ -357,7 +357,7 @@ def test_a_program_notices_nothing(place: str, runs: Runs, capfd: pytest.Capture
 
 
 @pytest.mark.usefixtures("unknown_release")
-def test_a_program_notices_nothing_of_a_failure(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_cannot_observe_a_failure(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tangovlm.selfcheck.checks.TOLERANCE", -1.0)
     before = state()
     with pytest.raises(ModelError):
@@ -372,7 +372,7 @@ def test_work_in_isolation_raises_and_returns() -> None:
         run_isolated(lambda: 1 // 0)
 
 
-def test_making_a_twin_draws_no_random_numbers() -> None:
+def test_creating_a_twin_draws_no_random_numbers() -> None:
     before = torch.get_rng_state()
     one, other = (load("llava_onevision")().model.state_dict() for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,4 +1,4 @@
-"""What `attach` promises around generation: nothing left behind, nothing silent, an honest report."""
+"""`attach` restores the model, refuses what it does not support, and reports what it does."""
 
 import warnings
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ GREEDY: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}
 @pytest.fixture(scope="module")
 def model() -> Any:
     made = make_model()
-    # The library itself installs hooks for hidden states on first use.
+    # On first use, transformers itself installs hooks for hidden states.
     made.generate(**inputs_for(made), **GREEDY)
     return made
 
@@ -46,7 +46,7 @@ def inputs_for(model: Any, videos: int = 1, frames: int = FRAMES) -> dict[str, A
 
 @dataclass(frozen=True)
 class Recorder:
-    """Keeps the first tokens and remembers what it was handed."""
+    """A method that keeps the first tokens and records its inputs."""
 
     seen: list[VideoTokens]
     retention: float = 0.5
@@ -73,7 +73,7 @@ def quiet() -> Any:
         yield
 
 
-def test_full_retention_is_bit_identical_and_does_no_work(model: Any) -> None:
+def test_full_retention_is_bit_identical_and_adds_no_work(model: Any) -> None:
     inputs = inputs_for(model, videos=2)
     recorder = Recorder([], retention=1.0)
     keep = {"return_dict_in_generate": True, "output_logits": True}
@@ -96,14 +96,14 @@ def test_full_retention_is_bit_identical_and_does_no_work(model: Any) -> None:
     assert session.videos[0].selection.indices.numel() == FRAMES * 16
 
 
-def test_full_retention_judges_nothing(model: Any) -> None:
+def test_full_retention_checks_nothing(model: Any) -> None:
     inputs = inputs_for(model)
     inputs["pixel_values_videos"][0, 1, 0, 3, 3] = float("nan")
     with torch.no_grad(), tangovlm.attach(model, Norms(1.0)):
         assert bool(model(**inputs).logits.isnan().any())
 
 
-def test_labels_are_fine_at_full_retention(model: Any) -> None:
+def test_labels_are_accepted_at_full_retention(model: Any) -> None:
     inputs = inputs_for(model)
     with torch.no_grad():
         plain = model(**inputs, labels=inputs["input_ids"]).loss
@@ -142,7 +142,7 @@ def test_model_is_restored_after_an_error_of_the_method(model: Any) -> None:
     assert len(session.report.videos) == 1
 
 
-def test_a_session_goes_on_after_an_error(model: Any) -> None:
+def test_a_session_continues_after_an_error(model: Any) -> None:
     inputs = inputs_for(model)
     with tangovlm.attach(model, Norms()) as session:
         with pytest.raises(InputError, match="labels"):
@@ -155,7 +155,7 @@ def test_a_session_goes_on_after_an_error(model: Any) -> None:
     assert session.report.timings_ms["prefill"] > 0
 
 
-def test_instance_attributes_of_others_survive(model: Any) -> None:
+def test_instance_attributes_of_other_libraries_are_restored(model: Any) -> None:
     original = model.generate
     model.generate = lambda *args, **kwargs: original(*args, **kwargs)
     mine = vars(model)["generate"]
@@ -171,7 +171,7 @@ def test_nested_attach_is_refused_and_harmless(model: Any) -> None:
     before = state_of(model)
     with tangovlm.attach(model, Norms()):
         inside = state_of(model)
-        with pytest.raises(ModelError, match="attached already"), tangovlm.attach(model, Norms()):
+        with pytest.raises(ModelError, match="already attached"), tangovlm.attach(model, Norms()):
             pass
         assert state_of(model) == inside
     assert state_of(model) == before
@@ -211,7 +211,7 @@ def test_order_of_videos_in_a_batch_does_not_matter(model: Any) -> None:
     assert torch.equal(one, other.flip(0))
 
 
-def test_pixels_are_not_written_to(model: Any) -> None:
+def test_pixels_are_not_changed(model: Any) -> None:
     inputs = inputs_for(model)
     copies = {name: value.clone() for name, value in inputs.items()}
     with tangovlm.attach(model, Norms()):
@@ -243,8 +243,8 @@ def test_unsupported_architecture_lists_the_supported() -> None:
 
 
 @pytest.mark.parametrize("pruner", ["tango", tangovlm.Tango, print])
-def test_something_else_than_a_method(model: Any, pruner: Any) -> None:
-    with pytest.raises(MethodError, match="attach takes a method"), tangovlm.attach(model, pruner):
+def test_an_invalid_method(model: Any, pruner: Any) -> None:
+    with pytest.raises(MethodError, match="attach needs a method"), tangovlm.attach(model, pruner):
         pass
 
 
@@ -310,7 +310,7 @@ def test_timestamps_from_video_metadata(model: Any, call: str, nested: bool) -> 
     assert not any("one second apart" in note for note in session.report.notes)
 
 
-def test_metadata_holds_for_one_call_only(model: Any) -> None:
+def test_metadata_applies_to_one_call_only(model: Any) -> None:
     recorder = Recorder([])
     with torch.no_grad(), tangovlm.attach(model, recorder):
         model(**inputs_for(model), video_metadata=[metadata([0, 1, 4])])
@@ -328,7 +328,7 @@ def test_metadata_holds_for_one_call_only(model: Any) -> None:
         ([torch.tensor([0.0, 1.0, 2.0]), torch.tensor([3.0, 4.0, 6.0])], [[0.0, 1.0, 2.0], [3.0, 4.0, 6.0]]),
     ],
 )
-def test_timestamps_as_argument_come_first(model: Any, timestamps: Any, wanted: list[list[float]]) -> None:
+def test_timestamps_of_attach_take_precedence(model: Any, timestamps: Any, wanted: list[list[float]]) -> None:
     recorder = Recorder([])
     with tangovlm.attach(model, recorder, timestamps=timestamps):
         model.generate(**inputs_for(model, videos=2), video_metadata=[metadata([0, 1, 4])] * 2, **GREEDY)
@@ -349,7 +349,7 @@ def test_timestamps_that_do_not_fit(model: Any, timestamps: Any, message: str) -
         model.generate(**inputs_for(model), **GREEDY)
 
 
-def test_metadata_without_times_and_unknown_sinks_are_said_and_warned_about_once(model: Any) -> None:
+def test_missing_times_and_unknown_sinks_are_reported_and_warned_about_once(model: Any) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with tangovlm.attach(model, Recorder([])) as session:
@@ -366,7 +366,7 @@ def test_metadata_without_times_and_unknown_sinks_are_said_and_warned_about_once
 
 @pytest.mark.parametrize(("name", "said"), [("tango", True), ("topk", False)])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_only_a_method_that_masks_sinks_says_that_none_are_known(model: Any, name: str, said: bool) -> None:
+def test_only_a_method_that_masks_sinks_reports_unknown_ones(model: Any, name: str, said: bool) -> None:
     with tangovlm.attach(model, tangovlm.method(name, retention=0.5)) as session:
         model.generate(**inputs_for(model), **GREEDY)
     assert any("no sink positions" in note for note in session.report.notes) == said
@@ -412,7 +412,7 @@ def test_record(model: Any) -> None:
         assert record.selection.indices.numel() == report.tokens_after
 
 
-def test_nothing_is_recorded_unasked(model: Any) -> None:
+def test_nothing_is_recorded_by_default(model: Any) -> None:
     with tangovlm.attach(model, Recorder([])) as session:
         model.generate(**inputs_for(model), **GREEDY)
     assert session.videos == []

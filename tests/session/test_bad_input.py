@@ -1,4 +1,4 @@
-"""Prompts that do not fit their videos or the model: one line that says what, where, and how to mend it."""
+"""Prompts that do not fit their videos or the model: one line that says what is wrong and how to fix it."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def test_fewer_placeholders_than_features(model: Any, call: str, retention: floa
         _ = model.generate(**inputs, **GREEDY) if call == "generate" else model(**inputs)
 
 
-def test_a_video_that_the_prompt_does_not_name(model: Any) -> None:
+def test_a_video_without_placeholders(model: Any) -> None:
     inputs = pad_left([words(5, 1)]) | {"pixel_values_videos": make_videos(model, 1, FRAMES)}
     with tangovlm.attach(model, Norms()), pytest.raises(InputError, match="0 video placeholders .* 65 features"):
         model.generate(**inputs, **GREEDY)
@@ -68,7 +68,7 @@ def test_copies_are_no_mismatch(model: Any, way: dict[str, Any]) -> None:
 
 
 def test_a_prompt_on_a_filled_cache_is_no_mismatch(model: Any) -> None:
-    """The ids of a second turn name the first turn's video too, which is not encoded again."""
+    """The ids of a second turn have placeholders of the first turn's video too, which is not encoded again."""
     first, cache = inputs_for(model), DynamicCache(config=model.config.text_config)
     with tangovlm.attach(model, Norms()) as session:
         said = model.generate(**first, past_key_values=cache, **GREEDY)
@@ -78,8 +78,8 @@ def test_a_prompt_on_a_filled_cache_is_no_mismatch(model: Any) -> None:
     assert len(session.report.videos) == 2
 
 
-def test_features_asked_for_by_hand_are_the_stock_ones(model: Any) -> None:
-    """The prompt of an earlier call says nothing of them, and they hold no tags."""
+def test_features_of_a_direct_call_are_the_stock_ones(model: Any) -> None:
+    """They are not checked against the prompt of an earlier call, and have no tags."""
     videos = make_videos(model, 3, FRAMES)
     with torch.no_grad():
         wanted = model.model.get_video_features(videos, return_dict=True).pooler_output
@@ -111,7 +111,7 @@ METHODS = {
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("rows", [1, 2])
 def test_beyond_the_context(name: str, rows: int) -> None:
-    """The retention that the message proposes works, and not much less than could be."""
+    """The retention that the message proposes fits, and is nearly the largest that does."""
     model, pruner = short(60), METHODS[name]
     inputs = inputs_for(model, rows, frames=6)
     with tangovlm.attach(model, pruner), pytest.raises(InputError, match="context 60: give retention=") as caught:
@@ -151,20 +151,20 @@ def test_a_question_beyond_the_context(tmp_path: Path) -> None:
     assert tangovlm.ask(clip, "w20", model=llm, frames=4, retention=fits, max_new_tokens=1).tokens_after > 40
 
 
-def test_pruning_inside_comes_too_late_for_the_context() -> None:
+def test_pruning_inside_does_not_shorten_a_prompt_beyond_the_context() -> None:
     model = short(60)
     message = "105 tokens, the model's context 60: give fewer frames, or a method that prunes before"
     with tangovlm.attach(model, tangovlm.method("fastv", retention=0.5)), pytest.raises(InputError, match=message):
         model.generate(**inputs_for(model, frames=6), **GREEDY)
 
 
-def test_text_alone_that_is_too_long() -> None:
+def test_text_beyond_the_context() -> None:
     model = short(8)
     with tangovlm.attach(model, tangovlm.Tango(retention=0.1)), pytest.raises(InputError, match="give fewer frames"):
         model.generate(**inputs_for(model, frames=1), **GREEDY)
 
 
-def test_the_context_is_reached_but_not_passed() -> None:
+def test_a_prompt_of_exactly_the_context_is_accepted() -> None:
     model, inputs = short(4 + 64 + 5), inputs_for(make_model())
     assert inputs["input_ids"].shape[1] == 73
     with tangovlm.attach(model, tangovlm.Tango(retention=1.0)):

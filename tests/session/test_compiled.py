@@ -1,4 +1,4 @@
-"""Models that `torch.compile` has run on, before or after they were attached: right, or refused in one line."""
+"""Models compiled before or after they are attached give the right answers, or are refused in one line."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 import tangovlm
 from tangovlm.errors import ModelError
 from tangovlm.selfcheck.twins.common.norms import Norms
-from tangovlm.selfcheck.twins.common.parts import Row, Video, Words
+from tangovlm.selfcheck.twins.common.parts import PromptParts, RandomWords, Video
 from tangovlm.selfcheck.twins.llava_onevision import LlavaOnevisionTwin
 
-ROW: Row = (Words(3, 1), Video(4, 2), Words(5, 3))
+ROW: PromptParts = (RandomWords(3, 1), Video(4, 2), RandomWords(5, 3))
 PRUNER = Norms(0.4)
 REFUSED = "attach first.*compile"
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    """Nothing that another test compiled, and no warnings of Dynamo's."""
+    """Without compiled code of other tests, and without warnings of Dynamo."""
     torch.compiler.reset()
     logging.disable(logging.WARNING)
     yield
@@ -62,7 +62,7 @@ def test_signals_of_a_tower_that_was_compiled_before() -> None:
     host = LlavaOnevisionTwin()
     compiled(host.model.model.vision_tower)
     logits(host.model, host)
-    refused = pytest.raises(ModelError, match=f"gave no saliency: .*{REFUSED}")
+    refused = pytest.raises(ModelError, match=f"provided no saliency: .*{REFUSED}")
     with refused, tangovlm.attach(host.model, tangovlm.Tango(retention=0.4)):
         logits(host.model, host)
 
@@ -78,8 +78,8 @@ def test_pruning_inside_layers_that_were_compiled_before() -> None:
         logits(host.model, host)
 
 
-class Around:
-    """Hands a forward to the class, as compiled code does that goes around an instance and its hooks."""
+class Bypass:
+    """Calls the forward of the class, as compiled code does that bypasses an instance and its hooks."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
@@ -90,13 +90,13 @@ class Around:
 
 @pytest.mark.parametrize("part", ["text model", "base", "both"])
 def test_hooks_that_do_not_run_are_noticed(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the reason: nothing is answered from features with holes."""
+    """Whatever the reason: features with tags never become an answer."""
     host = LlavaOnevisionTwin()
     inner = host.model.model
     with tangovlm.attach(host.model, PRUNER):
         for name, module in (("text model", inner.language_model), ("base", inner)):
             if part in (name, "both"):
-                monkeypatch.setattr(module, "_call_impl", Around(module), raising=False)
+                monkeypatch.setattr(module, "_call_impl", Bypass(module), raising=False)
                 monkeypatch.setattr(type(module), "__call__", lambda self, *a, **k: self._call_impl(*a, **k))
         with pytest.raises(ModelError, match=REFUSED), torch.no_grad():
             host.model(**host.inputs([ROW]))
@@ -104,15 +104,15 @@ def test_hooks_that_do_not_run_are_noticed(part: str, monkeypatch: pytest.Monkey
             host.model.generate(**host.inputs([ROW]), max_new_tokens=3, do_sample=False)
 
 
-def test_a_forward_that_was_not_seen_to_begin() -> None:
-    """The class's own forward, around everything that is on the instance, would encode and prune nothing."""
+def test_a_forward_that_bypasses_its_hooks() -> None:
+    """The forward of the class, which bypasses all patches of the instance, would prune nothing."""
     host = LlavaOnevisionTwin()
     with tangovlm.attach(host.model, PRUNER), torch.no_grad():
         inner = host.model.model
         del vars(inner)["forward"]
         handles, inner.language_model._forward_pre_hooks = inner.language_model._forward_pre_hooks, {}
         try:
-            with pytest.raises(ModelError, match="a forward that was not seen to begin"):
+            with pytest.raises(ModelError, match="a forward that began without hooks"):
                 type(inner).forward(inner, **host.inputs([ROW]))
         finally:
             inner.language_model._forward_pre_hooks = handles

@@ -12,7 +12,8 @@ from transformers import LlavaOnevisionForConditionalGeneration
 import tangovlm
 from tangovlm.errors import ModelError
 from tangovlm.machine.devices import device_of, weights_of
-from tangovlm.models.common.layout import Clip, Grid, Signals
+from tangovlm.models.common.layout import Clip, Grid
+from tangovlm.models.common.signals import Signals
 from tangovlm.models.llava_onevision import LlavaOnevision
 from tests.session.test_versions import make_qwen, qwen_inputs
 from tests.support.tiny_models import make_model, make_videos, pad_left, placeholders, state_of, words
@@ -22,7 +23,7 @@ accelerate = pytest.importorskip("accelerate")
 CPU, META = torch.device("cpu"), torch.device("meta")
 FRAMES = 3
 GREEDY: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}
-# A module that reads the weights of its parts by itself, which accelerate must be told.
+# A module that reads the weights of its submodules, which accelerate must be configured for.
 POOLING = {"preload_module_classes": ["SiglipMultiheadAttentionPoolingHead"]}
 METHODS = {
     "tango": {"retention": 0.3},
@@ -39,7 +40,7 @@ def inputs_for(model: Any) -> dict[str, Any]:
 
 
 def answers(model: Any, **options: Any) -> list[Any]:
-    """What the model says without and with each method."""
+    """Answers of the model without and with each method."""
     inputs, said = inputs_for(model), []
     said.append(model.generate(**inputs, **GREEDY).tolist())
     for name, params in METHODS.items():
@@ -77,7 +78,7 @@ def test_offloaded_to_memory(parts: str, wanted: list[Any]) -> None:
     for part in PARTS[parts](model):
         offload(part)
         assert {weight.device for weight in part.parameters()} == {META}
-    # The library itself installs hooks for hidden states on first use.
+    # On first use, transformers itself installs hooks for hidden states.
     model.generate(**inputs_for(model), **GREEDY)
     before = state_of(model)
     assert answers(model) == wanted
@@ -98,7 +99,7 @@ def test_a_packed_tower_that_is_offloaded() -> None:
 
 
 def test_offloaded_to_disk(tmp_path: Path) -> None:
-    """Loaded as `device_map="auto"` loads what fits nowhere else; the pooling head comes from a file."""
+    """As `device_map="auto"` does for weights that fit on no device; the pooling head is read from a file."""
     model, head = make_model(head=False, layers=4), make_model().model.vision_tower.state_dict()
     published = {name: value for name, value in head.items() if name.startswith(("head.", "post_layernorm."))}
     save_file({f"vision_model.{name}": value for name, value in published.items()}, tmp_path / "head.safetensors")
@@ -126,14 +127,14 @@ def test_weights_that_are_offloaded(preload: bool) -> None:
     assert device_of(head) == CPU
 
 
-def test_weights_that_nobody_loaded() -> None:
+def test_weights_that_were_not_loaded() -> None:
     model = make_model().to("meta")
     with pytest.raises(ModelError, match=r"weight .* is on the meta device: load"):
         tangovlm.attach(model, tangovlm.Tango()).__enter__()
 
 
 def test_signals_follow_the_features() -> None:
-    """Made on another device: here the features are the ones that are elsewhere."""
+    """Signals are computed on another device than the features."""
     family, grid = LlavaOnevision(make_model()), Grid(2, 4, 4)
     signals = Signals(torch.rand(3, 4, 4), torch.rand(3, 5), [torch.rand(4, 4, 6)] * 3)
     seen: dict[str, Any] = {}
@@ -147,7 +148,7 @@ def test_signals_follow_the_features() -> None:
 def test_a_model_moved_after_its_head_was_read() -> None:
     model = make_model()
     family = LlavaOnevision(model)
-    family.prepare(frozenset({"saliency"}))
+    family.signals.prepare(frozenset({"saliency"}))
     on_cpu = family.head
     away = on_cpu.to(META)
     assert {tensor.device for tensor in (*away.weights.values(), away.folded)} == {META}
@@ -155,14 +156,14 @@ def test_a_model_moved_after_its_head_was_read() -> None:
     # As if the model had been elsewhere when the head was read.
     pixels = make_videos(model, 1, FRAMES)
     family.head = PretendMoved(on_cpu)
-    with torch.no_grad(), family.observe(frozenset({"saliency"})) as signals:
+    with torch.no_grad(), family.signals.observe(frozenset({"saliency"})) as signals:
         model.model.get_video_features(pixels, return_dict=True)
     assert family.head is on_cpu
     assert signals.saliency.shape == (FRAMES, 4, 4)
 
 
 class PretendMoved:
-    """A head on another device, whose copy on the right one is at hand."""
+    """A pooling head on another device, with a copy on the right one."""
 
     def __init__(self, head: Any) -> None:
         self._head = head

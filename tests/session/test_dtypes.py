@@ -1,4 +1,4 @@
-"""Half precision, 4-bit weights, and what flash attention is handed."""
+"""Half precision, 4-bit weights, and the inputs of flash attention."""
 
 from pathlib import Path
 from typing import Any
@@ -141,12 +141,12 @@ def test_a_head_of_4_bits_is_refused(tmp_path: Path) -> None:
 
 # --- flash attention --------------------------------------------------------------------------------------------------
 
-# Masks of flash attention are chosen by how the name begins.
+# transformers selects the masks of flash attention by the prefix of the name.
 FLASH = "flash_attention_recorded"
 
 
 class Recorded:
-    """What flash attention computes, with the masks and positions that it was handed."""
+    """A stand-in for flash attention, which records its masks and positions."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Tensor | None, Tensor | None, int, int]] = []
@@ -166,7 +166,7 @@ class Recorded:
         seen = (torch.arange(length) <= torch.arange(length - new, length)[:, None])[None, None]
         if attention_mask is not None:
             seen = seen & attention_mask[:, None, None].bool()
-        # The kernel leaves padded queries out, here they see themselves.
+        # The kernel skips padded queries; here they attend to themselves.
         seen = seen | (torch.arange(length) == torch.arange(length - new, length)[:, None])
         key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
         output = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scaling)
@@ -182,7 +182,7 @@ def flash(monkeypatch: pytest.MonkeyPatch) -> Recorded:
 
 
 def check(calls: list[tuple[Tensor | None, Tensor | None, int, int]], rows: int, padded: bool) -> None:
-    """Masks are two-dimensional, as long as the cache, and there only if something is padded; no gap in positions."""
+    """Masks are two-dimensional, as long as the cache, and given only with padding; positions have no gaps."""
     assert calls
     for mask, positions, new, length in calls:
         if mask is not None:
@@ -198,7 +198,7 @@ def check(calls: list[tuple[Tensor | None, Tensor | None, int, int]], rows: int,
 @pytest.mark.parametrize("positions", ["contiguous", "original"])
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("name", ["norms", "fastv", "pyramiddrop", "tango+fastv"])
-def test_what_flash_attention_is_handed(flash: Recorded, name: str, rows: int, positions: str) -> None:
+def test_inputs_of_flash_attention(flash: Recorded, name: str, rows: int, positions: str) -> None:
     model = make_model(layers=4)
     pruner = Norms(0.3) if name == "norms" else tangovlm.method(name, retention=0.6)
     inputs = inputs_for(model, rows)
@@ -210,7 +210,7 @@ def test_what_flash_attention_is_handed(flash: Recorded, name: str, rows: int, p
     check(flash.calls, rows, padded=rows == 2)
 
 
-def test_what_flash_attention_is_handed_with_three_rows_of_positions(flash: Recorded) -> None:
+def test_inputs_of_flash_attention_with_mrope(flash: Recorded) -> None:
     model = make_qwen()
     inputs = {name: value[:1] if name != "pixel_values_videos" else value[:64] for name, value in qwen_inputs().items()}
     inputs["video_grid_thw"] = torch.tensor([[2, 4, 4]] * 2)

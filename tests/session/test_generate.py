@@ -96,7 +96,7 @@ def test_left_padded_batch(model: Any) -> None:
     assert_equal_to(generate(model, inputs, pruner), inputs, wanted)
 
 
-def test_text_only_row_beside_a_video(model: Any) -> None:
+def test_a_text_prompt_beside_a_video(model: Any) -> None:
     pruner = Norms()
     rows = [prompt(model, 2, 4, seed=4), words(7, seed=5)]
     videos = make_videos(model, 1, FRAMES)
@@ -108,8 +108,8 @@ def test_text_only_row_beside_a_video(model: Any) -> None:
     assert_equal_to(generate(model, inputs, pruner), inputs, wanted)
 
 
-def test_padding_that_pruning_evens_out(sdpa: Any) -> None:
-    """The text row is as long as the pruned video row: nothing is padded any more, though the caller's mask is."""
+def test_padding_that_pruning_removes(sdpa: Any) -> None:
+    """The text prompt is as long as the pruned one: there is no padding, although the caller's mask has some."""
     pruner = Norms(0.25)
     rows = [prompt(sdpa, 2, 4, seed=4), words(6 + 12 + 1, seed=5)]
     videos = make_videos(sdpa, 1, FRAMES)
@@ -223,7 +223,7 @@ def test_assistant_model(sdpa: Any) -> None:
 
 
 def test_assistant_that_is_right(sdpa: Any) -> None:
-    """The assistant has the main model's own text model, so that some of its tokens are taken and some taken back."""
+    """The assistant has the text model of the main model, so that some of its tokens are accepted and some rejected."""
     pruner = Norms()
     row = prompt(sdpa, 3, 5, seed=1)
     videos = make_videos(sdpa, 1, FRAMES)
@@ -263,7 +263,7 @@ def test_beams(sdpa: Any) -> None:
 
 
 def test_several_return_sequences(sdpa: Any) -> None:
-    """Sampling with temperature near zero is greedy: every returned sequence must be the greedy one of its row."""
+    """Sampling with a temperature near zero is greedy: every sequence must be the greedy one of its prompt."""
     pruner = Norms()
     rows = [prompt(sdpa, 2, 4, seed=2), prompt(sdpa, 6, 5, seed=3)]
     videos = make_videos(sdpa, 2, FRAMES)
@@ -356,8 +356,8 @@ def test_text_turn_first_then_a_video(sdpa: Any) -> None:
         assert second.sequences[number, ids.shape[1] :].tolist() == tokens
 
 
-def test_hand_written_decode_loop(sdpa: Any) -> None:
-    """`model(...)` with a cache of the caller's, logits of the pruned sequence, then one token at a time."""
+def test_decoding_loop(sdpa: Any) -> None:
+    """`model(...)` with the caller's cache: logits of the pruned sequence, then one token at a time."""
     pruner = Norms()
     rows = [prompt(sdpa, 2, 4, seed=2), prompt(sdpa, 9, 12, seed=3)]
     videos = make_videos(sdpa, 2, FRAMES)
@@ -375,8 +375,8 @@ def test_hand_written_decode_loop(sdpa: Any) -> None:
     assert torch.cat(said, dim=1).tolist() == wanted
 
 
-def test_cache_copied_for_more_rows(sdpa: Any) -> None:
-    """A prefilled cache repeated for two continuations takes the state along."""
+def test_a_repeated_cache(sdpa: Any) -> None:
+    """A prefilled cache that is repeated for two continuations includes its state."""
     pruner = Norms()
     row = prompt(sdpa, 3, 5, seed=1)
     videos = make_videos(sdpa, 1, FRAMES)
@@ -402,7 +402,7 @@ def test_static_cache_of_the_caller(sdpa: Any) -> None:
 
 @pytest.mark.parametrize("name", ["tango", "fastv"])
 @pytest.mark.parametrize("static", [True, False])
-def test_a_cache_that_was_reset_begins_anew(sdpa: Any, name: str, static: bool) -> None:
+def test_a_reset_cache_starts_again(sdpa: Any, name: str, static: bool) -> None:
     config = sdpa.config.text_config
     cache = StaticCache(config=config, max_cache_len=128) if static else DynamicCache(config=config)
     inputs = pad_left([prompt(sdpa, 3, 5, seed=1)]) | {"pixel_values_videos": make_videos(sdpa, 1, FRAMES)}

@@ -1,4 +1,4 @@
-"""Every family against its reference without hooks and caches, in every use that it claims; see `host`."""
+"""Every family against its reference without hooks and caches, in every use that it supports; see `host`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tangovlm.models.common.family import FEATURES, Family
 from tangovlm.selfcheck.twins import twins
 from tangovlm.selfcheck.twins.common.base import Twin
 from tangovlm.selfcheck.twins.common.norms import Norms
-from tangovlm.selfcheck.twins.common.parts import Image, Row, Said, Video, Words
+from tangovlm.selfcheck.twins.common.parts import Image, PromptParts, RandomWords, TokenIds, Video
 from tests.support.tiny_models import state_of
 
 HOSTS = twins()
 NEW, FRAMES = 5, 4
-ONE: Row = (Words(3, 1), Video(FRAMES, 2), Words(5, 3))
-OTHER: Row = (Words(7, 4), Video(FRAMES, 5), Words(4, 6))
-TEXT: Row = (Words(6, 7),)
-BOTH: Row = (Words(2, 8), Video(FRAMES, 9), Words(3, 10), Video(FRAMES, 11), Words(4, 12))
+ONE: PromptParts = (RandomWords(3, 1), Video(FRAMES, 2), RandomWords(5, 3))
+OTHER: PromptParts = (RandomWords(7, 4), Video(FRAMES, 5), RandomWords(4, 6))
+TEXT: PromptParts = (RandomWords(6, 7),)
+BOTH: PromptParts = (RandomWords(2, 8), Video(FRAMES, 9), RandomWords(3, 10), Video(FRAMES, 11), RandomWords(4, 12))
 
 
 def family_of(host: Twin) -> type[Family]:
@@ -38,7 +38,7 @@ def host(request: pytest.FixtureRequest) -> Twin:
 def claims(host: Twin, feature: str) -> None:
     if feature not in family_of(host).tested:
         pytest.skip(f"{host.family} does not claim {feature}")
-    if feature in host.broken:
+    if feature in host.broken_uses:
         pytest.skip(f"this release of transformers cannot do {feature} with {host.family}")
 
 
@@ -51,7 +51,7 @@ def generate(host: Twin, inputs: dict[str, Any], pruner: Any, **options: Any) ->
     return output
 
 
-def check(host: Twin, rows: list[Row], pruner: Any, **options: Any) -> Any:
+def check(host: Twin, rows: list[PromptParts], pruner: Any, **options: Any) -> Any:
     """Generate for prompts in a batch, and compare each with its reference."""
     inputs = host.inputs(rows)
     output = generate(host, inputs, pruner, **options)
@@ -77,7 +77,7 @@ def test_every_family_is_under_test() -> None:
 def test_single_video(name: str, attention: str, retention: float) -> None:
     host, pruner = HOSTS[name](attention=attention), Norms(retention)
     output = check(host, [ONE], pruner)
-    piece = host.piece(Video(FRAMES, 2), None)
+    piece = host.encode_part(Video(FRAMES, 2), None)
     assert piece.grid is not None
     count = piece.grid[0] * piece.grid[1] * piece.grid[2]
     report = output.session.report
@@ -111,13 +111,13 @@ def test_image_beside_video(host: Twin, image_first: bool) -> None:
     claims(host, "image beside video")
     media = (Image(20), Video(FRAMES, 21))
     first, second = media if image_first else media[::-1]
-    output = check(host, [(Words(3, 22), first, Words(4, 23), second, Words(3, 24))], Norms())
+    output = check(host, [(RandomWords(3, 22), first, RandomWords(4, 23), second, RandomWords(3, 24))], Norms())
     assert len(output.session.report.videos) == 1
 
 
 def test_image_alone_is_untouched(host: Twin) -> None:
     claims(host, "image beside video")
-    inputs = host.inputs([(Words(3, 22), Image(20), Words(4, 23))])
+    inputs = host.inputs([(RandomWords(3, 22), Image(20), RandomWords(4, 23))])
     stock = host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
     output = generate(host, inputs, Norms())
     assert torch.equal(output.sequences, stock)
@@ -126,7 +126,7 @@ def test_image_alone_is_untouched(host: Twin) -> None:
 
 def test_conversation_on_one_cache(host: Twin) -> None:
     claims(host, "multi-turn")
-    pruner, question = Norms(), Words(5, 31)
+    pruner, question = Norms(), RandomWords(5, 31)
     options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False, "return_dict_in_generate": True}
     rows = [ONE, OTHER]
     with tangovlm.attach(host.model, pruner):
@@ -135,18 +135,18 @@ def test_conversation_on_one_cache(host: Twin) -> None:
         start, again = inputs["input_ids"].shape[1], host.next_turn(inputs, first.sequences, question)
         second = host.model.generate(**again, past_key_values=first.past_key_values, **options)
     for number, row in enumerate(rows):
-        said = Said(tuple(first.sequences[number, start:].tolist()))
+        said = TokenIds(tuple(first.sequences[number, start:].tolist()))
         tokens, _ = host.reference((*row, said, question), pruner, NEW)
         assert second.sequences[number, -NEW:].tolist() == tokens
 
 
-def test_a_beginning_for_two_prompts(host: Twin) -> None:
-    """A cache that is cut in front of the video goes on with another question, and with another video."""
+def test_a_prefix_for_two_prompts(host: Twin) -> None:
+    """A cache that is cropped before the video is continued with another question, and with another video."""
     claims(host, "multi-turn")
     if family_of(host).keeps_positions:
         pytest.skip("the stock model goes on from the positions of the last call")
-    pruner, words, other = Norms(), Words(3, 1), Words(6, 80)
-    inputs = host.inputs([(words, Video(FRAMES, 2), Words(5, 3))])
+    pruner, words, other = Norms(), RandomWords(3, 1), RandomWords(6, 80)
+    inputs = host.inputs([(words, Video(FRAMES, 2), RandomWords(5, 3))])
     ids = torch.tensor([[*words.ids, *other.ids]])
     options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
     with tangovlm.attach(host.model, pruner), torch.no_grad():
@@ -156,8 +156,8 @@ def test_a_beginning_for_two_prompts(host: Twin) -> None:
     assert said[0, ids.shape[1] :].tolist() == host.reference((words, other), pruner, NEW)[0]
 
 
-def test_decode_loop_by_hand(host: Twin) -> None:
-    """`model(...)` with a cache of the caller's: logits of the pruned sequence, then one token at a time."""
+def test_decoding_loop(host: Twin) -> None:
+    """`model(...)` with the caller's cache: logits of the pruned sequence, then one token at a time."""
     claims(host, "multi-turn")
     pruner, said = Norms(), []
     inputs, length = host.inputs([ONE]), host.length(ONE, pruner)
@@ -170,13 +170,13 @@ def test_decode_loop_by_hand(host: Twin) -> None:
     assert said == host.reference(ONE, pruner, NEW)[0]
 
 
-def beams(host: Twin, row: Row, pruner: Any, width: int, new: int) -> list[int]:
+def beams(host: Twin, row: PromptParts, pruner: Any, width: int, new: int) -> list[int]:
     """Plain beam search without an end token: all hypotheses have the same length."""
     alive: list[tuple[float, list[int]]] = [(0.0, [])]
     for _ in range(new):
         grown = []
         for score, tokens in alive:
-            logits = host.reference((*row, Said(tuple(tokens))), pruner, 1)[1].log_softmax(-1)
+            logits = host.reference((*row, TokenIds(tuple(tokens))), pruner, 1)[1].log_softmax(-1)
             for logp, token in zip(*logits.topk(2 * width), strict=True):
                 grown.append((score + float(logp), [*tokens, int(token)]))
         alive = sorted(grown, key=lambda item: -item[0])[:width]
@@ -193,7 +193,7 @@ def test_beams(host: Twin) -> None:
 
 
 def test_sampling_of_several_answers(host: Twin) -> None:
-    """With a temperature near zero every answer is the greedy one of its row."""
+    """With a temperature near zero, every answer is the greedy one of its prompt."""
     claims(host, "sampling")
     pruner, rows = Norms(), [ONE, OTHER]
     inputs = host.inputs(rows)
@@ -214,7 +214,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 def test_ways_to_generate(host: Twin, way: str) -> None:
     feature, options = WAYS[way]
     claims(host, feature)
-    repeated = (*ONE, Words(4, 40), Words(4, 40))
+    repeated = (*ONE, RandomWords(4, 40), RandomWords(4, 40))
     check(host, [repeated], Norms(), **options)
 
 
@@ -255,7 +255,7 @@ def test_model_is_restored(host: Twin) -> None:
 def test_nested_and_repeated(host: Twin) -> None:
     inputs, before = host.inputs([ONE]), state_of(host.model)
     with tangovlm.attach(host.model, Norms(0.5)):
-        with pytest.raises(ModelError, match="attached already"), tangovlm.attach(host.model, Norms(0.1)):
+        with pytest.raises(ModelError, match="already attached"), tangovlm.attach(host.model, Norms(0.1)):
             pass
         inner = host.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
     assert state_of(host.model) == before
@@ -272,11 +272,11 @@ def test_two_models_at_once(name: str) -> None:
     assert [ids[0, -NEW:].tolist() for ids in said] == wanted
 
 
-@pytest.mark.parametrize("rows", [[ONE], [(Words(3, 1), Image(20), *ONE)], [BOTH, OTHER]])
+@pytest.mark.parametrize("rows", [[ONE], [(RandomWords(3, 1), Image(20), *ONE)], [BOTH, OTHER]])
 @pytest.mark.parametrize("retention", [1.0, 0.9])
 @pytest.mark.filterwarnings("ignore:neither timestamps")
-def test_the_retention_that_a_short_context_asks_for_works(
-    host: Twin, rows: list[Row], retention: float, monkeypatch: pytest.MonkeyPatch
+def test_the_retention_proposed_for_a_short_context_fits(
+    host: Twin, rows: list[PromptParts], retention: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if any(isinstance(part, Image) for part in rows[0]):
         claims(host, "image beside video")
@@ -295,26 +295,26 @@ def test_the_retention_that_a_short_context_asks_for_works(
 def test_every_method_keeps_exactly_its_budget(host: Twin, frames: int) -> None:
     family = family_of(host)
     video = Video(frames, 50)
-    inputs = host.inputs([(Words(2, 51), video, Words(3, 52))])
-    piece = host.piece(video, None)
+    inputs = host.inputs([(RandomWords(2, 51), video, RandomWords(3, 52))])
+    piece = host.encode_part(video, None)
     assert piece.grid is not None
     count = piece.grid[0] * piece.grid[1] * piece.grid[2]
     ran = 0
     for name, method in registry.methods().items():
-        if method.stage != "pre-llm" or not method().needs <= family.provides:
+        if method.stage != "pre-llm" or not method().needs <= family.signals.provides:
             continue
         for retention in (1.0, 0.5, 0.1):
-            with tangovlm.attach(host.model, method(retention=retention), **host.told(frames)) as session:
+            with tangovlm.attach(host.model, method(retention=retention), **host.attach_options(frames)) as session:
                 host.model.generate(**inputs, max_new_tokens=1, do_sample=False)
             assert session.report.tokens_after == budget.count(retention, count), (name, retention)
             ran += 1
     assert ran >= 3 * 8
 
 
-def test_what_a_family_does_not_give_is_refused_by_name(host: Twin) -> None:
+def test_a_missing_signal_is_refused_by_name(host: Twin) -> None:
     family = family_of(host)
     for name, method in registry.methods().items():
-        missing = sorted(method().needs - family.provides) if method.stage == "pre-llm" else []
+        missing = sorted(method().needs - family.signals.provides) if method.stage == "pre-llm" else []
         if missing:
             with pytest.raises(ModelError, match=f"{name}.*{missing[0]}.*{family.name}"):
                 tangovlm.attach(host.model, method(retention=0.5)).__enter__()
@@ -322,7 +322,7 @@ def test_what_a_family_does_not_give_is_refused_by_name(host: Twin) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_pruning_inside(host: Twin) -> None:
-    """FastV's cut in the middle of a padded batch, with several videos where the family takes them; or a refusal."""
+    """FastV in a padded batch, with several videos if the family supports them; or a refusal."""
     pruner = tangovlm.method("fastv", retention=0.5)
     if "pruning inside" not in family_of(host).tested:
         message = "pruning inside the model .*: choose a method that prunes before the language model"

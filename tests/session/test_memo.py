@@ -1,4 +1,4 @@
-"""A memo of the encoder: calls with the same pixels encode once, and give what they give alone."""
+"""A memo of the encoder: calls with the same pixels encode once, with unchanged answers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def generated(llm: VideoLLM, method: Any, given: dict[str, Any], memo: Memo | No
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", METHODS)
-def test_later_questions_are_answered_as_alone(llm: VideoLLM, clip: Path, name: str) -> None:
+def test_later_questions_have_unchanged_answers(llm: VideoLLM, clip: Path, name: str) -> None:
     method, memo = METHODS[name], Memo()
     try:
         with attach_family(llm.family, method):
@@ -65,7 +65,7 @@ def test_later_questions_are_answered_as_alone(llm: VideoLLM, clip: Path, name: 
     except ModelError as error:
         pytest.skip(str(error))
     asked = [inputs(llm, clip, question) for question in QUESTIONS]
-    words = {Arg.IDS, Arg.MASK, *llm.family.token_types(asked[0][Arg.IDS])}
+    words = {Arg.IDS, Arg.MASK, *llm.family.prompt.token_types(asked[0][Arg.IDS])}
     media = {key: value for key, value in asked[0].items() if key not in words}
     for number, given in enumerate(asked):
         alone, report = generated(llm, method, given, None)
@@ -80,7 +80,7 @@ def test_later_questions_are_answered_as_alone(llm: VideoLLM, clip: Path, name: 
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_beams_leave_what_is_kept_alone(llm: VideoLLM, clip: Path) -> None:
+def test_beams_do_not_change_stored_features(llm: VideoLLM, clip: Path) -> None:
     memo, given = Memo(), inputs(llm, clip, QUESTIONS[0])
     alone, _ = generated(llm, METHODS["tango"], given, None)
     options: dict[str, Any] = {"max_new_tokens": 2, "do_sample": False}
@@ -89,7 +89,7 @@ def test_beams_leave_what_is_kept_alone(llm: VideoLLM, clip: Path) -> None:
         with attach_family(llm.family, METHODS["tango"], timestamps=torch.arange(FRAMES)):
             llm.model.generate(**given, num_beams=2, **options)
     except ValueError as error:
-        pytest.skip(f"the stock model has no beams for videos, or mixes them up and is refused: {error}")
+        pytest.skip(f"the stock model does not support beams for videos: {error}")
     for beams in (2, 2, 1):
         with attach_family(llm.family, METHODS["tango"], timestamps=torch.arange(FRAMES), memo=memo):
             llm.model.generate(**given, num_beams=beams, **options)

@@ -1,4 +1,4 @@
-"""Newlines beside the kept tokens: reported, and within the budget where a caller asks for it."""
+"""Newlines in addition to the kept tokens: reported, and included in the budget on request."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,19 +9,19 @@ import torch
 
 import tangovlm
 from tangovlm import Tango, budget, method
-from tangovlm.bench.prune.videos import Shape, synthetic
+from tangovlm.bench.videos import Shape, synthetic
 from tangovlm.errors import InputError, MethodError
 from tangovlm.models.common.layout import Grid
 from tangovlm.models.llava_video import LlavaVideo
 from tangovlm.selfcheck.twins.common.base import Twin
-from tangovlm.selfcheck.twins.common.parts import Video, Words
+from tangovlm.selfcheck.twins.common.parts import RandomWords, Video
 from tangovlm.selfcheck.twins.llava_onevision import LlavaOnevisionTwin
 from tangovlm.selfcheck.twins.llava_video import LlavaVideoTwin
 from tangovlm.selfcheck.twins.qwen2_5_vl import Qwen25VLTwin
 from tangovlm.tokens import Selection, VideoReport, VideoTokens
 
 FRAMES, NEW = 8, 4
-ROW = (Words(2, 1), Video(FRAMES, 5), Words(4, 2))
+ROW = (RandomWords(2, 1), Video(FRAMES, 5), RandomWords(4, 2))
 GREEDY: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
 
 
@@ -31,7 +31,7 @@ def hosts() -> dict[type[Twin], Twin]:
 
 
 def asked(host: Twin, pruner: Any, **options: Any) -> tuple[VideoReport, list[int], int]:
-    """The report of the video, the words of the answer, and how much of the prompt the language model read."""
+    """The report of the video, the tokens of the answer, and the length of the prompt in the language model."""
     inputs = host.inputs([ROW])
     with tangovlm.attach(host.model, pruner, **options) as session:
         output = host.model.generate(**inputs, **GREEDY, return_dict_in_generate=True)
@@ -42,7 +42,7 @@ def asked(host: Twin, pruner: Any, **options: Any) -> tuple[VideoReport, list[in
 
 @pytest.mark.parametrize("retention", [1.0, 0.5, 0.1])
 @pytest.mark.parametrize("cls", [LlavaVideoTwin, LlavaOnevisionTwin, Qwen25VLTwin])
-def test_reports_say_what_the_language_model_got(
+def test_reports_count_the_features_of_the_language_model(
     hosts: dict[type[Twin], Twin], cls: type[Twin], retention: float
 ) -> None:
     host = hosts[cls]
@@ -74,7 +74,7 @@ def test_counted_newlines_are_within_the_budget(
 ) -> None:
     host, pruner = hosts[LlavaVideoTwin], make(retention=retention)
     if make == Tango.release and retention == 0.1:
-        # It rounds up in every frame, to 8 tokens in rows of their own: 16 with their newlines, of 10.
+        # It rounds up in every frame, to 8 tokens, each in its own row: 16 with their newlines, of 10.
         with pytest.raises(InputError, match="a budget of 10 holds no token"):
             asked(host, pruner, newlines="counted")
         return
@@ -90,13 +90,13 @@ def test_counted_newlines_are_within_the_budget(
     def keeping(tokens: int) -> tuple[VideoReport, list[int], int]:
         return asked(host, replace(pruner, retention=tokens / video.tokens_before, **changes))
 
-    # What that many tokens give, and not a token more would fit.
+    # The selection of so many tokens; one more would not fit.
     assert keeping(video.tokens_after)[1:] == counted[1:]
     more, _, _ = keeping(video.tokens_after + 1)
     assert total == allowed or more.tokens_after + more.newlines_after > allowed
 
 
-def test_one_newline_takes_the_place_of_one_token(hosts: dict[type[Twin], Twin]) -> None:
+def test_one_newline_replaces_one_token(hosts: dict[type[Twin], Twin]) -> None:
     host = hosts[LlavaOnevisionTwin]
     video, _, _ = asked(host, Tango(retention=0.25), newlines="counted")
     assert video.tokens_after + video.newlines_after == budget.count(0.25, video.tokens_before + 1)
@@ -123,20 +123,20 @@ def test_a_pair_counts_newlines_in_what_it_keeps_before_the_model(hosts: dict[ty
 
 
 @pytest.mark.parametrize(("kind", "newlines", "share"), [("still", 561, 0.141), ("busy", 639, 0.148)])
-def test_what_the_documents_say_of_llava_video(
+def test_numbers_in_the_documentation_of_llava_video(
     hosts: dict[type[Twin], Twin], kind: str, newlines: int, share: float
 ) -> None:
     shape = Shape(64, 13, 13, 256)
     selection = Tango(retention=0.1)(synthetic(shape, kind))
     assert len(selection.indices) == 1082
-    kept = LlavaVideo(hosts[LlavaVideoTwin].model).newlines(selection, Grid(64, 13, 13))
+    kept = LlavaVideo(hosts[LlavaVideoTwin].model).layout.newlines(selection, Grid(64, 13, 13))
     assert kept == newlines
     assert round((1082 + kept) / (64 * 13 * 14), 3) == share
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """A method whose retention cannot be chosen."""
+    """A method with a fixed retention."""
 
     name: ClassVar[str] = "fixed"
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -158,7 +158,7 @@ def test_mistakes(hosts: dict[type[Twin], Twin]) -> None:
         tangovlm.attach(host.model, Fixed(), newlines="counted"),
     ):
         pass
-    with pytest.raises(InputError, match="holds no token beside the newlines"):
+    with pytest.raises(InputError, match="holds no token besides the newlines"):
         asked(host, Tango(retention=0.01), newlines="counted")
     torch.manual_seed(0)
     assert asked(host, Tango(retention=0.2))[0].tokens_after == 14

@@ -28,7 +28,7 @@ TASKS = ["image-text-to-text", "any-to-any"]
 
 @dataclass(frozen=True)
 class Times(Norms):
-    """Remembers the timestamps that it was handed."""
+    """A method that records the timestamps of its inputs."""
 
     seen: list[Any] = field(default_factory=list)
     needs: ClassVar[frozenset[str]] = frozenset({"timestamps"})
@@ -39,7 +39,7 @@ class Times(Norms):
 
 
 class TorchProcessor:
-    """What the pipelines use of `LlavaOnevisionProcessor`, for chats with one video each."""
+    """The part of `LlavaOnevisionProcessor` that the pipelines use, for chats with one video each."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -82,7 +82,7 @@ def model(folder: Path) -> Any:
 def processor(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if request.param == "torch only":
-        # This pipeline asks for torchvision, which the processor has no use for.
+        # This pipeline requires torchvision, which the processor does not use.
         monkeypatch.setattr("transformers.pipelines.any_to_any.requires_backends", lambda *_: None)
         return TorchProcessor(tokenizer)
     if importlib.util.find_spec("torchvision") is None:
@@ -149,7 +149,7 @@ def test_the_pruned_answer(model: Any, processor: Any, task: str) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_timestamps_get_through(model: Any, processor: Any, task: str) -> None:
+def test_timestamps_reach_the_method(model: Any, processor: Any, task: str) -> None:
     metadata = VideoMetadata(total_num_frames=12, fps=5.0, duration=2.4, width=96, height=64, frames_indices=INDICES)
     recorder, own = Times(), torch.tensor([0.0, 1.0, 5.0, 6.0])
     with tangovlm.attach(model, recorder):

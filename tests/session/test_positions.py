@@ -1,4 +1,4 @@
-"""Position ids and saliency that a caller chooses: same tokens as the reference without hooks and caches."""
+"""Position ids and saliency chosen by the caller: same tokens as the reference without hooks and caches."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -30,7 +30,7 @@ GREEDY: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
 @pytest.fixture(scope="module", params=["sdpa", "eager"])
 def model(request: pytest.FixtureRequest) -> Any:
     made = make_model(attention=request.param)
-    # The library itself installs hooks for hidden states on first use.
+    # On first use, transformers itself installs hooks for hidden states.
     made.generate(**prompts(made), **GREEDY)
     return made
 
@@ -45,7 +45,7 @@ def prompts(model: Any) -> dict[str, Any]:
 
 
 def kept_positions(row: list[int], selections: list[Selection]) -> torch.Tensor:
-    """Position ids of what is left of a prompt."""
+    """Position ids of the kept tokens of a prompt."""
     places, place, waiting = [], 0, list(selections)
     while place < len(row):
         if row[place] == VIDEO:
@@ -97,7 +97,7 @@ def test_original_positions(model: Any, way: dict[str, Any]) -> None:
 
 
 def test_original_positions_of_one_prompt_without_a_cache(model: Any) -> None:
-    """No padding and no cache: nothing but the mask tells stock code that gaps are no borders of packed prompts."""
+    """Without padding and cache, only the mask shows stock code that gaps are not borders of packed prompts."""
     row, videos = rows(model)[0], make_videos(model, 1, FRAMES)
     pruner = Norms(0.2)
     with torch.no_grad(), tangovlm.attach(model, pruner, positions="original"):
@@ -137,7 +137,7 @@ def test_restored_and_refused(model: Any) -> None:
 
 @dataclass(frozen=True)
 class Wants:
-    """Remembers the saliency that it was handed."""
+    """A method that records the saliency of its inputs."""
 
     seen: list[torch.Tensor]
     signal: str = "attn"
@@ -158,15 +158,15 @@ def observed(model: Any, **options: Any) -> torch.Tensor:
     return torch.stack(pruner.seen)
 
 
-def test_a_method_gets_the_saliency_it_is_meant_for(model: Any) -> None:
+def test_a_method_gets_the_saliency_of_its_signal(model: Any) -> None:
     full, pooled = observed(model, saliency="attn"), observed(model, saliency="p-attn")
     assert not torch.allclose(full, pooled)
     assert torch.equal(observed(model), full)
     assert torch.equal(observed(model, signal="p-attn"), pooled)
 
 
-def test_a_signal_that_the_family_does_not_give(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LlavaOnevision, "saliency_kinds", ("p-attn",))
+def test_a_signal_that_the_family_does_not_provide(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LlavaOnevision.signals, "saliency_kinds", ("p-attn",))
     with pytest.raises(
         ModelError, match=r"'wants' needs the saliency 'attn', which the family llava-onevision does not"
     ):
@@ -174,7 +174,7 @@ def test_a_signal_that_the_family_does_not_give(model: Any, monkeypatch: pytest.
     assert torch.equal(observed(model), observed(model, saliency="p-attn"))
     with tangovlm.attach(model, Wants([])) as session:
         model.generate(**prompts(model), **GREEDY)
-    assert "does not give the saliency 'attn': 'p-attn' is taken" in " ".join(session.report.notes)
-    monkeypatch.setattr(LlavaOnevision, "gives", frozenset({"timestamps"}))
-    with pytest.raises(ModelError, match=r"'wants' needs saliency, which the family llava-onevision does not give"):
+    assert "does not provide the saliency 'attn': 'p-attn' is used" in " ".join(session.report.notes)
+    monkeypatch.setattr(LlavaOnevision.signals, "provides", frozenset({"timestamps"}))
+    with pytest.raises(ModelError, match=r"'wants' needs saliency, which the family llava-onevision does not provide"):
         tangovlm.attach(model, Wants([])).__enter__()

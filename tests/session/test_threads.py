@@ -19,17 +19,17 @@ from tangovlm.registry import family_for
 from tangovlm.selfcheck.twins import twins
 from tangovlm.selfcheck.twins.common.base import Twin
 from tangovlm.selfcheck.twins.common.norms import Norms
-from tangovlm.selfcheck.twins.common.parts import Row, Video, Words
+from tangovlm.selfcheck.twins.common.parts import PromptParts, RandomWords, Video
 from tangovlm.selfcheck.twins.llava_onevision import LlavaOnevisionTwin
 from tangovlm.video import Frames
 
 NEW, PATIENCE_S = 4, 60
-ROWS: list[Row] = [(Words(3 + i, 1 + i), Video(4, 20 + i), Words(5, 3 + i)) for i in range(3)]
+ROWS: list[PromptParts] = [(RandomWords(3 + i, 1 + i), Video(4, 20 + i), RandomWords(5, 3 + i)) for i in range(3)]
 
 
 @pytest.fixture(autouse=True)
 def hasty() -> Iterator[None]:
-    """Threads change places often."""
+    """Switch between threads often."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -42,7 +42,7 @@ def host(request: pytest.FixtureRequest) -> Twin:
 
 
 def at_once(works: list[Callable[[], Any]]) -> list[Any]:
-    """What each returns in a thread of its own; the first error is raised."""
+    """The results of functions in threads of their own; the first error is raised."""
     start, found = threading.Barrier(len(works)), [None] * len(works)
 
     def work(number: int) -> None:
@@ -64,7 +64,7 @@ def at_once(works: list[Callable[[], Any]]) -> list[Any]:
     return found
 
 
-def answer(host: Twin, row: Row, new: int = NEW) -> list[int]:
+def answer(host: Twin, row: PromptParts, new: int = NEW) -> list[int]:
     inputs = host.inputs([row])
     output = host.model.generate(**inputs, max_new_tokens=new, do_sample=False)
     return output[0, inputs["input_ids"].shape[1] :].tolist()
@@ -89,9 +89,9 @@ def test_generate_in_three_threads(host: Twin, method: str) -> None:
     assert len({(video.tokens_before, video.tokens_after) for video in report.videos}) == 1
 
 
-def test_a_prompt_beside_words(host: Twin) -> None:
-    """One thread reads videos again and again, another one text only, a third goes on by hand."""
-    pruner, text = Norms(0.4), (Words(6, 7),)
+def test_a_video_beside_text(host: Twin) -> None:
+    """One thread reads videos, another text only, a third calls the model instead of `generate`."""
+    pruner, text = Norms(0.4), (RandomWords(6, 7),)
     wanted = [host.reference(ROWS[0], pruner, NEW)[0], host.reference(text, None, NEW)[0]]
 
     def by_hand() -> list[int]:
@@ -103,23 +103,23 @@ def test_a_prompt_beside_words(host: Twin) -> None:
     assert found == [*wanted, wanted[0][:1]]
 
 
-class Held(BaseStreamer):  # type: ignore[misc]
-    """Stops the answer behind its first word until it may go on."""
+class PausingStreamer(BaseStreamer):  # type: ignore[misc]
+    """Pauses after the first token of an answer until it is allowed to continue."""
 
     def __init__(self) -> None:
-        self.begun, self.may_go_on, self._words = threading.Event(), threading.Event(), 0
+        self.started, self.may_continue, self._tokens = threading.Event(), threading.Event(), 0
 
     def put(self, _value: Any) -> None:
-        self._words += 1
-        if self._words == 2:
-            self.begun.set()
-            assert self.may_go_on.wait(PATIENCE_S)
+        self._tokens += 1
+        if self._tokens == 2:
+            self.started.set()
+            assert self.may_continue.wait(PATIENCE_S)
 
     def end(self) -> None: ...
 
 
 def test_a_context_left_while_an_answer_streams() -> None:
-    host, pruner, streamer, said = LlavaOnevisionTwin(), Norms(0.4), Held(), []
+    host, pruner, streamer, said = LlavaOnevisionTwin(), Norms(0.4), PausingStreamer(), []
     inputs = host.inputs([ROWS[0]])
     start = inputs["input_ids"].shape[1]
 
@@ -131,12 +131,12 @@ def test_a_context_left_while_an_answer_streams() -> None:
     with tangovlm.attach(host.model, pruner):
         thread = threading.Thread(target=work)
         thread.start()
-        assert streamer.begun.wait(PATIENCE_S)
-    # What begins now is not attached, nor can be until the other call has ended.
+        assert streamer.started.wait(PATIENCE_S)
+    # Calls that begin now are stock calls, and the model cannot be attached until the other call has ended.
     assert answer(host, ROWS[1]) == host.reference(ROWS[1], None, NEW)[0]
     with pytest.raises(ModelError, match="still runs: wait for it to end"), tangovlm.attach(host.model, pruner):
         pass
-    streamer.may_go_on.set()
+    streamer.may_continue.set()
     thread.join(PATIENCE_S)
     assert said == host.reference(ROWS[0], pruner, NEW)[0]
     assert answer(host, ROWS[0]) == host.reference(ROWS[0], None, NEW)[0]
@@ -145,7 +145,7 @@ def test_a_context_left_while_an_answer_streams() -> None:
 
 
 def test_a_call_in_a_copied_context() -> None:
-    """A thread that is started within a call, with its context, is not in that call."""
+    """A thread that is started within a call, with a copy of its context, is outside the call."""
     host, pruner, inside = LlavaOnevisionTwin(), Norms(0.4), []
 
     class Asks(BaseStreamer):  # type: ignore[misc]
@@ -175,7 +175,7 @@ def test_asyncio() -> None:
 
 
 def test_ask_at_once() -> None:
-    """Two questions about one loaded model wait for each other; a model that is attached otherwise is refused."""
+    """Two calls of `ask` with one model run one by one; a model that is attached by the user is refused."""
     clips = [
         Frames(
             torch.randint(0, 255, (8, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)),
@@ -193,5 +193,5 @@ def test_ask_at_once() -> None:
     alone = [ask(llm, number) for number in range(2)]
     for _ in range(3):
         assert at_once([lambda number=number: ask(llm, number) for number in range(2)]) == alone
-    with tangovlm.attach(llm.model, tangovlm.Tango()), pytest.raises(ModelError, match="attached already"):
+    with tangovlm.attach(llm.model, tangovlm.Tango()), pytest.raises(ModelError, match="already attached"):
         ask(llm, 0)

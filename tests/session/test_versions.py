@@ -1,4 +1,4 @@
-"""Where the supported releases of transformers differ: what is copied for beams, and when videos are encoded."""
+"""Differences between releases of transformers: which inputs are copied for beams, and when videos are encoded."""
 
 import inspect
 from typing import Any
@@ -13,7 +13,7 @@ from tangovlm.models.common.layout import Grid
 from tangovlm.models.common.transformers_compat import copies_prompts, encodes_first, pixels_name
 from tangovlm.registry import family_for
 from tangovlm.selfcheck.twins.common.parts import IMAGE, PAD, VIDEO, VOCABULARY
-from tangovlm.session import copies
+from tangovlm.session.placeholders import match_copies
 from tests.session.test_attach import Recorder
 from tests.support.stock import OLDEST
 from tests.support.tiny_models import make_model, make_videos, pad_left, placeholders, words
@@ -82,8 +82,10 @@ def llava_inputs(model: Any) -> dict[str, Any]:
     return pad_left(rows) | {"pixel_values_videos": make_videos(model, 3, FRAMES)}
 
 
-def seen_times(model: Any, inputs: dict[str, Any], alone: list[torch.Tensor], **options: Any) -> list[tuple[int, Any]]:
-    """(video, its timestamps) of everything encoded; a video is known by its features ``(N, D)``."""
+def encoded_times(
+    model: Any, inputs: dict[str, Any], alone: list[torch.Tensor], **options: Any
+) -> list[tuple[int, Any]]:
+    """(video, its timestamps) of all encoded videos; a video is recognized by its features ``(N, D)``."""
     recorder = Recorder([])
     with torch.no_grad(), tangovlm.attach(model, recorder, **options):
         model.generate(**inputs, max_new_tokens=2, do_sample=False, num_beams=BEAMS)
@@ -103,7 +105,7 @@ def test_times_of_videos_copied_for_beams(llava: Any, way: str) -> None:
     options = {"timestamps": seconds} if way == "argument" else {}
     if way == "metadata":
         inputs["video_metadata"] = [[VideoMetadata(50, fps=2.0, frames_indices=times)] for times in TIMES]
-    found = seen_times(llava, inputs, list(rows[:, : FRAMES * 16]), **options)
+    found = encoded_times(llava, inputs, list(rows[:, : FRAMES * 16]), **options)
     assert len(found) == 3 * (BEAMS if OLDEST else 1)
     assert {video for video, _ in found} == {0, 1, 2}
     assert all(times == seconds[video].tolist() for video, times in found)
@@ -120,12 +122,12 @@ def test_times_of_prompts_copied_for_beams(qwen: Any, way: str) -> None:
         options, wanted = {"timestamps": [times[::2] for times in seconds]}, [times[::2].tolist() for times in seconds]
     elif way == "metadata":
         inputs["video_metadata"] = [[VideoMetadata(50, fps=2.0, frames_indices=times)] for times in TIMES]
-        # Two frames a step, which has the time of its first one.
+        # A step has two frames, and the time of the first.
         wanted = [times[::2].tolist() for times in seconds]
     else:
         inputs["second_per_grid_ts"] = torch.tensor([1.0, 2.0, 3.0])
         wanted = [[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]]
-    found = seen_times(qwen, inputs, list(alone.pooler_output), **options)
+    found = encoded_times(qwen, inputs, list(alone.pooler_output), **options)
     assert len(found) == 3 * (BEAMS if OLDEST else 1)
     assert {video for video, _ in found} == {0, 1, 2}
     for video, times in found:
@@ -134,18 +136,18 @@ def test_times_of_prompts_copied_for_beams(qwen: Any, way: str) -> None:
 
 def test_order_of_copies(qwen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     family, ids, grid = family_for(qwen)(qwen), qwen_inputs()["input_ids"], Grid(2, 2, 2)
-    monkeypatch.setattr(copies, "copies_prompts", lambda model: False)
-    assert copies.order(family, ids, [grid] * 6, 3) == [0, 0, 1, 1, 2, 2]
-    monkeypatch.setattr(copies, "copies_prompts", lambda model: model is qwen)
-    assert copies.order(family, ids, [grid] * 6, 3) == [0, 1, 0, 1, 2, 2]
-    assert copies.order(family, ids, [grid] * 9, 3) == [0, 1, 0, 1, 0, 1, 2, 2, 2]
-    # Not to be told: an odd number, no prompt, another prompt.
-    assert copies.order(family, ids, [grid] * 5, 3) == [0, 1, 2]
-    assert copies.order(family, None, [grid] * 6, 3) == [0, 1, 2]
-    assert copies.order(family, ids[:1], [grid] * 6, 3) == [0, 1, 2]
+    monkeypatch.setattr("tangovlm.session.placeholders.copies_prompts", lambda model: False)
+    assert match_copies(family, ids, [grid] * 6, 3) == [0, 0, 1, 1, 2, 2]
+    monkeypatch.setattr("tangovlm.session.placeholders.copies_prompts", lambda model: model is qwen)
+    assert match_copies(family, ids, [grid] * 6, 3) == [0, 1, 0, 1, 2, 2]
+    assert match_copies(family, ids, [grid] * 9, 3) == [0, 1, 0, 1, 0, 1, 2, 2, 2]
+    # Cannot be matched: an odd number, no prompt, another prompt.
+    assert match_copies(family, ids, [grid] * 5, 3) == [0, 1, 2]
+    assert match_copies(family, None, [grid] * 6, 3) == [0, 1, 2]
+    assert match_copies(family, ids[:1], [grid] * 6, 3) == [0, 1, 2]
 
 
-def test_what_the_releases_do(llava: Any, qwen: Any) -> None:
+def test_differences_between_releases(llava: Any, qwen: Any) -> None:
     assert [encodes_first(model) for model in (llava, qwen)] == [not OLDEST] * 2
     assert [copies_prompts(model) for model in (llava, qwen)] == [False, OLDEST]
     arguments = inspect.signature(llava.model.get_video_features).parameters

@@ -1,4 +1,4 @@
-"""A tiny random checkpoint in the ordinary layout, and a short clip, both made on the spot."""
+"""A tiny random checkpoint in the stock format, and a short clip."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def write_checkpoint(folder: Path, *, frames: int = 4, head: bool = True) -> Any
 
 
 def write_clip(path: Path, frames: int = 12) -> Path:
-    """A square that moves over a gradient, five frames a second."""
+    """A square that moves over a gradient, at five frames per second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=5)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"

@@ -22,7 +22,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 PAD, START, END = range(len(CHARACTERS), len(CHARACTERS) + 3)
 IMAGE, VIDEO = END + 1, END + 2
 SIZE = {"height": 7 * SIDE, "width": 7 * SIDE}
-# What the original processor does, whatever the checkpoint's files say.
+# The original processor uses these values, whatever the files of a checkpoint say.
 PIXELS = {"size": SIZE, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3}
 
 _TEXT = (
@@ -40,14 +40,14 @@ _TEXT = (
 
 
 def tower() -> Tower:
-    """The entry of the table of towers that the tiny checkpoints name."""
+    """The entry of the table of vision encoders that the tiny checkpoints refer to."""
     vision = make_model(head=False, side=SIDE).config.vision_config
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
     return Tower({name: getattr(vision, name) for name in names}, PIXELS)
 
 
 def make(video: bool, *, tied: bool = False, seed: int = 0) -> Any:
-    """A stock-looking model with the placeholders that `write_original`'s tokenizer gets."""
+    """A stock model with the placeholders of the tokenizer of `write_original`."""
     base = make_model(head=False, side=SIDE, seed=seed)
     base.config.image_token_index, base.config.video_token_index = IMAGE, VIDEO
     model = (LlavaVideoForConditionalGeneration if video else LlavaOnevisionForConditionalGeneration)(base.config)
@@ -59,7 +59,7 @@ def make(video: bool, *, tied: bool = False, seed: int = 0) -> Any:
 
 
 def original_name(name: str) -> str:
-    """What the authors call a weight of the stock model."""
+    """The authors' name of a weight of the stock model."""
     for stock, theirs in (
         ("model.vision_tower.", "model.vision_tower.vision_tower.vision_model."),
         ("model.multi_modal_projector.linear_1.", "model.mm_projector.0."),
@@ -72,7 +72,7 @@ def original_name(name: str) -> str:
 
 
 def original_config(model: Any, video: bool) -> dict[str, Any]:
-    """config.json as the authors write it, with fields that mean nothing here; prompts without a time instruction."""
+    """The authors' config.json, with fields that are not used here; prompts have no time instruction."""
     text = model.config.text_config
     config: dict[str, Any] = {
         "architectures": ["LlavaQwenForCausalLM"],
@@ -138,7 +138,7 @@ def write_original(folder: Path, model: Any, video: bool, **changes: Any) -> Non
 
 
 def write_stock(folder: Path, model: Any, template: str) -> None:
-    """The same model as `save_pretrained` writes it, beside the files of a processor."""
+    """The same model as saved by `save_pretrained`, with the files of a processor."""
     model.generation_config.eos_token_id = [END]
     model.save_pretrained(folder)
     write_tokenizer(folder)
@@ -150,7 +150,7 @@ def write_stock(folder: Path, model: Any, template: str) -> None:
 
 
 def pooling_head(model: Any, seed: int = 4) -> dict[str, Tensor]:
-    """A pooling head of the tower's width, as `head_weights` takes it."""
+    """A pooling head of the encoder's width, for `head_weights`."""
     donor = make_model(head=True, side=SIDE, seed=seed).model.vision_tower.state_dict()
     assert donor["head.probe"].shape[-1] == model.config.vision_config.hidden_size
     wanted = {name: value.clone() for name, value in donor.items() if name.startswith(("head.", "post_layernorm."))}

@@ -1,4 +1,4 @@
-"""A tokenizer without a vocabulary of its own, which remembers what it was given to read."""
+"""A byte-level tokenizer, which records its inputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 
 class ByteTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc]
-    """One token a byte, after the special tokens, which have the numbers 0, 1 and so on."""
+    """One token for each byte, after the special tokens, whose ids are 0, 1 and so on."""
 
     def __init__(self, *special: str) -> None:
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

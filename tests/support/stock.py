@@ -1,4 +1,4 @@
-"""What stock models of the oldest supported release cannot do, shown on the model itself before a test is skipped."""
+"""Skips tests of features that are broken in stock models of the oldest supported release."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,13 @@ OLDEST = transformers.__version__.startswith("5.17.")
 
 
 def skip_if_broken(way: str, call: Callable[[], Any], wanted: Any) -> None:
-    """Skip where the stock model raises or says something else than it should; on the oldest release only.
+    """Skip a test if the stock model raises an error or gives a wrong answer; on the oldest release only.
 
     Parameters
     ----------
-    call: the way on a model that nothing is attached to.
-    wanted: what it should give, from the same model used in a plain way.
+    way: name of the feature.
+    call: uses it on a model that is not attached.
+    wanted: the expected answer.
     """
     if not OLDEST:
         return

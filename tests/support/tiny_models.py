@@ -105,7 +105,7 @@ def select(
 def embed_row(
     model: Any, ids: Sequence[int], selections: Sequence[tuple[Selection, Tensor]], images: Tensor | None
 ) -> Tensor:
-    """Embeddings ``(n, D)`` of one unpadded prompt: every run of video placeholders replaced by what is kept of it."""
+    """Embeddings ``(n, D)`` of one unpadded prompt, with the kept tokens in place of each run of video placeholders."""
     table = model.get_input_embeddings().weight
     parts, place = [], 0
     waiting, picture = list(selections), 0
@@ -135,7 +135,7 @@ def reference_logits(model: Any, embeds: Tensor) -> Tensor:
 
 @torch.no_grad()
 def reference_greedy(model: Any, embeds: Tensor, new: int) -> tuple[list[int], Tensor]:
-    """Greedy continuation, everything computed anew at every step, and the first step's logits."""
+    """Greedy continuation, computed without a cache, and the logits of the first step."""
     tokens, first = [], None
     for _ in range(new):
         logits = reference_logits(model, embeds)
@@ -146,7 +146,7 @@ def reference_greedy(model: Any, embeds: Tensor, new: int) -> tuple[list[int], T
 
 
 def state_of(model: Any) -> list[Any]:
-    """What an attach could leave behind: attributes of instances and hooks, of every module."""
+    """Everything that `attach` changes: attributes of instances and hooks, of every module."""
     seen = []
     for name, module in model.named_modules():
         hooks = {key: len(value) for key, value in vars(module).items() if "hooks" in key and hasattr(value, "__len__")}

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from tangovlm.evaluate.runner import accuracy
-from tangovlm.evaluate.runs import Run, run, unpruned
-from tangovlm.evaluate.task import cases
+from tangovlm.evaluate.runs import Run, build_run, unpruned_run
+from tangovlm.evaluate.tangoworld import load_questions
 from tangovlm.pipeline.load import VideoLLM, load
-from tangovlm.tiny.clip import seen_frames, write_clip, write_demo
+from tangovlm.tiny.clip import decoded_frames, write_clip, write_demo
 from tangovlm.tiny.export import WEIGHTS
 from tangovlm.tiny.synthetic.questions import KINDS
-from tangovlm.tiny.synthetic.world import sample_clip
+from tangovlm.tiny.synthetic.sampling import sample_clip
 from tangovlm.video import decode
 
 
@@ -32,9 +32,11 @@ def test_its_class_is_stock(llm: VideoLLM) -> None:
     assert llm.model.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("asked", "bound"), [(unpruned(), 0.88), (run("tango", 0.1), 0.8)], ids=["all", "10 %"])
+@pytest.mark.parametrize(
+    ("asked", "bound"), [(unpruned_run(), 0.88), (build_run("tango", 0.1), 0.8)], ids=["all", "10 %"]
+)
 def test_it_answers_questions_about_clips_it_never_saw(llm: VideoLLM, asked: Run, bound: float) -> None:
-    by_kind = accuracy(llm, asked, cases(108))
+    by_kind = accuracy(llm, asked, load_questions(108))
     assert tuple(by_kind) == KINDS
     assert sum(by_kind.values()) / len(KINDS) >= bound
 
@@ -42,7 +44,7 @@ def test_it_answers_questions_about_clips_it_never_saw(llm: VideoLLM, asked: Run
 def test_a_file_decodes_to_the_frames_that_were_drawn(tmp_path: Path) -> None:
     clip = sample_clip(np.random.default_rng(8))
     write_clip(clip, tmp_path / "clip.mp4")
-    drawn, _ = seen_frames(clip)
+    drawn, _ = decoded_frames(clip)
     decoded = decode(tmp_path / "clip.mp4", 16, size=(112, 112))
     difference = (decoded.pixels.float() - drawn.pixels.float()).abs().mean((1, 2, 3))
     assert decoded.notes == ()

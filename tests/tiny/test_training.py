@@ -6,10 +6,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
-from tangovlm.tiny import cache, language, tower, train
+from tangovlm.tiny import cache, language, lessons, tower, train
 from tangovlm.tiny.export import WEIGHTS, export
 from tangovlm.tiny.optimizer import Muon, warm_up_then_decay
-from tangovlm.tiny.synthetic import lessons
 from tangovlm.tiny.tokenizer import build_tokenizer
 
 

@@ -9,7 +9,7 @@ import torch
 
 from tangovlm.errors import VideoError
 from tangovlm.video import Frames, decode, duration_s
-from tangovlm.video.ahead import Ahead
+from tangovlm.video.prefetch import FramePrefetcher
 from tangovlm.video.reader import Reader
 from tests.support import clips
 
@@ -82,7 +82,7 @@ def test_all_frames_of_a_short_clip(tmp_path: Path) -> None:
     path = clips.write(tmp_path / "short.mp4", 5)
     frames = decode(path, 32)
     assert clips.numbers(frames.pixels) == [0, 1, 2, 3, 4]
-    assert frames.notes == ("32 frames were asked for, the clip has 5: all are used",)
+    assert frames.notes == ("32 frames were requested, the clip has 5: all are used",)
     assert decode(path, 5).notes == ()
 
 
@@ -186,7 +186,7 @@ def test_a_size_that_depends_on_the_number_of_frames(tmp_path: Path) -> None:
     assert decode(path, 3, fit=fit).pixels.shape == (3, 3, 24, 16)
     assert decode(path, 9, fit=fit).pixels.shape == (5, 3, 40, 16)
     assert asked == [(*own, 3), (*own, 5)]
-    with Ahead(path, 3, fit=fit) as ahead:
+    with FramePrefetcher(path, 3, fit=fit) as ahead:
         assert torch.equal(ahead.result().pixels, decode(path, 3, size=(24, 16)).pixels)
 
 
@@ -260,7 +260,7 @@ def test_a_matroska_file_cut_short_is_used_and_said(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     frames = decode(path, 8)
     assert len(frames.pixels) == 8
-    assert any("may be cut short" in note for note in frames.notes)
+    assert any("may be truncated" in note for note in frames.notes)
 
 
 @pytest.mark.parametrize("size", [(0, 10), (10,), (10, 10, 3), (2.0, 3.0), (10**5, 10**5), (True, 4)])

@@ -1,4 +1,4 @@
-"""Questions about a corpus of clips: rows in, answers out, whatever engine gives them and however often it is killed.
+"""Answers questions about a corpus of clips, with any engine; a killed command continues where it stopped.
 
-rows (what is asked) -> run (what is missing) -> an engine (one file each) -> output (what is answered)
+corpus (questions) -> run (which are not answered yet) -> an engine (one file each) -> output (file of answers)
 """

@@ -1,38 +1,38 @@
-"""What all engines have in common: tasks in, outcomes out in the order in which they are done."""
+"""The interface of all engines: tasks in, outcomes out, in the order in which they are finished."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import ModelError, TangoError
-from .rows import Task
+from .corpus import Task
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: `fields` of its row, ``answer`` and figures, or an ``error`` in one line."""
+    """The result of a task: `fields` of its row, which are ``answer`` and figures, or an ``error`` in one line."""
 
     task: Task
     fields: Mapping[str, Any]
 
 
 class EngineGoneError(ModelError):
-    """The engine is gone, whatever was asked; what is written stays, and the command may be given again."""
+    """The engine cannot answer any more tasks; answers so far are kept, and the command may be given again."""
 
 
 class EngineDiedError(EngineGoneError):
-    """The engine died of what was under way, as far as is known.
+    """The engine died while it worked on tasks, one of which may be the cause.
 
     Parameters
     ----------
     name: of the engine.
-    rows: how many were under way.
-    cause: what it says of its death, in one line.
+    rows: how many were in progress.
+    cause: its error message, in one line.
     """
 
     def __init__(self, name: str, rows: int, cause: str) -> None:
         super().__init__(
-            f"{name} died with {rows} rows under way ({cause}): give the command again, which goes on from here"
+            f"{name} died with {rows} rows in progress ({cause}): give the command again, which goes on from here"
         )
         self.cause = cause
 
@@ -41,17 +41,17 @@ class Engine(Protocol):
     """Answers tasks."""
 
     def answer(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
-        """An outcome for every task, each once; tasks are drawn as there is room for them, by the caller's thread.
+        """Yield one outcome per task. Tasks are drawn in the caller's thread, as the engine has room for them.
 
         Raises
         ------
-        EngineGoneError: the engine died, or has been away for too long.
-        TangoError: nothing more can be answered for another reason.
+        EngineGoneError: the engine died, or has been unavailable for too long.
+        TangoError: it cannot answer any more tasks for another reason.
         """
 
 
 def failure(task: Task, error: Exception) -> Outcome:
-    """A task that has no answer, for a reason of its own."""
+    """The outcome of a task that failed with an error of its own."""
     text = " ".join(str(error).split())
     reason = text if isinstance(error, TangoError) or not text else f"{type(error).__name__}: {text}"
     return Outcome(task, {"error": reason or type(error).__name__})

@@ -1,4 +1,4 @@
-"""The file of answers: JSON lines that grow by a row at a time and survive a kill."""
+"""The file of answers: JSON lines, appended one by one, that survive a kill."""
 
 import errno
 import json
@@ -12,39 +12,39 @@ from typing import Any, BinaryIO, Self
 
 from ..errors import InputError
 from ..report.files import check_writable, whole_file
-from .rows import digest
+from .corpus import digest
 
 if sys.platform != "win32":
     import fcntl
 
 FAILED = -1
-"""Stands in `Output.done` for what was asked, where there is no answer."""
+"""Value in `Output.done` for a row with an error."""
 ASKED = ("video", "question", "model", "method", "retention", "max_new_tokens", "settings")
-"""Entries of an answered row that another run must not differ in."""
+"""Entries of an answered row that must be the same when the command is given again."""
 _START = b'{"id": '
 _SECONDS_BETWEEN_SYNCS = 5.0
 
 
 class Output:
-    """A file of answers that is open for more, by this process alone; use as a context.
+    """A file of answers, opened for appending by this process alone; a context manager.
 
-    Other processes are kept away by a lock, where the system and the file's place have locks of POSIX; elsewhere they
-    are found out when rows are added. A file that a failure leaves without a row is removed if it was not there before.
+    A POSIX lock excludes other processes. Where the system or the file system has none, a write by another process is
+    detected when a row is added. If an error leaves a file that did not exist before without rows, it is removed.
 
-    A last line without its end was torn by a kill and is cut off; anything else that does not fit is damage, which is
-    reported and left alone.
+    An incomplete last line was cut off by a kill and is removed. Any other line that is not a row of this format is an
+    error, and the file is not changed.
 
     Parameters
     ----------
-    forget_failed: take rows out of the file that hold an error, so that they are missing again.
+    forget_failed: remove rows with an error from the file, so that they are asked again.
 
     Attributes
     ----------
-    done: digest of each row's id to that of what was asked, or to `FAILED`.
+    done: digest of each row's id to the digest of its question and settings, or to `FAILED`.
 
     Raises
     ------
-    InputError: damage, another kind of file, one that cannot be written, or that another process writes.
+    InputError: a line that is not a row, another kind of file, or one that cannot be written or is in use.
     """
 
     def __init__(self, path: Path, *, forget_failed: bool = False) -> None:
@@ -54,7 +54,7 @@ class Output:
         self._is_new = not path.exists()
         self._file = self._open()
         try:
-            self._keep_others_away()
+            self._acquire_lock()
             self._size = self._read()
             if forget_failed and FAILED in self.done.values():
                 self._forget_failed()
@@ -82,21 +82,21 @@ class Output:
 
     @property
     def failed(self) -> int:
-        """How many rows hold an error."""
+        """Number of rows with an error."""
         return sum(asked == FAILED for asked in self.done.values())
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a row, `id` first; it is handed to the system at once and to the disk now and then.
+        """Append a row, `id` first; it is written at once, and synced to the disk every few seconds.
 
         Raises
         ------
-        InputError: the disk is full, or another process writes too.
+        InputError: the disk is full, or another process writes the file.
         """
         data = _line(row)
         try:
             if os.fstat(self._file.fileno()).st_size != self._size:
-                raise self._taken()
-            # A file without a buffer may take a part of the data and say so.
+                raise self._in_use()
+            # An unbuffered file may write only a part of the data.
             if self._file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
@@ -108,7 +108,7 @@ class Output:
         self.done[digest(row["id"])] = _asked(row)
 
     def _read(self) -> int:
-        """Fill `done`; gives the bytes up to the end of the last whole row."""
+        """Fill `done`; returns the number of bytes up to the end of the last complete row."""
         size = 0
         for number, line in enumerate(self._lines(), start=1):
             if not line.endswith(b"\n"):
@@ -127,29 +127,29 @@ class Output:
         return size
 
     def _damage(self, number: int) -> InputError:
-        return InputError(f"{self.path} line {number} is no row of tangovlm batch: mend it or choose another OUTPUT")
+        return InputError(f"{self.path} line {number} is not a row of tangovlm batch: fix it or choose another OUTPUT")
 
     def _no_room(self, error: OSError) -> InputError:
         return InputError(f"cannot write {self.path} ({error.strerror}): make room and give the command again")
 
-    def _taken(self) -> InputError:
+    def _in_use(self) -> InputError:
         return InputError(f"{self.path}: another process writes it: wait for that one or choose another OUTPUT")
 
-    def _keep_others_away(self) -> None:
-        """Lock the file; it may have been replaced or removed between its opening and the lock."""
+    def _acquire_lock(self) -> None:
+        """Lock the file; raises if it was replaced or removed between opening and locking it."""
         if not _lock(self._file):
-            raise self._taken()
+            raise self._in_use()
         try:
             same = os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
         except FileNotFoundError:
             same = False
         if not same:
-            raise self._taken()
+            raise self._in_use()
 
     def _forget_failed(self) -> None:
-        """Put a file without the rows that failed in the place of this one, locked before it can be seen there."""
+        """Replace the file by one without failed rows, which is locked before it replaces this one."""
         kept = 0
-        # A link stays one.
+        # A symbolic link is kept.
         with whole_file(self.path.resolve()) as temporary:
             fresh = temporary.open("a+b", buffering=0)
             try:
@@ -174,7 +174,7 @@ class Output:
             raise InputError(f"{self.path} cannot be written: {error.strerror}: choose another OUTPUT") from error
 
     def _lines(self) -> Iterator[bytes]:
-        # Closing any other handle of the file would give its lock up.
+        # Closing another handle of the file would release the lock.
         try:
             with open(self._file.fileno(), "rb", closefd=False) as buffer:
                 buffer.seek(0)
@@ -184,9 +184,9 @@ class Output:
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Lock a file for this process until it is closed; False where another process has it.
+    """Lock a file for this process until it is closed; False if another process has locked it.
 
-    The lock is of the kind that children do not inherit: those of a killed engine may outlive it for a while.
+    Child processes do not inherit this kind of lock: those of a killed engine may outlive it for a while.
     """
     if sys.platform != "win32":
         try:
@@ -194,13 +194,13 @@ def _lock(file: BinaryIO) -> bool:
         except (BlockingIOError, PermissionError):
             return False
         except OSError:
-            # Not every file system has locks, and the file's size tells of others too.
+            # Some file systems have no locks. `Output.add` also compares the size of the file.
             return True
     return True
 
 
 def _asked(row: Mapping[str, Any]) -> int:
-    """Digest of what a row of the file was asked."""
+    """Digest of the question and settings of a row in the file, or `FAILED`."""
     if "error" in row:
         return FAILED
     return digest([row[name] for name in ASKED])
@@ -211,5 +211,5 @@ def _line(row: Mapping[str, Any]) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        # A path may hold bytes that are no text.
+        # A path may contain bytes that are not valid text.
         return (json.dumps(row, allow_nan=False) + "\n").encode()

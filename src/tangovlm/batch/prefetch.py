@@ -1,27 +1,28 @@
-"""Work on tasks in threads, ahead of an engine that takes one after another."""
+"""Prepares tasks in threads, ahead of an engine."""
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from .rows import Task
+from .corpus import Task
 
 T = TypeVar("T")
 
 THREADS = min(4, os.cpu_count() or 1)
-"""Each decoder uses several threads by itself."""
+"""Few, because each decoder itself uses several threads."""
 
 
 class Prefetch(Generic[T]):
-    """Results of `work` on tasks, first those that are there first. Use it in a `with` statement.
+    """Results of `work` on tasks, in the order in which they are finished; a context manager.
 
     Parameters
     ----------
     tasks: drawn by the thread that calls `take`.
-    work: called in a thread, once for tasks about one video that follow each other; so it may not look at the rest.
-    threads: of these; twice as many tasks are under way or wait to be taken.
+    work: called in a thread, once for consecutive tasks about the same video; so it may use only their video.
+    threads: number of threads; twice as many tasks are in progress or finished but not taken.
     """
 
     def __init__(self, tasks: Iterator[Task], work: Callable[[Task], T], threads: int = THREADS) -> None:
@@ -40,17 +41,17 @@ class Prefetch(Generic[T]):
     ) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def take(self, *, patient: bool = True) -> tuple[Task, Future[T]] | None:
-        """A task and what became of it, which may be an error; None if there is none.
+    def take(self, *, wait: bool = True) -> tuple[Task, Future[T]] | None:
+        """Take a task and its result, which may be an error; None if there is none.
 
         Parameters
         ----------
-        patient: wait for the next result; there is none only once all tasks are taken.
+        wait: wait for the next result, so that None means that all tasks have been taken.
         """
         while len(self._waiting) < self._depth and (task := next(self._tasks, None)) is not None:
             self._waiting.append((task, self._begin(task)))
-        if patient and self._waiting:
-            wait([future for _, future in self._waiting], return_when=FIRST_COMPLETED)
+        if wait and self._waiting:
+            wait_for([future for _, future in self._waiting], return_when=FIRST_COMPLETED)
         place = next((place for place, (_, future) in enumerate(self._waiting) if future.done()), None)
         return None if place is None else self._waiting.pop(place)
 

@@ -1,4 +1,4 @@
-"""Clips and questions as vLLM takes them: written as this library's own pipeline writes them."""
+"""Clips and questions in the format of vLLM, with the same prompts as the pipeline of this library."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,18 +19,18 @@ from ..video import Frames
 _GRID_FIELDS = (Arg.VIDEO_PIXELS, Arg.VIDEO_GRIDS)
 
 
-class Prompts:
-    """What there is to know of a checkpoint without its weights.
+class PromptBuilder:
+    """Prompts, frame sizes and token counts of a checkpoint; its weights are not needed.
 
     Parameters
     ----------
     source: directory or hub id.
-    config: the model's.
-    tokenizer: the checkpoint's own.
+    config: of the model.
+    tokenizer: of the checkpoint.
 
     Raises
     ------
-    ModelError: see `checkpoints.checkpoint`, or an architecture that no family knows.
+    ModelError: see `checkpoints.checkpoint`; or an architecture that no family supports.
     """
 
     def __init__(self, source: str, config: Any, tokenizer: Any) -> None:
@@ -38,19 +38,19 @@ class Prompts:
         self._pixels = checkpoint.preprocessor_config(source, local=local)
         self._template = checkpoint.chat_template(source, local=local)
         self._tokenizer = tokenizer
-        # Sizes and prompts follow from the configuration alone.
+        # Sizes and prompts depend on the configuration only.
         self._family: Family = family_for(config.architectures[0])(SimpleNamespace(config=config), config=self._pixels)
         self._grids: dict[tuple[int, ...], Grid] = {}
 
     @property
     def default_frames(self) -> int:
-        """How many frames of a clip the model is meant for."""
+        """The number of frames that the model samples from a clip by default."""
         frames = self._pixels.get("num_frames")
         return whole("num_frames", frames) if frames else self._family.default_frames
 
     def frame_size(self, height: int, width: int, frames: int) -> tuple[int, int]:
-        """See `Family.frame_size`."""
-        return self._family.frame_size(self._pixels, height, width, frames)
+        """See `PromptFormat.frame_size`."""
+        return self._family.prompt.frame_size(self._pixels, height, width, frames)
 
     def text(self, question: str) -> str:
         """The prompt of a question about one video.
@@ -60,11 +60,11 @@ class Prompts:
         InputError, ModelError: see `inputs.pixels.chat_prompt`.
         """
         family, tokenizer = self._family, self._tokenizer
-        token, reserved = family.video_token(tokenizer), family.reserved(tokenizer)
-        return chat_prompt(tokenizer, family.template(self._template), question, token, reserved=reserved)
+        token, reserved = family.prompt.video_token(tokenizer), family.prompt.reserved(tokenizer)
+        return chat_prompt(tokenizer, family.prompt.template(self._template), question, token, reserved=reserved)
 
     def answer(self, ids: Sequence[int]) -> str:
-        """The text of an answer, whose last character may be cut short."""
+        """The text of an answer, without special tokens."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text.strip()
 
@@ -73,24 +73,25 @@ class Prompts:
 
         Parameters
         ----------
-        fields: what vLLM's processor made of the clip; None where it remembers that it has seen the clip before.
+        fields: output of vLLM's processor for the clip; None if the clip is in the cache of the processor.
         """
         shape = tuple(clip.pixels.shape)
         if fields is not None:
             made = {name: fields[name].data[None] for name in _GRID_FIELDS if name in fields}
-            (self._grids[shape],) = self._family.grids(**made)
+            (self._grids[shape],) = self._family.layout.grids(**made)
         return self._grids[shape]
 
     def kept(self, ids: Sequence[int], grid: Grid) -> int:
-        """How many tokens of a grid are in a prompt, newlines and the like not counted."""
-        return list(ids).count(self._family.placeholder) - (self._family.feature_count(grid) - grid.tokens)
+        """How many tokens of a grid are in a prompt, without newlines and the like."""
+        layout = self._family.layout
+        return list(ids).count(layout.placeholder) - (layout.feature_count(grid) - grid.tokens)
 
 
 def video_item(clip: Frames) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
     """A decoded clip as an entry of ``multi_modal_data["video"]``: frames ``(T, H, W, 3)`` uint8 and their times.
 
-    The clip passes for one that has no other frames: processors take their rate from it as the pipeline does, and
-    their times too, as these are whole numbers of frames where the rate is constant, and places between them elsewhere.
+    The metadata describes a video that consists of these frames only, at their mean rate. From it processors compute
+    the same times as the pipeline: indices of frames are integers if the rate is constant, and fractions otherwise.
     """
     count, seconds = len(clip.timestamps_s), clip.timestamps_s
     span_s = float(seconds[-1] - seconds[0])

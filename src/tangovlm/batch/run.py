@@ -1,4 +1,4 @@
-"""Asks what is missing in a file of answers, and writes every answer down as it comes."""
+"""Answer the pending questions of a corpus, and append each answer to the output at once."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from itertools import chain
 from typing import Any
 
 from ..errors import InputError, ModelError
+from .corpus import Corpus, InvalidRow, Row, Task, digest
 from .engine import Engine, EngineDiedError, Outcome, failure
 from .output import FAILED, Output
-from .rows import Corpus, Refused, Row, Task, digest
 from .suspects import Suspects
 
 Progress = Callable[[int, int], None]
@@ -16,72 +16,72 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done.
+    """How much there is to do.
 
     Parameters
     ----------
-    rows: of the corpus.
-    waiting: of those, how many are not in the file of answers.
+    rows: number of rows in the corpus.
+    waiting: how many of them are not in the file of answers.
     """
 
     rows: int
     waiting: int
 
 
-def plan(corpus: Corpus, output: Output, said: Mapping[str, Any]) -> Plan:
-    """Read the corpus once and compare it with what is answered.
+def plan(corpus: Corpus, output: Output, common: Mapping[str, Any]) -> Plan:
+    """Read the corpus once and compare it with the file of answers.
 
     Parameters
     ----------
-    said: entries that all rows of the file of answers have: ``model``, ``method``, and ``settings``, which are all that
-        changes answers beside these and what rows may say themselves.
+    common: entries that are the same in all rows of the file of answers: ``model``, ``method``, and ``settings``, which
+        are all other settings of the command that affect answers.
 
     Raises
     ------
-    InputError: an id that comes twice, or answers to something else.
+    InputError: an id that occurs twice, or answers to other questions or with other settings.
     """
-    seen: set[int] = set()
+    keys: set[int] = set()
     waiting = 0
     for number, row in corpus.rows():
         key = digest(row.id)
-        if key in seen:
+        if key in keys:
             raise InputError(f"{corpus.path} line {number}: the id {row.id!r} comes twice: give each row its own")
-        seen.add(key)
+        keys.add(key)
         before = output.done.get(key)
         waiting += before is None
-        if before not in (None, FAILED) and before != _asked(row, said):
+        if before not in (None, FAILED) and before != _asked(row, common):
             raise InputError(
                 f"{output.path} answers the row {row.id!r} of {corpus.path} line {number} with another video, "
                 "question, model, method, retention, longest answer or settings: choose another OUTPUT"
             )
-    return Plan(len(seen), waiting)
+    return Plan(len(keys), waiting)
 
 
 def run(
-    corpus: Corpus, output: Output, start: Callable[[], Engine], said: Mapping[str, Any], progress: Progress
+    corpus: Corpus, output: Output, start: Callable[[], Engine], common: Mapping[str, Any], progress: Progress
 ) -> None:
-    """Ask every row that is missing in a file of answers; a row that fails is written down with its error.
+    """Ask every row that is not in a file of answers; a row that fails is written with its error.
 
-    Rows that were under way when an engine died are asked one at a time before the others, so that the one which does
-    it again is known, and written down as failed.
+    Rows that were in progress when an engine died are asked first, one at a time. If the engine dies again, the row
+    that causes it is known, and is written as failed.
 
     Parameters
     ----------
-    start: makes the engine; called where there is something to ask.
-    said: see `plan`.
-    progress: called after each row with how many are written, and how many of these failed.
+    start: creates the engine; called only if there is something to ask.
+    common: see `plan`.
+    progress: called after each row with the numbers of rows written and failed so far.
 
     Raises
     ------
-    TangoError: the engine can answer nothing more, or nothing can be written; what is written stays.
+    TangoError: the engine cannot answer any more, or the file cannot be written; rows written so far are kept.
     """
-    _Run(output, said, _Count(progress)).all(corpus, start)
+    _Run(output, common, _Count(progress)).all(corpus, start)
 
 
 @dataclass
 class _Run:
     output: Output
-    said: Mapping[str, Any]
+    common: Mapping[str, Any]
     count: "_Count"
 
     def all(self, corpus: Corpus, start: Callable[[], Engine]) -> None:
@@ -90,14 +90,14 @@ class _Run:
         if (first := next(missing, None)) is not None:
             engine = start()
             if before := suspects.read():
-                self._alone(engine, self._missing(corpus, before))
-            # What was answered alone is not missing any more.
+                self._ask_one_by_one(engine, self._missing(corpus, before))
+            # Rows that were asked alone have been answered.
             later = (task for task in chain([first], missing) if digest(task.id) not in self.output.done)
-            self._together(engine, later, suspects)
+            self._ask_all(engine, later, suspects)
         suspects.forget()
 
     def _missing(self, corpus: Corpus, only: frozenset[int] | None = None) -> Iterator[Task]:
-        """Tasks that have no row; what cannot be asked is written down on the way."""
+        """Tasks without a row in the file of answers; invalid rows are written as failed on the way."""
         for _, row in corpus.rows():
             key = digest(row.id)
             if key in self.output.done or (only is not None and key not in only):
@@ -105,39 +105,41 @@ class _Run:
             if isinstance(row, Task):
                 yield row
             else:
-                self.output.add({"id": row.id, **row.shown, "error": row.reason})
-                self.count.one(failed=True)
+                self.output.add({"id": row.id, **row.fields, "error": row.reason})
+                self.count.add(failed=True)
 
-    def _alone(self, engine: Engine, tasks: Iterator[Task]) -> None:
+    def _ask_one_by_one(self, engine: Engine, tasks: Iterator[Task]) -> None:
         for task in tasks:
             try:
                 for outcome in engine.answer(iter([task])):
                     self._write(outcome)
             except EngineDiedError as error:
-                self._write(failure(task, ModelError(f"the engine died of this row alone ({error.cause})")))
+                self._write(
+                    failure(task, ModelError(f"the engine died while it answered this row alone ({error.cause})"))
+                )
                 raise
 
-    def _together(self, engine: Engine, tasks: Iterator[Task], suspects: Suspects) -> None:
-        drawn: set[int] = set()
+    def _ask_all(self, engine: Engine, tasks: Iterator[Task], suspects: Suspects) -> None:
+        in_progress: set[int] = set()
 
-        def noted() -> Iterator[Task]:
+        def tracked() -> Iterator[Task]:
             for task in tasks:
-                drawn.add(digest(task.id))
+                in_progress.add(digest(task.id))
                 yield task
 
         try:
-            for outcome in engine.answer(noted()):
+            for outcome in engine.answer(tracked()):
                 self._write(outcome)
-                drawn.discard(digest(outcome.task.id))
+                in_progress.discard(digest(outcome.task.id))
         except EngineDiedError:
-            suspects.note(drawn)
+            suspects.write(in_progress)
             raise
 
     def _write(self, outcome: Outcome) -> None:
-        # An engine that is spread over machines may do a row again.
+        # An engine on several machines may answer a row twice.
         if digest(outcome.task.id) not in self.output.done:
-            self.output.add(_written(outcome, self.said))
-            self.count.one(failed="error" in outcome.fields)
+            self.output.add(_answer_row(outcome, self.common))
+            self.count.add(failed="error" in outcome.fields)
 
 
 @dataclass
@@ -146,25 +148,33 @@ class _Count:
     rows: int = 0
     failed: int = 0
 
-    def one(self, *, failed: bool) -> None:
+    def add(self, *, failed: bool) -> None:
         self.rows += 1
         self.failed += failed
         self.progress(self.rows, self.failed)
 
 
-def _written(outcome: Outcome, said: Mapping[str, Any]) -> dict[str, Any]:
+def _answer_row(outcome: Outcome, common: Mapping[str, Any]) -> dict[str, Any]:
     task = outcome.task
     row: dict[str, Any] = {"id": task.id, "video": task.video, "question": task.question}
     if "error" in outcome.fields:
         return row | {"error": outcome.fields["error"]}
     own = {"retention": task.retention, "max_new_tokens": task.max_new_tokens}
-    return row | dict(outcome.fields) | dict(said) | own
+    return row | dict(outcome.fields) | dict(common) | own
 
 
-def _asked(row: Row, said: Mapping[str, Any]) -> int:
-    """See `output.ASKED`."""
-    if isinstance(row, Refused):
+def _asked(row: Row, common: Mapping[str, Any]) -> int:
+    """Digest of the entries `output.ASKED` that an answer to a row will have, or `FAILED`."""
+    if isinstance(row, InvalidRow):
         return FAILED
     return digest(
-        [row.video, row.question, said["model"], said["method"], row.retention, row.max_new_tokens, said["settings"]]
+        [
+            row.video,
+            row.question,
+            common["model"],
+            common["method"],
+            row.retention,
+            row.max_new_tokens,
+            common["settings"],
+        ]
     )

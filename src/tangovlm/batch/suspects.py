@@ -1,4 +1,4 @@
-"""Rows that were under way when an engine died, kept beside the file of answers until one is found to be the cause."""
+"""Rows that were in progress when an engine died, in a file next to the answers until the cause is found."""
 
 import json
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from ..report.files import write_whole
 
 
 class Suspects:
-    """A small file for digests of rows' ids.
+    """A small file with digests of the ids of rows.
 
     Parameters
     ----------
@@ -20,14 +20,19 @@ class Suspects:
         self._path = place.with_name(f".{place.name}.suspects")
 
     def read(self) -> frozenset[int]:
-        """What was noted; nothing where the file is not of this kind."""
+        """The digests in the file; none if it is missing or has another format."""
         try:
             return frozenset(map(int, json.loads(self._path.read_bytes())))
         except (OSError, ValueError, TypeError):
             return frozenset()
 
-    def note(self, keys: Iterable[int]) -> None:
-        """Raises `InputError`: the disk is full."""
+    def write(self, keys: Iterable[int]) -> None:
+        """Replace the file.
+
+        Raises
+        ------
+        InputError: the disk is full.
+        """
         write_whole(self._path, json.dumps(sorted(keys)).encode())
 
     def forget(self) -> None:

@@ -1,1 +1,1 @@
-"""How fast it is: time, memory and FLOPs of pruning and of a whole model, measured on this machine."""
+"""Benchmarks of speed: time, memory and FLOPs of pruning and of whole models, measured on this machine."""

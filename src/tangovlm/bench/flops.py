@@ -1,8 +1,8 @@
-"""FLOPs of a whole model: the papers' formula beside what PyTorch counts operation by operation.
+"""`tangovlm bench flops`: FLOPs of a whole model, by the papers' formula and by PyTorch's counter.
 
-The counter runs the stock model on the meta device, which knows shapes and no values. It agrees exactly with twice the
-formula, which counts multiply-accumulates, of which each is two FLOPs. Both take keys and values for as narrow as
-grouped-query attention makes them, and count attention over all pairs of tokens, the causal half not taken off.
+The counter runs the stock model on the meta device, which has shapes but no values. It agrees exactly with twice the
+formula, which counts multiply-accumulates of two FLOPs each. Both use the width of keys and values under grouped-query
+attention, and count attention over all pairs of tokens, without halving it for causality.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ from .ttft.models import LlavaOnevision, check
 
 RETENTIONS = (1.0, 0.2, 0.15, 0.1)
 KEYS = ("model", "frames", "retention")
-"""What tells rows apart; a row with the same entries replaces another."""
+"""The entries that identify a row: one with the same entries replaces another."""
 COLUMNS = (
     Column("retention", text("retention")),
     Column("tokens", number("tokens", 0)),
@@ -31,21 +31,21 @@ COLUMNS = (
     Column("counted / formula", number("ratio", 3)),
     Column("tower GFLOP", giga("tower_flops")),
     Column("projector GFLOP", giga("projector_flops")),
-    Column("less by (model)", number("saving", 2)),
-    Column("less by (all)", number("saving_with_tower", 2)),
+    Column("times fewer (model)", number("saving", 2)),
+    Column("times fewer (all)", number("saving_with_tower", 2)),
 )
 
 
 @dataclass(frozen=True)
 class FlopsRow:
-    """Prefill of the visual tokens of one video; neither the words of a prompt nor the head are counted.
+    """Prefill of the visual tokens of one video, without the text of the prompt and the output head.
 
     Parameters
     ----------
     formula_macs: `tangovlm.machine.flops.prefill_flops`, with grouped keys and values.
     counted_flops: of the language model, by `torch.utils.flop_counter`. ratio: over formula_macs.
-    tower_flops, projector_flops: counted; they do not depend on the retention.
-    saving: counted_flops without pruning over this row's. saving_with_tower: the same with tower and projector.
+    tower_flops, projector_flops: counted; independent of the retention.
+    saving: counted_flops without pruning over those of this row. saving_with_tower: the same with tower and projector.
     """
 
     model: str
@@ -69,7 +69,7 @@ def run(
     retentions: Sequence[float] = RETENTIONS,
     progress: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
-    """Count LLaVA-OneVision on one video and yield a row for each retention.
+    """Count the FLOPs of LLaVA-OneVision on one video and yield a row per retention.
 
     Raises
     ------
@@ -119,12 +119,12 @@ def formula_macs(host: LlavaOnevision, tokens: int) -> int:
 
 @torch.no_grad()
 def model_flops(host: LlavaOnevision, tokens: int) -> int:
-    """FLOPs of the language model for a number of tokens, as PyTorch counts them."""
+    """FLOPs of the language model for a number of tokens, by PyTorch's counter."""
     text_model = host.model.model.language_model
     width = host.model.config.text_config.hidden_size
     inputs = torch.empty(1, tokens, width, device=host.device, dtype=host.model.dtype)
     with FlopCounterMode(display=False) as counter:
-        # Masks given by layer type are taken as they are; making one would read values, which there are none of.
+        # A mask per layer type is used unchanged; the model would read values to build one, and there are none.
         text_model(**{Arg.EMBEDS: inputs, Arg.MASK: {"full_attention": None}, Arg.USE_CACHE: False})
     total: int = counter.get_total_flops()
     return total
@@ -132,7 +132,7 @@ def model_flops(host: LlavaOnevision, tokens: int) -> int:
 
 @torch.no_grad()
 def encoder_flops(host: LlavaOnevision, frames: int) -> tuple[int, int]:
-    """FLOPs from pixels to features, and those of the projector among them."""
+    """FLOPs from pixels to features, and the part of the projector."""
     side = host.frame_side
     pixels = torch.empty(1, frames, 3, side, side, device=host.device, dtype=host.model.dtype)
     config = host.model.config

@@ -1,4 +1,4 @@
-"""How much memory a call takes beyond what was there, how much there is, and what to say when there is too little."""
+"""Peak memory of a call, available memory, and errors that name the size if there is too little."""
 
 import ctypes
 import gc
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from tangovlm.errors import InputError
 from tangovlm.machine.memory import is_out_of_memory
 
-from .measure import synchronize
+from .timing import synchronize
 
 R = TypeVar("R")
 
@@ -26,20 +26,21 @@ MB = 10**6
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
 _MORE = re.compile(r"allocate ([\d.]+ \w+)")
-"""How allocators say what they were asked for."""
+"""The requested size in the messages of allocators."""
 _CONTROL_GROUPS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Of version 2 and 1, as a container sees its own: folder, limit, use, and the part of it that can be given back."""
+"""Control groups of version 2 and 1 inside a container: directory, limit, usage, and reclaimable part of the usage."""
 
 
 @dataclass(frozen=True)
 class Peak(Generic[R]):
-    """The most that a call held beyond what was there before it, and what it returned.
+    """The peak memory of a call beyond what was allocated before, and the result of the call.
 
-    `meter` is how that was found: "cuda" (its allocator), "resident" (memory of the process, libraries' own buffers
-    included) or "tensors" (bytes of the tensors that operations returned; what lives inside one is not seen).
+    `meter` says how it was measured: "cuda" (by the CUDA allocator), "resident" (resident memory of the process,
+    including buffers of libraries) or "tensors" (bytes of the tensors that operations return,
+    without temporaries inside them).
     """
 
     extra_bytes: int
@@ -48,12 +49,12 @@ class Peak(Generic[R]):
 
     @property
     def extra_mb(self) -> float:
-        """In 10^6 bytes."""
+        """Peak in 10^6 bytes."""
         return self.extra_bytes / MB
 
 
 def peak_memory(call: Callable[[], R], device: torch.device) -> Peak[R]:
-    """Run a call and meter its memory; load the libraries that it uses before, or they are counted."""
+    """Run a call and measure its peak memory. Libraries that the call loads are counted, so load them before."""
     gc.collect()
     if device.type == "cuda":
         synchronize(device)
@@ -72,9 +73,9 @@ def peak_memory(call: Callable[[], R], device: torch.device) -> Peak[R]:
 
 
 class TensorBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations return while they live; use as a context.
+    """Context that counts the bytes of the live tensors that operations returned.
 
-    `peak` is the most there were at a time. Tensors that were there before do not count.
+    `peak` is their maximum at any time. Tensors that existed before do not count.
     """
 
     def __init__(self) -> None:
@@ -87,51 +88,51 @@ class TensorBytes(TorchDispatchMode):
     ) -> Any:
         self._known = {key: entry for key, entry in self._known.items() if not entry[0].expired()}
         kwargs = kwargs or {}
-        # What an operation is given and none has returned was there before, and weighs nothing.
-        self._meet((args, kwargs), weighs=False)
+        # An argument that no operation returned existed before: it counts zero bytes.
+        self._register((args, kwargs), counted=False)
         result = func(*args, **kwargs)
-        self._meet(result, weighs=True)
+        self._register(result, counted=True)
         self.peak = max(self.peak, sum(size for _, size in self._known.values()))
         return result
 
-    def _meet(self, tree: Any, *, weighs: bool) -> None:
+    def _register(self, tree: Any, *, counted: bool) -> None:
         for leaf in tree_leaves(tree):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
-                # The reference keeps the address from being given to another storage.
-                entry = StorageWeakRef(storage), storage.nbytes() if weighs else 0
+                # The reference prevents another storage from getting the same address.
+                entry = StorageWeakRef(storage), storage.nbytes() if counted else 0
                 self._known.setdefault(storage._cdata, entry)
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Memory that can still be had, with what the operating system would give back; None where nobody says."""
+    """Available memory, including what the operating system can reclaim; None if unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # The allocator keeps what tensors no longer use, and gives it out again.
+        # The allocator reuses reserved memory that no tensor occupies.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    told = [found for found in (_meminfo_bytes(), _address_space_bytes(), *_control_group_bytes()) if found is not None]
-    return min(told, default=None)
+    limits = (_meminfo_bytes(), _address_space_bytes(), *_control_group_bytes())
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
-def check_fits(wanted: int, device: torch.device, what: str, way_out: str) -> None:
-    """Refuse what cannot fit before anything is allocated.
+def check_fits(required: int, device: torch.device, what: str, remedy: str) -> None:
+    """Check that a measurement fits into memory, before anything is allocated.
 
     Raises
     ------
-    InputError: more bytes ``wanted`` than there are; says ``what`` wants them and the ``way_out``.
+    InputError: more bytes are required than available; the message names ``what`` needs them and a ``remedy``.
     """
     free = available_bytes(device)
-    if free is not None and wanted > free:
-        raise InputError(f"{what} wants about {_gb(wanted)} of memory on {device} and {_gb(free)} are free: {way_out}")
+    if free is not None and required > free:
+        raise InputError(f"{what} needs about {_gb(required)} of memory on {device} and {_gb(free)} are free: {remedy}")
 
 
 @contextmanager
-def told_out_of_memory(wanted: int, device: torch.device, what: str, way_out: str) -> Iterator[None]:
-    """Turn an allocation that failed into an `InputError` that names the size.
+def describe_out_of_memory(required: int, device: torch.device, what: str, remedy: str) -> Iterator[None]:
+    """Turn a failed allocation into an `InputError` that names the size.
 
     Parameters
     ----------
-    wanted: bytes that ``what`` is estimated to want in all.
+    required: estimate of the bytes that ``what`` needs in total.
     """
     try:
         yield
@@ -139,10 +140,10 @@ def told_out_of_memory(wanted: int, device: torch.device, what: str, way_out: st
         if not is_out_of_memory(error):
             raise
         free, more = available_bytes(device), _MORE.search(str(error))
-        words = [f"it wants about {_gb(wanted)}"]
-        words += [f"{more[1]} more could not be had"] if more else []
+        words = [f"it needs about {_gb(required)}"]
+        words += [f"{more[1]} more could not be allocated"] if more else []
         words += [] if free is None else [f"{_gb(free)} are free now"]
-        raise InputError(f"{what} ran out of memory on {device} ({', '.join(words)}): {way_out}") from error
+        raise InputError(f"{what} ran out of memory on {device} ({', '.join(words)}): {remedy}") from error
 
 
 def _gb(size: int) -> str:
@@ -150,9 +151,9 @@ def _gb(size: int) -> str:
 
 
 def _reset_peak() -> bool:
-    """Give free memory back and make the peak what is held now; False where the system has no such thing."""
+    """Release free memory and reset the peak to the current usage; False if the system cannot."""
     try:
-        # What the C library keeps for later would be taken for free when it is used again.
+        # Memory that the C library caches would not be counted when it is reused.
         ctypes.CDLL(None).malloc_trim(0)
         _RESET.write_text(_RESET_PEAK, encoding="ascii")
         _status_bytes("VmHWM")
@@ -162,11 +163,11 @@ def _reset_peak() -> bool:
 
 
 def _status_bytes(name: str) -> int:
-    """An entry of the process's status.
+    """An entry of the status of this process.
 
     Raises
     ------
-    KeyError: the system does not say.
+    KeyError: the system does not report it.
     """
     return _entries(_STATUS)[name]
 
@@ -179,7 +180,7 @@ def _meminfo_bytes() -> int | None:
 
 
 def _address_space_bytes() -> int | None:
-    """What is left of the process's own limit, if it has one."""
+    """The remaining address space of this process, if it is limited."""
     try:
         import resource
 
@@ -190,13 +191,13 @@ def _address_space_bytes() -> int | None:
 
 
 def _entries(path: Path) -> dict[str, int]:
-    """Lines ``name: value kB`` of a file of the Linux kernel, in bytes."""
+    """The lines ``name: value kB`` of a file of the Linux kernel, in bytes."""
     lines = (line.split() for line in path.read_text(encoding="ascii", errors="replace").splitlines())
     return {words[0].rstrip(":"): 1024 * int(words[1]) for words in lines if words[-1] == "kB"}
 
 
 def _control_group_bytes() -> Iterator[int | None]:
-    """What a container may still take."""
+    """The memory that is left to a container."""
     for name, limit, used, cache in _CONTROL_GROUPS:
         folder = Path(name)
         try:

@@ -1,7 +1,7 @@
-"""Rows of a benchmark as a table, and the files that keep them: one JSON object a line, each whole by itself.
+"""Rows of a benchmark as tables, and their files: one self-contained JSON object per line.
 
-A row of a file names its benchmark, the command of `tangovlm bench`, under "benchmark"; rows from before it did are
-known by their other entries only.
+The entry "benchmark" of a row names the command of `tangovlm bench`. Old rows lack it and are identified by their other
+entries.
 """
 
 import json
@@ -18,14 +18,14 @@ _NUMBER = re.compile(r"(-?[\d,]+(\.\d+)?( %)?)?")
 
 
 class Column(NamedTuple):
-    """A column of a table: its title, and what it says of a row."""
+    """A column of a table: its title, and the function from a row to the text of its cell."""
 
     title: str
     cell: Callable[[Row], str]
 
 
 def number(name: str, digits: int = 1) -> Callable[[Row], str]:
-    """A cell with the figure of this name, with commas between thousands; empty where it was not taken."""
+    """A cell with the number of this name, with thousands separators; empty if it was not measured."""
 
     def cell(row: Row) -> str:
         return "" if row[name] is None else f"{row[name]:,.{digits}f}"
@@ -34,24 +34,24 @@ def number(name: str, digits: int = 1) -> Callable[[Row], str]:
 
 
 def giga(name: str) -> Callable[[Row], str]:
-    """The same in 10^9, whole."""
+    """A cell with the number of this name in units of 10^9, rounded."""
     return lambda row: f"{row[name] / 10**9:,.0f}"
 
 
 def text(name: str) -> Callable[[Row], str]:
-    """A cell with the entry of this name as it is."""
+    """A cell with the entry of this name, unchanged."""
     return lambda row: str(row[name])
 
 
 def markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """A table in Markdown."""
+    """Format rows as a Markdown table."""
     cells = [[column.cell(row) for column in columns] for row in rows]
     rule = ["--:" if _numeric(column) else "---" for column in zip(*cells, strict=True)]
     return "\n".join(f"| {' | '.join(line)} |" for line in ([column.title for column in columns], rule, *cells))
 
 
 def aligned(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """The same for a terminal, in lines that are never broken; a word of a title below the other."""
+    """Format rows as a table for a terminal, in lines of any length; each word of a title is on its own line."""
     cells = list(zip(*([column.cell(row) for column in columns] for row in rows), strict=True))
     titles = [column.title.split() for column in columns]
     height = max(map(len, titles))
@@ -64,16 +64,16 @@ def aligned(rows: Sequence[Row], columns: Sequence[Column]) -> str:
 
 
 def origin(rows: Sequence[Row]) -> str:
-    """What rows were taken with: each device with its machine, threads and version of PyTorch once, in a sentence."""
-    return f"Taken with {'; '.join(dict.fromkeys(_place(row) for row in rows))}."
+    """A sentence on the devices, machines, threads and PyTorch versions that rows were measured with."""
+    return f"Measured with {'; '.join(dict.fromkeys(_place(row) for row in rows))}."
 
 
 def append(path: Path, benchmark: str, rows: Sequence[Row]) -> None:
-    """Add rows of a benchmark to the end of a file, which is made if it is not there; they begin a line.
+    """Append rows of a benchmark to a file, starting on a new line; the file is created if it does not exist.
 
     Raises
     ------
-    InputError: it cannot be written.
+    InputError: the file cannot be written.
     """
     lines = "".join(json.dumps({"benchmark": benchmark, **row}, allow_nan=False) + "\n" for row in rows)
     try:
@@ -87,11 +87,11 @@ def append(path: Path, benchmark: str, rows: Sequence[Row]) -> None:
 
 
 def read(path: Path, benchmark: str, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a file; of those that have equal entries under ``keys`` the last, at the place of the first.
+    """Read the rows of a file. Among rows with equal entries under ``keys``, the last replaces the first.
 
     Raises
     ------
-    InputError: it cannot be read, or a line is no row of this benchmark; names the line.
+    InputError: the file cannot be read, or a line is not a row of this benchmark; the message names the line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -122,5 +122,5 @@ def _place(row: Row) -> str:
 
 
 def _numeric(cells: Sequence[str]) -> bool:
-    """Whether these are numbers, which stand to the right."""
+    """Whether all cells are numbers, which are aligned to the right."""
     return all(_NUMBER.fullmatch(cell) for cell in cells)

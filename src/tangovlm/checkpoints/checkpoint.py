@@ -1,4 +1,4 @@
-"""The small files of a checkpoint, from a directory or the hub."""
+"""Loading a checkpoint from a directory or the hub: its model, its tokenizer and its small files."""
 
 import json
 from collections.abc import Mapping
@@ -9,15 +9,15 @@ from ..errors import ModelError
 from ..registry import family_for
 
 
-class Parts(NamedTuple):
-    """What a checkpoint holds.
+class Checkpoint(NamedTuple):
+    """A loaded checkpoint.
 
     Parameters
     ----------
     family: class of its family.
-    model: loaded.
-    tokenizer: its own.
-    pixels: preprocessor config of videos, empty where the checkpoint does not say.
+    model: the model.
+    tokenizer: the tokenizer.
+    pixels: preprocessor config of videos, empty if the checkpoint has none.
     template: the processor's chat template, None for the tokenizer's.
     """
 
@@ -29,12 +29,12 @@ class Parts(NamedTuple):
 
 
 def read_json(source: str, name: str, *, local: bool) -> dict[str, Any] | None:
-    """A JSON file of a checkpoint; None where the checkpoint has no such file.
+    """A JSON file of a checkpoint; None if the checkpoint has no such file.
 
     Parameters
     ----------
     source: directory or hub id.
-    local: never ask the network.
+    local: whether to use local files only.
 
     Raises
     ------
@@ -48,16 +48,16 @@ def read_json(source: str, name: str, *, local: bool) -> dict[str, Any] | None:
     except json.JSONDecodeError as error:
         raise ModelError(f"{name} of {source} is not JSON ({error}): fetch the checkpoint again") from error
     if not isinstance(parsed, dict):
-        raise ModelError(f"{name} of {source} holds no JSON object: fetch the checkpoint again")
+        raise ModelError(f"{name} of {source} is no JSON object: fetch the checkpoint again")
     return parsed
 
 
 def read_text(source: str, name: str, *, local: bool) -> str | None:
-    """A text file of a checkpoint, or None where it has none; see `read_json` for the arguments.
+    """A text file of a checkpoint, None if it has no such file; see `read_json` for the arguments.
 
     Raises
     ------
-    ModelError: no such checkpoint, or not UTF-8.
+    ModelError: no such checkpoint, or the file is not UTF-8.
     """
     from transformers.utils import cached_file
 
@@ -86,7 +86,7 @@ def architecture(source: str, *, local: bool) -> str:
 
     Raises
     ------
-    ModelError: no such checkpoint, or a config that names none.
+    ModelError: no such checkpoint, or its config names no class.
     """
     if local and not Path(source).is_dir():
         raise ModelError(f"{source} is not a directory: give a checkpoint directory or a hub id")
@@ -100,7 +100,7 @@ def architecture(source: str, *, local: bool) -> str:
 
 
 def preprocessor_config(source: str, *, local: bool) -> dict[str, Any]:
-    """How the checkpoint wants videos prepared, from the file that transformers reads; empty where it has none."""
+    """The preprocessor config for videos, from the file that transformers reads; empty if there is none."""
     video = (read_json(source, "processor_config.json", local=local) or {}).get("video_processor")
     if video is None:
         video = read_json(source, "video_preprocessor_config.json", local=local)
@@ -110,12 +110,12 @@ def preprocessor_config(source: str, *, local: bool) -> dict[str, Any]:
 
 
 def chat_template(source: str, *, local: bool) -> str | None:
-    """The processor's chat template, which knows of videos, or None where only the tokenizer has one."""
+    """The processor's chat template, which supports videos; None if only the tokenizer has one."""
     template = read_text(source, "chat_template.jinja", local=local)
     if template is None:
         template = (read_json(source, "chat_template.json", local=local) or {}).get("chat_template")
         if not isinstance(template, str | None):
-            raise ModelError(f"chat_template.json of {source} holds no text: fetch the checkpoint again")
+            raise ModelError(f"chat_template.json of {source} is no text: fetch the checkpoint again")
     return template
 
 
@@ -128,15 +128,15 @@ def read_tokenizer(tokenizer_class: Any, source: str, **options: Any) -> Any:
     """
     try:
         return tokenizer_class.from_pretrained(source, **options)
-    except Exception as error:  # the library raises no class of its own
+    except Exception as error:  # the library has no exception class of its own
         raise ModelError(
             f"cannot load the tokenizer of {source} ({type(error).__name__}: {first_line(error)}): fetch the "
             "checkpoint again"
         ) from error
 
 
-def load(name: str, source: str, **options: Any) -> Parts:
-    """The parts of a checkpoint in the stock format.
+def load(name: str, source: str, **options: Any) -> Checkpoint:
+    """Load a checkpoint in the stock format.
 
     Parameters
     ----------
@@ -145,31 +145,33 @@ def load(name: str, source: str, **options: Any) -> Parts:
 
     Raises
     ------
-    ModelError: an architecture that no family knows, weights that are missing or misshapen.
+    ModelError: no family supports the architecture, or weights are missing or have another shape.
     """
     from transformers import AutoTokenizer
 
     family, local = family_for(name), bool(options.get("local_files_only"))
     model = family.load_model(source, **options)
     tokenizer = read_tokenizer(AutoTokenizer, source, local_files_only=local, trust_remote_code=False)
-    return Parts(family, model, tokenizer, preprocessor_config(source, local=local), chat_template(source, local=local))
+    return Checkpoint(
+        family, model, tokenizer, preprocessor_config(source, local=local), chat_template(source, local=local)
+    )
 
 
-def complete(model_class: Any, source: str, **options: Any) -> Any:
-    """The model from `from_pretrained`, which fills weights that a checkpoint lacks with random numbers: not here.
+def load_complete(model_class: Any, source: str, **options: Any) -> Any:
+    """Call `from_pretrained`, with an error for missing weights, which it would initialise at random.
 
     Raises
     ------
-    ModelError: weights are missing, or of other shapes than the config says.
+    ModelError: weights are missing, or have another shape than in the config.
     """
     model, info = model_class.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-    misfits = sorted(str(entry[0]) for entry in info["mismatched_keys"])
-    for what, names in (("lacks", sorted(info["missing_keys"])), ("has misshapen", misfits)):
+    mismatched = sorted(str(entry[0]) for entry in info["mismatched_keys"])
+    for what, names in (("lacks", sorted(info["missing_keys"])), ("has misshapen", mismatched)):
         if names:
             raise ModelError(f"{source} {what} {len(names)} weights, {names[0]} among them: fetch the checkpoint again")
     return model
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a library's message, for ours."""
+    """The first line of the message of another library's error."""
     return (str(error).splitlines() or [type(error).__name__])[0]

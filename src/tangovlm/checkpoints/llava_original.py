@@ -1,23 +1,23 @@
-"""Checkpoints in the format of LLaVA's authors (lmms-lab), as the stock-looking models of this library.
+"""Checkpoints in the format of LLaVA's authors (lmms-lab), loaded as models with the stock interface.
 
-Their config.json names the class `LlavaQwenForCausalLM` and describes a Qwen2 model, with fields `mm_*` for all that
-LLaVA adds; the vision tower is only named. Nothing is executed, and only safetensors are read. What becomes of it:
+Their config.json names the class `LlavaQwenForCausalLM` and describes a Qwen2 model, with fields `mm_*` for what
+LLaVA adds; the vision tower is only named. No code is executed, and only safetensors are read. The conversion:
 
 * `mm_newline_position` "grid" is LLaVA-Video (`LlavaVideoForConditionalGeneration`), without it or with "one_token" it
-  is LLaVA-OneVision (`LlavaOnevisionForConditionalGeneration`). LLaVA-Video pools by means also where
-  `mm_spatial_pool_mode` says "bilinear": its paper (arXiv 2410.02713) has 13 x 13 tokens a frame, and the evaluation
-  kits of its authors and of Tango overwrite that field with "average". Other combinations are refused by name.
-* Placeholders: the authors put the text "<image>" where images and videos are, and -200 in its place. Here "<image>"
-  and "<video>" are tokens: the tokenizer's own where it has them, else the next ids behind its last (151646 and 151647
-  for Qwen2, the ids of the stock conversions). They lie in rows of the embedding that are spare (152064 rows in the
-  7B model, 151936 in the 0.5B), so that no weight grows.
+  is LLaVA-OneVision (`LlavaOnevisionForConditionalGeneration`). LLaVA-Video pools by means even if
+  `mm_spatial_pool_mode` is "bilinear": its paper (arXiv 2410.02713) has 13 x 13 tokens per frame, and the evaluation
+  kits of its authors and of Tango overwrite that field with "average". Other combinations are errors.
+* Placeholders: the authors write the text "<image>" for images and videos, and replace it by the id -200. Here
+  "<image>" and "<video>" are tokens: the tokenizer's own if it has them, else the next ids after its last (151646 and
+  151647 for Qwen2, the ids of the stock conversions). The embedding has unused rows for them (152064 rows in the 7B
+  model, 151936 in the 0.5B), so that no weight grows.
 * Prompts are in the chat format of Qwen2 with its standard system prompt, as in the authors' template `qwen_1_5`.
 * Pixels are those of SigLIP: resized to 384 x 384 (bicubic), mean and deviation 0.5. Files for preprocessing in a
   checkpoint are not read, as the authors' code does not.
-* Sampling settings come from generation_config.json, without `repetition_penalty`: there it concerns the words of the
-  answer only, here it would the prompt too.
+* Sampling settings are those of generation_config.json, without `repetition_penalty`: in the authors' code it applies
+  to the answer only, here it would apply to the prompt as well.
 
-To save one again, write both `model.save_pretrained(folder)` and `processor.save_pretrained(folder)`.
+To save such a model, call both `model.save_pretrained(folder)` and `processor.save_pretrained(folder)`.
 """
 
 import json
@@ -30,7 +30,7 @@ from ..registry import family_for
 from . import checkpoint
 
 ARCHITECTURES = ("LlavaQwenForCausalLM", "llava_qwen")
-"""The class that a config.json names, or its type where it names none."""
+"""The class in a config.json, or the model type if it names no class."""
 
 KEY_MAPPING: dict[str, str] = {
     r"^model\.vision_tower\.vision_tower\.vision_model\.": "model.vision_tower.",
@@ -40,7 +40,7 @@ KEY_MAPPING: dict[str, str] = {
     r"^model\.layers\.": "model.language_model.layers.",
     r"^model\.norm\.": "model.language_model.norm.",
 }
-"""Patterns of the weights' names to what they are in a stock model; `model.image_newline` and `lm_head` stay."""
+"""Patterns of the names of weights, and their replacements in a stock model; other names are the same."""
 
 
 class Tower(NamedTuple):
@@ -48,7 +48,7 @@ class Tower(NamedTuple):
 
     Parameters
     ----------
-    vision: fields of `SiglipVisionConfig`, without the last layer, which LLaVA cuts off.
+    vision: fields of `SiglipVisionConfig`, without the last layer, which LLaVA removes.
     pixels: preprocessor config.
     """
 
@@ -94,7 +94,7 @@ _SUPPORTED: dict[str, tuple[object, ...]] = {
     "rope_scaling": (None,),
     "torch_dtype": ("bfloat16", "float16", "float32", None),
 }
-"""Values of fields that are supported; None is also a field that is not there."""
+"""Supported values of fields; None also means a missing field."""
 
 _POOLING: dict[str, tuple[object, ...]] = {"grid": ("average", "bilinear", None), "one_token": ("bilinear", None)}
 
@@ -120,11 +120,11 @@ _TEXT_OTHERS = (
     "use_cache",
     "use_sliding_window",
 )
-"""Fields of `Qwen2Config`; the last may be missing."""
+"""Fields of `Qwen2Config`; the last ones are optional."""
 
 
 class Conversion(NamedTuple):
-    """A stock-looking model's description.
+    """Description of the converted model.
 
     Parameters
     ----------
@@ -139,16 +139,16 @@ class Conversion(NamedTuple):
 
 
 def convert(config: Mapping[str, Any], source: str) -> Conversion:
-    """The stock config of an original one.
+    """Convert an original config to a stock one.
 
     Parameters
     ----------
     config: the parsed config.json.
-    source: where it is from, for messages.
+    source: of the checkpoint, for messages.
 
     Raises
     ------
-    ModelError: a field that is missing, or has a value that is not supported.
+    ModelError: a field is missing, or has a value that is not supported.
     """
     for name, values in _SUPPORTED.items():
         _check(config, name, values, source)
@@ -189,7 +189,7 @@ def _text(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         if not _is_number(value) or (name in _TEXT_WHOLE and not isinstance(value, int)):
             raise ModelError(f"config.json of {source} has {name} {json.dumps(value)}: fetch the checkpoint again")
     fields = {name: config[name] for name in (*_TEXT_WHOLE, *_TEXT_REAL, *_TEXT_OTHERS) if name in config}
-    # The authors cut longer prompts.
+    # The authors truncate longer prompts.
     if _is_number(config.get("tokenizer_model_max_length")):
         fields["max_position_embeddings"] = min(fields["max_position_embeddings"], config["tokenizer_model_max_length"])
     return fields
@@ -200,7 +200,7 @@ def _is_number(value: object) -> bool:
 
 
 def _images(config: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """How images are divided into tiles."""
+    """Fields that say how images are divided into tiles."""
     ratio, sizes = config.get("image_aspect_ratio"), config.get("image_grid_pinpoints")
     if not isinstance(ratio, str) or re.fullmatch(r"anyres_max_\d+", ratio) is None:
         raise ModelError(
@@ -211,12 +211,12 @@ def _images(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     )
     if not sizes or not pairs:
         raise ModelError(f"config.json of {source} has image_grid_pinpoints that is no list of pairs of numbers")
-    # Stock code has the height first, the authors' the width.
+    # Stock code has the height first, the authors' code the width.
     return {"vision_aspect_ratio": ratio, "image_grid_pinpoints": [[height, width] for width, height in sizes]}
 
 
-def load(source: str, **options: Any) -> checkpoint.Parts:
-    """The parts of a checkpoint in the original format; see the module.
+def load(source: str, **options: Any) -> checkpoint.Checkpoint:
+    """Load a checkpoint in the original format; see the module.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def load(source: str, **options: Any) -> checkpoint.Parts:
 
     Raises
     ------
-    ModelError: see `convert`; weights that are missing or misshapen, a vocabulary without room for placeholders.
+    ModelError: see `convert`; weights are missing or have another shape; the vocabulary has no room.
     """
     from transformers import LlavaOnevisionConfig, Qwen2Tokenizer
 
@@ -236,28 +236,28 @@ def load(source: str, **options: Any) -> checkpoint.Parts:
     config.image_token_index, config.video_token_index = _placeholders(tokenizer, config.text_config.vocab_size, source)
     family = family_for(conversion.architecture)
     model = family.load_model(source, config=config, key_mapping=KEY_MAPPING, **options)
-    # With it `save_pretrained` would write the weights under their old names, beside the new config.
+    # With it `save_pretrained` would write the weights under their old names, with the new config.
     model._weight_conversions = None
     model.generation_config.repetition_penalty = None
     # So that it is saved with the tokenizer.
     tokenizer.chat_template = TEMPLATE
-    return checkpoint.Parts(family, model, tokenizer, conversion.pixels, TEMPLATE)
+    return checkpoint.Checkpoint(family, model, tokenizer, conversion.pixels, TEMPLATE)
 
 
-def _placeholders(tokenizer: Any, rows: int, source: str) -> tuple[int, int]:
-    """Ids of "<image>" and "<video>", which the tokenizer has afterwards."""
+def _placeholders(tokenizer: Any, vocab_size: int, source: str) -> tuple[int, int]:
+    """Ids of "<image>" and "<video>", which are added to the tokenizer."""
     from transformers import AddedToken
 
-    # Without its files the class makes an empty tokenizer.
+    # Without its files the class returns an empty tokenizer.
     if "<|im_start|>" not in tokenizer.get_vocab():
         raise ModelError(f"{source} has no tokenizer of Qwen2 with <|im_start|>: fetch the checkpoint again")
     names = ["<image>", "<video>"]
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names], special_tokens=True)
     tokenizer.padding_side = "left"
     image, video = tokenizer.convert_tokens_to_ids(names)
-    if max(image, video) >= rows:
+    if max(image, video) >= vocab_size:
         raise ModelError(
-            f"config.json of {source} has vocab_size {rows}, but the placeholders would be tokens {image} and {video}: "
-            "fetch the checkpoint's tokenizer again"
+            f"config.json of {source} has vocab_size {vocab_size}, but the placeholders would be tokens {image} and "
+            f"{video}: fetch the checkpoint's tokenizer again"
         )
     return image, video

@@ -1,9 +1,9 @@
-"""The command line `tangovlm`: ask, batch, serve, demo, doctor, eval, methods, models, inspect, bench."""
+"""The command line `tangovlm`: one file per command in `commands/`, and the parts that they share."""
 
 try:
     from .app import app, main
 except Exception as error:
-    # A package that some command needs is missing or broken, which `doctor` can tell.
+    # A package that some command needs is missing or broken: `doctor` reports which one.
     from . import only_doctor
     from .only_doctor import main
 

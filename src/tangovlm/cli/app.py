@@ -1,4 +1,4 @@
-"""Puts the commands together."""
+"""The application: every command under its name."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -18,13 +18,13 @@ from .commands.methods import methods
 from .commands.models import models
 from .commands.profile import profile
 from .commands.reproduce import reproduce
-from .commands.serve import HANDED_THROUGH, serve
+from .commands.serve import PASS_THROUGH, serve
 from .commands.vlmeval import vlmeval
 from .run import run
 
 app = typer.Typer(
     name="tangovlm",
-    help="Ask questions about videos with a fraction of the visual tokens.",
+    help="Prune the visual tokens of Video LLMs: ask about videos, serve models, and measure methods.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -36,15 +36,15 @@ app.command("eval")(evaluate)
 app.command()(methods)
 app.command()(models)
 app.command()(reproduce)
-app.command(context_settings=HANDED_THROUGH)(serve)
+app.command(context_settings=PASS_THROUGH)(serve)
 app.command()(vlmeval)
 app.add_typer(inspect, name="inspect")
 bench.command()(profile)
 app.add_typer(bench, name="bench")
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"tangovlm {tangovlm.__version__}")
         raise typer.Exit
 
@@ -61,5 +61,5 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and give its exit status; see `run`."""
+    """Run the command line and return its exit status; see `run`."""
     return run(app, arguments)

@@ -1,4 +1,4 @@
-"""What can be refused at once, before a model is loaded or a frame decoded."""
+"""Checks of arguments that run before a model is loaded or a frame is decoded."""
 
 from pathlib import Path
 
@@ -16,29 +16,29 @@ def check_at_least_one(option: str, value: int | None) -> None:
 
 
 def check_video(video: str) -> None:
-    """Open a video and close it again.
+    """Check that a video can be opened.
 
     Raises
     ------
-    VideoError: not a local video file; damage further in is found when it is decoded.
+    VideoError: not a local video file. Damage inside the file is found later, by decoding.
     """
     container, _ = open_video(local_file(video))
     container.close()
 
 
 def check_report(report: Path, video: str) -> None:
-    """Raise `InputError` if a page could not be written at `report`, or would take the place of the video."""
+    """Raise `InputError` if the report cannot be written, or would overwrite the video."""
     check_writable(report, "--report")
     if report.exists() and report.samefile(video):
         raise InputError(f"--report {report} is the video itself: give another name")
 
 
-def device(name: str | None) -> str | None:
-    """The device, once tried.
+def check_device(name: str | None) -> str | None:
+    """Allocate a tensor on a device and return its name; None for none.
 
     Raises
     ------
-    InputError: no such device here.
+    InputError: the device cannot be used on this machine.
     """
     if name is not None:
         try:

@@ -1,7 +1,6 @@
-"""What the commands share: where talk and results go, progress bars, and the words for an answer.
+"""Output of the commands: results on stdout; messages, notes and progress bars on stderr.
 
-Results go to stdout, everything else to stderr. While models run, stdout is closed to the libraries (`only_results`),
-so that no chatter of theirs can end up between the results.
+While models run, `only_results` redirects what libraries print to stderr, so that stdout contains results only.
 """
 
 from __future__ import annotations
@@ -20,55 +19,55 @@ from rich.text import Text
 if TYPE_CHECKING:
     from tangovlm.pipeline.ask import Answer
 
-STAGE_WORDS = {"decode": "decoding frames", "encode": "encoding frames", "generate": "generating"}
+STAGE_LABELS = {"decode": "decoding frames", "encode": "encoding frames", "generate": "generating"}
 
 StageProgress = Callable[[str, int, int], None]
 
 
 def plain(text: str) -> str:
-    """Text without control characters, which a model or a file name could use to rewrite the terminal."""
+    """Remove control characters, with which a model or a file name could overwrite the terminal."""
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cs"})
 
 
 def one_line(text: str) -> str:
-    """Text without control characters and line breaks."""
+    """Remove control characters and line breaks."""
     return plain(" ".join(text.split()))
 
 
-def complain(message: str) -> None:
-    """One line about a mistake."""
+def log_error(message: str) -> None:
+    """Print one line about an error to stderr."""
     print(f"tangovlm: {one_line(message)}", file=sys.stderr)
 
 
-def talk(message: str) -> None:
-    """One line of news that is not a result."""
+def log(message: str) -> None:
+    """Print one line that is not a result to stderr."""
     print(one_line(message), file=sys.stderr)
 
 
-def talk_notes(answers: Iterable[Answer]) -> None:
-    """Every note of the answers, each once."""
+def log_notes(answers: Iterable[Answer]) -> None:
+    """Print each distinct note of the answers once."""
     for note in dict.fromkeys(note for answer in answers for note in answer.notes):
-        talk(f"note: {note}")
+        log(f"note: {note}")
 
 
 def show(result: RenderableType, *, to_stderr: bool = False) -> None:
-    """Print a result; a string is printed as it is, without markup."""
+    """Print a result. A string is printed literally, without markup."""
     console = Console(stderr=to_stderr, highlight=False, soft_wrap=isinstance(result, str))
     console.print(Text(plain(result)) if isinstance(result, str) else result)
 
 
 def show_json(result: Mapping[str, object] | Sequence[object]) -> None:
-    """One line of JSON."""
+    """Print a result as one line of JSON."""
     print(json.dumps(result, allow_nan=False), flush=True)
 
 
 @contextmanager
 def only_results() -> Iterator[None]:
-    """Send what libraries print to stderr, and keep those that load models from talking about ordinary things."""
+    """Redirect what libraries print to stderr, and hide their progress bars and all but their errors."""
     from huggingface_hub.utils import logging as hub
     from transformers.utils import logging as models
 
-    bars, before = models.is_progress_bar_enabled(), (models.get_verbosity(), hub.get_verbosity())
+    bars, levels = models.is_progress_bar_enabled(), (models.get_verbosity(), hub.get_verbosity())
     models.set_verbosity_error()
     hub.set_verbosity_error()
     models.disable_progress_bar()
@@ -76,15 +75,18 @@ def only_results() -> Iterator[None]:
         with redirect_stdout(sys.stderr):
             yield
     finally:
-        models.set_verbosity(before[0])
-        hub.set_verbosity(before[1])
+        models.set_verbosity(levels[0])
+        hub.set_verbosity(levels[1])
         if bars:
             models.enable_progress_bar()
 
 
 @contextmanager
 def stage_bars(prefix: str = "") -> Iterator[StageProgress]:
-    """Progress bars on stderr, one a stage, gone when done; nothing where stderr is not a terminal."""
+    """Show one progress bar per stage on stderr until the context ends; none if stderr is not a terminal.
+
+    The yielded function takes a stage, the number of steps done and their total.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -92,7 +94,7 @@ def stage_bars(prefix: str = "") -> Iterator[StageProgress]:
 
         def advance(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = progress.add_task(prefix + STAGE_WORDS.get(stage, stage), total=total)
+                tasks[stage] = progress.add_task(prefix + STAGE_LABELS.get(stage, stage), total=total)
             progress.update(tasks[stage], completed=done, total=total)
 
         yield advance

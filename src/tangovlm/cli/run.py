@@ -1,4 +1,4 @@
-"""Running a command line: turns what happens into an exit status."""
+"""Run a command line and map exceptions to an exit status."""
 
 import io
 import sys
@@ -9,41 +9,41 @@ import typer
 
 from tangovlm.errors import TangoError
 
-from .output import complain
+from .output import log_error
 
-FINE, FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+OK, USER_ERROR, INTERRUPTED = 0, 2, 130
 
-# The parent of BadParameter is the error of every wrong use of the command line; typer gives it no name of its own.
+# The parent of BadParameter covers every usage error of the command line; typer does not export it.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and give its exit status.
+    """Run a command line and return its exit status.
 
-    0: fine. 2: a user's mistake, told in one line on stderr. 130: interrupted. A fault of ours is raised, so that the
-    interpreter shows its traceback and exits with 1.
+    0: success. 2: an error by the user, with one line on stderr. 130: interrupted. Any other exception is a bug and
+    propagates, so that the interpreter prints its traceback and exits with 1.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # An answer may hold characters that an old terminal lacks: show a substitute, do not fail.
+        # An answer may contain characters that the terminal cannot encode: print a substitute instead of failing.
         sys.stdout.reconfigure(errors="replace")
     try:
         with warnings.catch_warnings():
-            # What the user should know stands in an answer's notes, which are printed; the rest is library talk.
+            # Relevant warnings are also notes of an answer, which are printed; the others come from libraries.
             warnings.simplefilter("ignore")
             status = app(args=arguments, prog_name="tangovlm", standalone_mode=False)
     except TangoError as error:
-        complain(str(error))
-        return MISTAKE
+        log_error(str(error))
+        return USER_ERROR
     except UsageError as error:
-        complain(_usage_message(error))
-        return MISTAKE
+        log_error(_usage_message(error))
+        return USER_ERROR
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    return status if isinstance(status, int) else FINE
+    return status if isinstance(status, int) else OK
 
 
 def _usage_message(error: Exception) -> str:
-    """What typer says of a wrong command line, with the way to the help that belongs to it."""
+    """The message of a usage error, with a pointer to the help of its command."""
     text = error.format_message() if hasattr(error, "format_message") else str(error)
     context: typer.Context | None = getattr(error, "ctx", None)
     command = "tangovlm" if context is None else context.command_path

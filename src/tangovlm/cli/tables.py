@@ -1,4 +1,4 @@
-"""The figures of answers as rows and lines."""
+"""Token counts and times of answers, as table rows and as one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def figures_rows(columns: Iterable[Sequence[Answer]]) -> Iterator[tuple[str, ...]]:
-    """Tokens, then mean milliseconds of each stage and of all; one column for each sequence of answers."""
+    """Yield table rows: token counts, then mean milliseconds per stage and their sum.
+
+    Each sequence of answers is one column.
+    """
     groups = [list(column) for column in columns]
     times = [stage_ms(group) for group in groups]
     yield ("visual tokens", *(f"{group[0].tokens_after} of {group[0].tokens_before}" for group in groups))
@@ -27,7 +30,7 @@ def figures_rows(columns: Iterable[Sequence[Answer]]) -> Iterator[tuple[str, ...
 
 
 def figures_line(answer: Answer) -> str:
-    """The same for one answer, in one line."""
+    """Token counts and times of one answer, as one line."""
     times = ", ".join(f"{STAGES[stage]} {ms:.0f} ms" for stage, ms in stage_ms([answer]).items())
     layers = layer_words(answer)
     inside = f", in the layers {layers}" if layers else ""

@@ -1,4 +1,4 @@
-"""What `tangovlm doctor` looks at: the installation, and whether the library is right on it."""
+"""The checks of `tangovlm doctor`: the installation, and whether the library works correctly with it."""
 
 from .examine import examine
 from .rows import FAILED, MISSING, OK, Examination, Row

@@ -1,4 +1,4 @@
-"""Whether what is remembered between runs can be."""
+"""The cache of passed checks: whether it can be written."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ PART = "cache"
 
 
 def examinations() -> Iterator[Examination]:
-    """The folder in which checks that passed are remembered."""
+    """The directory of the cache of passed checks."""
     yield Examination(PART, "checks that passed", _folder)
 
 
 def _folder() -> str:
-    from ..selfcheck.passed import folder
+    from ..selfcheck.result_cache import folder
 
     try:
         place = folder()
         place.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
-        raise NotInstalledError(f"not remembered between programs: {error}") from error
+        raise NotInstalledError(f"not cached between processes: {error}") from error
     if not os.access(place, os.W_OK):
-        raise NotInstalledError(f"not remembered between programs: {place} cannot be written")
+        raise NotInstalledError(f"not cached between processes: {place} cannot be written")
     return str(place)

@@ -1,4 +1,4 @@
-"""The devices that models can run on: what they are, and whether they multiply as they should."""
+"""The devices that models can run on: their properties, and whether they multiply matrices correctly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PART = "devices"
 
 
 def examinations() -> Iterator[Examination]:
-    """The CPU, and each CUDA device that is visible."""
+    """The CPU, and each visible CUDA device."""
     yield Examination(PART, "cpu", _cpu)
     names = cuda_devices()
     if not names:
@@ -24,20 +24,20 @@ def examinations() -> Iterator[Examination]:
 
 
 def cuda_devices() -> list[str]:
-    """Names of the CUDA devices that torch sees."""
+    """Names of the CUDA devices that torch finds."""
     try:
         import torch
 
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     except Exception:
-        # A broken torch has a row of its own.
+        # A broken torch is reported in its own row.
         return []
 
 
 def _cpu() -> str:
     import torch
 
-    _multiplies("cpu")
+    _check_product("cpu")
     capability = torch.backends.cpu.get_cpu_capability()
     return f"{_cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, {capability}"
 
@@ -46,7 +46,7 @@ def _no_cuda() -> str:
     import torch
 
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-    raise NotInstalledError(f"torch {torch.__version__} sees no device ({build})")
+    raise NotInstalledError(f"torch {torch.__version__} finds no device ({build})")
 
 
 def _cuda(name: str) -> str:
@@ -55,7 +55,7 @@ def _cuda(name: str) -> str:
     from ..kernels import fallback_note, variant
 
     device = torch.device(name)
-    _multiplies(name)
+    _check_product(name)
     properties = torch.cuda.get_device_properties(device)
     notes = "; ".join(fallback_note(device)) or f"{variant(device)} kernels"
     return (
@@ -64,17 +64,17 @@ def _cuda(name: str) -> str:
     )
 
 
-def _multiplies(device: str) -> None:
-    """Compare a product of whole numbers, which has no rounding, with plain arithmetic."""
+def _check_product(device: str) -> None:
+    """Compare a product of integer matrices, which has no rounding, with plain arithmetic."""
     import torch
 
     rows = [[(3 * i + 5 * j) % 7 - 3 for j in range(16)] for i in range(16)]
-    wanted = [
+    expected = [
         [sum(a * b for a, b in zip(row, column, strict=True)) for column in zip(*rows, strict=True)] for row in rows
     ]
     matrix = torch.tensor(rows, dtype=torch.float32, device=device)
-    if (matrix @ matrix).tolist() != wanted:
-        raise RuntimeError("a product of two matrices of small whole numbers is wrong")
+    if (matrix @ matrix).tolist() != expected:
+        raise RuntimeError("the product of two matrices of small integers is wrong")
 
 
 def _cpu_name() -> str:

@@ -1,4 +1,4 @@
-"""All rows of the doctor's table, in order."""
+"""All examinations of `tangovlm doctor`, in the order of its table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .rows import Examination
 
 
 def examine(family: str | None = None) -> Iterator[Examination]:
-    """What is to be looked at: all, or only the installation and one family.
+    """Yield all examinations, or only those of the installation and of one family.
 
     Raises
     ------

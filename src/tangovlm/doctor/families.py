@@ -14,7 +14,7 @@ PART = "families"
 
 
 def select(family: str | None) -> list[str]:
-    """The twins of a family, or all.
+    """The names of the twins of a family; of all families for None.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def select(family: str | None) -> list[str]:
 
 
 def examinations(names: Sequence[str]) -> Iterator[Examination]:
-    """One for each of the twins, or a single one where nothing of them can be imported."""
+    """One for each twin, or a single one if the checks cannot be imported."""
     checks = partial(import_module, "tangovlm.selfcheck.checks")
     try:
         checks()
@@ -40,18 +40,18 @@ def examinations(names: Sequence[str]) -> Iterator[Examination]:
 
 
 def _title(name: str) -> str:
-    """The family of a twin, and where it has several, which of them."""
+    """The family of a twin, with the name of the twin if the family has several."""
     family = TWINS[name].family
     several = sum(entry.family == family for entry in TWINS.values()) > 1
     return f"{family} ({name})" if several else family
 
 
 def _run(name: str) -> str:
-    """How many checks pass.
+    """The number of checks.
 
     Raises
     ------
-    RuntimeError: one of them fails.
+    RuntimeError: a check fails.
     """
     from ..selfcheck.isolation import run_isolated
 
@@ -62,7 +62,7 @@ def _run(name: str) -> str:
 
 
 def _checks(name: str) -> tuple[list[str], list[str]]:
-    """The checks of a twin that pass, and those that fail, with what came out."""
+    """The names of the passed checks of a twin, and of the failed ones with their errors."""
     from ..selfcheck.checks import Checks
     from ..selfcheck.twins import load
     from ..session.attach import attach

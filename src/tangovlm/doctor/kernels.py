@@ -1,4 +1,4 @@
-"""The hot operations against their plain loops: in PyTorch on every device, in Triton on GPUs."""
+"""The kernels, compared with their plain references: PyTorch on every device, Triton on GPUs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TOLERANCE = 1e-5
 
 
 def examinations() -> Iterator[Examination]:
-    """Each operation in each of its variants on each device that it runs on."""
+    """Each operation in each variant on each device."""
     devices = cuda_devices()
     for name, check in {"dpc_knn": _dpc_knn, "st_rope": _st_rope, "blend": _blend}.items():
         for device in ("cpu", *devices):
@@ -30,7 +30,7 @@ def examinations() -> Iterator[Examination]:
 
 
 def _no_device() -> str:
-    raise NotInstalledError("Triton runs on a GPU, and there is none")
+    raise NotInstalledError("Triton needs a GPU, and there is none")
 
 
 def _triton(check: Callable[[str, str], str], device: str) -> str:
@@ -54,7 +54,7 @@ def _noise(*shape: int, seed: int) -> Tensor:
 
 
 def _dpc_knn(variant: str, device: str) -> str:
-    """Two pools of points, one with ties."""
+    """Compare the clustering of two pools of points, one with ties."""
     from ..kernels.dpc_knn.reference import dpc_knn_reference
 
     points = _noise(90, 40, seed=1)
@@ -66,21 +66,21 @@ def _dpc_knn(variant: str, device: str) -> str:
     else:
         run = _variant("dpc_knn", variant).dpc_knn_torch
         found = run(x.__getitem__, sizes, centers, neighbors, False, True, x.device)
-    wanted: list[list[int]] = [[], [], []]
+    expected: list[list[int]] = [[], [], []]
     for pool, count in zip(points.split(sizes), centers, strict=True):
-        first = len(wanted[2]), len(wanted[0])
+        first = len(expected[2]), len(expected[0])
         chosen, order, labels = dpc_knn_reference(pool.tolist(), count, neighbors)
-        wanted[0] += [first[0] + number for number in chosen]
-        wanted[1] += [first[0] + number for number in order]
-        wanted[2] += [first[1] + label for label in labels]
-    for what, numbers, right in zip(("centres", "order of the centres", "labels"), found, wanted, strict=True):
+        expected[0] += [first[0] + number for number in chosen]
+        expected[1] += [first[0] + number for number in order]
+        expected[2] += [first[1] + label for label in labels]
+    for what, numbers, right in zip(("centres", "order of the centres", "labels"), found, expected, strict=True):
         if numbers.tolist() != right:
-            raise RuntimeError(f"the {what} are others than those of the plain loops")
-    return "centres, their order and labels are those of the plain loops"
+            raise RuntimeError(f"the {what} differ from those of the reference")
+    return "centres, their order and labels equal those of the reference"
 
 
 def _st_rope(variant: str, device: str) -> str:
-    """All tokens of a small grid, with blocks of odd and even width."""
+    """Compare all tokens of a small grid, with blocks of odd and even width."""
     import torch
 
     from ..kernels.st_rope import Tables
@@ -93,16 +93,16 @@ def _st_rope(variant: str, device: str) -> str:
     features, norms = _noise(24, sum(sections), seed=2), _noise(24, seed=3).abs() + 0.5
     run = getattr(_variant("st_rope", variant), f"rotate_rows_{variant}")
     found = run(features.to(device), torch.arange(24, device=device), norms.to(device), tables)
-    wanted = []
+    expected = []
     for row in range(24):
         places = row // 8, row // 4 % 2, row % 4
         turns = [angle[place].tolist() for angle, place in zip(angles, places, strict=True)]
-        wanted.append(rotate_reference(features[row].tolist(), float(norms[row]), sections, turns))
-    return _compare(found, wanted)
+        expected.append(rotate_reference(features[row].tolist(), float(norms[row]), sections, turns))
+    return _compare(found, expected)
 
 
 def _blend(variant: str, device: str) -> str:
-    """Clusters of many tokens, of one, and of equal ones."""
+    """Compare clusters of many tokens, of one, and of equal ones."""
     import torch
 
     from ..kernels.blend.reference import blend_reference
@@ -114,14 +114,14 @@ def _blend(variant: str, device: str) -> str:
     module = _variant("blend", variant)
     run = module.blend_ragged_triton if variant == "triton" else module.blend_torch
     found = run(*(part.to(device) for part in (values, index, centers, labels)), 0.6)
-    wanted = blend_reference(values.tolist(), index.tolist(), centers.tolist(), labels.tolist(), 0.6)
-    return _compare(found, wanted)
+    expected = blend_reference(values.tolist(), index.tolist(), centers.tolist(), labels.tolist(), 0.6)
+    return _compare(found, expected)
 
 
-def _compare(found: Tensor, wanted: list[list[float]]) -> str:
+def _compare(found: Tensor, expected: list[list[float]]) -> str:
     import torch
 
-    gap = float((found.cpu().double() - torch.tensor(wanted, dtype=torch.float64)).abs().max())
+    gap = float((found.cpu().double() - torch.tensor(expected, dtype=torch.float64)).abs().max())
     if not gap <= _TOLERANCE:
-        raise RuntimeError(f"up to {gap:.3g} apart from the plain loops, {_TOLERANCE} at most is allowed")
-    return f"within {gap:.1g} of the plain loops"
+        raise RuntimeError(f"up to {gap:.3g} from the reference, more than {_TOLERANCE}")
+    return f"within {gap:.1g} of the reference"

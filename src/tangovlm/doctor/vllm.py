@@ -1,4 +1,4 @@
-"""What the plug-in for vLLM builds on, looked at in the vLLM that is installed."""
+"""The internals of vLLM that the plug-in uses, checked in the installed release."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ PART = "vllm"
 
 
 def examinations() -> Iterator[Examination]:
-    """All parts that `serve.seams` names, in one row."""
-    yield Examination(PART, "seams of the plug-in", _seams)
+    """All internals of vLLM that `serve.vllm_internals` lists, in one row."""
+    yield Examination(PART, "internals that the plug-in uses", _check_internals)
 
 
-def _seams() -> str:
+def _check_internals() -> str:
     if find_spec("vllm") is None:
         raise NotInstalledError("only for serving")
-    from ..serve import compat
+    from ..serve import compatibility
 
-    release = compat.installed()
-    found = compat.check_seams()
-    wrong = [f"{name}: {state}" for name, state in found if state != compat.OK]
+    release = compatibility.installed_release()
+    found = compatibility.check_internals()
+    wrong = [f"{name}: {state}" for name, state in found if state != compatibility.OK]
     if wrong:
-        raise RuntimeError(f"vLLM {release}, {len(wrong)} of {len(found)} parts are others: {'; '.join(wrong)}")
-    tested = "tested" if compat.is_tested(release) else f"not tested ({', '.join(compat.TESTED)} is)"
-    return f"vLLM {release}, {tested}: {len(found)} parts are as the plug-in knows them"
+        raise RuntimeError(f"vLLM {release}, {len(wrong)} of {len(found)} internals differ: {'; '.join(wrong)}")
+    tested = "tested" if compatibility.is_tested(release) else f"not tested ({', '.join(compatibility.TESTED)} is)"
+    return f"vLLM {release}, {tested}: {len(found)} internals are as the plug-in expects"

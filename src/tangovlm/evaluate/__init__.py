@@ -1,1 +1,1 @@
-"""The benchmark `tangoworld`: questions about synthetic clips, asked of one model under many methods."""
+"""Evaluation: the benchmark `tangoworld`, plug-ins for public harnesses, and the tables of the paper."""

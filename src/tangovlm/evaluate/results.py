@@ -1,11 +1,12 @@
-"""Files of results: JSON lines that grow by one clip at a time and survive a kill.
+"""Files of results: JSON lines, appended one clip at a time, that remain valid if the process is killed.
 
-A line is an object or a list. Objects: a header (benchmark, model, machine, versions), again whenever one of these
-changes; or a run, with its number in this file. A list is one answer: `Row`. A last line without its end was torn by
-a kill and is dropped; anything else that does not fit is damage, which is reported and left alone.
+A line is an object or a list. Objects are a header (benchmark, model, machine, versions), which is repeated whenever
+one of these changes, or a run with its number in this file. A list is one answer, see `ScoredAnswer`. An incomplete
+last line is dropped; any other line that does not have this form is reported as damage, and the file is not changed.
 """
 
 import gzip
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +16,13 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from tangovlm.errors import InputError
+from tangovlm.pipeline.load import BUILTIN, VideoLLM
+from tangovlm.report.provenance import machine
 
-from .appended import AppendedFile
-from .look import Look
-from .runs import Run, key_of
-from .task import QUESTIONS
+from .coverage import TokenCoverage
+from .json_lines import JsonLinesWriter
+from .runs import Run, spec_key
+from .tangoworld import NAME, QUESTIONS, VERSION, fingerprint
 
 FIXED = {
     "benchmark": "benchmark",
@@ -28,7 +31,7 @@ FIXED = {
     "weights": "model",
     "dtype": "number format",
 }
-"""Entries of the header that all answers of a file share, and what they tell apart."""
+"""Entries of the header that must be equal for all answers of a file, and what each identifies."""
 _TYPES: dict[str, tuple[type, ...]] = {
     "benchmark": (str,),
     "version": (int,),
@@ -43,46 +46,76 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 _MACHINE_TYPES: dict[str, tuple[type, ...]] = {"cpu": (str,), "cores": (int, type(None))}
 _HEADER_START = b'{"benchmark"'
-_MOST_TOKENS = 2**31
+_MAX_TOKENS = 2**31
 
 
-class Row(NamedTuple):
-    """An answer to a question under a run."""
+class ScoredAnswer(NamedTuple):
+    """The answer to one question under one run."""
 
     run: int
     number: int
     exact: int
-    """1 if the generated answer is the true one, else 0."""
+    """1 if the generated answer is correct, else 0."""
     chosen: int
-    """1 if the true choice is the likeliest, else 0."""
+    """1 if the correct choice is the most likely one, else 0."""
     tokens: int
-    """Visual tokens that the language model was given."""
+    """Visual tokens that entered the language model."""
     answer: str
-    look: list[float] | None
-    """What `look.look` says of the kept tokens; None for a method inside the language model."""
+    coverage: list[float] | None
+    """Values of `TokenCoverage`; None for a method inside the language model."""
 
 
 @dataclass
 class Content:
-    """What a file holds; `runs` is spec's key to number, `rows` is (run, question) to the answer."""
-
-    headers: list[dict[str, Any]] = field(default_factory=list)
-    runs: dict[str, int] = field(default_factory=dict)
-    rows: dict[tuple[int, int], Row] = field(default_factory=dict)
-    size: int = 0
-    """Bytes up to the end of the last whole line."""
-
-
-def read(path: Path, header: Mapping[str, Any] | None = None) -> Content:
-    """Read a file of results, which may be compressed as ``.gz``; one that is not there holds nothing.
+    """The content of a file of results.
 
     Parameters
     ----------
-    header: what a header must agree with in `FIXED`; None = anything.
+    headers: in the order of the file.
+    runs: `Run.key` to the number of the run.
+    answers: (run, question) to the answer.
+    size: bytes up to the end of the last whole line.
+    """
+
+    headers: list[dict[str, Any]] = field(default_factory=list)
+    runs: dict[str, int] = field(default_factory=dict)
+    answers: dict[tuple[int, int], ScoredAnswer] = field(default_factory=dict)
+    size: int = 0
+
+
+def header(llm: VideoLLM) -> dict[str, Any]:
+    """The header of a file of results of a model on this machine."""
+    return {
+        "benchmark": NAME,
+        "version": VERSION,
+        "questions": fingerprint(),
+        "model": llm.name,
+        "weights": _weights_digest(llm),
+        "dtype": str(llm.model.dtype).removeprefix("torch."),
+        **machine(llm.family.device),
+    }
+
+
+def _weights_digest(llm: VideoLLM) -> str:
+    """SHA-256 of the checkpoint's files if they are in a local folder, else of the checkpoint's name."""
+    folder = BUILTIN if llm.builtin else Path(llm.name).expanduser()
+    digest = hashlib.sha256(b"" if folder.is_dir() else llm.name.encode())
+    for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def read(path: Path, expected: Mapping[str, Any] | None = None) -> Content:
+    """Read a file of results, plain or compressed as ``.gz``; a missing file is empty.
+
+    Parameters
+    ----------
+    expected: a header whose entries in `FIXED` the file must have; None accepts any file.
 
     Raises
     ------
-    InputError: damage, or results of another benchmark or model; names the file and the line.
+    InputError: damage, or results of another benchmark or model; the message names the file and the line.
     """
     content = Content()
     try:
@@ -92,14 +125,14 @@ def read(path: Path, header: Mapping[str, Any] | None = None) -> Content:
     except FileNotFoundError:
         return content
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error}): mend it or choose another --output") from error
+        raise InputError(f"{path} cannot be read ({error}): fix it or choose another --output") from error
     content.size = data.rfind(b"\n") + 1
     for number, line in enumerate(data[: content.size].splitlines(), start=1):
         try:
-            _take(content, json.loads(line), header)
+            _parse(content, json.loads(line), expected)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = str(error) if isinstance(error, _DamageError) else "is damaged"
-            raise InputError(f"{path} line {number} {reason}: mend it or choose another --output") from error
+            raise InputError(f"{path} line {number} {reason}: fix it or choose another --output") from error
     tail = data[content.size :]
     if not content.headers and not (tail.startswith(_HEADER_START) or _HEADER_START.startswith(tail)):
         raise InputError(f"{path} line 1 is no header of tangovlm eval: choose another --output")
@@ -107,19 +140,19 @@ def read(path: Path, header: Mapping[str, Any] | None = None) -> Content:
 
 
 class ResultsFile:
-    """A file of results that is open for more; use as a context.
+    """A file of results that is open for appending; use it as a context manager.
 
     Raises
     ------
-    InputError: see `read`; or it cannot be written, or another process writes to it too.
+    InputError: see `read`; the file cannot be written, or another process writes to it.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self._header = dict(header)
-        self._file = AppendedFile(path, "another --output")
+        self._file = JsonLinesWriter(path, "another --output")
         try:
             self.content = read(path, header)
-            self._file.begin(self.content.size)
+            self._file.truncate(self.content.size)
         except BaseException:
             self._file.close()
             raise
@@ -133,16 +166,16 @@ class ResultsFile:
         self._file.close()
 
     def number(self, run: Run) -> int:
-        """The number of a run in this file, which a new one gets."""
+        """The number of a run in this file; a new run is appended to it."""
         if run.key not in self.content.runs:
             self.content.runs[run.key] = len(self.content.runs)
             self._write([{"run": self.content.runs[run.key], "spec": run.spec}])
         return self.content.runs[run.key]
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Append answers in one piece."""
-        self._write([list(row) for row in rows])
-        self.content.rows |= {(row.run, row.number): row for row in rows}
+    def add(self, answers: Sequence[ScoredAnswer]) -> None:
+        """Append answers in one write."""
+        self._write([list(answer) for answer in answers])
+        self.content.answers |= {(answer.run, answer.number): answer for answer in answers}
 
     def _write(self, lines: Iterable[Any]) -> None:
         lines = list(lines)
@@ -153,17 +186,17 @@ class ResultsFile:
 
 
 class _DamageError(ValueError):
-    """Damage that has a name."""
+    """Damage that is described by its message."""
 
 
-def _take(content: Content, line: Any, header: Mapping[str, Any] | None) -> None:
-    """Put one line into the content."""
+def _parse(content: Content, line: Any, expected: Mapping[str, Any] | None) -> None:
+    """Add one line to the content."""
     if isinstance(line, dict) and "benchmark" in line:
         for name, words in FIXED.items():
-            if header is not None and line[name] != header[name]:
+            if expected is not None and line[name] != expected[name]:
                 raise _DamageError(f"is of another {words}")
         if not (_has(line, _TYPES) and _has(line["machine"], _MACHINE_TYPES)):
-            raise _DamageError("is no whole header")
+            raise _DamageError("is no complete header")
         content.headers.append(line)
         return
     if not content.headers:
@@ -171,32 +204,41 @@ def _take(content: Content, line: Any, header: Mapping[str, Any] | None) -> None
     if isinstance(line, dict):
         if not isinstance(line["spec"], dict):
             raise _DamageError("is no run")
-        if line["run"] != len(content.runs) or key_of(line["spec"]) in content.runs:
-            raise _DamageError("numbers a run anew")
-        content.runs[key_of(line["spec"])] = line["run"]
+        if line["run"] != len(content.runs) or spec_key(line["spec"]) in content.runs:
+            raise _DamageError("numbers a run wrongly")
+        content.runs[spec_key(line["spec"])] = line["run"]
         return
-    row = Row(*line)
-    counts = all(type(value) is int for value in row[:5]) and 0 <= row.tokens < _MOST_TOKENS
-    if not counts or not isinstance(row.answer, str) or not _is_look(row.look) or {row.exact, row.chosen} - {0, 1}:
+    answer = ScoredAnswer(*line)
+    if not _is_answer(answer):
         raise _DamageError("is no answer")
-    if not 0 <= row.run < len(content.runs) or not 0 <= row.number < QUESTIONS:
-        raise _DamageError("answers what was not asked")
-    if (row.run, row.number) in content.rows:
+    if not 0 <= answer.run < len(content.runs) or not 0 <= answer.number < QUESTIONS:
+        raise _DamageError("answers an unknown question or run")
+    if (answer.run, answer.number) in content.answers:
         raise _DamageError("repeats an answer")
-    content.rows[row.run, row.number] = row
+    content.answers[answer.run, answer.number] = answer
 
 
 def _has(entries: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
-    """Whether all of these entries are there and of their types; a bool is no int."""
+    """Whether all entries are present and have their types; a bool does not count as an int."""
     return all(name in entries and type(entries[name]) in allowed for name, allowed in types.items())
 
 
-def _is_look(value: Any) -> bool:
-    """Whether this is what `Look` holds, or None."""
+def _is_answer(answer: ScoredAnswer) -> bool:
+    integers = all(type(value) is int for value in answer[:5]) and 0 <= answer.tokens < _MAX_TOKENS
+    return (
+        integers
+        and isinstance(answer.answer, str)
+        and _is_coverage(answer.coverage)
+        and {answer.exact, answer.chosen} <= {0, 1}
+    )
+
+
+def _is_coverage(value: Any) -> bool:
+    """Whether this is a list of the values of `TokenCoverage`, or None."""
     if value is None:
         return True
     return (
         isinstance(value, list)
-        and len(value) == len(Look._fields)
+        and len(value) == len(TokenCoverage._fields)
         and all(type(share) in (int, float) and 0 <= share <= 1 for share in value)
     )

@@ -1,155 +1,158 @@
-"""Runs every run over every question, clip by clip, and writes down what is not in the file yet."""
+"""Runs of the benchmark `tangoworld`: every run answers every question, clip by clip; finished answers are skipped."""
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from tangovlm.methods.common.slots import keep_all
 from tangovlm.pipeline.load import VideoLLM
 from tangovlm.session.memo import Memo
 from tangovlm.tiny.synthetic.questions import KINDS, Question
 from tangovlm.tokens import Selection
 
-from . import attached
-from .look import Ground, Look
-from .results import ResultsFile, Row
+from .batched import BatchedAnswerer, Reply
+from .clip_encoder import ClipEncoder, pruned_video, select
+from .coverage import GroundTruth, TokenCoverage
+from .results import ResultsFile, ScoredAnswer
 from .runs import Run
-from .scoring import Encoded, Reply, Scorer, visual
-from .task import Case, View, view
+from .stock_generate import answer_question
+from .tangoworld import ClipQuestions, RenderedClip, render_clip
 
 Progress = Callable[[int], None]
 
 
 @dataclass
-class _Job:
-    """A run and the questions of a clip that it has not answered."""
+class _PendingRun:
+    """A run and the questions about one clip that it has not answered yet."""
 
     number: int
     run: Run
     questions: dict[int, Question]
 
 
-def check(llm: VideoLLM, runs: Iterable[Run]) -> None:
-    """See that every method fits the model; see `Scorer.check`."""
-    Scorer(llm).check(runs)
+def check_runs(llm: VideoLLM, runs: Iterable[Run]) -> None:
+    """Check that every method fits the model; see `ClipEncoder.check`."""
+    ClipEncoder(llm).check(runs)
 
 
-def answers(
-    llm: VideoLLM, runs: Mapping[int, Run], cases: Iterable[Case], done: Container[tuple[int, int]], progress: Progress
-) -> Iterator[list[Row]]:
-    """All answers that are missing, a clip at a time.
+def answer_clips(
+    llm: VideoLLM,
+    runs: Mapping[int, Run],
+    clips: Iterable[ClipQuestions],
+    done: Container[tuple[int, int]],
+    progress: Progress,
+) -> Iterator[list[ScoredAnswer]]:
+    """Yield the missing answers, one list per clip.
 
     Parameters
     ----------
-    runs: by their number in the rows.
-    done: (run, question) that need no answer any more.
-    progress: told how many more answers there are, done ones too.
+    runs: by their number in the answers.
+    done: pairs (run, question) that are already answered.
+    progress: called with the number of further answers, including those in `done`.
 
     Raises
     ------
     TangoError: see the methods and `attach`.
     """
-    scorer = Scorer(llm)
-    for case in cases:
-        jobs = []
+    encoder, answerer = ClipEncoder(llm), BatchedAnswerer(llm)
+    for clip in clips:
+        pending = []
         for number, run in runs.items():
-            missing = {a.number: a.question for a in case.asked if (number, a.number) not in done}
-            progress(len(case.asked) - len(missing))
+            missing = {each.number: each.question for each in clip.questions if (number, each.number) not in done}
+            progress(len(clip.questions) - len(missing))
             if missing:
-                jobs.append(_Job(number, run, missing))
-        if jobs:
-            yield sorted(_clip(scorer, case, jobs, progress), key=lambda row: (row.run, row.number))
+                pending.append(_PendingRun(number, run, missing))
+        if pending:
+            answers = _answer_clip(encoder, answerer, clip, pending, progress)
+            yield sorted(answers, key=lambda answer: (answer.run, answer.number))
 
 
 def execute(
-    llm: VideoLLM, runs: Iterable[Run], cases: Iterable[Case], results: ResultsFile, progress: Progress
+    llm: VideoLLM, runs: Iterable[Run], clips: Iterable[ClipQuestions], results: ResultsFile, progress: Progress
 ) -> None:
-    """Write down all answers that are missing in a file.
+    """Append the missing answers to a file of results.
 
     Raises
     ------
-    TangoError: see `answers`; InputError where results cannot be written.
+    TangoError: see `answer_clips`; InputError if the file cannot be written.
     """
     numbered = {results.number(run): run for run in runs}
-    for rows in answers(llm, numbered, cases, results.content.rows, progress):
-        results.add(rows)
+    for answers in answer_clips(llm, numbered, clips, results.content.answers, progress):
+        results.add(answers)
 
 
-def accuracy(llm: VideoLLM, run: Run, cases: Sequence[Case]) -> dict[str, float]:
-    """Exact match by kind of question, without a file."""
-    kinds = {asked.number: asked.question.kind for case in cases for asked in case.asked}
-    right: dict[str, list[int]] = {kind: [] for kind in KINDS if kind in kinds.values()}
-    for rows in answers(llm, {0: run}, cases, (), lambda _: None):
-        for row in rows:
-            right[kinds[row.number]].append(row.exact)
-    return {kind: sum(values) / len(values) for kind, values in right.items()}
+def accuracy(llm: VideoLLM, run: Run, clips: Sequence[ClipQuestions]) -> dict[str, float]:
+    """Exact match by kind of question, without a file of results."""
+    kinds = {each.number: each.question.kind for clip in clips for each in clip.questions}
+    exact: dict[str, list[int]] = {kind: [] for kind in KINDS if kind in kinds.values()}
+    for answers in answer_clips(llm, {0: run}, clips, (), lambda _: None):
+        for answer in answers:
+            exact[kinds[answer.number]].append(answer.exact)
+    return {kind: sum(values) / len(values) for kind, values in exact.items()}
 
 
-def _clip(scorer: Scorer, case: Case, jobs: Sequence[_Job], progress: Progress) -> Iterator[Row]:
-    """The answers to all that is missing about one clip."""
-    clip = case.clip()
-    by_frames: dict[int, list[_Job]] = {}
-    for job in jobs:
-        by_frames.setdefault(job.run.frames or case.length, []).append(job)
+def _answer_clip(
+    encoder: ClipEncoder,
+    answerer: BatchedAnswerer,
+    clip: ClipQuestions,
+    pending: Sequence[_PendingRun],
+    progress: Progress,
+) -> Iterator[ScoredAnswer]:
+    """All missing answers about one clip."""
+    generated = clip.clip()
+    by_frames: dict[int, list[_PendingRun]] = {}
+    for each in pending:
+        by_frames.setdefault(each.run.frames or clip.length, []).append(each)
     for frames, group in by_frames.items():
-        seen = view(clip, frames)
-        pixels = scorer.pixels(seen.pixels)
-        shared = [job for job in group if scorer.shares(job.run)]
-        for row in _before_llm(scorer, seen, pixels, shared) if shared else ():
-            yield row
+        rendered = render_clip(generated, frames)
+        pixels = encoder.pixels(rendered.pixels)
+        batchable = [each for each in group if answerer.supports(each.run)]
+        for answer in _answer_batched(encoder, answerer, rendered, pixels, batchable) if batchable else ():
+            yield answer
             progress(1)
-        for job in (job for job in group if not scorer.shares(job.run)):
-            family, memo = scorer.family(job.run.saliency), Memo()
-            for number, question in job.questions.items():
-                said, kept = attached.reply(scorer.llm, family, job.run, pixels, seen.seconds, question, memo)
-                yield _row(job, number, said, kept, None)
+        for each in (each for each in group if not answerer.supports(each.run)):
+            family, memo = encoder.family(each.run.saliency), Memo()
+            for number, question in each.questions.items():
+                reply, kept = answer_question(encoder.llm, family, each.run, pixels, rendered.seconds, question, memo)
+                yield _scored(each, number, reply, kept, None)
                 progress(1)
 
 
-def _before_llm(scorer: Scorer, seen: View, pixels: Tensor, jobs: Sequence[_Job]) -> Iterator[Row]:
-    """Encode once, select for every run, and read what is equally long together."""
+def _answer_batched(
+    encoder: ClipEncoder,
+    answerer: BatchedAnswerer,
+    rendered: RenderedClip,
+    pixels: Tensor,
+    pending: Sequence[_PendingRun],
+) -> Iterator[ScoredAnswer]:
+    """Encode once, select for every run, and batch the runs that keep equally many tokens."""
     needs: dict[str, frozenset[str]] = {}
-    for run in (job.run for job in jobs):
+    for run in (each.run for each in pending):
         needs[run.saliency] = needs.get(run.saliency, frozenset()) | run.needs
-    encoded = scorer.encode(pixels, seen.seconds, needs)
-    alike: dict[tuple[int, tuple[int, ...]], list[tuple[_Job, Selection]]] = {}
-    for job in jobs:
-        selection = select(job.run, encoded)
-        alike.setdefault((selection.indices.numel(), tuple(job.questions)), []).append((job, selection))
-    ground: Ground | None = None
-    for (kept, numbers), group in alike.items():
+    encoded = encoder.encode(pixels, rendered.seconds, needs)
+    by_shape: dict[tuple[int, tuple[int, ...]], list[tuple[_PendingRun, Selection]]] = {}
+    for each in pending:
+        selection = select(each.run, encoded)
+        by_shape.setdefault((selection.indices.numel(), tuple(each.questions)), []).append((each, selection))
+    truth: GroundTruth | None = None
+    for (kept, numbers), group in by_shape.items():
         questions = [group[0][0].questions[number] for number in numbers]
-        before, behind = scorer.prompts(pixels, [question.text for question in questions])
-        videos = [visual(encoded, selection, job.run.positions) for job, selection in group]
-        for (job, selection), said in zip(group, scorer.replies(videos, before, behind, questions), strict=True):
-            ground = ground or Ground(seen, *selection.sources.shape[1:])
-            for number, question, one in zip(numbers, questions, said, strict=True):
-                yield _row(job, number, one, kept, ground.look(selection, question.about))
+        before, after = answerer.prompts(pixels, [question.text for question in questions])
+        videos = [pruned_video(encoded, selection, each.run.positions) for each, selection in group]
+        for (each, selection), replies in zip(group, answerer.replies(videos, before, after, questions), strict=True):
+            truth = truth or GroundTruth(rendered, *selection.sources.shape[1:])
+            for number, question, reply in zip(numbers, questions, replies, strict=True):
+                yield _scored(each, number, reply, kept, truth.coverage(selection, question.about))
 
 
-def select(run: Run, encoded: Encoded) -> Selection:
-    """What a run keeps, shown the signals it asks for and no others, as within `attach`."""
-    tokens = encoded.tokens[run.saliency]
-    if run.unpruned:
-        return keep_all(tokens, (tokens.frames,))
-    shown = replace(
-        tokens,
-        saliency=tokens.saliency if "saliency" in run.needs else None,
-        frame_features=tokens.frame_features if "frame_features" in run.needs else None,
-        keys=tokens.keys if "keys" in run.needs else None,
-    )
-    return run.pruner(shown)
-
-
-def _row(job: _Job, number: int, said: Reply, kept: int, look: Look | None) -> Row:
-    question = job.questions[number]
-    return Row(
-        run=job.number,
+def _scored(pending: _PendingRun, number: int, reply: Reply, kept: int, coverage: TokenCoverage | None) -> ScoredAnswer:
+    question = pending.questions[number]
+    return ScoredAnswer(
+        run=pending.number,
         number=number,
-        exact=int(said.answer == question.answer),
-        chosen=int(said.best(question) == question.answer),
+        exact=int(reply.answer == question.answer),
+        chosen=int(reply.best(question) == question.answer),
         tokens=kept,
-        answer=said.answer,
-        look=None if look is None else list(look),
+        answer=reply.answer,
+        coverage=None if coverage is None else list(coverage),
     )

@@ -1,4 +1,4 @@
-"""What is compared: a method with its settings, and how it is put on the model."""
+"""What is compared: a method with its settings, and the settings of the model under it."""
 
 import json
 from collections.abc import Mapping
@@ -19,20 +19,20 @@ SALIENCIES = ("p-attn", "attn")
 
 @dataclass(frozen=True)
 class Run:
-    """One row of a table.
+    """One method with its settings: a row of a table.
 
     Parameters
     ----------
-    label: what the row is called.
-    group: the part of the table it stands in.
+    label: the name of the row.
+    group: the part of the table that the row belongs to.
     pruner: the method.
     saliency: "p-attn" or "attn".
-    positions: places of the kept tokens in the language model: without gaps, or those of the full video.
-    frames: how many frames of a clip are seen; None for one a moment.
+    positions: positions of the kept tokens in the language model, see `tangovlm.attach`.
+    frames: frames taken from a clip; None for one per moment.
 
     Raises
     ------
-    InputError: no such saliency or positions, or frames that are no number of them.
+    InputError: an unknown saliency or unknown positions, or a number of frames that is not a positive integer.
     """
 
     label: str
@@ -54,7 +54,7 @@ class Run:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """Everything that the answers depend on, as JSON has it; the label and group do not count."""
+        """Everything that the answers depend on, as JSON values; without label and group."""
         if self.unpruned:
             return {"method": "unpruned", "frames": self.frames}
         spec = {
@@ -70,7 +70,7 @@ class Run:
     @property
     def key(self) -> str:
         """`spec` as one line."""
-        return key_of(self.spec)
+        return spec_key(self.spec)
 
     @property
     def unpruned(self) -> bool:
@@ -79,29 +79,29 @@ class Run:
 
     @property
     def in_llm(self) -> bool:
-        """Whether the method looks at the question inside the language model."""
+        """Whether the method prunes inside the language model, where it depends on the question."""
         return not self.unpruned and getattr(self.pruner, "stage", "pre-llm") != "pre-llm"
 
     @property
     def needs(self) -> frozenset[str]:
-        """The signals that are read."""
+        """The signals that the method reads."""
         return frozenset() if self.unpruned else self.pruner.needs
 
 
-def key_of(spec: Mapping[str, Any]) -> str:
-    """The one line of a spec. Settings that its method has gained since it was written have their defaults."""
+def spec_key(spec: Mapping[str, Any]) -> str:
+    """A spec as one line. Settings that the method has gained since the spec was written take their defaults."""
     if "settings" in spec:
-        spec = {**spec, "settings": _completed(spec["method"], spec["settings"])}
+        spec = {**spec, "settings": _with_defaults(spec["method"], spec["settings"])}
     return json.dumps(spec, sort_keys=True, default=str)
 
 
-def _completed(method: Any, given: Any) -> Any:
-    """Settings of a method or a pair with those that are missing."""
-    if not isinstance(given, Mapping):
-        return given
+def _with_defaults(method: Any, values: Any) -> Any:
+    """Settings of a method or a pair, completed with the defaults."""
+    if not isinstance(values, Mapping):
+        return values
     parts = {
-        name: _completed(value.get("method"), value) if isinstance(value, Mapping) else value
-        for name, value in given.items()
+        name: _with_defaults(value.get("method"), value) if isinstance(value, Mapping) else value
+        for name, value in values.items()
     }
     cls = registry.methods().get(method) if isinstance(method, str) else None
     known = fields(cls) if is_dataclass(cls) else ()
@@ -109,7 +109,7 @@ def _completed(method: Any, given: Any) -> Any:
 
 
 def settings(pruner: Any) -> dict[str, Any]:
-    """The fields of a method that can be chosen, with their values; methods within a method too."""
+    """The hyper-parameters of a method and their values, including those of nested methods."""
     values = {field.name: getattr(pruner, field.name) for field in fields(pruner) if field.init}
     return {
         name: {"method": value.name} | settings(value) if is_dataclass(value) and hasattr(value, "name") else value
@@ -117,28 +117,28 @@ def settings(pruner: Any) -> dict[str, Any]:
     }
 
 
-def run(name: str, retention: float, *, label: str = "", group: str = "", **options: Any) -> Run:
-    """A method of the registry under the signal that it is meant for.
+def build_run(name: str, retention: float, *, label: str = "", group: str = "", **options: Any) -> Run:
+    """A run of a registered method, by default with the saliency that the method is designed for.
 
     Parameters
     ----------
-    options: `saliency`, `positions` and `frames` of the run; the others go to the method.
+    options: `saliency`, `positions` and `frames` of the run; all others are parameters of the method.
 
     Raises
     ------
     TangoError: see `tangovlm.method` and `Run`.
     """
-    about = {key: options.pop(key) for key in ("saliency", "positions", "frames") if key in options}
+    own = {key: options.pop(key) for key in ("saliency", "positions", "frames") if key in options}
     pruner = build.method(name, retention=retention, **options)
-    about.setdefault("saliency", getattr(pruner, "signal", "p-attn"))
-    return Run(label or name, group or percent(retention), pruner, **about)
+    own.setdefault("saliency", getattr(pruner, "signal", "p-attn"))
+    return Run(label or name, group or percent(retention), pruner, **own)
 
 
-def unpruned(frames: int | None = None, label: str = "all tokens", group: str = "100 %") -> Run:
-    """The model as it is."""
+def unpruned_run(frames: int | None = None, label: str = "all tokens", group: str = "100 %") -> Run:
+    """A run of the model without pruning."""
     return Run(label, group, build.method("tango", retention=1.0), frames=frames)
 
 
 def percent(retention: float) -> str:
-    """`0.1` as `10 %`, with all its digits, so that no two look alike."""
+    """A retention in percent with all its digits, so that different ones look different: `10 %` for 0.1."""
     return f"{(100 * Decimal(str(retention))).normalize():f} %"

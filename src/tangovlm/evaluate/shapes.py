@@ -1,4 +1,4 @@
-"""Shapes of the models that are measured and planned for, as they are published, and small ones."""
+"""Published shapes of the models that are benchmarked or planned for, and small ones."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,18 +20,18 @@ class Text:
 
     @property
     def parameters(self) -> int:
-        """Weights, embeddings and head included, norms and biases left out."""
+        """Number of weights, with embeddings and head, without norms and biases."""
         projections = self.hidden * (2 + 2 * self.kv_heads / self.heads)
         layer = (projections + 3 * self.intermediate) * self.hidden
         return int(self.layers * layer + (1 if self.tied else 2) * self.vocabulary * self.hidden)
 
     @property
     def cache_width(self) -> int:
-        """Numbers that a token leaves in the cache."""
+        """Numbers that the cache holds per token."""
         return 2 * self.layers * self.hidden * self.kv_heads // self.heads
 
     def config(self) -> dict[str, Any]:
-        """Arguments of the config class; no token ends an answer."""
+        """Arguments of the config class; without an end-of-sequence token."""
         return {
             "hidden_size": self.hidden,
             "intermediate_size": self.intermediate,
@@ -58,12 +58,12 @@ class Tower:
 
     @property
     def parameters(self) -> int:
-        """Weights, embeddings, norms and biases left out."""
+        """Number of weights, without embeddings, norms and biases."""
         return self.layers * (4 * self.hidden**2 + self.mlp_matrices * self.hidden * self.intermediate)
 
 
-# "tiny" keeps the grid and, roughly, the share of the tower in the work of the 7B-sized models. No Qwen2.5-VL is as
-# small as "0.5b": its row is the text model of that size behind the tower that all sizes have.
+# "tiny" has the grid of the 7B models and roughly the same share of operations in the vision encoder. There is no
+# Qwen2.5-VL of the size "0.5b": it is the text model of that size with the vision encoder that all sizes share.
 TEXTS = {
     "7b": Text(3584, 18944, 28, 28, 4, 152064),
     "0.5b": Text(896, 4864, 24, 14, 2, 151936, tied=True),

@@ -1,4 +1,4 @@
-"""Which grid positions are sinks, measured on clips: the vision encoder runs, the language model does not."""
+"""Measures which grid positions are attention sinks. Only the vision encoder runs, not the language model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tangovlm.errors import InputError
+from tangovlm.methods.common.selection import keep_all
 from tangovlm.methods.common.sink_list import FORMAT, VERSION
-from tangovlm.methods.common.slots import keep_all
 from tangovlm.models.common.family import Family
 from tangovlm.models.common.sinks import SINK_THRESHOLD, SinkRanks
 from tangovlm.pipeline.ask import model_inputs
@@ -25,24 +25,24 @@ from tangovlm.tokens import Selection, VideoTokens
 from tangovlm.video import decode
 
 FEW_CLIPS = 8
-"""Below, a note says that what lies in the same place in all clips cannot be told from a sink."""
+"""With fewer clips a note says that content in the same place of all clips looks like a sink."""
 
-# Any: the encoder does not see it.
+# Any question: the encoder does not depend on it.
 _QUESTION = "What happens?"
 _DIGITS = 6
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredSinks:
-    """What `measure` found.
+    """The result of `measure`.
 
     Parameters
     ----------
     ranks: of all frames of all clips.
-    model, family: their names.
-    saliency: the kind that was ranked.
-    clips: how many.
-    notes: what the user should know.
+    model, family: names of the model and its family.
+    saliency: the kind of saliency that was ranked.
+    clips: number of clips.
+    notes: for the user.
     """
 
     ranks: SinkRanks
@@ -53,7 +53,7 @@ class MeasuredSinks:
     notes: tuple[str, ...]
 
     def document(self, threshold: float = SINK_THRESHOLD) -> dict[str, Any]:
-        """What `Tango(sink_tokens=...)` takes, and as JSON its file; sinks by mean minus SD, highest first.
+        """The sink list for `Tango(sink_tokens=...)`, also as a JSON file; sinks by mean minus SD, descending.
 
         Raises
         ------
@@ -89,20 +89,20 @@ def measure(
 
     Parameters
     ----------
-    llm: a loaded model; the saliency is the one it was loaded with, else p-attn, else the first that its family gives.
-    clips: local files, of one shape where the model's grid depends on it.
-    frames: of each clip; None for what the model is meant for.
+    llm: a loaded model. The saliency is the one it was loaded with, else p-attn, else the first one of its family.
+    clips: local files; with the same frame size if the model's grid depends on it.
+    frames: number of frames per clip; None for the model's default.
     chunk_frames: see `tangovlm.attach`.
-    progress: called with a stage ("decode", "clips"), what is done and how much there is.
+    progress: called with a stage ("decode", "clips"), the finished part and the total.
 
     Raises
     ------
     InputError: no clips, or clips whose grids differ.
-    ModelError: the model does not give the saliency, or its weights are missing.
+    ModelError: the model does not provide the saliency, or its weights are missing.
     VideoError: a clip that cannot be decoded.
     """
     if not clips:
-        raise InputError("no clips are given: name some dozens of unlike ones")
+        raise InputError("no clips are given: name some dozens of different ones")
     report = progress or (lambda _stage, _done, _total: None)
     ranks, notes = SinkRanks(), []
     report("clips", 0, len(clips))
@@ -110,51 +110,51 @@ def measure(
         clip = decode(
             path,
             llm.default_frames if frames is None else frames,
-            fit=partial(llm.family.frame_size, llm.config),
+            fit=partial(llm.family.prompt.frame_size, llm.config),
             progress=partial(report, "decode"),
         )
         notes += [f"{path}: {note}" for note in clip.notes]
         inputs = model_inputs(llm, clip, _QUESTION)
         try:
-            for saliency in observed(llm.family, inputs, seconds=clip.timestamps_s, chunk_frames=chunk_frames):
+            for saliency in record_saliency(llm.family, inputs, seconds=clip.timestamps_s, chunk_frames=chunk_frames):
                 ranks.add(saliency)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         report("clips", done, len(clips))
     if len(clips) < FEW_CLIPS:
         notes.append(
-            f"of fewer than {FEW_CLIPS} clips (here {len(clips)}), what lies in the same place in all of them looks "
-            "like a sink: give more, and unlike ones"
+            f"with fewer than {FEW_CLIPS} clips (here {len(clips)}), content in the same place of all clips looks like "
+            "a sink: give more, and different ones"
         )
-    kind = llm.family.resolve_saliency(_Watch.signal)
+    kind = llm.family.signals.resolve_saliency(_SaliencyRecorder.signal)
     return MeasuredSinks(ranks, llm.name, llm.family.name, kind, len(clips), tuple(notes))
 
 
 @torch.no_grad()
-def observed(
+def record_saliency(
     family: Family, inputs: Mapping[str, Any], *, seconds: Tensor | None = None, chunk_frames: int | None = None
 ) -> list[Tensor]:
-    """The saliency of each video of a call, ``(T, H, W)`` float32 on the CPU; the model is stopped once it has encoded.
+    """The saliency of each video of a call, ``(T, H, W)`` float32 on the CPU; stops before the language model.
 
     Parameters
     ----------
-    inputs: what the model's `generate` takes.
+    inputs: arguments of the model's `generate`.
     seconds, chunk_frames: `timestamps` and `chunk_frames` of `tangovlm.attach`.
 
     Raises
     ------
     ModelError, InputError: see `tangovlm.attach`.
     """
-    watch = _Watch()
-    attached = attach_family(family, watch, timestamps=seconds, chunk_frames=chunk_frames)
-    with attached, _stopped_before(family.decoder):
+    recorder = _SaliencyRecorder()
+    attached = attach_family(family, recorder, timestamps=seconds, chunk_frames=chunk_frames)
+    with attached, _stop_before(family.decoder):
         family.model(**inputs)
-    return watch.seen
+    return recorder.saliency
 
 
 @dataclass(eq=False)
-class _Watch:
-    """Passes for a method: takes the saliency of a video, and leaves its tokens as they are."""
+class _SaliencyRecorder:
+    """A method that records the saliency of each video and keeps all tokens."""
 
     name: ClassVar[str] = "inspect sinks"
     stage: ClassVar[str] = "pre-llm"
@@ -162,29 +162,29 @@ class _Watch:
     signal: ClassVar[str] = "p-attn"
     retention: ClassVar[float] = 0.5
 
-    seen: list[Tensor] = field(default_factory=list)
+    saliency: list[Tensor] = field(default_factory=list)
 
     def __call__(self, tokens: VideoTokens) -> Selection:
         if tokens.saliency is not None:
-            self.seen.append(tokens.saliency.float().cpu())
+            self.saliency.append(tokens.saliency.float().cpu())
         return keep_all(tokens, (tokens.frames,))
 
 
-class _Encoded(Exception):  # noqa: N818 (nothing is wrong)
-    """The video is encoded; what follows is not wanted."""
+class _StopForward(Exception):  # noqa: N818 (not an error)
+    """Ends a forward pass after the vision encoder."""
 
 
 @contextmanager
-def _stopped_before(decoder: nn.Module) -> Iterator[None]:
+def _stop_before(decoder: nn.Module) -> Iterator[None]:
     """Leave the context as soon as the text model is called."""
 
     def stop(_module: nn.Module, _args: Any) -> NoReturn:
-        raise _Encoded
+        raise _StopForward
 
     hook = decoder.register_forward_pre_hook(stop, prepend=True)
     try:
         yield
-    except _Encoded:
+    except _StopForward:
         pass
     finally:
         hook.remove()

@@ -1,4 +1,4 @@
-"""From answers to the figures of a table, and to Markdown."""
+"""The figures of a table, computed from answers, and the table as Markdown."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +10,12 @@ from tangovlm.errors import InputError
 from tangovlm.pipeline.load import BUILTIN
 from tangovlm.tiny.synthetic.questions import KINDS
 
-from .look import Look
-from .results import Content, Row, read
+from .coverage import TokenCoverage
+from .results import Content, ScoredAnswer, read
 from .runs import Run
 from .statistics import MIN_CLIPS, Bootstrap, Estimate, interval_json, interval_text
 from .tables import Table, table
-from .task import Case, cases
+from .tangoworld import ClipQuestions, load_questions
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,14 @@ class Line:
 
     Parameters
     ----------
-    questions, clips: how many were asked, and about how many clips.
-    tokens: visual tokens, the mean over questions.
+    questions, clips: number of questions, and of the clips that they are about.
+    tokens: mean number of visual tokens per question.
     kinds: exact match by kind of question.
-    exact: exact match over all questions. chosen: the same of the likeliest choice.
-    share: `exact` as a share of the unpruned model's.
+    exact: exact match over all questions.
+    chosen: accuracy of the most likely choice over all questions.
+    share: `exact` as a fraction of the unpruned model's.
     against_unpruned, against_tango: difference in exact match; None for the run itself, or without Tango in its group.
-    look: means of `Look`, None for a method inside the language model.
+    coverage: means of `TokenCoverage`; None for a method inside the language model.
     """
 
     run: Run
@@ -43,10 +44,10 @@ class Line:
     share: float
     against_unpruned: Estimate | None
     against_tango: Estimate | None
-    look: Look | None
+    coverage: TokenCoverage | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The line as JSON values."""
         return {
             "label": self.run.label,
             "group": self.run.group,
@@ -61,30 +62,32 @@ class Line:
             "share_of_unpruned": self.share,
             "against_unpruned": interval_json(self.against_unpruned),
             "against_tango": interval_json(self.against_tango),
-            "look": self.look and self.look._asdict(),
+            "look": self.coverage and self.coverage._asdict(),
         }
 
 
-def summarize(of: Table, about: Sequence[Case], content: Content) -> list[Line]:
-    """One line a run, in the order of the table; the file must hold every answer."""
-    asked = [(case, each) for case in about for each in case.asked]
-    kinds = [each.question.kind for _, each in asked]
-    bootstrap = Bootstrap([(case.cell, case.draw) for case, _ in asked])
-    rows = {run.key: [content.rows[content.runs[run.key], each.number] for _, each in asked] for run in of.runs}
-    first = of.runs[0]
+def summarize(of: Table, clips: Sequence[ClipQuestions], content: Content) -> list[Line]:
+    """One line per run, in the order of the table; `content` must have every answer."""
+    questions = [(clip, each) for clip in clips for each in clip.questions]
+    kinds = [each.question.kind for _, each in questions]
+    bootstrap = Bootstrap([(clip.cell, clip.draw) for clip, _ in questions])
+    answers = {
+        run.key: [content.answers[content.runs[run.key], each.number] for _, each in questions] for run in of.runs
+    }
+    unpruned = of.runs[0]
 
     def difference(run: Run, other: Run | None) -> Estimate | None:
         if other is None or other.key == run.key:
             return None
-        return bootstrap.mean([a.exact - b.exact for a, b in zip(rows[run.key], rows[other.key], strict=True)])
+        return bootstrap.mean([a.exact - b.exact for a, b in zip(answers[run.key], answers[other.key], strict=True)])
 
     lines = []
     for run in of.runs:
-        own = rows[run.key]
-        score = bootstrap.mean([row.exact for row in own])
-        whole = sum(row.exact for row in rows[first.key]) / len(own)
+        own = answers[run.key]
+        score = bootstrap.mean([answer.exact for answer in own])
+        reference = sum(answer.exact for answer in answers[unpruned.key]) / len(own)
         by_kind = {
-            kind: _mean([row.exact for row, other in zip(own, kinds, strict=True) if other == kind])
+            kind: _mean([answer.exact for answer, other in zip(own, kinds, strict=True) if other == kind])
             for kind in KINDS
             if kind in kinds
         }
@@ -92,22 +95,22 @@ def summarize(of: Table, about: Sequence[Case], content: Content) -> list[Line]:
             Line(
                 run=run,
                 questions=len(own),
-                clips=len(about),
-                tokens=_mean([row.tokens for row in own]),
+                clips=len(clips),
+                tokens=_mean([answer.tokens for answer in own]),
                 kinds=by_kind,
                 exact=score,
-                chosen=bootstrap.mean([row.chosen for row in own]),
-                share=score.value / whole if whole else 0.0,
-                against_unpruned=difference(run, first),
+                chosen=bootstrap.mean([answer.chosen for answer in own]),
+                share=score.value / reference if reference else 0.0,
+                against_unpruned=difference(run, unpruned),
                 against_tango=difference(run, of.reference(run)),
-                look=_look(own),
+                coverage=_mean_coverage(own),
             )
         )
     return lines
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """Shaped as the paper's tables: a block for each group; exact match in percent, differences with 95 % intervals."""
+    """In the form of the paper's tables: a block per group; exact match in percent, differences with 95 % intervals."""
     kinds = list(lines[0].kinds)
     head = ["method", "tokens", *kinds, "all", "of unpruned", "choices", "against unpruned", "against Tango"]
 
@@ -126,18 +129,19 @@ def markdown(lines: Sequence[Line]) -> str:
     return _blocks(lines, head, cells)
 
 
-def look_markdown(lines: Sequence[Line]) -> str:
-    """What the kept tokens lie on, in percent."""
-    head = ["method", "tokens", *(_LOOK_WORDS[name] for name in Look._fields), "all"]
+def coverage_markdown(lines: Sequence[Line]) -> str:
+    """What the kept tokens cover, in percent."""
+    head = ["method", "tokens", *(_COVERAGE_TITLES[name] for name in TokenCoverage._fields), "all"]
 
     def cells(line: Line) -> list[str]:
-        seen = ["" for _ in Look._fields] if line.look is None else [f"{100 * value:.1f}" for value in line.look]
-        return [line.run.label, f"{line.tokens:.0f}", *seen, f"{100 * line.exact.value:.1f}"]
+        shares = line.coverage or ()
+        values = [f"{100 * share:.1f}" for share in shares] or [""] * len(TokenCoverage._fields)
+        return [line.run.label, f"{line.tokens:.0f}", *values, f"{100 * line.exact.value:.1f}"]
 
     return _blocks(lines, head, cells)
 
 
-_LOOK_WORDS = {
+_COVERAGE_TITLES = {
     "found": "asked things found",
     "cover": "their cells kept",
     "things": "kept on things",
@@ -161,36 +165,41 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _look(rows: Sequence[Row]) -> Look | None:
-    seen = [row.look for row in rows]
-    if any(look is None for look in seen):
+def _mean_coverage(answers: Sequence[ScoredAnswer]) -> TokenCoverage | None:
+    shares = [answer.coverage for answer in answers if answer.coverage is not None]
+    if len(shares) < len(answers):
         return None
-    return Look(*(_mean(column) for column in zip(*(look for look in seen if look is not None), strict=True)))
+    return TokenCoverage(*(_mean(column) for column in zip(*shares, strict=True)))
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def page(of: Table, lines: Sequence[Line], headers: Sequence[Mapping[str, Any]], look: bool) -> str:
-    """The table with its title and where it comes from, and what was looked at if asked for."""
-    text = f"### {of.title}\n\n{markdown(lines)}\n\n{_beyond(of)}{_source(lines, headers)}\n"
-    return text + (f"\n#### What the kept tokens lie on\n\n{look_markdown(lines)}\n" if look else "")
+def page(of: Table, lines: Sequence[Line], headers: Sequence[Mapping[str, Any]], coverage: bool) -> str:
+    """The table with its title and the origin of its figures.
+
+    Parameters
+    ----------
+    coverage: whether to add the table of `coverage_markdown`.
+    """
+    text = f"### {of.title}\n\n{markdown(lines)}\n\n{_unreachable(of)}{_origin(lines, headers)}\n"
+    return text + (f"\n#### What the kept tokens cover\n\n{coverage_markdown(lines)}\n" if coverage else "")
 
 
 def builtin_layers() -> int:
-    """Layers of the language model of the embedded model."""
+    """Number of layers of the embedded model's language model."""
     config = json.loads((BUILTIN / "config.json").read_text(encoding="utf-8"))
     return int(config["text_config"]["num_hidden_layers"])
 
 
-def _beyond(of: Table) -> str:
-    """What the model cannot reach, a line for each method."""
+def _unreachable(of: Table) -> str:
+    """The runs that the model's layers cannot reach, a line per method."""
     groups: dict[tuple[str, str], list[str]] = {}
     for run, reason in of.unreachable:
         groups.setdefault((run.label, reason.partition(": the ")[2] or reason), []).append(run.group)
-    told = [f"* {label} at {', '.join(where)}: the {reason}" for (label, reason), where in groups.items()]
-    return "Out of reach of the layers of this model:\n\n" + "\n".join(told) + "\n\n" if told else ""
+    items = [f"* {label} at {', '.join(group)}: the {reason}" for (label, reason), group in groups.items()]
+    return "Out of reach of the layers of this model:\n\n" + "\n".join(items) + "\n\n" if items else ""
 
 
 def finished(path: Path) -> tuple[Table, list[Line], Sequence[Mapping[str, Any]]]:
@@ -201,17 +210,17 @@ def finished(path: Path) -> tuple[Table, list[Line], Sequence[Mapping[str, Any]]
     InputError: damage, or a run that has not answered every question.
     """
     chosen, content = table(path.name.partition(".")[0]).within(builtin_layers()), read(path)
-    asked = cases(lengths=chosen.lengths)
+    clips = load_questions(lengths=chosen.lengths)
     for run in chosen.runs:
         number = content.runs.get(run.key, -1)
-        if any((number, each.number) not in content.rows for case in asked for each in case.asked):
-            raise InputError(f"{path} lacks answers of {run.label} ({run.group}): give the command again")
-    return chosen, summarize(chosen, asked, content), content.headers
+        if any((number, each.number) not in content.answers for clip in clips for each in clip.questions):
+            raise InputError(f"{path} lacks answers of {run.label} ({run.group}): run the command again")
+    return chosen, summarize(chosen, clips, content), content.headers
 
 
 def overview(lines: Sequence[Line]) -> str:
-    """Exact match in percent, a row for each method and a column for each group; bold where clearly above Tango."""
-    whole, *rest = lines
+    """Exact match in percent, a row per method and a column per group; bold if significantly above Tango."""
+    unpruned, *rest = lines
     groups = list(dict.fromkeys(line.run.group for line in rest))
     scores: dict[str, dict[str, str]] = {}
     for line in rest:
@@ -219,14 +228,14 @@ def overview(lines: Sequence[Line]) -> str:
         score = f"{100 * line.exact.value:.1f}"
         scores.setdefault(line.run.label, {})[line.run.group] = f"**{score}**" if above else score
     rows = [_row([label, *(by_group.get(group, "") for group in groups)]) for label, by_group in scores.items()]
-    top = _row([whole.run.label, *[f"{100 * whole.exact.value:.1f}"] * len(groups)])
+    top = _row([unpruned.run.label, *[f"{100 * unpruned.exact.value:.1f}"] * len(groups)])
     return "\n".join([_row(["method", *groups]), _row(["---"] + ["---:"] * len(groups)), top, *rows])
 
 
-def _source(lines: Sequence[Line], headers: Sequence[Mapping[str, Any]]) -> str:
-    """Where the figures come from; all machines and versions, if the answers were gathered on several."""
+def _origin(lines: Sequence[Line], headers: Sequence[Mapping[str, Any]]) -> str:
+    """The model, benchmark, machines and versions that the figures come from."""
     last, clips = headers[-1], lines[0].clips
-    places = "; and ".join(dict.fromkeys(map(_place, headers)))
+    machines = "; and ".join(dict.fromkeys(map(_machine, headers)))
     intervals = (
         "differences in points with 95 % intervals by paired bootstrap over clips, bold where zero is outside"
         if clips >= MIN_CLIPS
@@ -234,11 +243,11 @@ def _source(lines: Sequence[Line], headers: Sequence[Mapping[str, Any]]) -> str:
     )
     return (
         f"{lines[0].questions} questions about {clips} clips of {last['benchmark']} {last['version']}; "
-        f"{last['model']} ({last['weights'][:12]}), {last['dtype']}; {places}. Exact match in percent; {intervals}."
+        f"{last['model']} ({last['weights'][:12]}), {last['dtype']}; {machines}. Exact match in percent; {intervals}."
     )
 
 
-def _place(header: Mapping[str, Any]) -> str:
+def _machine(header: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
     machine = header["machine"]["cpu"] if header["device"] == "cpu" else header["device"]
     return f"{machine}, {header['machine']['cores']} cores, {header['threads']} threads; {versions}"

@@ -1,4 +1,4 @@
-"""The tables of the paper as lists of runs; `tangovlm eval --table NAME`."""
+"""The paper's tables as lists of runs, for `tangovlm eval --table NAME`."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,10 +12,10 @@ from tangovlm.methods.build import plan
 from tangovlm.methods.common.segments import similarity_threshold
 from tangovlm.tiny.synthetic.world import LENGTHS
 
-from .runs import SALIENCIES, Run, percent, run, unpruned
+from .runs import SALIENCIES, Run, build_run, percent, unpruned_run
 
-_BLIND = ("uniform", "random")
-"""They look at nothing, and come last."""
+_CONTENT_INDEPENDENT = ("uniform", "random")
+"""Methods that do not read the tokens; they are listed last."""
 FRAMES_METHODS = ("tango", "flashvid", "fastvid", "visionzip", "uniform")
 
 
@@ -25,9 +25,10 @@ class Table:
 
     Parameters
     ----------
-    name, title: for the file and for the reader.
-    runs: in order; the unpruned model first, each against it and against Tango in its group.
-    lengths: of the clips that are asked about.
+    name: of the file.
+    title: for the reader.
+    runs: in order, the unpruned model first; each is compared with it and with Tango in its group.
+    lengths: of the clips, in moments.
     unreachable: runs that the model's layers cannot reach, with the reason; see `within`.
     """
 
@@ -39,28 +40,28 @@ class Table:
     unreachable: tuple[tuple[Run, str], ...] = ()
 
     def within(self, layers: int) -> Self:
-        """Without what a language model of so many layers cannot reach, which goes to `unreachable`."""
-        reached, beyond = [], list(self.unreachable)
+        """Move the runs that a language model of so many layers cannot reach to `unreachable`."""
+        reached, unreachable = [], list(self.unreachable)
         for each in self.runs:
             try:
                 plan(each.pruner, layers)
             except InputError as error:
-                beyond.append((each, str(error)))
+                unreachable.append((each, str(error)))
             else:
                 reached.append(each)
-        return replace(self, runs=tuple(reached), unreachable=tuple(beyond))
+        return replace(self, runs=tuple(reached), unreachable=tuple(unreachable))
 
     def reference(self, of: Run) -> Run | None:
-        """Tango as it is, in the same group and at as many frames; None if there is none."""
-        found = (run for run in self.runs if (run.group, run.frames) == (of.group, of.frames) and _is_plain_tango(run))
-        return next(found, None)
+        """Tango with its defaults in the same group and with the same number of frames; None if there is none."""
+        group = (run for run in self.runs if (run.group, run.frames) == (of.group, of.frames))
+        return next(filter(_is_plain_tango, group), None)
 
 
 def custom(names: Sequence[str], retentions: Sequence[float], params: dict[str, Any]) -> Table:
     """Methods by name, each at every retention, all with the same parameters."""
     chosen = "".join(f", {key}={value}" for key, value in params.items())
-    runs = [run(name, retention, label=name + chosen, **params) for retention in retentions for name in names]
-    return Table("runs", "Chosen methods", _first_of_each((unpruned(), *runs)))
+    runs = [build_run(name, retention, label=name + chosen, **params) for retention in retentions for name in names]
+    return Table("runs", "Chosen methods", _distinct((unpruned_run(), *runs)))
 
 
 def table(name: str, retentions: Sequence[float] = (), methods: Sequence[str] = ()) -> Table:
@@ -68,8 +69,8 @@ def table(name: str, retentions: Sequence[float] = (), methods: Sequence[str] = 
 
     Parameters
     ----------
-    retentions: in place of the table's own.
-    methods: in place of all that the table compares; for the tables that compare methods.
+    retentions: replace those of the table.
+    methods: replace those of the table, if it compares methods.
 
     Raises
     ------
@@ -82,30 +83,30 @@ def table(name: str, retentions: Sequence[float] = (), methods: Sequence[str] = 
         raise InputError(f"--table {name} compares settings of Tango: leave --method out")
     runs = [each for r in retentions or defaults for each in build(r, tuple(methods))]
     lengths = _LENGTHS.get(build, LENGTHS)
-    return Table(name, title, _first_of_each((unpruned(), *runs)), lengths)
+    return Table(name, title, _distinct((unpruned_run(), *runs)), lengths)
 
 
 def names() -> tuple[str, ...]:
-    """All tables."""
+    """The names of all tables."""
     return tuple(_TABLES)
 
 
 def _methods(retention: float, chosen: tuple[str, ...]) -> Iterator[Run]:
-    """Every method that works before the language model, the blind ones last."""
+    """Every method before the language model, the content-independent ones last."""
     known = [name for name, cls in registry.methods().items() if getattr(cls, "stage", "pre-llm") == "pre-llm"]
-    ordered = sorted(known, key=lambda name: (name in _BLIND, name != "tango", name))
+    ordered = sorted(known, key=lambda name: (name in _CONTENT_INDEPENDENT, name != "tango", name))
     for name in chosen or ordered:
         if name == "topk":
             for signal in SALIENCIES:
-                yield run(name, retention, label=f"{name}, {signal}", signal=signal)
+                yield build_run(name, retention, label=f"{name}, {signal}", signal=signal)
         else:
-            yield run(name, retention)
+            yield build_run(name, retention)
 
 
 def _ablation(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
-    """From the most salient tokens of each frame to Tango, part by part; then Tango with one part changed."""
+    """From the most salient tokens of each frame to Tango, adding one part at a time; then Tango without one part."""
     for signal in SALIENCIES[::-1]:
-        yield run("topk", retention, label=f"top-k, {signal}", signal=signal)
+        yield build_run("topk", retention, label=f"top-k, {signal}", signal=signal)
     top: dict[str, Any] = {"diversity": False, "merge": False, "context_ratio": 0.0, "st_rope": False}
     for label, changes in (
         ("top-k in segments, what stays averaged; attn", top | {"saliency": "attn"}),
@@ -120,50 +121,50 @@ def _ablation(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
         ("Tango, attn", {"saliency": "attn"}),
         ("Tango, segments as FastVID", {"segmentation": "fastvid"}),
     ):
-        yield run("tango", retention, label=label, **changes)
+        yield build_run("tango", retention, label=label, **changes)
 
 
 def _bases(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
     for base_time, base_space in product((1e2, 1e3, 1e4, 1e5), (1e2, 1e3, 1e4)):
         label = f"time {base_time:.0f}, space {base_space:.0f}"
-        yield run("tango", retention, label=label, base_time=base_time, base_space=base_space)
+        yield build_run("tango", retention, label=label, base_time=base_time, base_space=base_space)
 
 
 def _expansion(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
     for expansion in (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0):
-        yield run("tango", retention, label=f"expansion {expansion:g}", expansion=expansion)
+        yield build_run("tango", retention, label=f"expansion {expansion:g}", expansion=expansion)
 
 
 def _pairs(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
-    """Pruning that goes on inside the language model, beside the same methods before it alone."""
+    """Pruning inside the language model, and the same methods before it alone."""
     for name in ("tango", "tango+tango-fastv", "holitom", "holitom+holitom-merge"):
-        yield run(name, retention)
+        yield build_run(name, retention)
     for name, cls in registry.methods().items():
         if getattr(cls, "stage", None) == "in-llm":
-            yield run(name, retention)
+            yield build_run(name, retention)
 
 
 def _frames(retention: float, chosen: tuple[str, ...]) -> Iterator[Run]:
-    """The same number of tokens from fewer frames; the retention is that of the most frames.
+    """The same number of tokens from fewer frames; `retention` refers to the longest videos.
 
-    Thresholds that follow the retention are those of the most frames too, so that nothing else changes.
+    Thresholds that depend on the retention are those of the longest videos too, so that only the frames change.
     """
     known = registry.methods()
     threshold = similarity_threshold(retention)
     longest = max(LENGTHS)
     budget = f"as many tokens as {percent(retention)} of {longest} frames"
     for frames in LENGTHS[:-1]:
-        yield unpruned(frames, f"all tokens, {frames} frames")
+        yield unpruned_run(frames, f"all tokens, {frames} frames")
     for name in chosen or [name for name in FRAMES_METHODS if name in known]:
         for frames in LENGTHS:
             share = float(exact(retention) * longest / frames)
             if share <= 1:
                 fixed = {"segment_threshold": threshold} if follows_retention(name) else {}
-                yield run(name, share, label=f"{name}, {frames} frames", group=budget, frames=frames, **fixed)
+                yield build_run(name, share, label=f"{name}, {frames} frames", group=budget, frames=frames, **fixed)
 
 
 def _placement(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
-    """What the release does otherwise, one difference at a time, and where the kept tokens stand."""
+    """The differences between paper, release and this library, one at a time, and the positions of kept tokens."""
     released: dict[str, Any] = {"exact": False, "placement": "release", "static_threshold": 0.8}
     for label, changes in (
         ("Tango", {}),
@@ -175,28 +176,28 @@ def _placement(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
         ("Tango, plain means", {"anchor_weight": 0.0}),
         ("Tango, original positions", {"positions": "original"}),
     ):
-        yield run("tango", retention, label=label, **changes)
+        yield build_run("tango", retention, label=label, **changes)
 
 
-def _first_of_each(runs: Iterable[Run]) -> tuple[Run, ...]:
-    """Runs whose answers can differ; what all retentions share, or what keeps all tokens, comes once."""
-    found: dict[str, Run] = {}
+def _distinct(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """The first of all runs with the same key, since their answers are equal."""
+    by_key: dict[str, Run] = {}
     for each in runs:
-        found.setdefault(each.key, each)
-    return tuple(found.values())
+        by_key.setdefault(each.key, each)
+    return tuple(by_key.values())
 
 
 def follows_retention(name: str) -> bool:
-    """Whether a method's threshold follows the equivalent retention."""
+    """Whether a method's threshold depends on the equivalent retention."""
     return "equivalent_retention" in {field.name for field in fields(registry.methods()[name])}
 
 
 def _is_plain_tango(each: Run) -> bool:
     if each.unpruned or not isinstance(each.pruner, Tango):
         return False
-    # In a table of frames the threshold is that of its group.
+    # In a table of frames the threshold is set for the group.
     fixed: dict[str, Any] = {} if each.frames is None else {"segment_threshold": each.pruner.segment_threshold}
-    return each.key == run("tango", each.pruner.retention, frames=each.frames, **fixed).key
+    return each.key == build_run("tango", each.pruner.retention, frames=each.frames, **fixed).key
 
 
 _TABLES: dict[str, tuple[str, tuple[float, ...], Callable[[float, tuple[str, ...]], Iterator[Run]]]] = {
@@ -208,10 +209,10 @@ _TABLES: dict[str, tuple[str, tuple[float, ...], Callable[[float, tuple[str, ...
     "placement": ("The paper, the release and this implementation", (0.02, 0.05, 0.10, 0.20), _placement),
     "pairs": ("Pruning inside the language model", (0.10, 0.20, 0.30), _pairs),
 }
-"""Title, retentions, and the runs at one retention. Below the paper's 0.10 this world separates methods."""
+"""Title, retentions, and the runs at one retention. On `tangoworld` methods differ below the paper's 0.10."""
 
 _LENGTHS: dict[Callable[[float, tuple[str, ...]], Iterator[Run]], tuple[int, ...]] = {
     _frames: LENGTHS[-1:],
     _pairs: LENGTHS[:2],
 }
-"""Of the clips that are asked about, where these are not all: methods inside the model run question by question."""
+"""Lengths of the clips if not all are used: methods inside the model run question by question, which is slow."""

@@ -1,4 +1,4 @@
-"""Conversations with videos: checked, and written by a checkpoint's chat template."""
+"""Conversations with videos: validation, and rendering with a checkpoint's chat template."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ from jinja2 import TemplateError
 
 from ..errors import InputError, ModelError
 
-# A template is a small program, which fails with whatever its expressions fail with.
+# A template is a small program; these are the errors that its expressions can raise.
 _TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 
 
 def conversations(given: Any) -> tuple[list[list[Mapping[str, Any]]], bool]:
-    """One or several conversations as lists of turns, and whether several are given.
+    """Normalise one or several conversations to lists of turns; also return whether several were given.
 
     Parameters
     ----------
@@ -21,16 +21,16 @@ def conversations(given: Any) -> tuple[list[list[Mapping[str, Any]]], bool]:
 
     Raises
     ------
-    InputError: something else, also images.
+    InputError: anything else, including images.
     """
     several = _is_list(given) and len(given) > 0 and all(map(_is_list, given))
-    found = [list(turns) for turns in given] if several else [list(given) if _is_list(given) else []]
-    for turns in found:
+    result = [list(turns) for turns in given] if several else [list(given) if _is_list(given) else []]
+    for turns in result:
         if not turns or not all(isinstance(turn, Mapping) for turn in turns):
             raise InputError('a conversation is a list of turns such as {"role": "user", "content": "What happens?"}')
         for turn in turns:
             _check_turn(turn)
-    return found, several
+    return result, several
 
 
 def _is_list(value: Any) -> bool:
@@ -45,10 +45,10 @@ def _check_turn(turn: Mapping[str, Any]) -> None:
     for part in () if isinstance(content, str) else content:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind not in ("text", "video"):
-            told = f"type {kind!r}" if isinstance(part, Mapping) else type(part).__name__
+            found = f"type {kind!r}" if isinstance(part, Mapping) else type(part).__name__
             raise InputError(
-                f'a part of a content is of {told}: this processor takes the types "text" and "video" only, for images '
-                "take transformers' own"
+                f'a part of a content is of {found}: this processor accepts the types "text" and "video" only, for '
+                "images use the one of transformers"
             )
         if kind == "text" and not isinstance(part.get("text"), str):
             raise InputError('a part of type "text" has no text: give {"type": "text", "text": "What happens?"}')
@@ -63,9 +63,9 @@ def parts(turns: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, An
 def render(
     tokenizer: Any, template: str | None, turns: Sequence[Mapping[str, Any]], video_token: str, **options: Any
 ) -> str:
-    """A conversation as text, with a video token for each video.
+    """Render a conversation as text, with a video token for each video.
 
-    Templates of models for text take text only: these get each content as such, with video tokens in it.
+    Templates of text models accept text only: for these each content is converted to text with video tokens.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def render(
 
     Raises
     ------
-    ModelError: the template is broken, or takes the conversation in neither form.
+    ModelError: the template is invalid, or accepts the conversation in neither form.
     """
     options |= {"chat_template": template, "tokenize": False}
     reason = "it leaves out videos"
@@ -86,12 +86,12 @@ def render(
         except _TEMPLATE_ERRORS as error:
             reason = f"{type(error).__name__}: {error}"
             continue
-        # A template for text may also print a list as Python would, or nothing in its place.
+        # A template for text may also print the list in Python syntax, or omit it.
         printed = any(_is_list(content) and str(content) in rendered for content in contents)
         if rendered.count(video_token) == videos and not printed:
             return rendered
     raise ModelError(
-        f"the checkpoint's chat template does not take this conversation ({reason}): fetch the checkpoint again"
+        f"the checkpoint's chat template does not accept this conversation ({reason}): fetch the checkpoint again"
     )
 
 

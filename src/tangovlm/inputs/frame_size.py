@@ -1,7 +1,7 @@
-"""How large stock processors make the frames of a video for models that take any size: whole tokens within two areas.
+"""The frame size that stock processors choose for models that accept any: whole tokens, an area within two bounds.
 
-A preprocessor config names them `shortest_edge` and `longest_edge`, but both are areas in pixels. For some models they
-hold for a frame, for others for all frames of a video together.
+A preprocessor config calls the bounds `shortest_edge` and `longest_edge`, but both are areas in pixels. For some models
+they apply to a frame, for others to all frames of a video together.
 """
 
 import math
@@ -24,11 +24,11 @@ class SizeRule:
 
     Parameters
     ----------
-    least, most: areas in pixels where the preprocessor config names none.
-    of: what they bound: a "frame"; all frames of a "video", counted in whole steps; or "shared": `least` a frame, and
-        `most` all frames of a video, which share it evenly.
-    old_names: whether `min_pixels` and `max_pixels` of the config go before its `size`.
-    cap_tokens: tokens from which `cap_pixels_per_frame` of a config computes a bound; 0 where there is no such field.
+    least, most: areas in pixels, if the preprocessor config has none.
+    of: what they bound: a "frame"; all frames of a "video", counted in whole steps; or "shared": `least` applies to a
+        frame, and `most` to all frames of a video, which share it equally.
+    old_names: whether `min_pixels` and `max_pixels` of the config take precedence over its `size`.
+    cap_tokens: tokens from which `cap_pixels_per_frame` of a config computes a bound; 0 if there is no such field.
     """
 
     least: int
@@ -38,23 +38,23 @@ class SizeRule:
     cap_tokens: int = 0
 
     def read(self, config: Mapping[str, Any]) -> "SizeRule":
-        """With the areas of a preprocessor config.
+        """The rule with the areas of a preprocessor config.
 
         Raises
         ------
-        ModelError: something else than areas.
+        ModelError: the config has no valid areas.
         """
         size = config.get("size")
         size = {"shortest_edge": self.least, "longest_edge": self.most} if size is None else size
         if not isinstance(size, Mapping):
-            raise ModelError(f"the preprocessor config has size {size!r}: shortest_edge and longest_edge are wanted")
-        found = dict(size)
+            raise ModelError(f"the preprocessor config has size {size!r}: shortest_edge and longest_edge are required")
+        areas = dict(size)
         for name, old in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")) if self.old_names else ():
             if config.get(old) is not None:
-                found[name] = config[old]
-        if found.get("shortest_edge") is None or found.get("longest_edge") is None:
-            raise ModelError(f"the preprocessor config has size {size!r}: shortest_edge and longest_edge are wanted")
-        least, most = (whole(name, found[name]) for name in ("shortest_edge", "longest_edge"))
+                areas[name] = config[old]
+        if areas.get("shortest_edge") is None or areas.get("longest_edge") is None:
+            raise ModelError(f"the preprocessor config has size {size!r}: shortest_edge and longest_edge are required")
+        least, most = (whole(name, areas[name]) for name in ("shortest_edge", "longest_edge"))
         return replace(self, least=least, most=most)
 
     def size(
@@ -66,12 +66,13 @@ class SizeRule:
         ----------
         config: preprocessor config, see `read`, `cap_pixels_per_frame` and `LIMIT`.
         height, width: of the frames in pixels.
-        frames: of the video. per_step: of them that make a step, the last one being repeated.
-        unit: pixels along a side of a token.
+        frames: number of frames of the video.
+        unit: side of a token in pixels.
+        per_step: frames of a step; the last one is repeated to fill it.
 
         Raises
         ------
-        InputError: a stripe more than 200 times as long as it is high.
+        InputError: one side is more than 200 times as long as the other.
         ModelError: see `read`.
         """
         rule = self.read(config)
@@ -84,13 +85,13 @@ class SizeRule:
             least = min(least, most)
         if self.of != "video":
             return _fit(height, width, unit, least, most)
-        # Very small frames are enlarged to a token first.
+        # Very small frames are enlarged to one token first.
         scale = max(unit / height, unit / width)
         sides = (int(height * scale), int(width * scale)) if scale > 1 else (height, width)
         return _fit(*sides, unit, least, most, frames, round(frames / per_step) * per_step)
 
     def _capped(self, config: Mapping[str, Any], frames: int, unit: int, per_step: int) -> int:
-        """`most`, or less where the config asks for an even share of a budget of tokens."""
+        """`most`, or less if the config asks for an equal share of a budget of tokens."""
         if not self.cap_tokens or not config.get("cap_pixels_per_frame"):
             return self.most
         given = config.get("max_video_tokens")
@@ -104,14 +105,14 @@ class SizeRule:
 def _fit(
     height: int, width: int, unit: int, least: int, most: int, frames: int = 1, counted: int = 1
 ) -> tuple[int, int]:
-    """Sides rounded to multiples of `unit`; where their area times `counted` is out of bounds, both are scaled."""
+    """Sides rounded to multiples of `unit`; if their area times `counted` is out of bounds, both are scaled."""
     if max(height, width) > _STEEPEST * min(height, width):
         raise InputError(
             f"frames of {height} x {width} pixels are too narrow: one side may be {_STEEPEST} times the other at most"
         )
     sides = (round(height / unit) * unit, round(width / unit) * unit)
     area = counted * sides[0] * sides[1]
-    # In the order of the stock processors, as the last bit may decide over a token.
+    # In the order of operations of the stock processors, as the last bit may decide about a token.
     if area > most:
         shrink = math.sqrt((frames * height * width) / most)
         return _at_least(unit, height / shrink, unit), _at_least(unit, width / shrink, unit)

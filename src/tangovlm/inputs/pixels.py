@@ -1,4 +1,4 @@
-"""From frames and a question to model inputs, with torch and a tokenizer only (stock processors need torchvision)."""
+"""From decoded frames to pixels and patches, with torch only (stock processors need torchvision)."""
 
 import math
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ _RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 @dataclass(frozen=True)
 class PixelSpec:
-    """How a checkpoint wants its pixels, as in its preprocessor config.
+    """How pixels are computed for a checkpoint, as in its preprocessor config.
 
     Parameters
     ----------
     size: height and width.
-    mean, std: per channel, of values after rescaling; 0 and 1 if nothing is normalised.
-    rescale: factor from bytes, usually 1 / 255; 1 if nothing is rescaled.
+    mean, std: per channel, of values after rescaling; 0 and 1 without normalisation.
+    rescale: factor for bytes, usually 1 / 255; 1 without rescaling.
     mode: "bicubic", "bilinear" or "lanczos", always with antialiasing.
     """
 
@@ -38,17 +38,17 @@ class PixelSpec:
     def from_config(
         cls, config: Mapping[str, Any], default: "PixelSpec", size: tuple[int, int] | None = None
     ) -> "PixelSpec":
-        """Read a video or image preprocessor config; what it does not say is taken from `default`.
+        """Read a video or image preprocessor config; missing fields are those of `default`.
 
-        `do_rescale` and `do_normalize` are honoured; `do_resize` is the families' own.
+        `do_rescale` and `do_normalize` are applied; `do_resize` is handled by the families.
 
         Parameters
         ----------
-        size: height and width, whatever the config says.
+        size: height and width, instead of those in the config.
 
         Raises
         ------
-        ModelError: a field that is not supported, or holds something else than it should.
+        ModelError: a field that is not supported, or has an invalid value.
         """
         resample, mode = config.get("resample"), default.mode
         if resample is not None:
@@ -76,23 +76,24 @@ def _or(value: Any, default: Any) -> Any:
 
 
 def flag(config: Mapping[str, Any], name: str) -> bool:
-    """A field of a preprocessor config such as `do_resize`, true if it is not there; `ModelError` unless a bool."""
+    """A field of a preprocessor config such as `do_resize`, true if missing; `ModelError` unless it is a bool."""
     value = _or(config.get(name), True)
     if not isinstance(value, bool):
         raise ModelError(f"the preprocessor config has {name} {value!r}: it must be true or false")
     return value
 
 
-def unresized(height: int, width: int, wanted: str) -> InputError:
-    """The error for frames that are not resized (`do_resize`), and that the model cannot take.
+def unresized(height: int, width: int, accepted: str) -> InputError:
+    """The error for frames that the config does not resize (`do_resize`), in a size that the model does not accept.
 
     Parameters
     ----------
-    wanted: what it takes, such as "384 x 384 pixels".
+    height, width: of the frames in pixels.
+    accepted: sizes that the model accepts, such as "384 x 384 pixels".
     """
     return InputError(
         f"the frames have {height} x {width} pixels and the preprocessor config has do_resize false, but the model "
-        f"takes {wanted}: scale the video to that"
+        f"takes {accepted}: scale the video to that"
     )
 
 
@@ -104,14 +105,14 @@ def _size(config: Mapping[str, Any], default: PixelSpec) -> tuple[int, int]:
 
 
 def whole(name: str, value: Any) -> int:
-    """A field of a preprocessor config that counts something; `ModelError` unless it is a whole number from 1 on."""
+    """A field of a preprocessor config that is a count; `ModelError` unless it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 1 or value != value // 1:
         raise ModelError(f"the preprocessor config has {name} {value!r}: it must be a whole number from 1 on")
     return int(value)
 
 
 def _numbers(name: str, given: Any, default: tuple[float, ...], positive: bool = False) -> tuple[float, ...]:
-    """As many finite numbers as in the default."""
+    """Finite numbers, as many as in the default."""
     values = given if given else default
     fits = isinstance(values, (list, tuple)) and len(values) == len(default)
     least = 0 if positive else -math.inf
@@ -119,13 +120,13 @@ def _numbers(name: str, given: Any, default: tuple[float, ...], positive: bool =
     if not fits or not all(isinstance(value, (int, float)) and least < value < math.inf for value in values):
         bound = " above 0" if positive else ""
         raise ModelError(
-            f"the preprocessor config has {name} {given!r}: it must hold finite numbers{bound}, {len(default)} of them"
+            f"the preprocessor config has {name} {given!r}: it must have {len(default)} finite numbers{bound}"
         )
     return tuple(values)
 
 
 def check_frames(frames: Tensor) -> None:
-    """Raise `InputError` unless frames are uint8 ``(T, 3, H, W)`` with something in them."""
+    """Raise `InputError` unless frames are uint8 ``(T, 3, H, W)`` and not empty."""
     if frames.dtype != torch.uint8 or frames.dim() != 4 or frames.shape[1] != 3 or frames.numel() == 0:
         raise InputError(f"frames must be uint8 (T, 3, H, W) with T >= 1, not {frames.dtype} {tuple(frames.shape)}")
 
@@ -134,21 +135,21 @@ def prepare_pixels(frames: Tensor, spec: PixelSpec) -> Tensor:
     """Resize, rescale and normalise: uint8 ``(T, 3, H, W)`` to float32 ``(T, 3, height, width)``, on the frames'
     device.
 
-    As in the stock processors, resized values are bytes again. No float copy of the original frames is held.
+    As in the stock processors, resized values are rounded to bytes. The original frames are never copied as floats.
 
     Raises
     ------
     InputError: see `check_frames`.
     """
     check_frames(frames)
-    # Also where torch's default dtype is another: a number of Python's times bytes would be of that.
+    # Explicit, as a Python number times bytes would have torch's default dtype.
     as_float: dict[str, Any] = {"dtype": torch.float32, "device": frames.device}
     mean = torch.tensor(spec.mean, **as_float).view(3, 1, 1)
     std = torch.tensor(spec.std, **as_float).view(3, 1, 1)
     rescale = torch.tensor(spec.rescale, **as_float)
     pixels = torch.empty(*frames.shape[:2], *spec.size, **as_float)
     fits = tuple(frames.shape[-2:]) == spec.size
-    # Frame by frame the work stays in a CPU's cache. Elsewhere the number of calls counts.
+    # Frame by frame the data stay in a CPU's cache. On other devices the number of calls matters.
     together = fits and frames.device.type != "cpu"
     for target, source in [(pixels, frames)] if together else zip(pixels, frames, strict=True):
         torch.mul(source if fits else _resize(source, spec), rescale, out=target).sub_(mean).div_(std)
@@ -157,8 +158,8 @@ def prepare_pixels(frames: Tensor, spec: PixelSpec) -> Tensor:
 
 def _resize(frame: Tensor, spec: PixelSpec) -> Tensor:
     mode = "bicubic" if spec.mode == "lanczos" and not _has_lanczos() else spec.mode
-    # On the CPU bytes are resized as bytes, as the stock processors do: PIL's fixed-point filter, clipped between its
-    # two passes, which at edges differs from the float filter by more than rounding. Lanczos is there on the CPU only.
+    # On the CPU bytes are resized as bytes, as in the stock processors: PIL's fixed-point filter is clipped between its
+    # two passes, and differs from the float filter by more than rounding at edges. Lanczos exists on the CPU only.
     on_cpu = frame.device.type == "cpu" or mode == "lanczos"
     image = frame.cpu()[None] if on_cpu else frame[None].float()
     resized = functional.interpolate(image, size=spec.size, mode=mode, antialias=True)[0]
@@ -167,7 +168,7 @@ def _resize(frame: Tensor, spec: PixelSpec) -> Tensor:
 
 @cache
 def _has_lanczos() -> bool:
-    """Whether torch has the filter; where it has not (before 2.12), stock processors take the bicubic one as well."""
+    """Whether torch has the filter; without it (before 2.12), stock processors use the bicubic one as well."""
     try:
         functional.interpolate(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), size=(1, 1), mode="lanczos", antialias=True)
     except (NotImplementedError, ValueError, RuntimeError):
@@ -176,14 +177,14 @@ def _has_lanczos() -> bool:
 
 
 def patches(frames: Tensor, side: int, merge: int, frames_per_step: int) -> tuple[Tensor, Tensor]:
-    """Frames as rows of patches, those that become one token side by side.
+    """Divide frames into a sequence of patches, in which those of one token are contiguous.
 
     Parameters
     ----------
     frames: ``(T, 3, height, width)``, sides multiples of ``side * merge``.
-    side: pixels along a side of a patch.
-    merge: patches along a side of a token.
-    frames_per_step: frames in a patch; the last one is repeated where they do not come out even.
+    side: side of a patch in pixels.
+    merge: side of a token in patches.
+    frames_per_step: frames of a patch; the last frame is repeated to fill the last patch.
 
     Returns
     -------
@@ -194,5 +195,5 @@ def patches(frames: Tensor, side: int, merge: int, frames_per_step: int) -> tupl
     steps, rows, columns = frames.shape[0] // frames_per_step, frames.shape[2] // side, frames.shape[3] // side
     # (step, frame, colour, then rows and columns each as: token, patch, pixel)
     split = frames.reshape(steps, frames_per_step, 3, rows // merge, merge, side, columns // merge, merge, side)
-    rowed = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(steps * rows * columns, -1)
-    return rowed, torch.tensor([[steps, rows, columns]], device=frames.device)
+    sequence = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(steps * rows * columns, -1)
+    return sequence, torch.tensor([[steps, rows, columns]], device=frames.device)

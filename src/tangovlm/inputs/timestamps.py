@@ -1,4 +1,4 @@
-"""Timestamps of frames, from what a caller has: tensors, or the metadata of a video processor."""
+"""Timestamps of frames, from tensors of the caller or the metadata of a video processor."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,13 +10,13 @@ from ..errors import InputError
 
 
 class Sampling(NamedTuple):
-    """What is known of the frames that were taken of a video.
+    """How the frames of a video were sampled.
 
     Parameters
     ----------
     seconds: ``(T,)`` float64 times of the frames.
-    duration_s: how long the whole video lasts.
-    sampled_fps: T over the length of the whole video, as stock processors compute it.
+    duration_s: length of the whole video.
+    sampled_fps: T over the length of the whole video, computed as in stock processors.
     """
 
     seconds: Tensor | None = None
@@ -25,7 +25,7 @@ class Sampling(NamedTuple):
 
 
 def samplings(metadata: Any) -> list[Sampling]:
-    """What the metadata of videos tells.
+    """Read the metadata of videos.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ def samplings(metadata: Any) -> list[Sampling]:
 
     Raises
     ------
-    InputError: something else.
+    InputError: anything else.
     """
     if isinstance(metadata, (list, tuple)):
-        return [found for item in metadata for found in samplings(item)]
+        return [sampling for item in metadata for sampling in samplings(item)]
     if not isinstance(metadata, Mapping):
-        raise InputError(f"video_metadata holds {type(metadata).__name__}: pass what the video processor returns")
+        raise InputError(f"video_metadata has {type(metadata).__name__}: pass what the video processor returns")
     fields = dict(metadata)
     fps, indices = fields.get("fps"), fields.get("frames_indices")
     if not fps or indices is None:
@@ -51,12 +51,12 @@ def samplings(metadata: Any) -> list[Sampling]:
 
 
 def from_metadata(metadata: Any) -> list[Tensor | None]:
-    """Seconds ``(T,)`` of the sampled frames of each video, None where the metadata does not tell; see `samplings`."""
-    return [found.seconds for found in samplings(metadata)]
+    """Seconds ``(T,)`` of the sampled frames of each video, None if the metadata has none; see `samplings`."""
+    return [sampling.seconds for sampling in samplings(metadata)]
 
 
 def given(timestamps: Any) -> list[Tensor]:
-    """Seconds as the caller gave them: one tensor (or list of numbers) for all videos, or a list with one for each.
+    """Seconds from the caller: one tensor (or list of numbers) for all videos, or a list with one for each.
 
     Raises
     ------
@@ -73,18 +73,18 @@ def given(timestamps: Any) -> list[Tensor]:
 
 
 def of_frames(seconds: Tensor | None, frames: int) -> Tensor:
-    """Times ``(T,)`` of a video's frames for its prompt; None for one a second.
+    """Times ``(T,)`` of a video's frames for its prompt; by default one frame per second.
 
     Raises
     ------
-    InputError: not one finite number a frame, or times that decrease.
+    InputError: not one finite number per frame, or times that decrease.
     """
     if seconds is None:
         return torch.arange(frames, dtype=torch.float64)
     if seconds.shape != (frames,):
         raise InputError(f"a video has {frames} frames but {seconds.numel()} timestamps: give one a frame")
     if not bool(seconds.isfinite().all()):
-        raise InputError("the timestamps of a video hold NaN or infinity: give seconds")
+        raise InputError("the timestamps of a video have NaN or infinity: give seconds")
     if bool((seconds[1:] < seconds[:-1]).any()):
         raise InputError("the timestamps of a video do not increase: sort the frames by time")
     return seconds
@@ -93,13 +93,13 @@ def of_frames(seconds: Tensor | None, frames: int) -> Tensor:
 def assign(
     times: Sequence[Tensor | None], steps: Sequence[int], frames_per_step: int = 1, middle: bool = False
 ) -> list[Tensor | None]:
-    """Deal times out to videos: one for all, or one each.
+    """Assign times to videos: one for all, or one for each.
 
     Parameters
     ----------
-    times: ``(n,)`` seconds: of the steps of the token grid, or of the frames of which `frames_per_step` make a step.
+    times: ``(n,)`` seconds: of the steps of the token grid, or of the frames, of which `frames_per_step` form a step.
     steps: T of each video's token grid.
-    middle: whether the time of a step is the middle of its frames' times, and not that of its first frame; see
+    middle: whether the time of a step is the middle of its frames' times, not that of its first frame; see
         `Family.middle_of_steps`.
 
     Returns
@@ -117,10 +117,10 @@ def assign(
     """
     if len(times) not in (1, len(steps)):
         raise InputError(f"timestamps for {len(times)} videos, but {len(steps)} videos are encoded: give one each")
-    dealt = list(times) * (len(steps) // len(times))
+    assigned = list(times) * (len(steps) // len(times))
     return [
         None if seconds is None else _of_steps(number, seconds, count, frames_per_step, middle)
-        for number, (seconds, count) in enumerate(zip(dealt, steps, strict=True))
+        for number, (seconds, count) in enumerate(zip(assigned, steps, strict=True))
     ]
 
 
@@ -128,10 +128,10 @@ def _of_steps(number: int, seconds: Tensor, steps: int, frames_per_step: int, mi
     frames = seconds.numel()
     if frames == steps:
         return seconds
-    # An encoder that takes several frames for a step repeats the last one where they do not come out even.
+    # An encoder with several frames per step repeats the last frame to fill the last step.
     if -(-frames // frames_per_step) != steps:
-        wanted = f"{steps} frames" if frames_per_step == 1 else f"{steps} steps of {frames_per_step} frames"
-        raise InputError(f"video {number} has {wanted} but {frames} timestamps: give one a frame")
+        expected = f"{steps} frames" if frames_per_step == 1 else f"{steps} steps of {frames_per_step} frames"
+        raise InputError(f"video {number} has {expected} but {frames} timestamps: give one a frame")
     if bool((seconds[1:] < seconds[:-1]).any()):
         raise InputError(f"the timestamps of video {number} do not increase: sort the frames by time")
     filled = torch.cat([seconds, seconds[-1:].expand(steps * frames_per_step - frames)]).double()
@@ -143,7 +143,7 @@ def step_times(seconds: Tensor, steps: int) -> Tensor:
 
     Parameters
     ----------
-    seconds: ``(T,)`` times of frames, of which equally many make a step; the last one counts as often as is needed.
+    seconds: ``(T,)`` times of frames, of which equally many form a step; the last one is repeated to fill it.
 
     Returns
     -------

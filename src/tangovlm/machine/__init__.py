@@ -1,1 +1,1 @@
-"""The machine: memory, devices, time and operations."""
+"""Devices, memory, timing and operation counts."""

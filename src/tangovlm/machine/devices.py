@@ -1,4 +1,4 @@
-"""Where a model's weights are: on one device, on several, or offloaded until a module runs (`accelerate`)."""
+"""The devices of a model's weights, which may be several, or offloaded until a module runs (`accelerate`)."""
 
 from copy import deepcopy
 from typing import Any
@@ -10,7 +10,7 @@ from ..errors import ModelError
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module runs: the device of its first parameter, or the one that an offloaded one is brought to."""
+    """The device that a module runs on: that of its first parameter, or the execution device if it is offloaded."""
     parameter = next(module.parameters())
     if parameter.is_meta:
         for part in module.modules():
@@ -22,11 +22,11 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters of a module by name, offloaded ones from where they are kept, with those of PEFT's adapters in them.
+    """Parameters of a module by name, including offloaded ones, with PEFT adapters merged.
 
     Raises
     ------
-    ModelError: weights that are nowhere, or adapters that cannot be merged.
+    ModelError: weights that are not loaded, or adapters that cannot be merged.
     """
     if any(hasattr(part, "get_base_layer") for part in module.modules()):
         return _merged(module)
@@ -44,7 +44,7 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _merged(module: nn.Module) -> dict[str, Tensor]:
-    """Weights with the active adapters in them, under the names of a module without any; the module stays as it is."""
+    """Weights with active adapters merged, under the names of a module without adapters; the module is unchanged."""
     copied, adapters = deepcopy(module), []
     for place, part in copied.named_modules():
         if hasattr(part, "get_base_layer"):
@@ -65,6 +65,6 @@ def _merged(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _hooks(module: nn.Module) -> tuple[Any, ...]:
-    """What accelerate put around a module's forward, which it leaves on the module: one hook, or a row of them."""
+    """The hooks of accelerate on a module."""
     hook = getattr(module, "_hf_hook", None)
     return tuple(getattr(hook, "hooks", (hook,)))

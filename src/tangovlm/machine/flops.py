@@ -1,4 +1,4 @@
-"""Operations of a prefill, counted by formula."""
+"""Operation counts of a prefill, by formula."""
 
 from collections.abc import Sequence
 
@@ -14,17 +14,16 @@ def prefill_flops(
     heads: int = 1,
     kv_heads: int | None = None,
 ) -> int:
-    """Multiply-accumulates of a prefill, ``2nd^2 (1 + g) + 2n^2d + 3ndm`` a layer with g = ``kv_heads / heads``.
+    """Multiply-accumulates of a prefill: ``2nd^2 (1 + g) + 2n^2d + 3ndm`` per layer, with g = ``kv_heads / heads``.
 
-    With as many heads of keys and values as of queries this is the ``4nd^2 + 2n^2d + 3ndm`` of FastV (arXiv
-    2403.06764); the Tango paper (arXiv 2604.09547) counts grouped keys and values as narrow as they are. The vision
-    encoder, embeddings and head are not counted.
+    With g = 1 this is the ``4nd^2 + 2n^2d + 3ndm`` of FastV (arXiv 2403.06764); like the Tango paper (arXiv 2604.09547)
+    it counts grouped keys and values by their actual width. The vision encoder, embeddings and head are not included.
 
     Parameters
     ----------
     tokens_per_layer: n of each layer. hidden, intermediate: d and m.
     mlp_matrices: 3 for a gated MLP, 2 for a plain one.
-    heads, kv_heads: of the queries, and of keys and values, which divide them; None for as many.
+    heads, kv_heads: numbers of query heads and of key-value heads, which divide them; None means equally many.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What to say when there is too little memory."""
+"""Error messages for running out of memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,18 +9,18 @@ from ..errors import InputError
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception says that memory could not be had; the CPU's allocator raises a plain RuntimeError."""
+    """Whether an exception reports a failed allocation; the CPU allocator raises a plain RuntimeError."""
     words = ("not enough memory", "can't allocate memory", "cannot allocate memory")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error).lower() for word in words)
 
 
 @contextmanager
 def memory_guard(device: torch.device, what: str, way_out: str) -> Iterator[None]:
-    """Turn running out of memory within into an error that says how to mend it.
+    """Convert an out-of-memory error inside the context into an `InputError` that says how to fix it.
 
     Raises
     ------
-    InputError: there is too little memory on ``device`` for ``what``; says the ``way_out``.
+    InputError: there is not enough memory on ``device`` for ``what``; the message ends with ``way_out``.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Milliseconds per stage, each moment charged to one stage only."""
+"""Measuring milliseconds per stage."""
 
 import time
 from collections.abc import Iterator
@@ -8,11 +8,12 @@ import torch
 
 
 class Stopwatch:
-    """Stages may nest; the time of an inner stage is not counted in the outer one.
+    """Accumulates the time of stages. Stages may nest; the time of an inner stage is not counted in the outer one.
 
     Parameters
     ----------
-    device: on CUDA the device is synchronised where a stage begins or ends, so that its work is charged to it.
+    device: a CUDA device is synchronized when a stage begins or ends, so that its work is counted in that stage.
+    stages: names of the stages, which `totals_ms` has from the beginning.
     """
 
     def __init__(self, device: torch.device, stages: tuple[str, ...]) -> None:
@@ -23,32 +24,32 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Charge what happens inside to `name`, also when it raises."""
+        """Count the time inside the context as `name`, also if it raises."""
         depth = len(self._running)
         self.enter(name)
         try:
             yield
         finally:
-            self._charge()
+            self._count()
             del self._running[depth:]
 
     def enter(self, name: str) -> None:
-        """Begin a stage that `leave` or the end of an enclosing `stage` ends."""
-        self._charge()
+        """Begin a stage, which ends with `leave` or with the enclosing `stage`."""
+        self._count()
         self._running.append(name)
 
     def leave(self) -> None:
         """End the innermost stage."""
-        self._charge()
+        self._count()
         self._running.pop()
 
     def turn_into(self, name: str) -> None:
-        """From now on charge the innermost running stage, if there is one, to another name."""
-        self._charge()
+        """From now on count the innermost running stage, if any, under another name."""
+        self._count()
         if self._running:
             self._running[-1] = name
 
-    def _charge(self) -> None:
+    def _count(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         now = time.perf_counter()

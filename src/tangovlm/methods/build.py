@@ -1,6 +1,7 @@
-"""From a name to a method or a pair of methods, and from a method to a plan for a model of known depth.
+"""Building methods: `method` by name, `Pair` of two methods, and `plan` for a model with a known number of layers.
 
 A pair is a method before the language model and one inside it, with one retention for both (Tango paper, Eq. 1).
+`Method` is the type of everything that `tangovlm.attach` accepts.
 """
 
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -15,22 +16,27 @@ from .in_llm.common.base import Cut, InLLMMethod
 
 @dataclass(frozen=True)
 class Pair:
-    """Prune before the language model and once more inside it, so that the layers keep `retention` on average.
+    """Prune before the language model and again inside it, such that the layers keep `retention` on average.
 
-    What is kept before the model follows from Eq. 1 as soon as the number of layers is known: 0.1217 for a retention
-    of 0.10 where half is kept from layer 18 of 28 on.
+    The fraction kept before the model follows from Eq. 1 once the number of layers is known: 0.1217 for a retention of
+    0.10 if half of the tokens are kept from layer 18 of 28 on.
 
     Parameters
     ----------
-    before: a method before the model; its own retention is replaced, and its `equivalent_retention`, if it has one, is
-        the pair's: thresholds that the papers set by the mean over the layers stay those of that mean.
-    inside: a method inside the model; what it keeps, of the tokens that enter, is its own business.
+    before: a method before the model. Its retention is replaced, and its `equivalent_retention`, if it has that field,
+        is set to the pair's retention, which determines thresholds that the papers set by the mean over the layers.
+    inside: a method inside the model; the fraction that it keeps of the tokens entering the model is chosen by the
+        method.
     retention: mean fraction of all visual tokens over the layers, in (0, 1]; 1 keeps everything.
 
     Raises
     ------
     InputError: a retention outside (0, 1].
-    MethodError: methods of other kinds.
+    MethodError: `before` or `inside` is not a method of that kind.
+
+    >>> from tangovlm import Tango, method
+    >>> plan(Pair(Tango(), method("tango-fastv"), retention=0.10), layers=28).before.retention
+    0.12173913043478261
     """
 
     stage: ClassVar[str] = "pair"
@@ -42,28 +48,37 @@ class Pair:
     def __post_init__(self) -> None:
         validate_retention(self.retention)
         if not isinstance(self.inside, InLLMMethod):
-            raise MethodError(f"a pair needs a method inside the model such as fastv second, not {_said(self.inside)}")
-        known = is_dataclass(self.before) and not isinstance(self.before, type)
-        if not known or not callable(self.before) or isinstance(self.before, InLLMMethod):
-            raise MethodError(f"a pair needs a method before the model such as tango first, not {_said(self.before)}")
+            raise MethodError(
+                f"a pair needs a method inside the model such as fastv second, not {_describe(self.inside)}"
+            )
+        is_instance = is_dataclass(self.before) and not isinstance(self.before, type)
+        if not is_instance or not callable(self.before) or isinstance(self.before, InLLMMethod):
+            raise MethodError(
+                f"a pair needs a method before the model such as tango first, not {_describe(self.before)}"
+            )
         if "retention" not in {field.name for field in fields(self.before) if field.init}:
             raise MethodError(f"a pair sets the retention of {self.before.name!r}, which has none")
 
     @property
     def name(self) -> str:
-        """Both names, as `tangovlm.method` takes them."""
+        """Both names, in the form that `tangovlm.method` accepts."""
         return f"{self.before.name}+{self.inside.name}"
 
     @property
     def needs(self) -> frozenset[str]:
-        """Signals that the method before the model reads."""
+        """Signals that the method before the model needs."""
         needs: frozenset[str] = self.before.needs
         return needs
 
     @property
     def signal(self) -> str | None:
-        """Saliency that the method before the model is meant for."""
+        """Saliency that the method before the model is designed for."""
         return getattr(self.before, "signal", None)
+
+
+Method = Pruner | InLLMMethod | Pair
+"""What `tangovlm.attach` accepts: a method before the language model (a `PreLLMMethod` or any other `Pruner`), one
+inside it, or a pair of both."""
 
 
 def method(name: str, **params: Any) -> Any:
@@ -71,14 +86,19 @@ def method(name: str, **params: Any) -> Any:
 
     Parameters
     ----------
-    name: such as "tango", or "tango+fastv" for a `tangovlm.methods.build.Pair`, which takes its retention only.
+    name: such as "tango", or "tango+fastv" for a `tangovlm.methods.build.Pair`, whose only parameter is `retention`.
+    params: fields of the method.
 
     Raises
     ------
-    MethodError: an unknown name, an unknown hyper-parameter, or one out of its range.
+    InputError: a retention outside (0, 1].
+    MethodError: an unknown name, an unknown parameter, or one outside its range.
+
+    >>> method("topk", retention=0.2)
+    TopK(retention=0.2, exact=True, signal='attn')
     """
     if not isinstance(name, str):
-        raise MethodError(f"method takes the name of a method such as 'tango', not {name!r}")
+        raise MethodError(f"method expects the name of a method such as 'tango', not {name!r}")
     if "+" in name:
         return _pair(name, params)
     known = methods()
@@ -102,7 +122,7 @@ def _pair(name: str, params: dict[str, Any]) -> Any:
         raise MethodError(f"a pair has two parts such as 'tango+fastv', not {name!r}")
     if unknown := sorted(set(params) - {"retention"}):
         raise MethodError(
-            f"the pair {name!r} takes retention only, not {unknown[0]!r}: build its methods and put them into "
+            f"the pair {name!r} takes retention only, not {unknown[0]!r}: build its methods and pass them to "
             f"tangovlm.methods.build.Pair{nearest(unknown[0], ['retention'], 0.6)}"
         )
     before, inside = map(method, parts)
@@ -111,15 +131,16 @@ def _pair(name: str, params: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is done to a model with a known number of layers.
+    """A method resolved for a model with a known number of layers.
 
     Parameters
     ----------
     name: of the method or pair.
-    retention: mean kept fraction over the layers that is aimed at.
-    before: prunes before the model; None where nothing is to be pruned there.
-    inside: prunes inside it, at `cuts`; None where nothing is to be pruned there.
-    notes: what the user should know.
+    retention: intended mean kept fraction over the layers.
+    before: prunes before the model; None if nothing is pruned there.
+    inside: prunes inside the model, at `cuts`; None if nothing is pruned there.
+    cuts: layers and kept fractions inside the model.
+    notes: messages for the report.
     """
 
     name: str
@@ -130,7 +151,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan(pruner: Any, layers: int) -> Plan:
+def plan(pruner: Method, layers: int) -> Plan:
     """Solve Eq. 1 for a method before the model, one inside it, or a pair.
 
     Raises
@@ -141,36 +162,36 @@ def plan(pruner: Any, layers: int) -> Plan:
     if isinstance(pruner, Pair):
         if pruner.retention == 1:
             return Plan(pruner.name, 1.0, None, None, (), ())
-        inner = _inside(pruner.inside, layers)
+        inner = _plan_inside(pruner.inside, layers)
         try:
             share = before_llm(pruner.retention, kept_per_layer(inner.cuts, layers))
         except InputError as error:
             raise InputError(f"the pair {pruner.name!r}: {error}") from error
-        before = None if share == 1 else _sharing(pruner.before, share, pruner.retention)
+        before = None if share == 1 else _with_retention(pruner.before, share, pruner.retention)
         return replace(inner, name=pruner.name, retention=pruner.retention, before=before)
     if isinstance(pruner, InLLMMethod):
-        return _inside(pruner, layers)
+        return _plan_inside(pruner, layers)
     return Plan(pruner.name, pruner.retention, None if pruner.retention == 1 else pruner, None, (), ())
 
 
-def _sharing(before: Any, share: float, equivalent: float) -> Any:
-    """The method before the model with its share of the tokens."""
-    changes = {"retention": share}
+def _with_retention(before: Any, retention: float, equivalent: float) -> Any:
+    """The method before the model with the retention that follows from Eq. 1."""
+    changes = {"retention": retention}
     if "equivalent_retention" in {field.name for field in fields(before) if field.init}:
         changes["equivalent_retention"] = equivalent
     return replace(before, **changes)
 
 
-def _said(part: Any) -> str:
-    """A method by its name, anything else as Python shows it."""
+def _describe(part: Any) -> str:
+    """The name of a method, the repr of anything else."""
     name = None if isinstance(part, type) else getattr(part, "name", None)
     return repr(part if name is None else name)
 
 
-def _inside(method: InLLMMethod, layers: int) -> Plan:
+def _plan_inside(method: InLLMMethod, layers: int) -> Plan:
     cuts = method.cuts(layers)
     retention = method.retention
     if retention is None:
         retention = equivalent_retention([float(kept) for kept in kept_per_layer(cuts, layers)])
-    notes = tuple(note for note in (method.moved(layers),) if note)
+    notes = tuple(note for note in (method.scaling_note(layers),) if note)
     return Plan(method.name, retention, None, method if cuts else None, cuts, notes)

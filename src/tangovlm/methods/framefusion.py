@@ -1,4 +1,4 @@
-"""FrameFusion: tokens that hardly change in time become one (arXiv 2501.01986), in one step before the LLM."""
+"""FrameFusion: merge tokens that hardly change over time (arXiv 2501.01986), in one step before the LLM."""
 
 from dataclasses import dataclass
 from math import floor
@@ -7,63 +7,57 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..budget import count, exact, validate_retention
+from ..budget import exact
 from ..registry import register_method
 from ..tokens import Selection, VideoTokens
-from .common.checks import check_flag, check_number
+from .common.base import PreLLMMethod
+from .common.checks import check_number
+from .common.selection import SelectionBuilder, keep_all
 from .common.similarity import adjacent_similarity, compute_dtype, normalize
-from .common.slots import Slots, keep_all
 
 
 @register_method
 @dataclass(frozen=True)
-class FrameFusion:
-    """Keep ``retention`` of the tokens of a video: each token most like the one before it in time is merged into it.
+class FrameFusion(PreLLMMethod):
+    """Merge the tokens that are most similar to their predecessor in time into it.
 
-    This is the merging step of FrameFusion, taken once and before the language model. The authors' method works inside
-    it: it merges before the first layer and after each of the next ones, and then prunes once by attention; the later
-    merges and the pruning have no counterpart here.
+    This is the merging step of FrameFusion, applied once and before the language model. The authors' method works
+    inside the model: it merges before the first layer and after each of the next ones, then prunes once by attention.
+    The later merges and the pruning have no counterpart here.
 
-    Tokens at the same place of adjacent frames are compared by cosine, and the most similar pairs are joined. A run of
-    joined tokens becomes its mean, at the place of the earliest. If joining every run through all frames still leaves
-    too many tokens (a retention below 1 / T), then the means at adjacent places in raster order are joined, again the
+    Tokens at the same position of adjacent frames are compared by cosine, and the most similar pairs are joined. A run
+    of joined tokens becomes its mean, at the position of the earliest. If joining all tokens of every position still
+    leaves too many (a retention below 1 / T), the means at adjacent positions in raster order are joined, again the
     most similar first, so that any budget is met.
 
     Parameters
     ----------
     retention: fraction to keep, in (0, 1]; 1 is the identity.
-    exact: keep exactly ``budget.count(retention, T * H * W)`` tokens; off, what the release's first merge keeps: only
-        pairs with a cosine of at least `threshold` are joined, and no more than ``1 - retention`` of all tokens.
-    threshold: used with ``exact=False`` only, in [-1, 1].
+    exact: keep exactly ``budget.count(retention, T * H * W)`` tokens; False keeps what the release's first merge
+        keeps: only pairs with a cosine of at least `threshold` are joined, and at most ``1 - retention`` of all tokens.
+    threshold: least cosine of a joined pair, in [-1, 1]; used with ``exact=False`` only.
 
     Raises
     ------
     InputError: a retention outside (0, 1].
-    MethodError: another parameter out of its range.
+    MethodError: another parameter outside its range.
     """
 
     name: ClassVar[str] = "framefusion"
-    stage: ClassVar[str] = "pre-llm"
     paper: ClassVar[str] = "https://arxiv.org/abs/2501.01986"
     official_repo: ClassVar[str] = "https://github.com/thu-nics/FrameFusion@fbec1d2"
-    needs: ClassVar[frozenset[str]] = frozenset()
 
-    retention: float = 0.1
-    exact: bool = True
     threshold: float = 0.6
 
     def __post_init__(self) -> None:
-        validate_retention(self.retention)
-        check_flag("exact", self.exact)
+        super().__post_init__()
         check_number("threshold", self.threshold, -1, 1)
 
-    @torch.no_grad()
-    def __call__(self, tokens: VideoTokens) -> Selection:
-        """Reduce one video."""
+    def reduce(self, tokens: VideoTokens, count: int) -> Selection:
         features = tokens.features.flatten(1, 2)
-        # A pair has the grid index of its later token, less the first frame.
+        # Pair i joins token i + L to token i, its predecessor in time.
         similarity = adjacent_similarity(normalize(features)).flatten()
-        merges = self._merges(tokens, similarity)
+        merges = self._merges(tokens, similarity, count)
         if not merges:
             return keep_all(tokens, (tokens.frames,))
         joined = torch.zeros(tokens.count, dtype=torch.bool, device=features.device)
@@ -74,43 +68,43 @@ class FrameFusion:
             joined[1 + _highest(adjacent_similarity(normalize(means)), merges - len(similarity))] = True
         return _fuse(tokens, joined.view(-1, length))
 
-    def _merges(self, tokens: VideoTokens, similarity: Tensor) -> int:
-        """How many tokens are joined to the one before them."""
+    def _merges(self, tokens: VideoTokens, similarity: Tensor, count: int) -> int:
+        """How many tokens are joined to their predecessor."""
         if self.exact:
-            return tokens.count - count(self.retention, tokens.count)
+            return tokens.count - count
         return min(int((similarity >= self.threshold).sum()), floor((1 - exact(self.retention)) * tokens.count))
 
 
 def _highest(similarity: Tensor, number: int) -> Tensor:
-    """Places of the highest, the lowest of equals first; all of them where there are no more than ``number``."""
+    """Indices of the ``number`` highest, or of all if there are fewer; the lowest index wins a tie."""
     return similarity.sort(descending=True, stable=True).indices[:number]
 
 
 def _fuse(tokens: VideoTokens, joined: Tensor) -> Selection:
-    """Make one token of each run of tokens ``(T, L)`` that are joined to the one before them.
+    """Average each run of tokens that are joined to their predecessor, ``joined (T, L)``.
 
-    Tokens are lined up place by place, each through all its frames, so that the one before a token of the first frame
-    is the last one at the place before.
+    Tokens are ordered by position, then by frame, so that the predecessor of a token in the first frame is the last
+    token at the previous position.
     """
     frames, length = joined.shape
     starts = ~joined.T.flatten()
     labels = starts.cumsum(0) - 1
     anchors = starts.nonzero().flatten()
-    lined_up = tokens.features.flatten(1, 2).transpose(0, 1).flatten(0, 1)
-    values = _means_of_runs(lined_up.to(compute_dtype(lined_up.dtype)), anchors, labels)
-    places = anchors % frames * length + anchors // frames
-    lined_up_places = torch.arange(tokens.count, device=places.device).view(frames, length).T.flatten()
-    slots = Slots(tokens)
-    slots.keep(places)
-    slots.send(lined_up_places, places[labels])
-    slots.write(places, values)
-    return slots.finish((frames,))
+    by_position = tokens.features.flatten(1, 2).transpose(0, 1).flatten(0, 1)
+    values = _means_of_runs(by_position.to(compute_dtype(by_position.dtype)), anchors, labels)
+    slots = anchors % frames * length + anchors // frames
+    grid_indices = torch.arange(tokens.count, device=slots.device).view(frames, length).T.flatten()
+    builder = SelectionBuilder(tokens)
+    builder.keep(slots)
+    builder.assign(grid_indices, slots[labels])
+    builder.set_values(slots, values)
+    return builder.build((frames,))
 
 
 def _means_of_runs(values: Tensor, anchors: Tensor, labels: Tensor) -> Tensor:
-    """``(K, D)``: means of consecutive ``values (N, D)``; a run that begins at ``anchors (K,)`` has one label.
+    """``(K, D)``: means of runs of ``values (N, D)``, which begin at ``anchors (K,)`` and have ``labels (N,)``.
 
-    Differences to the anchor are averaged, so that equal tokens keep their value exactly.
+    Differences from the anchor are averaged, so that equal tokens keep their value exactly.
     """
     own = values[anchors]
     lengths = torch.bincount(labels, minlength=len(anchors))

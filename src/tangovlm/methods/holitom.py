@@ -4,97 +4,87 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from ..budget import count, proportional, validate_retention
+from ..budget import proportional, validate_retention
 from ..registry import register_method
 from ..tokens import Selection, VideoTokens
-from .common.checks import check_flag, check_integer, check_number, required_saliency
-from .common.entries import Entries
+from .common.base import PreLLMMethod
+from .common.checks import check_integer, check_number
+from .common.diversity import capped_neighbors, density_peaks
+from .common.groups import GroupedSelectionBuilder, TokenGroups, group_tokens
 from .common.merge import blend
-from .common.rows import Rows, arrange, static_positions
-from .common.segments import segment_by_gain, similarity_threshold
-from .common.select import capped_neighbors, density_peaks, top_salient
+from .common.segments import segment_by_gain, similarity_threshold, static_positions
+from .common.selection import top_indices
 from .common.similarity import compute_dtype, norms_and_cosines
-from .common.slots import keep_all
 
 
 @register_method
 @dataclass(frozen=True)
-class HoliTom:
-    """Keep ``retention`` of the tokens of a video: static columns clustered and merged, the salient ones of the rest.
+class HoliTom(PreLLMMethod):
+    """Cluster and merge the static tokens of each segment; of the others, keep the most salient ones of each frame.
 
-    The video is cut so that the most tokens are redundant. Positions that stay the same throughout a segment are
-    averaged over its frames; the averages are clustered and merged into their centres. Of the other tokens the most
-    salient of each frame stay as they are. One ratio holds for all frames and segments.
+    The video is segmented such that as many tokens as possible are redundant. Positions that stay the same throughout a
+    segment are averaged over its frames; the averages are clustered and merged into their centres. The most salient of
+    the other tokens are kept unchanged. One ratio applies to all frames and segments.
 
     Parameters
     ----------
     retention: fraction to keep, in (0, 1]; 1 is the identity.
-    exact: keep exactly ``budget.count(retention, T * H * W)`` tokens; off, the release's counts.
-    segment_threshold: cosine above which a token stays the same; None means 0.65 for an equivalent retention up to 0.1,
-        else 0.8.
-    anchor_weight: weight of a centre beside the mean of the others of its cluster, in [0, 1].
-    neighbors: nearest neighbours in the density, the point itself counted and at most as many as centres, >= 1.
-    equivalent_retention: mean kept fraction over the layers, in (0, 1], where pruning goes on inside the model; a
-        `Pair` sets it. None means `retention`.
+    exact: keep exactly ``budget.count(retention, T * H * W)`` tokens; False uses the release's counts.
+    segment_threshold: cosine above which a token counts as unchanged; None means 0.65 for an equivalent retention up to
+        0.1, else 0.8.
+    anchor_weight: weight of a centre against the mean of the others of its cluster, in [0, 1].
+    neighbors: nearest neighbours for the density, including the point itself, at most as many as centres, >= 1.
+    equivalent_retention: mean kept fraction over the layers, in (0, 1], if pruning continues inside the model; a `Pair`
+        sets it. None means `retention`.
 
     Raises
     ------
     InputError: a retention outside (0, 1].
-    MethodError: another parameter out of its range.
+    MethodError: another parameter outside its range.
     """
 
     name: ClassVar[str] = "holitom"
-    stage: ClassVar[str] = "pre-llm"
     signal: ClassVar[str] = "attn"
     paper: ClassVar[str] = "https://arxiv.org/abs/2505.21334"
     official_repo: ClassVar[str] = "https://github.com/cokeshao/HoliTom@e9b2972"
     needs: ClassVar[frozenset[str]] = frozenset({"saliency"})
 
-    retention: float = 0.1
-    exact: bool = True
     segment_threshold: float | None = None
     anchor_weight: float = 0.6
     neighbors: int = 7
     equivalent_retention: float | None = None
 
     def __post_init__(self) -> None:
-        validate_retention(self.retention)
+        super().__post_init__()
         if self.equivalent_retention is not None:
             validate_retention(self.equivalent_retention)
-        check_flag("exact", self.exact)
         if self.segment_threshold is not None:
             check_number("segment_threshold", self.segment_threshold)
         check_number("anchor_weight", self.anchor_weight, 0, 1)
         check_integer("neighbors", self.neighbors, 1)
 
-    @torch.no_grad()
-    def __call__(self, tokens: VideoTokens) -> Selection:
-        """Reduce one video.
+    def segment(self, tokens: VideoTokens) -> tuple[int, ...]:
+        """Frames of each segment."""
+        return segment_by_gain(self._static(tokens))
 
-        Raises
-        ------
-        InputError: no saliency.
-        """
-        _, similarity = norms_and_cosines(tokens.features.flatten(1, 2))
-        static = (similarity > self._threshold).cpu()
+    def reduce(self, tokens: VideoTokens, count: int) -> Selection:
+        assert tokens.saliency is not None
+        static = self._static(tokens)
         segments = segment_by_gain(static)
-        if self.retention == 1:
-            return keep_all(tokens, segments)
-        saliency = required_saliency(self, tokens)
-        rows = arrange(static_positions(static, segments), segments)
-        kept = self._counts(tokens, rows)
-        reopen = count(self.retention, tokens.count) - sum(kept) if self.exact else 0
-        saliency = saliency.to(compute_dtype(saliency.dtype)).flatten()
-        entries = Entries(tokens, saliency, rows, reopen)
-        for row, keep, is_static in entries.by_shape(kept):
-            if is_static and keep < row.shape[1]:
-                self._merge(entries, row, keep)
+        groups = group_tokens(static_positions(static, segments), segments)
+        kept = self._counts(tokens, groups, count)
+        # Averaging over time may leave fewer entries than the budget: static tokens then return.
+        extra = count - sum(kept) if self.exact else 0
+        saliency = tokens.saliency.to(compute_dtype(tokens.saliency.dtype)).flatten()
+        builder = GroupedSelectionBuilder(tokens, saliency, groups, extra)
+        for entries, keep, is_static in builder.batches(kept):
+            if is_static and keep < entries.shape[1]:
+                self._merge(builder, entries, keep)
             else:
-                entries.keep(row.gather(1, top_salient(entries.saliency[row], keep)))
-        return entries.finish(sum(kept) + reopen)
+                builder.keep(entries.gather(1, top_indices(builder.saliency[entries], keep)))
+        return builder.build(sum(kept) + extra)
 
     @property
     def _threshold(self) -> float:
@@ -102,20 +92,25 @@ class HoliTom:
             return self.segment_threshold
         return similarity_threshold(self.equivalent_retention or self.retention)
 
-    def _counts(self, tokens: VideoTokens, rows: Rows) -> list[int]:
-        """What each row keeps: the same fraction of all, so that averaging over time buys tokens everywhere."""
+    def _static(self, tokens: VideoTokens) -> Tensor:
+        """``(T - 1, L)`` bool on the host: whether a position stays the same between a frame and the next."""
+        _, similarity = norms_and_cosines(tokens.features.flatten(1, 2))
+        return (similarity > self._threshold).cpu()
+
+    def _counts(self, tokens: VideoTokens, groups: TokenGroups, count: int) -> list[int]:
+        """Entries that each group keeps: the same fraction of all, so that averaging over time helps every group."""
         if self.exact:
-            return proportional(count(self.retention, tokens.count), rows.sizes, rows.sizes)
-        # In the release's order of operations: the product first differs in the last bit, and then by a token a frame.
-        ratio = min(self.retention / (len(rows.place) / tokens.count), 1.0)
+            return proportional(count, groups.sizes, groups.sizes)
+        # The release's order of operations: another order may differ in the last bit, and then by a token per frame.
+        ratio = min(self.retention / (len(groups.grid_indices) / tokens.count), 1.0)
         return [
             round(size * ratio) if is_static else ceil(size * ratio)
-            for size, is_static in zip(rows.sizes, rows.kinds, strict=True)
+            for size, is_static in zip(groups.sizes, groups.are_static, strict=True)
         ]
 
-    def _merge(self, entries: Entries, row: Tensor, keep: int) -> None:
-        """Merge the columns ``row (B, n)`` into ``keep`` centres each."""
-        values = entries.values(row, static=True)
-        peaks = density_peaks(values, keep, capped_neighbors(self.neighbors, keep))
-        merged = blend(values, peaks.centers, peaks.labels, self.anchor_weight, include_anchor=False)
-        entries.merge_peaks(row, peaks, merged)
+    def _merge(self, builder: GroupedSelectionBuilder, entries: Tensor, keep: int) -> None:
+        """Merge the static ``entries (B, n)`` of each group into ``keep`` centres."""
+        values = builder.values(entries, static=True)
+        clusters = density_peaks(values, keep, capped_neighbors(self.neighbors, keep))
+        merged = blend(values, clusters.centers, clusters.labels, self.anchor_weight, include_anchor=False)
+        builder.merge_clusters(entries, clusters, merged)

@@ -1,67 +1,40 @@
-"""Top-k: the tokens of each frame that the vision encoder looks at most, and nothing else."""
+"""Top-k: the most salient tokens of each frame."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-
-from ..budget import count, validate_retention
+from .. import budget
 from ..registry import register_method
 from ..tokens import Selection, VideoTokens
-from .common.checks import check_choice, check_flag, required_saliency
-from .common.slots import best_of_frames, even_counts, keep_all, pick
+from .common.base import PreLLMMethod
+from .common.checks import check_choice
+from .common.selection import even_counts, keep_only, top_per_frame
 
 
 @register_method
 @dataclass(frozen=True)
-class TopK:
-    """Keep the ``retention`` most salient tokens of each frame as they are: the baseline that Tango starts from.
-
-    Saliency is a share of attention within a frame, so frames are not compared with each other: each keeps its part.
-    Positions that the encoder over-attends are not masked.
+class TopK(PreLLMMethod):
+    """Keep the most salient tokens of each frame unchanged: the baseline of Tango, without a mask for sinks.
 
     Parameters
     ----------
-    retention: fraction to keep, in (0, 1]; 1 is the identity.
-    exact: keep exactly ``budget.count(retention, T * H * W)`` tokens, the frames' counts at most one apart; off,
-        ``budget.count(retention, H * W)`` in every frame.
-    signal: what `VideoTokens.saliency` is meant to be: "attn", attention of the encoder's last layer averaged over
-        heads and queries, or "p-attn", that of its pooling head. A model asks for it; the choice works the same.
-
-    Raises
-    ------
-    InputError: a retention outside (0, 1].
-    MethodError: another parameter out of its range.
+    retention: fraction of the tokens to keep, in (0, 1]; 1 is the identity.
+    exact: the frames' counts differ by at most one; False keeps ``budget.count(retention, H * W)`` in every frame.
+    signal: the saliency to ask the model for: "attn" or "p-attn".
     """
 
     name: ClassVar[str] = "topk"
-    stage: ClassVar[str] = "pre-llm"
     paper: ClassVar[str] = "https://arxiv.org/abs/2604.09547"
-    official_repo: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset({"saliency"})
 
-    retention: float = 0.1
-    exact: bool = True
     signal: Literal["attn", "p-attn"] = "attn"
 
     def __post_init__(self) -> None:
-        validate_retention(self.retention)
-        check_flag("exact", self.exact)
+        super().__post_init__()
         check_choice("signal", self.signal, ("attn", "p-attn"))
 
-    @torch.no_grad()
-    def __call__(self, tokens: VideoTokens) -> Selection:
-        """Reduce one video.
-
-        Raises
-        ------
-        InputError: no saliency.
-        """
-        if self.retention == 1:
-            return keep_all(tokens, (tokens.frames,))
-        saliency = required_saliency(self, tokens)
-        if self.exact:
-            counts = even_counts(count(self.retention, tokens.count), tokens.frames)
-        else:
-            counts = [count(self.retention, tokens.height * tokens.width)] * tokens.frames
-        return pick(tokens, best_of_frames(saliency.flatten(1), counts))
+    def reduce(self, tokens: VideoTokens, count: int) -> Selection:
+        assert tokens.saliency is not None
+        in_frame = budget.count(self.retention, tokens.height * tokens.width)
+        counts = even_counts(count, tokens.frames) if self.exact else [in_frame] * tokens.frames
+        return keep_only(tokens, top_per_frame(tokens.saliency.flatten(1), counts))

@@ -1,4 +1,4 @@
-"""LLaVA-Video: LLaVA-OneVision with the means of 2 x 2 patches, and a newline behind every row of the grid."""
+"""LLaVA-Video: LLaVA-OneVision with the means of 2 x 2 patches, and a newline after every row of the grid."""
 
 from functools import wraps
 from typing import Any
@@ -12,23 +12,24 @@ from transformers.models.llava_onevision.modeling_llava_onevision import (
 )
 from transformers.utils.generic import can_return_tuple
 
-from ..checkpoints.checkpoint import complete
+from ..checkpoints.checkpoint import load_complete
 from ..inputs.pixels import PixelSpec
 from ..inputs.prompting import check_question
 from ..inputs.timestamps import of_frames
 from ..registry import register_family
 from ..tokens import Selection
 from .common.layout import Grid
+from .common.part import Part
 from .common.saliency import pool_means
 from .common.transformers_compat import Arg, Signature, encodes_first
-from .llava_onevision import LlavaOnevision
+from .llava_onevision import LlavaOnevision, NewlineAfterVideo, PoolingHeadSignals, SquareFrames
 
 
 class LlavaVideoModel(LlavaOnevisionModel):  # type: ignore[misc] # transformers is not followed
     """The model without its head.
 
-    Other than in LLaVA-OneVision a video of T frames has T x 13 x 14 features (for 27 x 27 patches): in each row of
-    the grid 13 means of 2 x 2 patches and the newline, and nothing behind the last row. So does the authors' code
+    Unlike in LLaVA-OneVision, a video of T frames has T x 13 x 14 features (for 27 x 27 patches): in each row of
+    the grid 13 means of 2 x 2 patches and the newline, and nothing after the last row. This equals the authors' code
     with `mm_newline_position` "grid" and `mm_spatial_pool_mode` "average". Images are as in LLaVA-OneVision.
     """
 
@@ -46,9 +47,9 @@ class LlavaVideoModel(LlavaOnevisionModel):  # type: ignore[misc] # transformers
         output = super().get_video_features(*args, **{Arg.AS_DICT: True}, **kwargs)
         vision = self.config.vision_config
         half = vision.image_size // vision.patch_size // 2
-        rows = output.pooler_output
-        # Stock code may have put a newline behind the video; rows and their newlines come out even.
-        output.pooler_output = rows[:, : rows.shape[1] // (half * (half + 1)) * (half * (half + 1))]
+        features = output.pooler_output
+        # Stock code may have appended a newline to the video, which exceeds a multiple of the features of a frame.
+        output.pooler_output = features[:, : features.shape[1] // (half * (half + 1)) * (half * (half + 1))]
         return output
 
     @wraps(LlavaOnevisionModel.forward)
@@ -58,7 +59,7 @@ class LlavaVideoModel(LlavaOnevisionModel):  # type: ignore[misc] # transformers
         pixels = of.get(Arg.VIDEO_PIXELS, args, kwargs)
         if pixels is None or encodes_first(self):
             return super().forward(*args, **kwargs)
-        # This release's forward puts a newline behind every video, so videos are put into their places here.
+        # The forward of this release appends a newline to every video, so features are inserted here.
         ids, embeds = of.get(Arg.IDS, args, kwargs), of.get(Arg.EMBEDS, args, kwargs)
         embeds = self.get_input_embeddings()(ids) if embeds is None else embeds
         options = {name: of.get(name, args, kwargs) for name in (Arg.FEATURE_LAYER, Arg.FEATURE_STRATEGY)}
@@ -71,10 +72,10 @@ class LlavaVideoModel(LlavaOnevisionModel):  # type: ignore[misc] # transformers
 
 
 class LlavaVideoForConditionalGeneration(LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
-    """LLaVA-Video as a stock-looking model: same config class, inputs and weights' names as LLaVA-OneVision.
+    """LLaVA-Video with the interface of a stock model: config class, inputs and names of weights are LLaVA-OneVision's.
 
-    A prompt has T x 13 x 14 video tokens for a video of T frames, see `LlavaVideoModel`. Load what it saved with this
-    class or `tangovlm.load`: an Auto class goes by the config's type, and makes a LLaVA-OneVision of it.
+    A prompt has T x 13 x 14 video tokens for a video of T frames, see `LlavaVideoModel`. Load saved
+    checkpoints with this class or `tangovlm.load`: an Auto class would load them as LLaVA-OneVision.
     """
 
     def __init__(self, config: LlavaOnevisionConfig) -> None:
@@ -85,63 +86,12 @@ class LlavaVideoForConditionalGeneration(LlavaOnevisionForConditionalGeneration)
         self.post_init()
 
 
-@register_family("LlavaVideoForConditionalGeneration")
-class LlavaVideo(LlavaOnevision):
-    """`LlavaVideoForConditionalGeneration`; see `tangovlm.checkpoints.llava_original` for published checkpoints.
+class TimeInstruction(SquareFrames):
+    """The question follows a sentence with the times of the frames, unless the model's config disables it.
 
-    A row's newline is kept iff the row keeps a token, as in the release of Tango (xjtupanda/Tango cc815b6).
+    The model was trained with that instruction (`add_time_instruction` in its config). The video length in that
+    sentence is the time of the last frame, without the duration of that frame.
     """
-
-    name = "llava-video"
-    checkpoints = ("lmms-lab/LLaVA-Video-7B-Qwen2", "lmms-lab/LLaVA-Video-72B-Qwen2")
-    default_frames = 64
-    in_one_piece = False
-    # No stock processor to follow: as in its training.
-    pixel_spec = PixelSpec(size=(384, 384), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-
-    @classmethod
-    def load_model(cls, source: str, **options: Any) -> Any:
-        """See `Family.load_model`."""
-        return complete(LlavaVideoForConditionalGeneration, source, **options)
-
-    def grid(self, frames: int) -> Grid:
-        """Of a video of so many frames."""
-        half = self.side // 2
-        return Grid(frames, half, half)
-
-    @property
-    def frame_rows(self) -> int:
-        """Features of a frame: each row of the grid and its newline."""
-        grid = self.grid(1)
-        return grid.height * (grid.width + 1)
-
-    def feature_count(self, grid: Grid) -> int:
-        """See `Family.feature_count`: nothing follows the last row's newline."""
-        return grid.frames * self.frame_rows
-
-    def grid_indices(self, grid: Grid) -> Tensor:
-        """See `Family.grid_indices`: all but the last of each row."""
-        rows = torch.arange(self.feature_count(grid)).view(-1, grid.width + 1)
-        return rows[:, :-1].flatten()
-
-    def kept_features(self, selection: Selection, grid: Grid) -> Tensor:
-        """See `Family.kept_features`."""
-        on_grid = torch.zeros(grid.tokens, dtype=torch.bool, device=selection.indices.device)
-        on_grid[selection.indices] = True
-        rows = on_grid.view(-1, grid.width)
-        return torch.cat([rows, rows.any(dim=1, keepdim=True)], dim=1).flatten()
-
-    def newlines(self, selection: Selection, grid: Grid) -> int:
-        """See `Family.newlines`: one for each row that keeps a token."""
-        return int(self.kept_features(selection, grid).sum()) - selection.indices.numel()
-
-    def tokens_within(self, rows: float, grid: Grid) -> float:
-        """See `Family.tokens_within`: each may lie in a row of its own, and so keep a newline."""
-        return max(rows / 2, super().tokens_within(rows, grid))
-
-    def pool(self, values: Tensor) -> Tensor:
-        """See `LlavaOnevision.pool`."""
-        return pool_means(values, self.side, 2)
 
     def inputs(
         self,
@@ -152,11 +102,7 @@ class LlavaVideo(LlavaOnevision):
         seconds: Tensor | None = None,
         duration_s: float | None = None,
     ) -> dict[str, Tensor]:
-        """See `Family.inputs`; the model is told the times of its frames, unless its config says otherwise.
-
-        The model was trained with that instruction (`add_time_instruction` in its config). What it calls the length of
-        the video is the time of the last frame here, less by the duration of that frame.
-        """
+        """See `PromptFormat.inputs`."""
         check_question(question)
         if getattr(self.model.config, "add_time_instruction", True):
             seconds = of_frames(seconds, pixels.shape[1])
@@ -164,8 +110,78 @@ class LlavaVideo(LlavaOnevision):
         return super().inputs(tokenizer, template, pixels, question, seconds, duration_s)
 
 
+class NewlineAfterRow(NewlineAfterVideo):
+    """Each row of the grid is followed by a newline, and nothing follows the last one.
+
+    A row's newline is kept iff the row keeps a token, as in the release of Tango (xjtupanda/Tango cc815b6).
+    """
+
+    def grid(self, frames: int) -> Grid:
+        """See `NewlineAfterVideo.grid`."""
+        half = self.family.side // 2
+        return Grid(frames, half, half)
+
+    @property
+    def features_per_frame(self) -> int:
+        """See `NewlineAfterVideo.features_per_frame`."""
+        grid = self.grid(1)
+        return grid.height * (grid.width + 1)
+
+    def feature_count(self, grid: Grid) -> int:
+        """See `FeatureLayout.feature_count`."""
+        return grid.frames * self.features_per_frame
+
+    def grid_indices(self, grid: Grid) -> Tensor:
+        """See `FeatureLayout.grid_indices`: all but the last of each row."""
+        rows = torch.arange(self.feature_count(grid)).view(-1, grid.width + 1)
+        return rows[:, :-1].flatten()
+
+    def kept_features(self, selection: Selection, grid: Grid) -> Tensor:
+        """See `FeatureLayout.kept_features`."""
+        on_grid = torch.zeros(grid.tokens, dtype=torch.bool, device=selection.indices.device)
+        on_grid[selection.indices] = True
+        rows = on_grid.view(-1, grid.width)
+        return torch.cat([rows, rows.any(dim=1, keepdim=True)], dim=1).flatten()
+
+    def newlines(self, selection: Selection, grid: Grid) -> int:
+        """See `FeatureLayout.newlines`: one for each row that keeps a token."""
+        return int(self.kept_features(selection, grid).sum()) - selection.indices.numel()
+
+    def tokens_within(self, features: float, grid: Grid) -> float:
+        """See `FeatureLayout.tokens_within`: each token may be the only one of its row, and so keep a newline."""
+        return max(features / 2, super().tokens_within(features, grid))
+
+
+class MeanPooledSignals(PoolingHeadSignals):
+    """Signals are averaged over 2 x 2 patches, as the features are."""
+
+    def pool(self, values: Tensor) -> Tensor:
+        """See `PoolingHeadSignals.pool`."""
+        return pool_means(values, self.family.side, 2)
+
+
+@register_family("LlavaVideoForConditionalGeneration")
+class LlavaVideo(LlavaOnevision):
+    """`LlavaVideoForConditionalGeneration`; see `tangovlm.checkpoints.llava_original` for published checkpoints."""
+
+    name = "llava-video"
+    checkpoints = ("lmms-lab/LLaVA-Video-7B-Qwen2", "lmms-lab/LLaVA-Video-72B-Qwen2")
+    default_frames = 64
+    in_one_piece = False
+    # As in its training; there is no stock processor.
+    pixel_spec = PixelSpec(size=(384, 384), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    prompt = Part(TimeInstruction)
+    layout = Part(NewlineAfterRow)
+    signals = Part(MeanPooledSignals)
+
+    @classmethod
+    def load_model(cls, source: str, **options: Any) -> Any:
+        """See `Family.load_model`."""
+        return load_complete(LlavaVideoForConditionalGeneration, source, **options)
+
+
 def time_instruction(seconds: list[float]) -> str:
-    """What LLaVA-Video is told of its frames, in the words of its training."""
+    """The instruction with the times of the frames, as in the training of LLaVA-Video."""
     times = ",".join(f"{time:.2f}s" for time in seconds)
     return (
         f"The video lasts for {seconds[-1]:.2f} seconds, and {len(seconds)} frames are uniformly sampled from it. "

@@ -1,4 +1,4 @@
-"""Qwen2-VL: a tower with rotary positions, two frames a step, four patches a token, and M-RoPE in the text model."""
+"""Qwen2-VL: a tower with rotary positions, two frames per step, four patches per token, M-RoPE in the text model."""
 
 from ..inputs.frame_size import SizeRule
 from ..registry import register_family
@@ -20,6 +20,6 @@ class Qwen2VL(PatchSequenceFamily):
 
     @property
     def widths(self) -> tuple[int, int]:
-        """See `PatchSequenceFamily.widths`; the configuration calls the width of the text model the hidden size."""
+        """See `PatchSequenceFamily.widths`; in this configuration `hidden_size` is the width of the text model."""
         vision = self.model.config.vision_config
         return vision.embed_dim, int(vision.embed_dim * vision.mlp_ratio)

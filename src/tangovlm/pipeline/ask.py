@@ -1,6 +1,6 @@
-"""The whole way: a video file and a question in, an answer out.
+"""Answer a question about a video file.
 
-decode (video/) -> pixels and prompt (families/) -> attach a method -> the model's own generate -> Answer
+decode (video/) -> pixels and prompt (models/) -> attach a method (session/) -> the model's own generate -> `Answer`
 """
 
 from dataclasses import dataclass
@@ -12,44 +12,42 @@ from typing import Any
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from tangovlm.methods import build
-
 from ..errors import InputError
 from ..inputs.pixels import check_frames
 from ..inputs.prompting import check_question
-from ..methods.build import Pair, plan
-from ..methods.in_llm.common.base import InLLMMethod
+from ..methods import build
+from ..methods.build import Method, plan
 from ..models.common.chunks import check_chunk_frames
 from ..models.common.transformers_compat import Arg, encodes_first
-from ..session import Session
 from ..session.attach import attach_family, check_method
 from ..session.records import VideoRecord
-from ..tokens import Pruner
+from ..session.session import Session
 from ..video import Frames, decode
-from ..video.ahead import FramesChangedError
-from . import frame_source as sources
-from .frame_source import Progress, Source
+from ..video.prefetch import FramesChangedError
+from .frame_source import FRAMES_AHEAD, Progress, Source, decoded_source, streamed_source
 from .load import VideoLLM, load
 
 BUILTIN_NOTE = (
-    "the embedded model knows its own synthetic world only (moving shapes, digits, words): for real videos name a real "
-    "model, e.g. --model llava-hf/llava-onevision-qwen2-7b-ov-hf"
+    "the embedded model understands only its synthetic world (moving shapes, digits, words): for real videos name a "
+    "real model, e.g. --model llava-hf/llava-onevision-qwen2-7b-ov-hf"
 )
 
 
 class Answer(str):
-    """The text of an answer, with how it came about.
+    """The text of an answer, with counts, times and notes.
 
     Attributes
     ----------
     tokens_before, tokens_after: visual tokens of the video, without newlines.
-    newlines_before, newlines_after: what the model puts between or behind them, see `tangovlm.attach`.
+    newlines_before, newlines_after: newlines that the model inserts between or after them, see `tangovlm.attach`.
     retention, method, segments: see `tangovlm.Selection` and the method's fields.
-    tokens_per_layer: what each layer of the language model held, empty where nothing was pruned inside it.
-    timings_ms: decode (of the video, or waiting for it where both go on at once), encode, prune, prefill,
+    tokens_per_layer: visual tokens in each layer of the language model; empty if nothing was pruned inside it.
+    timings_ms: decode (of the video; with `overlap`, the time spent waiting for frames), encode, prune, prefill,
         decode_tokens (of the answer).
-    notes: fallbacks and what else one should know.
-    model: name of the model. frames: what it saw. video: the record of `attach`, if asked for.
+    notes: fallbacks, and other facts that the user should know.
+    model: name of the model.
+    frames: the decoded frames.
+    video: the record of `attach`; None unless recording was requested.
     """
 
     tokens_before: int
@@ -67,7 +65,7 @@ class Answer(str):
     video: VideoRecord | None
 
     def as_dict(self) -> dict[str, Any]:
-        """What the CLI prints as JSON."""
+        """The answer as the CLI prints it in JSON."""
         return {
             "answer": str(self),
             "tokens_before": self.tokens_before,
@@ -90,7 +88,7 @@ def ask(
     question: str,
     *,
     model: str | Path | VideoLLM | None = None,
-    method: str | Pruner | InLLMMethod | Pair = "tango",
+    method: str | Method = "tango",
     retention: float = 0.1,
     frames: int | None = None,
     max_new_tokens: int = 64,
@@ -102,31 +100,40 @@ def ask(
     max_frame_pixels: int | None = None,
     newlines: str = "kept",
 ) -> Answer:
-    """Answer a question about a video, greedily. Several threads may ask one model: they take turns.
+    """Answer a question about a video, by greedy search. Calls of several threads with one model run one by one.
 
     Parameters
     ----------
-    video: a local file, or frames that were decoded before.
-    model: None for the embedded model, a directory, a hub id, or what `load` returned.
-    method: a registered name, two of them such as "tango+fastv", or a method object, whose own retention then holds.
-        Retention 1.0 is the unpruned model.
-    frames: how many to take of the file; None for what the model is meant for.
-    progress: called with a stage ("decode", "encode", "generate"), what is done and how much there is.
+    video: a local file, or decoded frames.
+    model: None for the embedded model, a directory, a hub id, or the result of `load`.
+    method: a registered name, two of them such as "tango+fastv", or a method object, whose own retention is used.
+    retention: of a method given by name; 1.0 is the unpruned model.
+    frames: number of frames to decode; None for the model's default.
+    max_new_tokens: the largest number of tokens of the answer.
+    progress: called with a stage ("decode", "encode", "generate"), the number of steps done, and their total.
     record: keep what pictures need in `Answer.video`.
-    positions, chunk_frames, newlines: see `tangovlm.attach`; with `overlap` no chunk_frames means 8.
-    overlap: encode the first frames of a file while the others are decoded, `chunk_frames` at a time; None for doing so
-        on CUDA. Not done where nothing is pruned before the language model.
-    max_frame_pixels: see `VideoLLM.limited`; by default frames are as large as the checkpoint asks for.
+    positions, chunk_frames, newlines: see `tangovlm.attach`; with `overlap`, `chunk_frames` is 8 by default.
+    overlap: encode the first frames of a file while later ones are decoded, `chunk_frames` at a time. None: on CUDA
+        only. Ignored if nothing is pruned before the language model.
+    max_frame_pixels: see `VideoLLM.limited`; by default frames are as large as the checkpoint specifies.
 
     Raises
     ------
     TangoError: see `load`, `tangovlm.method`, `tangovlm.video.decode`; InputError for an empty question, or NaN in
-        what the model computes.
+        the output of the model.
+
+    Examples
+    --------
+    >>> import torch
+    >>> pixels = torch.zeros(8, 3, 64, 64, dtype=torch.uint8)
+    >>> clip = Frames(pixels, torch.arange(8, dtype=torch.float64), fps=1.0, duration_s=8.0)
+    >>> ask(clip, "What happens?", max_new_tokens=1).tokens_after
+    51
     """
     check_question(question)
     check_chunk_frames(chunk_frames)
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise InputError(f"max_new_tokens is {max_new_tokens!r}: it must be a whole number, at least 1")
+        raise InputError(f"max_new_tokens is {max_new_tokens!r}: give a whole number of at least 1")
     if isinstance(video, Frames):
         check_frames(video.pixels)
     elif not isinstance(video, (str, Path)):
@@ -138,23 +145,23 @@ def ask(
     count = llm.default_frames if frames is None else frames
     if overlap is None:
         overlap = llm.family.device.type == "cuda"
-    if overlap and llm.family.streams and not isinstance(video, Frames) and _prunes_before(llm, pruner):
+    if overlap and llm.family.prompt.streams and not isinstance(video, Frames) and _prunes_before(llm, pruner):
         try:
-            with sources.ahead(video, count, llm.family, llm.config, report) as source:
-                return call(source, chunk_frames or sources.FRAMES_AHEAD)
+            with streamed_source(video, count, llm.family, llm.config, report) as source:
+                return call(source, chunk_frames or FRAMES_AHEAD)
         except FramesChangedError:
-            # Damaged: once more, and whole.
+            # The file is damaged: decode all of it first.
             pass
     start = perf_counter()
     clip = video if isinstance(video, Frames) else _decode(video, count, llm, report)
     decode_ms = 1000 * (perf_counter() - start)
     report("encode", 0, 1)
-    prepared = sources.whole(clip, decode_ms, llm.family, llm.config, resized=not isinstance(video, Frames))
+    prepared = decoded_source(clip, decode_ms, llm.family, llm.config, resized=not isinstance(video, Frames))
     return call(prepared, chunk_frames)
 
 
-def _prunes_before(llm: VideoLLM, pruner: Pruner | InLLMMethod | Pair) -> bool:
-    """Whether a method drops tokens before the language model; see `attach` for the errors."""
+def _prunes_before(llm: VideoLLM, pruner: Method) -> bool:
+    """Whether a method drops tokens before the language model; raises the errors of `attach`."""
     check_method(pruner)
     layers: Any = llm.family.decoder.layers
     return plan(pruner, len(layers)).before is not None
@@ -162,11 +169,11 @@ def _prunes_before(llm: VideoLLM, pruner: Pruner | InLLMMethod | Pair) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    """The question of an `ask`, however its video gets to the model."""
+    """The part of `ask` that does not depend on how the frames are decoded."""
 
     llm: VideoLLM
     question: str
-    pruner: Pruner | InLLMMethod | Pair
+    pruner: Method
     max_new_tokens: int
     report: Progress
     record: bool
@@ -197,23 +204,23 @@ class _Call:
         return _answer(text, llm, source, session)
 
 
-# A checkpoint's sampling parameters would only draw warnings from greedy search.
+# With a checkpoint's sampling parameters, greedy search issues warnings.
 GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
 
 
 def refuse_nan(_ids: Tensor, scores: Tensor) -> Tensor:
-    """Greedy search takes NaN for a token, and so gives an answer where there is none."""
+    """A logits processor that raises `InputError` for NaN, of which greedy search would choose a token."""
     if bool(scores.isnan().any()):
         raise InputError("the model's output has NaN values: check its weights and its dtype")
     return scores
 
 
 class _Progress(BaseStreamer):  # type: ignore[misc] # transformers is not followed
-    """Turns the tokens of `generate` into progress; the prompt comes first.
+    """Reports the tokens of `generate` as progress; the first that it gets is the prompt.
 
     Parameters
     ----------
-    encodes_first: whether encoding is done when the prompt comes, and not only when an answer begins.
+    encodes_first: whether the video is encoded before the streamer gets the prompt, else before the first token.
     """
 
     def __init__(self, report: Progress, total: int, encodes_first: bool) -> None:
@@ -237,36 +244,36 @@ class _Progress(BaseStreamer):  # type: ignore[misc] # transformers is not follo
 
 
 def _decode(path: str | Path, frames: int, llm: VideoLLM, report: Progress) -> Frames:
-    fit = partial(llm.family.frame_size, llm.config)
+    fit = partial(llm.family.prompt.frame_size, llm.config)
     return decode(path, frames, fit=fit, progress=lambda done, total: report("decode", done, total))
 
 
 def model_inputs(llm: VideoLLM, clip: Frames, question: str) -> dict[str, Tensor]:
-    """What the model's `generate` takes for one question about one clip, on the model's device."""
-    pixels = llm.family.pixels(clip.pixels.to(llm.family.device), llm.config)
+    """Arguments of the model's `generate` for one question about one clip, on the model's device."""
+    pixels = llm.family.prompt.pixels(clip.pixels.to(llm.family.device), llm.config)
     return _inputs(llm, pixels, question, clip.timestamps_s, clip.duration_s)
 
 
 def _inputs(
     llm: VideoLLM, pixels: Tensor, question: str, seconds: Tensor, duration_s: float | None
 ) -> dict[str, Tensor]:
-    inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, question, seconds, duration_s)
+    inputs = llm.family.prompt.inputs(llm.tokenizer, llm.template, pixels, question, seconds, duration_s)
     return {name: tensor.to(llm.family.device) for name, tensor in inputs.items()}
 
 
 def _answer(text: str, llm: VideoLLM, source: Source, session: Session) -> Answer:
-    seen = session.report
-    (video,) = seen.videos
+    report = session.report
+    (video,) = report.videos
     answer = Answer(text)
     answer.tokens_before, answer.tokens_after = video.tokens_before, video.tokens_after
     answer.newlines_before, answer.newlines_after = video.newlines_before, video.newlines_after
     answer.retention, answer.method, answer.segments = video.retention, video.method, video.segments
     answer.tokens_per_layer = video.tokens_per_layer
-    answer.timings_ms = {"decode": source.decode_ms(), **seen.timings_ms}
+    answer.timings_ms = {"decode": source.decode_ms(), **report.timings_ms}
     answer.timings_ms["encode"] += source.prepare_ms()
     clip = source.frames()
-    own = (BUILTIN_NOTE,) if llm.builtin else ()
-    answer.notes = (*clip.notes, *seen.notes, *llm.family.notes(llm.config), *own)
+    builtin_note = (BUILTIN_NOTE,) if llm.builtin else ()
+    answer.notes = (*clip.notes, *report.notes, *llm.family.prompt.notes(llm.config), *builtin_note)
     answer.model, answer.frames = llm.name, clip
     answer.video = session.videos[0] if session.videos else None
     return answer

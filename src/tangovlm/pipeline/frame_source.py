@@ -1,4 +1,4 @@
-"""A video as pixels on the model's device: prepared before the model runs, or on the way to its vision tower."""
+"""The pixels of a video on the model's device: decoded before the model runs, or while its vision encoder runs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,26 +11,26 @@ from torch import Tensor
 
 from ..models.common.family import Family
 from ..video import Frames
-from ..video.ahead import Ahead
+from ..video.prefetch import FramePrefetcher
 
 Progress = Callable[[str, int, int], None]
 
-# So many frames keep a GPU busy for about as long as their successors take to decode.
+# Encoding so many frames on a GPU takes about as long as decoding the next ones.
 FRAMES_AHEAD = 8
 
 
 @dataclass(eq=False)
 class Source:
-    """What one call of the model sees of a video.
+    """The frames of a video for one call of the model.
 
     Parameters
     ----------
-    pixels: see `Family.pixels`; those of a clip that is still being decoded are filled in when the tower asks.
+    pixels: see `Family.pixels`; while a clip is being decoded, they are filled in when the encoder reads them.
     timestamps_s: ``(T,)`` float64.
-    duration_s: of the whole video; None while it is not known.
-    frames: gives the decoded frames, once all are there.
-    decode_ms: gives the time that went by waiting for frames.
-    prepare_ms: gives what that and the preparation add to the time of the call's encoding.
+    duration_s: of the whole video; None if unknown.
+    frames: returns the decoded frames, after all are decoded.
+    decode_ms: returns the time spent waiting for frames.
+    prepare_ms: returns what to add to the measured encoding time: the preparation of the pixels, less the waiting.
     """
 
     pixels: Tensor
@@ -41,40 +41,43 @@ class Source:
     prepare_ms: Callable[[], float]
 
 
-def whole(
+def decoded_source(
     clip: Frames, decode_ms: float, family: Family, config: Mapping[str, Any], *, resized: bool = False
 ) -> Source:
-    """The pixels of frames that are all there.
+    """The source of a clip that is fully decoded.
 
     Parameters
     ----------
     resized: see `Family.pixels`.
     """
     start = perf_counter()
-    pixels = family.pixels(clip.pixels.to(family.device), config, resized=resized)
+    pixels = family.prompt.pixels(clip.pixels.to(family.device), config, resized=resized)
     prepare_ms = 1000 * (perf_counter() - start)
     return Source(pixels, clip.timestamps_s, clip.duration_s, lambda: clip, lambda: decode_ms, lambda: prepare_ms)
 
 
 @contextmanager
-def ahead(path: Any, frames: int, family: Family, config: Mapping[str, Any], report: Progress) -> Iterator[Source]:
-    """Decode in a thread; while one chunk of frames is encoded, the next one is being decoded.
+def streamed_source(
+    path: Any, frames: int, family: Family, config: Mapping[str, Any], report: Progress
+) -> Iterator[Source]:
+    """A source that decodes in a thread: while a chunk of frames is encoded, the next one is decoded.
 
-    For one call of the model within the context.
+    It can be used for one call of the model, within the context.
 
     Parameters
     ----------
     path, frames: see `tangovlm.video.decode`.
-    report: told of the stages "decode" and "encode".
+    report: called for the stages "decode" and "encode".
 
     Raises
     ------
     VideoError: see `tangovlm.video.decode`; within the context too.
-    FramesChangedError: within the context: the file is damaged, and must be decoded whole.
+    FramesChangedError: within the context: the file is damaged, and must be decoded before the model runs.
     """
     pinned = family.device.type == "cuda"
     with ExitStack() as stack:
-        clip = stack.enter_context(Ahead(path, frames, fit=partial(family.frame_size, config), pin_memory=pinned))
+        fit = partial(family.prompt.frame_size, config)
+        clip = stack.enter_context(FramePrefetcher(path, frames, fit=fit, pin_memory=pinned))
         times, count = clip.timestamps_s, len(clip.timestamps_s)
         before_ms = clip.waited_ms
         report("decode", 0, count)
@@ -86,6 +89,6 @@ def ahead(path: Any, frames: int, family: Family, config: Mapping[str, Any], rep
                 report("encode", 0, 1)
             return taken
 
-        pixels = stack.enter_context(family.streamed(count, config, take))
-        # What is waited for within the encoding is not its own time.
+        pixels = stack.enter_context(family.prompt.streamed(count, config, take))
+        # The encoding time includes waiting for frames.
         yield Source(pixels, times, None, clip.result, lambda: clip.waited_ms, lambda: before_ms - clip.waited_ms)

@@ -1,4 +1,4 @@
-"""A checkpoint in, a model with all that it takes to ask it out."""
+"""Load a checkpoint: a model with its tokenizer and processor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,8 +10,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from ..checkpoints import checkpoint
-from ..checkpoints import llava_original as original
+from ..checkpoints import checkpoint, llava_original
 from ..errors import InputError, ModelError, TangoError
 from ..inputs.pixels import whole
 from ..models.common.family import Family
@@ -20,7 +19,7 @@ from .processor import Processor
 
 BUILTIN = Path(__file__).parents[1] / "tiny" / "weights"
 
-# What a config of wrong values meets with in transformers.
+# Raised by transformers for invalid values in a config.
 _LOADING_ERRORS = (
     OSError,
     ValueError,
@@ -36,18 +35,18 @@ _LOADING_ERRORS = (
 
 @dataclass(frozen=True, eq=False)
 class VideoLLM:
-    """A loaded model with what it takes to ask it.
+    """A loaded model with its tokenizer and preprocessor config.
 
     Parameters
     ----------
     model: the stock `transformers` model, in evaluation mode.
     tokenizer: the checkpoint's own.
     family: the model's family, bound to it.
-    name: as it was asked for.
+    name: the name that `load` was given.
     builtin: whether it is the embedded model.
-    default_frames: how many frames it is meant for.
+    default_frames: number of frames that the model is meant for.
     config: the checkpoint's preprocessor config.
-    template: the processor's chat template, None for the tokenizer's.
+    template: chat template of the processor, None for that of the tokenizer.
     """
 
     model: Any
@@ -61,26 +60,26 @@ class VideoLLM:
 
     @property
     def processor(self) -> Processor:
-        """Text and videos into model inputs; files are decoded into `default_frames` frames."""
-        read = partial(decode, frames=self.default_frames, fit=partial(self.family.frame_size, self.config))
+        """The processor, which decodes `default_frames` frames of a file."""
+        read = partial(decode, frames=self.default_frames, fit=partial(self.family.prompt.frame_size, self.config))
         return Processor(self.family, self.tokenizer, self.template, self.config, read)
 
     def limited(self, max_frame_pixels: int | None) -> "VideoLLM":
-        """The same model, which is shown smaller frames: of at most so many pixels, height times width.
+        """The same model with a limit on the size of a frame in pixels, height times width.
 
         Parameters
         ----------
-        max_frame_pixels: such as ``448 * 448``; None for the sizes that the checkpoint asks for.
+        max_frame_pixels: such as ``448 * 448``; None for the sizes that the checkpoint specifies.
 
         Raises
         ------
-        InputError: no whole number, less than a token has, or a model that takes frames of one size only.
+        InputError: not a whole number, fewer pixels than a token has, or a model with a fixed frame size.
         """
         if max_frame_pixels is None:
             return self
         if isinstance(max_frame_pixels, bool) or not isinstance(max_frame_pixels, int):
-            raise InputError(f"max_frame_pixels is {max_frame_pixels!r}: it must be a whole number, such as 448 * 448")
-        return replace(self, config=self.family.limited(self.config, max_frame_pixels))
+            raise InputError(f"max_frame_pixels is {max_frame_pixels!r}: give a whole number, such as 448 * 448")
+        return replace(self, config=self.family.prompt.limited(self.config, max_frame_pixels))
 
 
 def load(
@@ -95,13 +94,13 @@ def load(
 ) -> VideoLLM:
     """Load a checkpoint: safetensors only, no remote code, SDPA attention.
 
-    Checkpoints in the format of LLaVA's authors become stock-looking models, see `tangovlm.checkpoints.llava_original`.
+    Checkpoints in the format of LLaVA's authors become stock models, see `tangovlm.checkpoints.llava_original`.
 
     Parameters
     ----------
     model: checkpoint directory or hub id; None for the embedded model.
-    device: None for CUDA where there is one.
-    device_map: in place of `device`, how `accelerate` spreads the weights over devices, such as "auto".
+    device: None for CUDA if available, else the CPU.
+    device_map: instead of `device`, how `accelerate` distributes the weights over devices, such as "auto".
     dtype: None for float32 on the CPU and the checkpoint's own elsewhere.
     saliency, head_weights: see `tangovlm.attach`.
     max_frame_pixels: see `VideoLLM.limited`.
@@ -109,12 +108,18 @@ def load(
     Raises
     ------
     ModelError: a missing or incomplete checkpoint, or an unsupported architecture.
-    InputError: no such device here, both a device and a device map; see `VideoLLM.limited`.
+    InputError: an unavailable device, both a device and a device map; see `VideoLLM.limited`.
+
+    Examples
+    --------
+    >>> llm = load()
+    >>> llm.name, llm.builtin, llm.default_frames
+    ('tangovlm-tiny', True, 16)
     """
     if device is not None and device_map is not None:
         raise InputError("both a device and a device_map are given: leave one of them out")
     source = str(BUILTIN if model is None else model)
-    # What is a directory here, or looks like a path, is never asked of the hub.
+    # An existing directory, or anything that looks like a path, is never looked up on the hub.
     local = model is None or Path(source).exists() or source.startswith((".", "/", "~"))
     source = str(Path(source).expanduser()) if local else source
     if model is None and not (BUILTIN / "config.json").is_file():
@@ -125,7 +130,7 @@ def load(
     options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False, "attn_implementation": "sdpa"}
     if device_map is not None:
         options["device_map"] = device_map
-    open_parts = original.load if name in original.ARCHITECTURES else partial(checkpoint.load, name)
+    open_parts = llava_original.load if name in llava_original.ARCHITECTURES else partial(checkpoint.load, name)
     try:
         parts = open_parts(source, dtype=number_type, use_safetensors=True, **options)
     except TangoError:
@@ -149,7 +154,7 @@ def load(
 
 
 def _device(name: str | torch.device) -> torch.device:
-    """A device that is there."""
+    """The device; raises `InputError` if it is unavailable."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -1,4 +1,4 @@
-"""Pictures and pages that show what a method kept of a video."""
+"""Pictures and HTML pages that show which tokens of a video a method kept."""
 
 from .exchange import STAGES, Exchange, heading, is_right, layer_words, percent, stage_ms, token_words
 from .files import check_writable, whole_file, write_whole

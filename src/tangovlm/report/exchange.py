@@ -1,4 +1,4 @@
-"""A question and its answers, and the figures of an answer in words: shared by the terminal and the HTML page."""
+"""A question with its answers, and counts and times as text, for the terminal and the HTML page."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Exchange:
 
     Parameters
     ----------
-    question: as the user put it.
-    answer: with the chosen method.
-    unpruned: with all visual tokens, when asked for.
-    truth: the right answer, where it is known.
+    question: as the user wrote it.
+    answer: of the pruned model.
+    unpruned: the answer with all visual tokens, or None.
+    truth: the true answer, or None if unknown.
     """
 
     question: str
@@ -42,12 +42,12 @@ class Exchange:
 
 
 def heading(answer: Answer) -> str:
-    """What sets this answer apart: `all tokens` or `tango, 10 %`."""
+    """Method and retention of an answer: `all tokens` or `tango, 10 %`."""
     return "all tokens" if answer.retention >= 1.0 else f"{answer.method}, {percent(answer.retention)}"
 
 
 def token_words(answer: Answer) -> str:
-    """How many visual tokens the language model got; where a model has many newlines, these too, and what both are."""
+    """Number of visual tokens that the language model received and, for a model with many newlines, of newlines."""
     words = f"{answer.tokens_after} of {answer.tokens_before} visual tokens"
     if answer.newlines_before <= 1:
         return words
@@ -56,7 +56,7 @@ def token_words(answer: Answer) -> str:
 
 
 def layer_words(answer: Answer) -> str:
-    """Visual tokens in each layer of the language model where a method pruned inside it, else nothing."""
+    """Visual tokens in each layer of the language model; empty if no method pruned inside it."""
     layers = answer.tokens_per_layer
     if not layers:
         return ""
@@ -65,18 +65,18 @@ def layer_words(answer: Answer) -> str:
 
 
 def percent(fraction: float) -> str:
-    """`0.1` as `10 %`, `0.125` as `12.5 %`: three digits."""
+    """A percentage with three digits: `0.1` as `10 %`, `0.125` as `12.5 %`."""
     return f"{100 * fraction:.3g} %"
 
 
 def stage_ms(answers: Sequence[Answer]) -> dict[str, float]:
-    """Mean milliseconds of each stage over answers, in the order of the way; stages that nobody timed are left out."""
+    """Mean milliseconds of each stage over answers, in the order of the stages; only stages that were timed."""
     timed = [stage for stage in STAGES if any(stage in answer.timings_ms for answer in answers)]
     return {stage: sum(answer.timings_ms.get(stage, 0.0) for answer in answers) / len(answers) for stage in timed}
 
 
 def is_right(answer: str, truth: str) -> bool:
-    """Equal but for case, spacing and a full stop."""
+    """Compare an answer with the truth, ignoring case, spacing and a final full stop."""
     return _bare(answer) == _bare(truth)
 
 

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Atomic writes: a file is complete or unchanged."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ from tangovlm.errors import InputError
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Raise `InputError` if a file could not be written at `path`; `option` is how the user named it."""
+    """Raise `InputError` if `path` cannot be written; `option` is the option that names it."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -29,20 +29,18 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file; see `whole_file`."""
+    """Write a file atomically; see `whole_file`."""
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, moved there at the end, so that a failure leaves what was there untouched.
-
-    It has the suffix of `path`.
+    """Yield a temporary file with the suffix of `path` in the same directory, and move it to `path` on success.
 
     Raises
     ------
-    InputError: the disk is full, the folder is gone or not writable.
+    InputError: the disk is full, or the directory is missing or not writable.
     """
     temporary = None
     try:
@@ -60,7 +58,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def _mode(path: Path) -> int:
-    """The permissions an ordinary `open` would give; `mkstemp` makes its files private."""
+    """The permissions that `open` would set; files of `mkstemp` are private."""
     if path.exists():
         return path.stat().st_mode & 0o777
     umask = os.umask(0)

@@ -1,4 +1,4 @@
-"""A page that needs nothing but itself: the answers, the figures, and the frames with what was kept of them."""
+"""A self-contained HTML page with answers, counts, times, and the frames with their kept tokens."""
 
 import base64
 import hashlib
@@ -21,16 +21,16 @@ HELP = "Point at a token to see its cluster in every frame."
 
 
 def html_page(scene: Scene, exchanges: Sequence[Exchange], *, title: str, settings: Mapping[str, object]) -> str:
-    """The whole page as text.
+    """Build the page.
 
     Parameters
     ----------
-    scene: the video and what was kept of it.
-    exchanges: the questions, at least one; all about that video and with one method.
-    title: the heading, usually the video's name.
-    settings: shown as they are, name and value.
+    scene: the video and its kept tokens.
+    exchanges: the questions, at least one, all about this video and with one method.
+    title: the heading, usually the name of the video.
+    settings: names and values to show.
 
-    All text is escaped; the page loads nothing and runs only its own script, which a content policy enforces.
+    All text is escaped. The page loads nothing and runs only its own script, which a content security policy enforces.
     """
     script = _asset("page.js") if scene.sources is not None else ""
     body = (
@@ -69,7 +69,7 @@ def _asset(name: str) -> str:
 def _summary(exchange: Exchange) -> str:
     answer = exchange.answer
     share = percent(answer.tokens_after / answer.tokens_before) if answer.tokens_before else "all"
-    # Where there are newlines, the share with them stands behind them.
+    # With newlines, `token_words` contains the percentage.
     share = f" ({share})" if answer.newlines_before <= 1 else ""
     return f"{answer.method} kept {token_words(answer)}{share}" + (
         f", in the layers {layers}" if (layers := layer_words(answer)) else ""
@@ -108,7 +108,7 @@ def _figures(exchanges: Sequence[Exchange]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "text") -> str:
-    """A table of cells that are HTML already; `kind` is its CSS class."""
+    """A table whose cells are HTML; `kind` is its CSS class."""
     top = f"<thead><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr></thead>" if head else ""
     lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f"<div class=scroll><table class={kind}>{top}<tbody>{lines}</tbody></table></div>"
@@ -160,7 +160,7 @@ def _data_uri(pixels: Pixels) -> str:
 
 
 def _tokens(scene: Scene) -> str:
-    """What the script reads: the cluster of every token, the place of every kept one, the times."""
+    """The data of the script: the cluster of every token, the positions of the kept tokens, and the times."""
     if scene.sources is None or scene.kept is None:
         return ""
     data = {

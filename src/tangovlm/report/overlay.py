@@ -1,7 +1,7 @@
-"""The layers drawn over a frame: what was kept and merged, and where the vision encoder looked.
+"""Layers over a frame: kept and merged tokens, and saliency.
 
-All functions take one `(Y, X, 3)` uint8 picture and maps over its `(H, W)` token grid, which spans the whole picture,
-and give a new picture of the same size.
+The functions accept one `(Y, X, 3)` uint8 picture and maps over its `(H, W)` token grid, which covers the whole
+picture, and return a new picture of the same size.
 """
 
 from typing import TypeVar
@@ -22,16 +22,19 @@ HEAT = 0.70
 
 
 def resize(picture: Pixels, width: int) -> Pixels:
-    """Scale to `width` pixels, aspect ratio kept."""
+    """Scale to `width` pixels, preserving the aspect ratio."""
     height = max(1, round(picture.shape[0] * width / picture.shape[1]))
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def kept_layer(picture: Pixels, sources: Ints, kept: npt.NDArray[np.bool_], colours: Pixels) -> Pixels:
-    """Kept tokens bright and outlined in the colour of their cluster, merged ones dim and tinted, dropped ones dark.
+    """Draw kept tokens bright with an outline in the colour of their cluster, merged ones tinted, dropped ones dark.
 
-    `sources (H, W)` names the cluster of a token (-1 = dropped), `kept (H, W)` the tokens that stand for a cluster,
-    `colours (K, 3)` the clusters' colours.
+    Parameters
+    ----------
+    sources: `(H, W)` the cluster of each token, -1 for dropped.
+    kept: `(H, W)` True at the token that represents a cluster.
+    colours: `(K, 3)` the colour of each cluster.
     """
     slot, is_kept = spread(sources, picture), spread(kept, picture)
     colour = colours[np.maximum(slot, 0)].astype(np.float64) if len(colours) else np.zeros(picture.shape)
@@ -43,7 +46,7 @@ def kept_layer(picture: Pixels, sources: Ints, kept: npt.NDArray[np.bool_], colo
 
 
 def saliency_layer(picture: Pixels, saliency: npt.NDArray[np.float64]) -> Pixels:
-    """A heat map of `saliency (H, W)` in [0, 1] over the greyed picture, smooth between the tokens' centres."""
+    """Draw a heat map of `saliency (H, W)` in [0, 1] over the grey picture, interpolated between token centres."""
     size = (picture.shape[1], picture.shape[0])
     smooth = Image.fromarray(saliency.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     grey = picture.mean(axis=-1, keepdims=True)
@@ -59,7 +62,7 @@ def spread(grid: npt.NDArray[Scalar], picture: Pixels) -> npt.NDArray[Scalar]:
 
 
 def _borders(shape: tuple[int, ...], picture: Pixels) -> npt.NDArray[np.bool_]:
-    """True on the rim of every token's cell, as thick as the cell allows."""
+    """True on the border of every cell; its thickness depends on the size of the cell."""
     cell = min(picture.shape[0] / shape[0], picture.shape[1] / shape[1])
     rim = 0.0 if cell < 4 else 1.0 if cell < 14 else 2.0
 

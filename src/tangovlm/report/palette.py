@@ -1,4 +1,4 @@
-"""Colours of the pictures: clusters, saliency, segments. Every colour is an 8-bit RGB triple."""
+"""Colours of clusters, saliency and segments, as 8-bit RGB triples."""
 
 import colorsys
 
@@ -20,7 +20,7 @@ SEGMENT_COLOURS: tuple[RGB, ...] = ((92, 140, 255), (255, 158, 74), (84, 196, 14
 
 
 def cluster_colours(count: int) -> Pixels:
-    """One colour a slot, `(count, 3)` uint8; slots that follow each other get hues far apart."""
+    """One colour per slot, `(count, 3)` uint8; consecutive slots have very different hues."""
     colours = [
         colorsys.hsv_to_rgb((0.55 + slot * GOLDEN_RATIO) % 1.0, (0.85, 0.55, 0.7)[slot % 3], (1.0, 1.0, 0.85)[slot % 3])
         for slot in range(count)
@@ -29,17 +29,17 @@ def cluster_colours(count: int) -> Pixels:
 
 
 def segment_colour(segment: int) -> RGB:
-    """The colour of a temporal segment's band; it repeats, but never between neighbours."""
+    """The colour of a temporal segment; colours repeat, but not in adjacent segments."""
     return SEGMENT_COLOURS[segment % len(SEGMENT_COLOURS)]
 
 
 def heat_colours(values: npt.NDArray[np.floating]) -> Pixels:
-    """Maps values in [0, 1] of any shape `(...)` to colours `(..., 3)` uint8, dark for 0 and bright for 1."""
+    """Map values in [0, 1] of any shape `(...)` to colours `(..., 3)` uint8, dark for 0 and bright for 1."""
     positions = [position for position, _ in HEAT_STOPS]
     channels = [np.interp(values, positions, [colour[c] for _, colour in HEAT_STOPS]) for c in range(3)]
     return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
 def css(colour: RGB) -> str:
-    """`#rrggbb`."""
+    """The colour as `#rrggbb`."""
     return "#{:02x}{:02x}{:02x}".format(*(int(c) for c in colour))

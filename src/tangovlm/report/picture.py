@@ -1,4 +1,4 @@
-"""One PNG of a whole video: its frames, where the encoder looked, and which tokens were kept."""
+"""One PNG of a whole video: its frames, their saliency, and the kept tokens."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ COLUMNS = 8
 
 
 def draw_picture(scene: Scene, title: str, subtitle: str = "") -> Image.Image:
-    """Frames in rows of up to eight; under each its saliency (if recorded) and its kept tokens and clusters.
+    """Draw frames in rows of up to eight, with saliency (if recorded), kept tokens and clusters below each.
 
-    A band above the frames shows the temporal segments. `title` and `subtitle` stand above all.
+    A band above the frames shows the temporal segments. `title` and `subtitle` are at the top.
     """
     layout = _Layout.of(scene)
     layers = _layers(scene)
@@ -48,7 +48,7 @@ def draw_picture(scene: Scene, title: str, subtitle: str = "") -> Image.Image:
 
 
 def png(image: Image.Image) -> bytes:
-    """The bytes of a PNG file."""
+    """Encode an image as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
@@ -96,7 +96,7 @@ def _layers(scene: Scene) -> list[tuple[str, list[Pixels]]]:
 
 
 def _draw_band(draw: ImageDraw.ImageDraw, scene: Scene, step: int, x: int, y: int) -> None:
-    """Time, number of kept tokens, and a bar in the colour of the segment that runs on to the next frame of it."""
+    """Draw time, number of kept tokens, and a bar in the colour of the segment that joins its frames."""
     segment = scene.segment_of(step)
     colour = segment_colour(segment)
     joined = step + 1 < scene.steps and scene.segment_of(step + 1) == segment and (step + 1) % COLUMNS != 0
@@ -116,7 +116,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, y: int) -> None:
     sample: RGB = (92, 200, 255)
     tinted: RGB = (70, 112, 140)
     entries: tuple[tuple[RGB, RGB, str], ...] = (
-        ((222, 222, 216), sample, "kept: stands for its cluster"),
+        ((222, 222, 216), sample, "kept: represents its cluster"),
         (tinted, tinted, "merged into the kept token of the same colour"),
         ((34, 36, 42), (34, 36, 42), "dropped"),
     )
@@ -127,7 +127,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, y: int) -> None:
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, size: int, width: int) -> str:
-    """Cut a line that would run over the edge."""
+    """Truncate a line to the width of the picture."""
     font = ImageFont.load_default(size)
     line, room = " ".join(text.split()), width - 2 * MARGIN
     if draw.textlength(line, font) <= room:
@@ -136,5 +136,5 @@ def _fit(draw: ImageDraw.ImageDraw, text: str, size: int, width: int) -> str:
     def cut_width(letters: int) -> float:
         return draw.textlength(line[:letters] + "...", font)
 
-    # Measuring is slow: halve the search rather than cut letter by letter.
+    # Measuring text is slow: use a binary search.
     return line[: bisect_right(range(1, len(line)), float(room), key=cut_width)] + "..."

@@ -1,4 +1,4 @@
-"""Where figures were taken."""
+"""The device, machine and versions that a measurement ran on."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import tangovlm
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Where figures were taken: the device by name, the machine, threads, and versions."""
+    """The entries `device`, `machine`, `threads` and `versions` of a measurement."""
     versions: dict[str, str | None] = {
         "python": platform.python_version(),
         "torch": torch.__version__,

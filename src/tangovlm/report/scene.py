@@ -1,7 +1,7 @@
-"""What a picture is drawn from: the frames of a video, and what a method did to the tokens of each.
+"""The data of a picture: the frames of a video, and the tokens of each that a method kept, merged or dropped.
 
-Letters: T token steps, H and W of the token grid, Y and X pixels. A family may join several frames into one token
-step; a step is then drawn on the frame in its middle.
+T is the number of token steps, H and W are the size of the token grid, Y and X the size in pixels. If a model joins
+several frames into one token step, the step is drawn on the middle frame.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class RecordedVideo(Protocol):
-    """What `attach(record=True)` keeps of a video."""
+    """The record of a video by `attach(record=True)`."""
 
     @property
     def selection(self) -> Selection | None: ...
@@ -36,15 +36,15 @@ class RecordedVideo(Protocol):
 
 @dataclass(frozen=True)
 class Scene:
-    """One video ready to be drawn.
+    """One video to draw.
 
     Parameters
     ----------
-    images: one `(Y, X, 3)` uint8 picture a token step.
-    times_s: seconds from the start of the video, one a step.
-    sources: `(T, H, W)` the slot of each token, -1 = dropped; None where nothing was recorded.
-    kept: `(T, H, W)` True at the tokens that hold a slot; None with `sources`.
-    saliency: `(T, H, W)` scaled to [0, 1]; None where the method needs none.
+    images: one `(Y, X, 3)` uint8 picture per token step.
+    times_s: seconds from the start of the video, one per step.
+    sources: `(T, H, W)` the slot of each token, -1 for dropped; None without a record.
+    kept: `(T, H, W)` True at the token of each slot; None if `sources` is None.
+    saliency: `(T, H, W)` scaled to [0, 1]; None if the method needs none.
     segments: token steps per temporal segment.
     """
 
@@ -62,16 +62,16 @@ class Scene:
 
     @property
     def slots(self) -> int:
-        """How many tokens were kept."""
+        """Number of kept tokens."""
         return 0 if self.kept is None else int(self.kept.sum())
 
     def segment_of(self, step: int) -> int:
-        """The segment, from 0, that a step belongs to."""
+        """The index of the segment of a step."""
         return int(np.searchsorted(np.cumsum(self.segments), step, side="right"))
 
 
 def scene(frames: Frames, video: RecordedVideo | None) -> Scene:
-    """Bring frames and a recorded video together; without a recording only the frames are drawn."""
+    """Combine frames with the record of a video; without a record, only the frames are drawn."""
     selection = None if video is None else video.selection
     sources = None if selection is None else selection.sources.cpu().numpy().astype(np.int64)
     count = len(frames.pixels)
@@ -95,7 +95,7 @@ def _slots(indices: Tensor, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 
 def _unit(saliency: Tensor) -> Floats:
-    """Scale to [0, 1]; the top percent saturates, lest one sink token leave the rest of the video dark."""
+    """Scale to [0, 1]. The top percent saturates, because a single sink token would darken the rest of the video."""
     values = saliency.detach().double().cpu().numpy()
     top = float(np.quantile(values, 0.99))
     if top <= 0:

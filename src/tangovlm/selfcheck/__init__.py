@@ -1,1 +1,1 @@
-"""Whether the installed transformers still lets a model answer as it should: checks on the tiny twin of its family."""
+"""Checks that models give the right answers on the installed transformers, run on tiny twins of their families."""

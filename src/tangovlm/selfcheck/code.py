@@ -1,7 +1,7 @@
-"""The code that a model runs, by which one that was changed is told from the one that was checked.
+"""The code of a model, to distinguish a changed model from the one that was checked.
 
-A release can change under the same version (a checkout that goes on), and libraries put methods of their own on the
-classes of transformers.
+The code of a release can change under the same version (a development checkout), and other libraries replace methods on
+the classes of transformers.
 """
 
 import hashlib
@@ -12,38 +12,38 @@ from typing import Any
 
 _OTHERS = frozenset({"torch", "builtins", "abc", "typing", "numpy"})
 _LONG = 200
-"""Characters of a string that is a text for people."""
+"""Strings of more characters are documentation."""
 
 
 def code_of(model: Any) -> list[CodeType]:
-    """Of all functions in the classes of the model's modules, in their parents, and in transformers' own files."""
+    """All functions in the classes of a model's modules, in their base classes, and in their files of transformers."""
     classes = {parent for cls in set(map(type, model.modules())) for parent in cls.__mro__}
     owners: dict[tuple[str, str], Any] = {}
     for cls in classes:
         package = cls.__module__.split(".")[0]
         if package not in _OTHERS:
             owners[cls.__module__, cls.__qualname__] = cls
-        # The functions of a notebook, which may hold classes too, change all the time.
+        # Only transformers: the functions of a notebook that defines a class change all the time.
         if package == "transformers" and cls.__module__ in sys.modules:
             owners[cls.__module__, ""] = sys.modules[cls.__module__]
     return [code for name in sorted(owners) for code in _codes(owners[name])]
 
 
 def digest(codes: Iterable[CodeType]) -> str:
-    """The same in every process with this release of Python, for the same code."""
-    found = hashlib.sha256()
+    """A digest of code, which is the same in every process with the same release of Python."""
+    hashed = hashlib.sha256()
     for code in codes:
-        found.update(f"{code.co_qualname} {code.co_names} {code.co_varnames}".encode())
-        found.update(code.co_code)
+        hashed.update(f"{code.co_qualname} {code.co_names} {code.co_varnames}".encode())
+        hashed.update(code.co_code)
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
-                found.update(digest([constant]).encode())
+                hashed.update(digest([constant]).encode())
             elif isinstance(constant, frozenset):
-                # Its order depends on the process.
-                found.update(str(sorted(map(repr, constant))).encode())
+                # The order of a set depends on the process.
+                hashed.update(str(sorted(map(repr, constant))).encode())
             elif not (isinstance(constant, str) and len(constant) > _LONG):
-                found.update(repr(constant).encode())
-    return found.hexdigest()[:32]
+                hashed.update(repr(constant).encode())
+    return hashed.hexdigest()[:32]
 
 
 def _codes(owner: Any) -> Iterator[CodeType]:

@@ -1,4 +1,4 @@
-"""Running a check in the middle of a program without changing anything that the program can see."""
+"""Run a check within a program without any change that the program can observe."""
 
 import threading
 import warnings
@@ -11,7 +11,7 @@ import torch
 
 T = TypeVar("T")
 
-# Typed as a module, of which nothing can be set.
+# Typed as a module, whose attributes cannot be set.
 _onednn: Any = torch.backends.mkldnn
 _isolated: ContextVar[bool] = ContextVar("isolated", default=False)
 
@@ -22,11 +22,11 @@ def is_isolated() -> bool:
 
 
 def run_isolated(work: Callable[[], T]) -> T:
-    """Call `work` in a thread of its own, wait for it, and return its result or raise its error.
+    """Call `work` in a new thread, wait for it, and return its result or raise its error.
 
     Grad and inference mode, autocast, `torch.device` contexts, function modes and context variables belong to a thread,
-    so `work` has those of a fresh one. What belongs to the process is set to what checks need and restored at the end:
-    the default dtype, float32 products of lower precision on CPUs, warning filters, and the verbosity of transformers.
+    so `work` has the defaults. Settings of the process are changed for the check and restored at the end: the default
+    dtype, float32 products of lower precision on CPUs, warning filters, and the verbosity of transformers.
     """
     results: list[T] = []
     errors: list[BaseException] = []
@@ -54,7 +54,7 @@ def _plain_settings() -> Iterator[None]:
     dtype, verbosity, onednn = torch.get_default_dtype(), logging.get_verbosity(), _onednn.enabled
     try:
         torch.set_default_dtype(torch.float32)
-        # On CPUs it is oneDNN that multiplies with fewer bits where `torch.set_float32_matmul_precision` allows it.
+        # On CPUs, oneDNN multiplies with lower precision if `torch.set_float32_matmul_precision` allows it.
         _enable_onednn(False)
         logging.set_verbosity_error()
         with warnings.catch_warnings():
@@ -67,6 +67,6 @@ def _plain_settings() -> Iterator[None]:
 
 
 def _enable_onednn(enabled: bool) -> None:
-    # Fails where the program has called `torch.backends.disable_global_flags`.
+    # Fails if the program has called `torch.backends.disable_global_flags`.
     with suppress(RuntimeError):
         _onednn.enabled = enabled

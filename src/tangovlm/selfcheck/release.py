@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from types import CodeType
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import ModelError
-from ..models.common import transformers_compat as versions
-from . import passed, twins
+from ..models.common import transformers_compat
+from . import result_cache, twins
 from .code import code_of, digest
 from .isolation import is_isolated, run_isolated
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from .checks import Attach
 
 _lock = threading.Lock()
-# What fails, or "", by what was checked. The code objects are kept so that no others can get the ids in the keys.
-_known: dict[tuple[Any, ...], tuple[str, list[CodeType]]] = {}
+# The failure, or "", by what was checked. The code objects are referenced so that no others can get their ids.
+_results: dict[tuple[Any, ...], tuple[str, list[CodeType]]] = {}
 
 
 def check_release(model: Any, method: InLLMMethod | None, attach: Attach) -> None:
-    """On a release of transformers that is not tested, see that models of this class answer as they should.
+    """On a release of transformers that is not tested, check that models of this class give the right answers.
 
     The checks of the family run on tiny twins of the class, on the CPU, isolated from the program (`run_isolated`).
-    Modules of a twin take the classes of the model's modules where these are derived from their own. The result is
-    remembered in this process; success also in the user's cache folder, keyed by the versions of transformers, torch
-    and tangovlm, the class, and the code of its modules. On a tested release nothing is done.
+    Modules of a twin get the classes of the model's modules where these are derived from their own. The result is
+    cached in this process; success also in the user's cache folder, keyed by the versions of transformers, torch and
+    tangovlm, the class, and the code of its modules. On a tested release nothing is done.
 
     Parameters
     ----------
-    method: the one inside the language model that is to be attached, if any.
+    method: the method inside the language model, if any.
     attach: `tangovlm.attach`.
 
     Raises
@@ -47,7 +47,7 @@ def check_release(model: Any, method: InLLMMethod | None, attach: Attach) -> Non
     import transformers
 
     release = transformers.__version__
-    if versions.is_tested(release) or is_isolated():
+    if transformers_compat.is_tested(release) or is_isolated():
         return
     names = twins.of_class(type(model))
     if not names:
@@ -59,7 +59,7 @@ def check_release(model: Any, method: InLLMMethod | None, attach: Attach) -> Non
     code = code_of(model)
     key = (release, type(model), inside, attention, *map(id, code))
     with _lock:
-        if key not in _known:
+        if key not in _results:
             record = {
                 "transformers": release,
                 "torch": torch.__version__,
@@ -70,43 +70,45 @@ def check_release(model: Any, method: InLLMMethod | None, attach: Attach) -> Non
                 "inside": inside,
                 "code": digest(code),
             }
-            _known[key] = _fault(record, partial(_run, names, model, attention, inside, attach)), code
-        fault, _ = _known[key]
-    if fault:
+            checks = partial(_run_checks, names, model, attention, inside, attach)
+            _results[key] = _failure(record, checks), code
+        failure, _ = _results[key]
+    if failure:
         raise ModelError(
-            f"transformers {release} is not a tested release, and {twins.TWINS[names[0]].architecture} fails {fault}: "
-            f"install the newest tested release (pip install 'transformers=={versions.newest_tested()}')"
+            f"transformers {release} is not a tested release, and {twins.TWINS[names[0]].architecture} fails "
+            f"{failure}: "
+            f"install the newest tested release (pip install 'transformers=={transformers_compat.newest_tested()}')"
         )
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, in one line, with its kind where the words may need it."""
+    """The message of an error in one line, with the name of its class unless it is a `Difference`."""
     from .checks import Difference
 
-    words = " ".join(str(error).split())
-    return words if isinstance(error, Difference) else f"{type(error).__name__}: {words}".removesuffix(": ")
+    message = " ".join(str(error).split())
+    return message if isinstance(error, Difference) else f"{type(error).__name__}: {message}".removesuffix(": ")
 
 
-def _fault(record: passed.Record, run: Any) -> str:
-    if passed.has_passed(record):
+def _failure(record: result_cache.Record, checks: Callable[[], str]) -> str:
+    if result_cache.has_passed(record):
         return ""
-    fault: str = run_isolated(run)
-    if not fault:
-        passed.remember(record)
-    return fault
+    failure = run_isolated(checks)
+    if not failure:
+        result_cache.store(record)
+    return failure
 
 
-def _run(names: Sequence[str], model: Any, attention: str, inside: str, attach: Attach) -> str:
-    """Which check fails first, and how; "" if none does."""
+def _run_checks(names: Sequence[str], model: Any, attention: str, inside: str, attach: Attach) -> str:
+    """The first check that fails, and the reason; "" if none fails."""
     from .checks import INSIDE, Checks
 
-    # One of somebody else's is represented by the simplest.
+    # A user's own method is represented by the simplest one.
     methods = [inside if inside in INSIDE else "fastv"] if inside else []
     for name in names:
         check = "tiny model"
         try:
             twin = twins.load(name)(attention)
-            _take_classes(twin.model, model)
+            _adopt_classes(twin.model, model)
             for check, run in Checks(twin, attach).all(methods).items():  # noqa: B007
                 run()
         except Exception as error:
@@ -114,8 +116,8 @@ def _run(names: Sequence[str], model: Any, attention: str, inside: str, attach: 
     return ""
 
 
-def _take_classes(twin: Any, model: Any) -> None:
-    """Give modules of a twin the classes of a model's, where these are derived from their own and not torch's."""
+def _adopt_classes(twin: Any, model: Any) -> None:
+    """Give modules of a twin the classes of a model's modules where these are subclasses, except of torch's own."""
     classes = {name: type(module) for name, module in model.named_modules()}
     for name, module in twin.named_modules():
         own, other = type(module), classes.get(name, object)

@@ -1,4 +1,4 @@
-"""The command line of `vllm serve` for a model whose videos are pruned."""
+"""The command line of `vllm serve` for a model that prunes videos."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,53 +10,53 @@ from .options import CONFIG_KEY, ServeOptions
 
 OVERRIDES = "--hf-overrides"
 _SEVERAL_VALUES = frozenset({"--served-model-name", "--lora-modules", "--api-key", "--allowed-media-domains"})
-"""Options of `vllm serve` that may go with any model and take more than one word."""
+"""Options of `vllm serve` for any model that take several values."""
 BUILTIN_NAME = "tangovlm-tiny"
-"""What the embedded model is called by the API, where its path would be."""
+"""Name of the embedded model in the API, in place of its path."""
 
 
 def serve_arguments(
     model: str | None, options: ServeOptions | None, extra: Sequence[str] = (), *, frames: int | None = None
 ) -> list[str]:
-    """``vllm serve MODEL --hf-overrides '{"tango": {...}}' ...``, one entry a word.
+    """The words of ``vllm serve MODEL --hf-overrides '{"tango": {...}}' ...``.
 
     Parameters
     ----------
     model: directory or hub id; None for the embedded model.
-    options: how its videos are pruned; None for what `extra` says, or else for the defaults.
-    extra: options of vLLM, handed through; an ``--hf-overrides`` among them is merged with ours.
-    frames: how many frames to take of a video; None for vLLM's own number.
+    options: how videos are pruned; None for the options in `extra`, or else for the defaults.
+    extra: options of vLLM, forwarded unchanged; an ``--hf-overrides`` among them is merged with `options`.
+    frames: number of frames to sample from a video; None for the default of vLLM.
 
     Raises
     ------
-    InputError: an ``--hf-overrides`` that is no JSON object, comes twice, or prunes too; `frames` beside
-        ``--media-io-kwargs``.
+    InputError: an ``--hf-overrides`` that is not a JSON object, is given twice, or has a key ``tango`` in addition to
+        `options`; `frames` together with ``--media-io-kwargs``.
     """
     return ["vllm", "serve", str(model or BUILTIN), *engine_options(model, options, extra), *_media(frames, extra)]
 
 
 def engine_options(model: str | None, options: ServeOptions | None, extra: Sequence[str]) -> list[str]:
-    """Options of any command of vLLM that make it load a model with pruning; see `serve_arguments`."""
-    given, rest = _take_overrides(extra)
-    if options is not None and CONFIG_KEY in given:
+    """Options with which any command of vLLM loads a model that prunes; see `serve_arguments`."""
+    overrides, rest = _take_overrides(extra)
+    if options is not None and CONFIG_KEY in overrides:
         raise InputError(
-            f"{OVERRIDES} has a key {CONFIG_KEY!r} beside options that say the same: leave one of them out"
+            f"{OVERRIDES} has a key {CONFIG_KEY!r} in addition to options that set the same: leave one of them out"
         )
-    if CONFIG_KEY in given:
-        ServeOptions.from_mapping(given[CONFIG_KEY])
+    if CONFIG_KEY in overrides:
+        ServeOptions.from_mapping(overrides[CONFIG_KEY])
     else:
-        given = {**given, CONFIG_KEY: (options or ServeOptions()).as_mapping()}
-    return [OVERRIDES, json.dumps(given, ensure_ascii=False), *_builtin_options(model, rest), *rest]
+        overrides = {**overrides, CONFIG_KEY: (options or ServeOptions()).as_mapping()}
+    return [OVERRIDES, json.dumps(overrides, ensure_ascii=False), *_builtin_options(model, rest), *rest]
 
 
 def split_model(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The model, None where none is named, and the options of vLLM.
+    """Split a command line into the model, None if it has none, and the options of vLLM.
 
-    It comes first, as in `vllm serve`, or as an option of its own.
+    The model is the first word, as in `vllm serve`, or the value of ``--model``.
 
     Raises
     ------
-    InputError: an empty name, two models, or one behind options.
+    InputError: an empty name, two models, or a model after options.
     """
     first = [words[0]] if words and not words[0].startswith("-") else []
     named, rest = _take(words[len(first) :], "--model")
@@ -66,12 +66,14 @@ def split_model(words: Sequence[str]) -> tuple[str | None, list[str]]:
     if models and not models[0].strip():
         raise InputError("MODEL is empty: give a folder or a hub id, or leave it out for the embedded model")
     if not models and (stray := _stray(rest)) is not None:
-        raise InputError(f"{stray} is no value of an option: if it is the model, MODEL comes first, before all options")
+        raise InputError(
+            f"{stray} is not the value of an option: if it is the model, MODEL comes first, before all options"
+        )
     return (models[0] if models else None), rest
 
 
 def _stray(words: Sequence[str]) -> str | None:
-    """A word that follows the value of an option which takes one."""
+    """The first word that follows the value of an option with one value; None if there is none."""
     option, values = "", 0
     for word in words:
         if word.startswith("-") and not _is_number(word):
@@ -92,16 +94,16 @@ def _is_number(word: str) -> bool:
 
 
 def media_io(frames: int) -> dict[str, dict[str, int]]:
-    """vLLM's ``media_io_kwargs`` for so many frames of a video, at least 2.
+    """vLLM's ``media_io_kwargs`` that sample so many frames from a video, at least 2.
 
-    Its loader for LLaVA-OneVision reads the first entry; those for Qwen-VL take frames at a rate, within the others.
+    The loader for LLaVA-OneVision reads ``num_frames``. Those for Qwen-VL sample at a rate, between the two limits.
     """
     frames = max(2, frames)
     return {"video": {"num_frames": frames, "min_frames": frames, "max_frames": frames}}
 
 
 def has_option(extra: Sequence[str], *names: str) -> bool:
-    """Whether one of vLLM's options is given, with dashes or underscores, its value in the same word or the next."""
+    """Whether one of these options of vLLM is present, spelled with dashes or underscores, as one word or two."""
     return any(_name(word) in names for word in extra)
 
 
@@ -110,7 +112,7 @@ def _name(word: str) -> str:
 
 
 def _builtin_options(model: str | None, rest: Sequence[str]) -> list[str]:
-    """What vLLM would get wrong of the embedded model: its name, and weights in float32 that are meant so."""
+    """Options for the embedded model: its name, and float32, in which its weights are meant to run."""
     if model is not None:
         return []
     own = [] if has_option(rest, "--dtype") else ["--dtype", "float32"]
@@ -121,32 +123,32 @@ def _media(frames: int | None, extra: Sequence[str]) -> list[str]:
     if frames is None:
         return []
     if has_option(extra, "--media-io-kwargs"):
-        raise InputError("--frames does not go with --media-io-kwargs, which says how many too: leave one of them out")
+        raise InputError("--frames and --media-io-kwargs both set the number of frames: leave one of them out")
     return ["--media-io-kwargs", json.dumps(media_io(frames))]
 
 
 def _take_overrides(extra: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:
-    """The user's own overrides, and the other words."""
+    """The overrides by the user, and the other words."""
     for word in extra:
         if _name(word).startswith(f"{OVERRIDES}."):
-            raise InputError(f"{word} cannot be merged with ours: give one {OVERRIDES} with a JSON object")
-    found, rest = _take(extra, OVERRIDES)
-    if len(found) > 1:
+            raise InputError(f"{word} cannot be merged: give one {OVERRIDES} with a JSON object")
+    values, rest = _take(extra, OVERRIDES)
+    if len(values) > 1:
         raise InputError(f"{OVERRIDES} is given twice: give one JSON object")
-    return (_object(found[0]) if found else {}), rest
+    return (_object(values[0]) if values else {}), rest
 
 
 def _take(extra: Sequence[str], option: str) -> tuple[list[str], list[str]]:
-    """The values of an option, "" where one is missing, and the other words."""
-    found: list[str] = []
+    """The values of an option, "" for a missing one, and the other words."""
+    values: list[str] = []
     rest: list[str] = []
     words = iter(extra)
     for word in words:
         if _name(word) != option:
             rest.append(word)
         else:
-            found.append(word.partition("=")[2] if "=" in word else next(words, ""))
-    return found, rest
+            values.append(word.partition("=")[2] if "=" in word else next(words, ""))
+    return values, rest
 
 
 def _object(text: str) -> Mapping[str, Any]:

@@ -1,21 +1,21 @@
-"""vLLM's worker for CPUs, whose runner (0.32) overlooks that a model moves positions of visual tokens."""
+"""A fix of vLLM's worker for CPUs, whose runner (0.32) ignores that a model recomputes positions of visual tokens."""
 
 from typing import Any
 
-from . import compat
+from . import compatibility
 
-with compat.internals():
+with compatibility.importing_vllm():
     from vllm.model_executor.models.interfaces import supports_multimodal_pruning
     from vllm.v1.worker.cpu_worker import CPUWorker
 
-compat.require_seams("cpu")
+compatibility.require_internals("cpu")
 
 
 class TangoCPUWorker(CPUWorker):
-    """The stock worker, with what its runner for GPUs reads from the model after loading it."""
+    """The stock worker, which also sets the flags that the model runner for GPUs reads from the loaded model."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
-        """Load the model, then tell the runner what it is."""
+        """Load the model, then set the flags of the runner."""
         super().load_model(*args, **kwargs)
         runner = self.model_runner
         config, model = runner.model_config.multimodal_config, runner.get_model()

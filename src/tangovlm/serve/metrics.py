@@ -1,4 +1,4 @@
-"""Counters on the ``/metrics`` page of vLLM's server: tokens of videos before and after pruning."""
+"""Counters on the ``/metrics`` page of vLLM's server: visual tokens before and after pruning."""
 
 from functools import cache
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @cache
 def _counters() -> tuple[Any, Any, Any]:
-    # It arrives with vLLM, and its registry is the process's own.
+    # A dependency of vLLM. Its registry is global, so counters must be created once.
     from prometheus_client import Counter
 
     return (
@@ -17,7 +17,7 @@ def _counters() -> tuple[Any, Any, Any]:
 
 
 def count_video(before: int, after: int) -> None:
-    """Add a video of so many tokens of which so many are kept."""
+    """Count a video with its numbers of tokens before and after pruning."""
     videos, tokens_before, tokens_after = _counters()
     videos.inc()
     tokens_before.inc(before)

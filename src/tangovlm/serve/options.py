@@ -1,4 +1,4 @@
-"""What a server was told about pruning: the mapping `tango` of ``--hf-overrides``, and what a request may change."""
+"""Options of pruning: the mapping `tango` in ``--hf-overrides`` of a server, and the retention of a request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -9,9 +9,10 @@ from .. import registry
 from ..budget import validate_retention
 from ..errors import InputError, MethodError
 from ..methods import build
-from ..methods.build import Pair
+from ..methods.build import Method, Pair
 from ..methods.in_llm.common.base import InLLMMethod
-from ..models.common.family import SALIENCY_KINDS, Family
+from ..models.common.family import Family
+from ..models.common.signals import SALIENCY_KINDS
 from ..tokens import Pruner
 
 CONFIG_KEY = "tango"
@@ -25,17 +26,17 @@ class ServeOptions:
 
     Parameters
     ----------
-    retention: fraction of a video's tokens to keep, in (0, 1]; a request may name another.
+    retention: fraction of a video's tokens to keep, in (0, 1]; a request may override it.
     method: a registered method before the language model that keeps an exact number of tokens.
     params: its other hyper-parameters.
-    saliency: "p-attn", "attn" or "mean-query"; None for the one that the method is meant for.
+    saliency: "p-attn", "attn" or "mean-query"; None for the one that the method was designed for.
     head_weights: safetensors file, checkpoint directory or hub id with SigLIP's pooling head, for a checkpoint
-        without it.
+        a head.
 
     Raises
     ------
     InputError: a retention outside (0, 1], an unknown saliency.
-    MethodError: an unknown method or hyper-parameter, or a method whose token count is not known beforehand.
+    MethodError: an unknown method or hyper-parameter, or a method whose number of tokens is not known before encoding.
     """
 
     retention: float = 0.1
@@ -49,35 +50,37 @@ class ServeOptions:
         if self.saliency is not None and self.saliency not in SALIENCY_KINDS:
             raise InputError(f"saliency is {self.saliency!r}: choose {' or '.join(map(repr, SALIENCY_KINDS))}")
         if not isinstance(self.params, Mapping) or "retention" in self.params:
-            raise InputError("params must be a mapping of hyper-parameters without retention, which stands beside it")
+            raise InputError(
+                "params must be a mapping of hyper-parameters without retention, which is an option of its own"
+            )
         _check_exact(self.method, self._pruner)
 
     @classmethod
-    def from_mapping(cls, given: object) -> "ServeOptions":
+    def from_mapping(cls, options: object) -> "ServeOptions":
         """From the value of ``--hf-overrides '{"tango": ...}'``.
 
         Raises
         ------
-        InputError: no mapping, or an unknown key; and see `ServeOptions`.
+        InputError: not a mapping, or an unknown key; see also `ServeOptions`.
         """
-        if not isinstance(given, Mapping):
-            raise InputError(f"{CONFIG_KEY} must be a mapping such as {{'retention': 0.1}}, not {given!r}")
+        if not isinstance(options, Mapping):
+            raise InputError(f"{CONFIG_KEY} must be a mapping such as {{'retention': 0.1}}, not {options!r}")
         known = [each.name for each in fields(cls)]
-        if unknown := sorted(set(map(str, given)) - set(known)):
+        if unknown := sorted(set(map(str, options)) - set(known)):
             raise InputError(f"{CONFIG_KEY} has no option {unknown[0]!r}: it takes {', '.join(known)}")
-        return cls(**given)
+        return cls(**options)
 
     @classmethod
     def of(cls, config: Any) -> "ServeOptions | None":
-        """Those of a model's configuration; None where pruning was not asked for."""
-        given = getattr(config, CONFIG_KEY, None)
-        return None if given is None else cls.from_mapping(given)
+        """Options in a model's configuration; None if pruning is not requested."""
+        options = getattr(config, CONFIG_KEY, None)
+        return None if options is None else cls.from_mapping(options)
 
     def as_mapping(self) -> dict[str, Any]:
-        """What `from_mapping` takes, without what is left at its default."""
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        """The argument of `from_mapping`, without options that have their default."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
         defaults = {each.name: each.default for each in fields(self)} | {"params": {}}
-        return {name: value for name, value in given.items() if name == "retention" or value != defaults[name]}
+        return {name: value for name, value in values.items() if name == "retention" or value != defaults[name]}
 
     def request_retention(self, kwargs: Mapping[str, object]) -> float:
         """The retention of one request.
@@ -102,20 +105,20 @@ class ServeOptions:
             raise InputError(f"mm_processor_kwargs.{REQUEST_KEY}: {error}") from None
 
     def pruner(self, retention: float) -> Pruner:
-        """The method with a retention of a request."""
+        """The method with the retention of a request."""
         pruner: Any = self._pruner
         return pruner if retention == self.retention else replace(pruner, retention=retention)
 
     def signals(self, family: Family) -> tuple[frozenset[str], str]:
-        """What the method needs of a family, and the kind of its saliency.
+        """The signals that the method needs, and the kind of its saliency.
 
         Raises
         ------
-        ModelError: the family does not give it.
+        ModelError: the family does not provide them.
         """
         pruner = self._pruner
-        kind = self.saliency or family.resolve_saliency(getattr(pruner, "signal", None))
-        family.check(pruner.name, pruner.needs, kind)
+        kind = self.saliency or family.signals.resolve_saliency(getattr(pruner, "signal", None))
+        family.signals.check(pruner.name, pruner.needs, kind)
         return pruner.needs, kind
 
     @cached_property
@@ -125,20 +128,19 @@ class ServeOptions:
 
 
 def without_ours(kwargs: Mapping[str, object]) -> dict[str, object]:
-    """The ``mm_processor_kwargs`` of a request that are meant for the stock processor."""
+    """The ``mm_processor_kwargs`` of a request that the stock processor accepts."""
     return {key: value for key, value in kwargs.items() if not key.startswith(_REQUEST_PREFIX)}
 
 
-def _check_exact(name: str, pruner: Pruner | InLLMMethod | Pair) -> None:
-    """The scheduler sizes the prompt before the video is encoded, so the count must follow from the grid alone."""
+def _check_exact(name: str, pruner: Method) -> None:
+    """Refuse a method whose number of tokens does not follow from the grid: vLLM sizes prompts before encoding."""
     if isinstance(pruner, InLLMMethod | Pair):
         before = [name for name, cls in registry.methods().items() if not issubclass(cls, InLLMMethod)]
         raise MethodError(
-            f"method {name!r} prunes inside the language model, which vLLM runs itself: choose one of "
-            f"{', '.join(before)}"
+            f"method {name!r} prunes inside the language model, which is run by vLLM: choose one of {', '.join(before)}"
         )
     if getattr(pruner, "exact", None) is not True:
         raise MethodError(
-            f"method {name!r} keeps a number of tokens that is not known beforehand: only methods whose field `exact` "
-            "is True can be served"
+            f"method {name!r} keeps a number of tokens that is not known before encoding: only methods whose field "
+            "`exact` is True can be served"
         )

@@ -1,6 +1,12 @@
-"""What vLLM calls in each of its processes: models that prune, and a check of the options before anything is loaded.
+"""Where vLLM calls this package: `register`, an entry point of the group ``vllm.general_plugins``.
 
-Nothing heavy may be imported here: the plug-in is registered in every process of every vLLM that finds it installed.
+vLLM calls it in each of its processes, and it registers
+
+* model classes that prune videos (`model_registry`), for each architecture in `SERVED_MODELS`;
+* a configuration hook for every architecture, which checks the options before anything is loaded.
+
+In every environment where the package is installed, vLLM imports this module in all of its processes, with or without
+pruning. So nothing slow may be imported here.
 """
 
 from types import SimpleNamespace
@@ -8,134 +14,134 @@ from typing import Any
 
 from ..errors import InputError, ModelError
 from ..registry import family_for
-from . import compat
-from .models.served import MODELS
-from .models.served import __name__ as _CLASSES
+from . import compatibility
+from .model_registry import SERVED_MODELS
 from .options import CONFIG_KEY, ServeOptions
 
-_M_ROPE = frozenset(
+_MROPE_ARCHITECTURES = frozenset(
     {
         "Qwen2_5_VLForConditionalGeneration",
         "Qwen3VLForConditionalGeneration",
         "Qwen3VLMoeForConditionalGeneration",
     }
 )
-"""Architectures of which vLLM must be told that positions are moved."""
+"""Architectures whose positions are recomputed after pruning, which vLLM does only where its own pruning is on."""
 
+_MIN_PRUNING_RATE = 1e-6
 _WORKERS = {"cpu": "tangovlm.serve.cpu_worker.TangoCPUWorker"}
 
 
 def register() -> None:
-    """Entry point ``vllm.general_plugins``; may run more than once."""
+    """Register the models and hooks of the plug-in; may be called more than once."""
     from vllm import ModelRegistry
 
-    for architecture in MODELS:
-        ModelRegistry.register_model(architecture, f"{_CLASSES}:{architecture}")
+    for architecture in SERVED_MODELS:
+        ModelRegistry.register_model(architecture, f"tangovlm.serve.model_registry:{architecture}")
     try:
         from vllm.model_executor.models.config import MODELS_CONFIG_MAP
     except ImportError:
-        # Not of a release that is known: our models say so where one is asked for, the others need not suffer.
+        # An unsupported release of vLLM: models that prune raise when they start, others are not affected.
         return
     for architecture in ModelRegistry.get_supported_archs():
-        hook = MODELS_CONFIG_MAP.setdefault(architecture, StartUp if architecture in MODELS else Unknown)
-        if architecture not in MODELS and not issubclass(hook, Unknown):
-            MODELS_CONFIG_MAP[architecture] = _behind_ours(hook)
+        hook = MODELS_CONFIG_MAP.setdefault(
+            architecture, ServedModelConfig if architecture in SERVED_MODELS else OtherModelConfig
+        )
+        if architecture not in SERVED_MODELS and not issubclass(hook, OtherModelConfig):
+            MODELS_CONFIG_MAP[architecture] = _chain_hooks(hook)
 
 
-class Unknown:
-    """vLLM's hook for an architecture that the plug-in does not serve and vLLM has no hook for."""
+class OtherModelConfig:
+    """Configuration hook for an architecture that the plug-in does not serve and for which vLLM has no hook."""
 
     @staticmethod
     def verify_and_update_model_config(model_config: Any) -> None:
-        """See that no pruning is asked for.
+        """Check that pruning is not requested.
 
         Raises
         ------
-        ModelError: it is.
+        ModelError: it is requested.
         """
         if getattr(model_config.hf_config, CONFIG_KEY, None) is not None:
             raise ModelError(
-                f"{CONFIG_KEY!r} cannot prune videos of {model_config.architecture}: it serves {', '.join(MODELS)}"
+                f"{CONFIG_KEY!r} cannot prune videos of {model_config.architecture}: it serves "
+                f"{', '.join(SERVED_MODELS)}"
             )
 
     @staticmethod
     def verify_and_update_config(_vllm_config: Any) -> None:
-        """Nothing is changed."""
+        """Change nothing."""
 
 
-def _behind_ours(hook: Any) -> type:
-    """A hook of vLLM's own for an architecture that the plug-in does not serve, with `Unknown` in front of it."""
+def _chain_hooks(hook: Any) -> type:
+    """vLLM's own hook for an architecture that the plug-in does not serve, run after `OtherModelConfig`."""
 
-    class Both(hook, Unknown):
+    class Both(hook, OtherModelConfig):
         @staticmethod
         def verify_and_update_model_config(model_config: Any) -> None:
-            Unknown.verify_and_update_model_config(model_config)
+            OtherModelConfig.verify_and_update_model_config(model_config)
             hook.verify_and_update_model_config(model_config)
 
     return Both
 
 
-class StartUp:
-    """vLLM's hook for one architecture, called in the process that starts the others."""
+class ServedModelConfig:
+    """Configuration hook for the served architectures, called in the process that starts the others."""
 
     @staticmethod
     def verify_and_update_model_config(model_config: Any) -> None:
-        """Check the options and the release of vLLM, so that a mistake ends the start with one line.
+        """Check the options and the release of vLLM, so that a mistake ends the start with a one-line message.
 
         Raises
         ------
-        InputError, MethodError: see `ServeOptions`; InputError: together with vLLM's own pruning.
-        ModelError: the family does not give what the method needs; a release that the plug-in cannot build on.
+        InputError, MethodError: see `ServeOptions`; InputError also if vLLM's own pruning is on.
+        ModelError: the family does not provide a signal that the method needs, or the release is incompatible.
         """
         options = ServeOptions.of(model_config.hf_config)
         if options is None:
             return
-        compat.at_start_up(*MODELS[model_config.architecture].groups)
+        compatibility.check_at_startup(*SERVED_MODELS[model_config.architecture].groups)
         options.signals(family_for(model_config.architecture)(SimpleNamespace(config=model_config.hf_config)))
         config = model_config.multimodal_config
         if config.is_multimodal_pruning_enabled():
             raise InputError(f"--video-pruning-rate and {CONFIG_KEY!r} prune both: give only one of them")
-        if model_config.architecture in _M_ROPE:
-            # vLLM asks a model for moved positions only where a rate is set; what is kept is up to the requests.
-            config.video_pruning_rate = max(1 - options.retention, _LEAST_RATE)
+        if model_config.architecture in _MROPE_ARCHITECTURES:
+            # vLLM recomputes positions only if a rate above 0 is set. Requests decide how many tokens are kept.
+            config.video_pruning_rate = max(1 - options.retention, _MIN_PRUNING_RATE)
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
-        """Choose the worker and the reader of media, where the stock ones would not do.
+        """Replace the worker and the media connector where the stock ones do not work with pruning.
 
         Raises
         ------
-        ModelError: the model is asked to run in a way in which it cannot be pruned.
+        ModelError: an option of vLLM that is incompatible with pruning.
         """
         from vllm.platforms import current_platform
 
-        from . import media
+        from . import media_connector
 
         model_config, parallel = vllm_config.model_config, vllm_config.parallel_config
         options = ServeOptions.of(model_config.hf_config)
         if options is None:
             return
-        hiding = {
+        incompatible = {
             "--mm-encoder-tp-mode data": model_config.multimodal_config.mm_encoder_tp_mode == "data",
             "compile_mm_encoder": vllm_config.compilation_config.compile_mm_encoder,
         }
         needs = options.pruner(options.retention).needs - {"timestamps"}
-        for option, given in hiding.items():
+        for option, given in incompatible.items():
             if given and needs:
                 raise ModelError(
                     f"{option} hides what method {options.method!r} needs of the vision encoder: leave it out"
                 )
-        if model_config.architecture in _M_ROPE and parallel.pipeline_parallel_size > 1:
+        if model_config.architecture in _MROPE_ARCHITECTURES and parallel.pipeline_parallel_size > 1:
             raise ModelError(
-                "later pipeline stages count M-RoPE positions without the video, so they do not learn what is kept of "
-                "it: use --tensor-parallel-size in place of --pipeline-parallel-size"
+                "later pipeline stages compute M-RoPE positions without the video, so they do not know which of its "
+                "tokens are kept: use --tensor-parallel-size in place of --pipeline-parallel-size"
             )
-        if model_config.architecture in _M_ROPE and vllm_config.speculative_config is not None:
-            # With both, the older of vLLM's runners corrects positions on the device and then overwrites them.
+        if model_config.architecture in _MROPE_ARCHITECTURES and vllm_config.speculative_config is not None:
+            # With both, the older of vLLM's two model runners corrects positions on the device, then overwrites them.
             vllm_config.scheduler_config.async_scheduling = False
         if parallel.worker_cls == "auto":
             parallel.worker_cls = _WORKERS.get(current_platform.device_type, "auto")
-        media.register()
-
-
-_LEAST_RATE = 1e-6
+        media_connector.register()

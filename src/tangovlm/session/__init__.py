@@ -1,5 +1,1 @@
-"""What happens inside the calls of an attached model."""
-
-from .session import Session
-
-__all__ = ["Session"]
+"""What happens inside the calls of an attached model; `attach.py` describes one call."""

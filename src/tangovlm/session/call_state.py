@@ -1,8 +1,7 @@
-"""What one call of an attached model remembers between its hooks.
+"""The state of one call of an attached model, which its hooks share.
 
-A call is one `generate`, or one forward of the model, or of the model without its head, that the user makes. Its hooks
-find it by the thread and the context (`contextvars`) in which they run, so that calls of several threads do not touch
-each other.
+A call is one `generate`, or one forward of the model or of the model without its head, that the user makes. Hooks find
+it by the thread and the context (`contextvars`) in which they run, so that calls of several threads are independent.
 """
 
 from collections.abc import Iterator
@@ -16,13 +15,30 @@ from torch import Tensor
 
 from ..machine.stopwatch import Stopwatch
 from ..models.common.layout import Grid
-from ..models.common.taps import Tap
-from . import splice
+from ..models.common.signals import ForwardHook
 from .call_context import CallContext
-from .memo import Entry
+from .splice import SplicedInputs
 
 if TYPE_CHECKING:
-    from .in_llm.runner import Pass
+    from .in_llm.forward_pass import ForwardPass
+
+
+@dataclass(eq=False)
+class ForwardState:
+    """One forward of the model without its head.
+
+    Parameters
+    ----------
+    may_have_tags: whether the input embeddings of the text model can hold tags.
+    input_ids: prompts ``(B, Q)``, for a method inside the language model.
+    spliced: the inputs of the text model, if they were changed.
+    in_llm: the forward of the text model, if a method inside it has something to do.
+    """
+
+    may_have_tags: bool = False
+    input_ids: Tensor | None = None
+    spliced: SplicedInputs | None = None
+    in_llm: "ForwardPass | None" = None
 
 
 @dataclass(eq=False)
@@ -31,61 +47,55 @@ class CallState:
 
     Parameters
     ----------
-    owner: the session that it belongs to.
-    told: what the caller says of it.
+    session: the session that the call belongs to.
+    context: what its arguments say of its prompts and videos.
     clock: its times.
-    generates: whether it is a `generate`.
-    visual: whether the caller gave pixels for it.
-    encoded: whether the vision encoder was called.
-    dropped: whether any feature was dropped; `taken_out`: whether the text model was handed what is left.
-    places: of its videos in the records, as long as no language model has read them.
+    is_generate: whether it is a `generate`.
+    has_pixels: whether its arguments include pixels.
+    is_encoded: whether the vision encoder ran.
+    has_dropped: whether any token of a video was dropped before the language model.
+    is_spliced: whether dropped tokens were removed from the inputs of the text model.
+    records: indices in the session's records of the videos that the language model has not read yet.
     grids: of its videos.
-    entries: what was written down of them.
-    taps: hooks on the vision encoder while its signals are observed, else None.
-    hidden: tags of encoder outputs that are shown without, by kind.
-    first_forward: whether the next forward reads the prompt.
-    may_hold_tags: whether what the text model is handed next can hold tags.
-    ids: prompts ``(B, Q)`` of the present forward, for pruning inside the model.
-    step: what the text model is handed in the present forward.
-    inside: of the present forward, for pruning inside the model.
+    taps: hooks on the vision encoder while its signals are recorded, else None.
+    hidden_tags: tags that were removed from encoder outputs, to be restored before they are used; by kind of output.
+    reads_prompt: whether the next forward reads the prompt.
+    forward: the present forward.
+    thread: in which it runs.
     """
 
-    owner: Any
-    told: CallContext
+    session: Any
+    context: CallContext
     clock: Stopwatch
-    generates: bool = False
-    visual: bool = False
-    encoded: bool = False
-    dropped: bool = False
-    taken_out: bool = False
-    places: list[int] = field(default_factory=list)
+    is_generate: bool = False
+    has_pixels: bool = False
+    is_encoded: bool = False
+    has_dropped: bool = False
+    is_spliced: bool = False
+    records: list[int] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    taps: list[Tap] | None = None
-    hidden: dict[str, Any] | None = None
-    first_forward: bool = False
-    may_hold_tags: bool = False
-    ids: Tensor | None = None
-    step: splice.Advance | None = None
-    inside: "Pass | None" = None
+    taps: list[ForwardHook] | None = None
+    hidden_tags: dict[str, Any] | None = None
+    reads_prompt: bool = False
+    forward: ForwardState = field(default_factory=ForwardState)
     thread: int = field(default_factory=get_ident)
 
 
 _CALLS: ContextVar[tuple[CallState, ...]] = ContextVar("tangovlm_calls", default=())
 
 
-def current(owner: Any) -> CallState | None:
+def current_call(session: Any) -> CallState | None:
     """The innermost call of a session that runs in this thread and context; None if there is none.
 
-    A thread that was started with a copy of a call's context, as `asyncio.to_thread` does, is not in the call.
+    A thread that was started with a copy of a call's context, as `asyncio.to_thread` does, is outside the call.
     """
     thread = get_ident()
-    return next((call for call in reversed(_CALLS.get()) if call.owner is owner and call.thread == thread), None)
+    return next((call for call in reversed(_CALLS.get()) if call.session is session and call.thread == thread), None)
 
 
 @contextmanager
 def running(call: CallState) -> Iterator[CallState]:
-    """Within the context, hooks find the call."""
+    """Make a call the one that hooks find, for as long as the context lasts."""
     before = _CALLS.get()
     _CALLS.set((*before, call))
     try:

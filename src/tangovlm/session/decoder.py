@@ -1,4 +1,4 @@
-"""Step 4 of `tangovlm.attach`: around the model without its head, and in front of its text model."""
+"""Steps 4 and 5 of `tangovlm.attach`: the model without its head, and its text model, which reads the kept tokens."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,174 +7,207 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..models.common.transformers_compat import Arg, cache_in
-from . import cache_state as seen
-from . import splice
-from .call_state import CallState
-from .generate import Generation
+from ..models.common.transformers_compat import Arg, Signature, cache_in
+from .cache_state import CacheState, cached_length, get_state, set_state
+from .call_state import CallState, ForwardState
+from .generate import Generation, forward_signature
+from .in_llm.forward_pass import ForwardPass
 from .in_llm.limits import check_cache
-from .placeholders import refusal, too_long
+from .in_llm.runner import Runner
+from .placeholders import is_too_long, too_long_error
 from .session import Session
+from .splice import SplicedInputs, find_tagged, gather_deepstack, remove_dropped, remove_tags
 
 
 class Decoder:
-    """Around the modules that read a prompt."""
+    """Replaces the forwards of the modules that read a prompt.
+
+    Attributes
+    ----------
+    runner: of a method inside the language model; None if there is none.
+    """
 
     def __init__(self, session: Session, generation: Generation) -> None:
         self._session = session
         self._family = session.family
         self._plan = session.plan
         self._generation = generation
+        decoder: Any = session.family.decoder
+        self._of_base = forward_signature(session, session.family.encoder, "the model without its head")
+        self._of_text = forward_signature(session, decoder, "the text model")
+        self.runner: Runner | None = None
+        if session.plan.inside is not None:
+            needs = (Arg.CACHE, Arg.MASK, Arg.ROTARY)
+            layer = Signature(decoder.layers[0].forward, "a layer of the text model", needs)
+            self.runner = Runner(decoder, session.plan.inside, session.plan.cuts, layer, self._current_pass)
 
     # --- the model without its head -------------------------------------------------------------------------------
 
-    def base(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """A forward of the model without its head, in which features may have tags."""
-        session = self._session
-        call = session.call()
-        if call is not None:
-            return self._base(call, original, args, kwargs)
-        if session.closed:
-            return original(*args, **kwargs)
-        with self._generation.begun(session.of_base, args, kwargs) as call:
-            self._generation.note_visual(call, kwargs)
-            return self._base(call, original, args, kwargs)
+    def forward_base(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A forward of the model without its head, whose features may have tags."""
+        with self._generation.join_call(self._of_base, args, kwargs) as call:
+            if call is None:
+                return original(*args, **kwargs)
+            kwargs = self._generation.restore_tags(call, kwargs)
+            is_visual = bool(args) or self._generation.is_visual(kwargs)
+            call.forward = ForwardState(may_have_tags=is_visual)
+            if self.runner is not None and is_visual:
+                call.forward.input_ids = self._of_base.get(Arg.IDS, args, kwargs)
+                if call.forward.input_ids is None:
+                    raise InputError("pruning inside the model needs input_ids, which say where the video is")
+            args, kwargs = self._with_position_ids(args, kwargs)
+            output = original(*args, **kwargs)
+            return remove_tags(output, self._family.width) if is_visual and call.has_dropped else output
 
-    def _base(
-        self, call: CallState, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        of = self._session.of_base
-        kwargs = self._generation.tagged_again(call, kwargs)
-        visual = bool(args) or self._generation.is_visual(kwargs)
-        call.may_hold_tags = visual
-        call.ids = None
-        if self._session.runner is not None and visual:
-            call.ids = of.get(Arg.IDS, args, kwargs)
-            if call.ids is None:
-                raise InputError("pruning inside the model needs input_ids, which say where the video is")
-        args, kwargs = self._positioned(args, kwargs)
-        output = original(*args, **kwargs)
-        return splice.cleaned(output, self._family.width) if visual and call.dropped else output
-
-    def _positioned(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """With position ids of several rows, where words go on behind a pruned cache."""
-        of = self._session.of_base
-        state = seen.seen(of.get(Arg.CACHE, args, kwargs)) if self._family.keeps_positions else None
-        if state is None or of.get(Arg.POSITIONS, args, kwargs) is not None:
+    def _with_position_ids(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """With position ids of several axes for text that follows a pruned cache."""
+        signature = self._of_base
+        state = get_state(signature.get(Arg.CACHE, args, kwargs)) if self._family.keeps_positions else None
+        if state is None or state.unpruned is None or signature.get(Arg.POSITIONS, args, kwargs) is not None:
             return args, kwargs
-        new, mask = of.get(Arg.IDS, args, kwargs), of.get(Arg.MASK, args, kwargs)
-        new = of.get(Arg.EMBEDS, args, kwargs)[..., 0] if new is None else new
+        new, mask = signature.get(Arg.IDS, args, kwargs), signature.get(Arg.MASK, args, kwargs)
+        new = signature.get(Arg.EMBEDS, args, kwargs)[..., 0] if new is None else new
         valid = torch.ones_like(new, dtype=torch.bool)
         if isinstance(mask, Tensor) and mask.dim() == 2:
             valid = mask[:, -new.shape[1] :]
-        # Stock code would count from the length of the pruned cache, and go by its last call, whichever that was.
-        return of.changed(args, kwargs, {Arg.POSITIONS: state.next_positions(valid)})
+        # Stock code would count from the length of the pruned cache, with the offset of its last call.
+        return signature.changed(args, kwargs, {Arg.POSITIONS: state.next_position_ids(valid)})
 
     # --- the text model -------------------------------------------------------------------------------------------
 
-    def before_text(self, call: CallState, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """In front of all hooks on the text model: take tags out of what it is handed."""
-        of = self._session.of_decoder
-        call.step = call.inside = None
-        embeds = of.get(Arg.EMBEDS, args, kwargs)
+    def splice_inputs(self, call: CallState, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs before all other hooks on the text model: removes dropped tokens from its inputs."""
+        forward, signature = call.forward, self._of_text
+        forward.spliced = forward.in_llm = None
+        embeds = signature.get(Arg.EMBEDS, args, kwargs)
         if embeds is None:
             return None
-        # The videos have been encoded by now.
-        videos = None if call.ids is None or not call.grids else self._family.videos(call.ids, call.grids)
-        call.ids = None
-        args, kwargs = of.changed(args, kwargs, self._spliced(call, args, kwargs))
-        runner = self._session.runner
-        if runner is not None:
-            cache = of.get(Arg.CACHE, args, kwargs)
-            if videos is not None and call.generates:
+        # By now, the videos of the forward are encoded.
+        ids, forward.input_ids = forward.input_ids, None
+        videos = None if ids is None or not call.grids else self._family.layout.video_numbers(ids, call.grids)
+        cache = signature.get(Arg.CACHE, args, kwargs)
+        state = get_state(cache)
+        forward.spliced = self._splice(call, state, args, kwargs)
+        if forward.spliced is not None:
+            args, kwargs = signature.changed(args, kwargs, self._spliced_arguments(forward.spliced, args, kwargs))
+        if self.runner is not None:
+            if videos is not None and call.is_generate:
                 check_cache(cache)
-            if videos is not None and call.step is not None and call.step.places is not None:
-                videos = videos.to(call.step.places.device).gather(1, call.step.places)
-                videos = videos.masked_fill(~call.step.valid, -1)
-            mask = of.get(Arg.MASK, args, kwargs)
-            if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
-                raise InputError("pruning needs the 2-D attention_mask (batch, positions), not a prepared mask")
-            call.inside = runner.begin(of.get(Arg.EMBEDS, args, kwargs), mask, cache, videos)
+            forward.in_llm = self._begin_in_llm(self.runner, forward.spliced, state, videos, args, kwargs)
         return args, kwargs
 
-    def text(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """A forward of the text model, which may make the cache itself."""
+    def forward_text(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A forward of the text model, which may create the cache."""
         session = self._session
-        call = session.call()
+        call = session.current_call()
         if call is not None:
-            return self._text(call, original, args, kwargs)
+            return self._forward_text(call, original, args, kwargs)
         if session.closed:
             return original(*args, **kwargs)
-        # Called by hand: the hook in front of it found no call. A cache may carry what is to be known.
-        with session.begun(None, continues=False) as call:
-            args, kwargs = self.before_text(call, self._family.decoder, args, kwargs) or (args, kwargs)
-            return self._text(call, original, args, kwargs)
+        # The user called the text model: `splice_inputs` found no call. A cache may have a state.
+        with session.begin_call(None, continues=False) as call:
+            args, kwargs = self.splice_inputs(call, self._family.decoder, args, kwargs) or (args, kwargs)
+            return self._forward_text(call, original, args, kwargs)
 
-    def _text(
+    def remove_position_ids(
+        self, _call: CallState, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Runs before a layer of the text model, which uses position ids only to find the borders of packed prompts."""
+        return args, kwargs | {Arg.POSITIONS: None}
+
+    def _forward_text(
         self, call: CallState, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         output = original(*args, **kwargs)
-        cache = self._session.of_decoder.get(Arg.CACHE, args, kwargs)
+        forward, cache = call.forward, self._of_text.get(Arg.CACHE, args, kwargs)
+        state: CacheState | None = None
+        if forward.spliced is not None:
+            call.is_spliced |= forward.spliced.source is not None
+            state = forward.spliced.state
+        if forward.in_llm is not None and self.runner is not None:
+            groups, counts = self.runner.end(forward.in_llm)
+            first, unpruned = (forward.in_llm.first, None) if state is None else (state.first, state.unpruned)
+            state = CacheState((first, *groups), unpruned)
+            self._session.records.add_layer_counts(call.records, counts)
         cache = cache_in(output) if cache is None else cache
-        if call.step is not None:
-            call.taken_out |= call.step.places is not None
-            if cache is not None:
-                seen.remember(cache, call.step.state)
-        if call.inside is not None and self._session.runner is not None:
-            self._session.records.read(call.places, self._session.runner.end(call.inside, cache))
-        call.step = call.inside = None
+        if cache is not None and state is not None:
+            set_state(cache, state)
+        forward.spliced = forward.in_llm = None
         return output
 
-    def before_layer(self, _call: CallState, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """In front of a layer of the text model, which needs position ids for nothing but finding packed prompts."""
-        return args, kwargs | {Arg.POSITIONS: None}
-
-    def _spliced(self, call: CallState, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of the text model that dropped tokens change."""
-        of, family = self._session.of_decoder, self._family
-        embeds, cache = of.get(Arg.EMBEDS, args, kwargs), of.get(Arg.CACHE, args, kwargs)
-        state = seen.seen(cache)
-        tagged = splice.find_tagged(embeds) if call.may_hold_tags and self._plan.before is not None else None
-        if state is None and tagged is None:
-            return {}
-        past, rows = _length(cache, state), of.get(Arg.POSITIONS, args, kwargs)
-        if not family.keeps_positions or (rows is not None and rows.dim() != 3):
-            rows = None
-        step = splice.advance(
+    def _splice(
+        self, call: CallState, state: CacheState | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> SplicedInputs | None:
+        """The inputs without dropped tokens; None if nothing was dropped, neither now nor from the cache."""
+        signature, family = self._of_text, self._family
+        embeds, cache = signature.get(Arg.EMBEDS, args, kwargs), signature.get(Arg.CACHE, args, kwargs)
+        may_have_tags = call.forward.may_have_tags and self._plan.before is not None
+        tagged = find_tagged(embeds) if may_have_tags else None
+        if tagged is None and (state is None or state.unpruned is None):
+            return None
+        past, ids = cached_length(cache, state), signature.get(Arg.POSITIONS, args, kwargs)
+        spliced = remove_dropped(
             embeds,
-            of.get(Arg.MASK, args, kwargs),
+            signature.get(Arg.MASK, args, kwargs),
             past,
             state,
             tagged,
             original=self._session.original_positions,
-            several=family.keeps_positions,
-            rows=rows,
+            mrope=family.keeps_positions,
+            axis_ids=ids if family.keeps_positions and ids is not None and ids.dim() == 3 else None,
         )
-        call.step, mask = step, step.mask
-        length = past + step.valid.shape[1]
-        if tagged is not None and too_long(family, length):
-            raise self._too_long(call, length, tagged, step)
-        if mask is None and cache is None and self._session.original_positions:
+        length = past + spliced.valid.shape[1]
+        if tagged is not None and is_too_long(family, length):
+            raise self._too_long_error(call, length, tagged, spliced)
+        return spliced
+
+    def _spliced_arguments(
+        self, spliced: SplicedInputs, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The arguments of the text model that dropped tokens change."""
+        signature, mask = self._of_text, spliced.mask
+        if mask is None and signature.get(Arg.CACHE, args, kwargs) is None and self._session.original_positions:
             # Without cache and mask, stock code takes gaps between position ids for the borders of packed prompts.
-            mask = step.state.mask.long()
-        changed: dict[str, Any] = {Arg.EMBEDS: step.embeds, Arg.MASK: mask, Arg.POSITIONS: step.position_ids}
-        if step.places is not None and (deep := of.get(Arg.DEEP_FEATURES, args, kwargs)) is not None:
-            visual, layers = splice.gather_layers(of.get(Arg.DEEP_PLACES, args, kwargs), deep, step)
+            mask = spliced.state.first.valid.long()
+        changed: dict[str, Any] = {Arg.EMBEDS: spliced.embeds, Arg.MASK: mask, Arg.POSITIONS: spliced.position_ids}
+        deepstack = signature.get(Arg.DEEP_FEATURES, args, kwargs)
+        if spliced.source is not None and deepstack is not None:
+            visual, layers = gather_deepstack(signature.get(Arg.DEEP_PLACES, args, kwargs), deepstack, spliced)
             changed |= {Arg.DEEP_PLACES: visual, Arg.DEEP_FEATURES: layers}
         return changed
 
-    def _too_long(self, call: CallState, length: int, tagged: Tensor, step: splice.Advance) -> InputError:
+    def _too_long_error(self, call: CallState, length: int, tagged: Tensor, spliced: SplicedInputs) -> InputError:
         assert self._plan.before is not None
-        row, share = int(step.valid.sum(dim=1).argmax()), self._plan.before.retention
-        dropped = int(tagged[row].sum())
+        entry, kept_fraction = int(spliced.valid.sum(dim=1).argmax()), self._plan.before.retention
+        dropped = int(tagged[entry].sum())
         # Each video may have lost half a token less by rounding; fewer visual tokens propose a smaller retention.
-        least = max(0.0, dropped - len(call.grids) / 2) / (1 - share)
-        visual = call.told.visual_tokens(row, len(tagged)) or least
-        return refusal(self._family, length, visual, visual - dropped, call.grids, self._plan.retention / share)
+        least = max(0.0, dropped - len(call.grids) / 2) / (1 - kept_fraction)
+        visual = call.context.count_placeholders(entry, len(tagged)) or least
+        scale = self._plan.retention / kept_fraction
+        return too_long_error(self._family, length, visual, visual - dropped, call.grids, scale)
 
+    # --- a method inside the text model ---------------------------------------------------------------------------
 
-def _length(cache: Any, state: seen.Seen | None) -> int:
-    if cache is None:
-        return 0
-    # The state knows the length without asking the device.
-    return int(cache.get_seq_length()) if state is None else state.mask.shape[1]
+    def _begin_in_llm(
+        self,
+        runner: Runner,
+        spliced: SplicedInputs | None,
+        state: CacheState | None,
+        videos: Tensor | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> ForwardPass | None:
+        signature = self._of_text
+        if videos is not None and spliced is not None and spliced.source is not None:
+            videos = videos.to(spliced.source.device).gather(1, spliced.source).masked_fill(~spliced.valid, -1)
+        mask = signature.get(Arg.MASK, args, kwargs)
+        if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
+            raise InputError("pruning needs the 2-D attention_mask (batch, positions), not a prepared mask")
+        embeds, cache = signature.get(Arg.EMBEDS, args, kwargs), signature.get(Arg.CACHE, args, kwargs)
+        return runner.begin(embeds, mask, cache, state, videos)
+
+    def _current_pass(self) -> ForwardPass | None:
+        call = self._session.current_call()
+        return None if call is None else call.forward.in_llm

@@ -12,88 +12,84 @@ from ..tokens import Selection, VideoReport
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
-    """What a session writes down of one video; see `Records.add`."""
+class EncodedVideo:
+    """What a session records of one video; see `Records.add`."""
 
     clip: Clip
     report: VideoReport
     selection: Selection
     saliency: Tensor | None
 
+    @property
+    def has_dropped(self) -> bool:
+        """Whether any token was dropped before the language model."""
+        return self.selection.indices.numel() < self.clip.grid.tokens
+
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """What the encoder gave for some pixels.
+class EncoderCall:
+    """A call of the encoder and its result.
 
     Parameters
     ----------
-    arguments: of the call of the encoder, by place or name; the tensors among them are held, so that no others can
-        take their places in memory.
+    arguments: by position or name; tensors among them are referenced, so that no others can get their memory.
     versions: of these tensors, which count changes in place.
     output: with dropped features tagged.
-    entries: one a video.
-    dropped: whether any feature was dropped.
+    videos: one entry for each video.
     """
 
     arguments: Mapping[Any, Any]
     versions: Mapping[Any, int]
     output: Any
-    entries: tuple[Entry, ...]
-    dropped: bool
+    videos: tuple[EncodedVideo, ...]
 
 
 class Memo:
-    """Keeps the features of the last call whose pixels were encoded.
+    """Stores the features of the last call whose pixels were encoded.
 
-    Give the same memo to `attach_family` again only with the same family, method, timestamps and number of frames
-    at a time: pixels are all that is compared.
+    Give the same memo to `attach_family` again only with the same family, method, timestamps and `chunk_frames`: only
+    pixels are compared.
 
     Attributes
     ----------
-    hits: how many calls got what was kept.
+    hits: number of calls that used stored features.
     """
 
     def __init__(self) -> None:
         self.hits = 0
-        self._kept: Kept | None = None
+        self._last: EncoderCall | None = None
 
-    def find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Kept | None:
-        """What was kept for the very same tensors, unchanged, and equal other arguments; None if anything differs."""
-        kept, asked = self._kept, _named(args, kwargs)
-        if kept is None or kept.arguments.keys() != asked.keys():
+    def find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> EncoderCall | None:
+        """The stored call, if it had the very same tensors, unchanged, and equal other arguments; else None."""
+        last, arguments = self._last, _by_name(args, kwargs)
+        if last is None or last.arguments.keys() != arguments.keys():
             return None
-        for name, value in asked.items():
-            known = kept.arguments[name]
-            if isinstance(value, Tensor) or isinstance(known, Tensor):
-                if not _same(value, known) or value._version != kept.versions[name]:
+        for name, value in arguments.items():
+            stored = last.arguments[name]
+            if isinstance(value, Tensor) or isinstance(stored, Tensor):
+                if not _is_same_view(value, stored) or value._version != last.versions[name]:
                     return None
-            elif value != known:
+            elif value != stored:
                 return None
         self.hits += 1
-        return replace(kept, output=copy(kept.output))
+        return replace(last, output=copy(last.output))
 
-    def keep(
-        self,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-        entries: tuple[Entry, ...],
-        *,
-        dropped: bool,
+    def store(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any, videos: tuple[EncodedVideo, ...]
     ) -> None:
-        """Keep an output in place of the one before."""
-        arguments = _named(args, kwargs)
+        """Store a call in place of the one before."""
+        arguments = _by_name(args, kwargs)
         versions = {name: value._version for name, value in arguments.items() if isinstance(value, Tensor)}
-        # Where there are beams, stock code puts copies of features into the output that it was given.
-        self._kept = Kept(arguments, versions, copy(output), entries, dropped)
+        # For beams, stock code writes copies of features into the output that it was given.
+        self._last = EncoderCall(arguments, versions, copy(output), videos)
 
 
-def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[Any, Any]:
+def _by_name(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[Any, Any]:
     return {**dict(enumerate(args)), **kwargs}
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two are views of the same memory in the same way."""
+def _is_same_view(one: Any, other: Any) -> bool:
+    """Whether two are views of the same memory with the same layout."""
     if not isinstance(one, Tensor) or not isinstance(other, Tensor):
         return False
     layout = (one.data_ptr(), one.dtype, one.device, one.shape, one.stride())

@@ -1,7 +1,7 @@
-"""Newlines that a model puts behind the rows of a video: how many stay, and how a budget can hold them too.
+"""Newlines that a model inserts into a video: how many remain, and how a budget can include them.
 
-LLaVA-Video has one behind every row of the grid, which stays if its row keeps a token. At 10 % of the tokens most rows
-do, and with their newlines the language model gets about 14 % of what it would get unpruned.
+LLaVA-Video has one after every row of the grid, which remains if the row keeps a token. At a retention of 10 % most
+rows do, so that the language model reads about 14 % of the unpruned features.
 """
 
 from dataclasses import fields, is_dataclass, replace
@@ -17,18 +17,18 @@ NEWLINES = ("kept", "counted")
 
 
 def check_newlines(newlines: object, pruner: Any) -> None:
-    """Raise `InputError` for an unknown way, `MethodError` for a method whose retention cannot be changed."""
+    """Raise `InputError` for an unknown value, `MethodError` for a method whose retention cannot be changed."""
     if newlines not in NEWLINES:
         raise InputError(f"newlines is {newlines!r}: choose {' or '.join(map(repr, NEWLINES))}")
-    if newlines == "counted" and pruner is not None and "retention" not in _settings(pruner):
+    if newlines == "counted" and pruner is not None and "retention" not in _field_names(pruner):
         raise MethodError(f"newlines='counted' sets the retention of {pruner!r}, which has no such field: leave it out")
 
 
-def with_newlines(pruner: Any, tokens: VideoTokens, family: Family, grid: Grid) -> Selection:
-    """What a method keeps so that its tokens, with the newlines that stay for them, are within its budget.
+def select_with_newlines(pruner: Any, tokens: VideoTokens, family: Family, grid: Grid) -> Selection:
+    """The largest selection that fits the budget together with the newlines that remain for it.
 
-    The budget is ``budget.count(retention, R)`` of the R features of a video, newlines among them. Which newlines stay
-    depends on the tokens, so that the method runs several times; one token more would not fit.
+    The budget is ``budget.count(retention, R)`` of the R features of a video, newlines included. Which newlines remain
+    depends on the tokens, so the method runs several times.
 
     Parameters
     ----------
@@ -36,17 +36,17 @@ def with_newlines(pruner: Any, tokens: VideoTokens, family: Family, grid: Grid) 
 
     Raises
     ------
-    InputError: a budget that holds no token beside the newlines that always stay.
+    InputError: a budget that holds no token besides the newlines that always remain.
     """
-    budget = count(pruner.retention, family.feature_count(grid))
+    budget = count(pruner.retention, family.layout.feature_count(grid))
     fits, too_many = 0, min(budget, tokens.count) + 1
     best: Selection | None = None
     newlines = 0
     while too_many - fits > 1:
-        # Newlines hardly depend on a token more or less; where they do, halving finds the border.
+        # One token more or less seldom changes the newlines; where it does, bisection finds the limit.
         guess = budget - newlines if fits < budget - newlines < too_many else (fits + too_many) // 2
-        selection = _keeping(pruner, guess, tokens)
-        newlines = family.newlines(selection, grid)
+        selection = _select(pruner, guess, tokens)
+        newlines = family.layout.newlines(selection, grid)
         total = selection.indices.numel() + newlines
         if total <= budget:
             fits, best = guess, selection
@@ -56,21 +56,21 @@ def with_newlines(pruner: Any, tokens: VideoTokens, family: Family, grid: Grid) 
             break
     if best is None:
         raise InputError(
-            f"a budget of {budget} holds no token beside the newlines that stay: raise the retention, or leave them "
-            "out of it with newlines='kept'"
+            f"a budget of {budget} holds no token besides the newlines that remain: raise the retention, or exclude "
+            "newlines from it with newlines='kept'"
         )
     return best
 
 
-def _keeping(pruner: Any, number: int, tokens: VideoTokens) -> Selection:
-    """What a method keeps when it keeps so many tokens; thresholds that follow its retention stay as they are."""
+def _select(pruner: Any, number: int, tokens: VideoTokens) -> Selection:
+    """The selection of `number` tokens; thresholds that depend on the method's retention stay as they are."""
     changes = {"retention": number / tokens.count}
-    if "equivalent_retention" in _settings(pruner):
+    if "equivalent_retention" in _field_names(pruner):
         changes["equivalent_retention"] = pruner.equivalent_retention or pruner.retention
     selection: Selection = replace(pruner, **changes)(tokens)
     return selection
 
 
-def _settings(pruner: Any) -> set[str]:
-    known = is_dataclass(pruner) and not isinstance(pruner, type)
-    return {field.name for field in fields(pruner) if field.init} if known else set()
+def _field_names(pruner: Any) -> set[str]:
+    is_instance = is_dataclass(pruner) and not isinstance(pruner, type)
+    return {field.name for field in fields(pruner) if field.init} if is_instance else set()

@@ -1,4 +1,4 @@
-"""Whether a prompt, its videos and the context of the text model fit each other."""
+"""The placeholders of a prompt: whether they fit its videos and the model's context, and which video is whose."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,13 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.common.family import Family
 from ..models.common.layout import Clip, Grid
-from ..models.common.transformers_compat import encodes_first
+from ..models.common.transformers_compat import copies_prompts, encodes_first
 
 
 def check_placeholders(family: Family, input_ids: Tensor, clips: Sequence[Clip]) -> None:
-    """See that whole prompts have a placeholder for every feature of their videos.
+    """Check that whole prompts have a placeholder for every feature of their videos.
 
-    Nothing is said where it cannot be told: the same placeholder stands for images too, or only some features are
-    handed on.
+    Nothing is checked where images have the same placeholder, or only some features are forwarded.
 
     Parameters
     ----------
@@ -23,51 +22,50 @@ def check_placeholders(family: Family, input_ids: Tensor, clips: Sequence[Clip])
 
     Raises
     ------
-    InputError: other numbers of them.
+    InputError: the two numbers differ.
     """
-    if also_images(family) or any(clip.forwarded_mask is not None for clip in clips):
+    if has_image_placeholder(family) or any(clip.forwarded_mask is not None for clip in clips):
         return
-    wanted = sum(family.feature_count(clip.grid) for clip in clips)
-    found = int((input_ids == family.placeholder).sum())
-    # Where copies are encoded too, there are a few times as many features.
-    if found == wanted or (found and wanted % found == 0 and not encodes_first(family.model)):
+    features = sum(family.layout.feature_count(clip.grid) for clip in clips)
+    placeholders = int((input_ids == family.layout.placeholder).sum())
+    # Where copies are encoded too, there are several times as many features.
+    if placeholders == features or (placeholders and features % placeholders == 0 and not encodes_first(family.model)):
         return
     raise InputError(
-        f"the prompt has {found} video placeholders but its videos have {wanted} features: make input_ids and pixels "
-        "with one call of the processor, of the same frames"
+        f"the prompt has {placeholders} video placeholders but its videos have {features} features: make input_ids and "
+        "pixels with one call of the processor, from the same frames"
     )
 
 
-def too_long(family: Family, length: int) -> bool:
-    """Whether the text model was made for shorter prompts than one of `length` positions."""
-    limit = _context(family)
+def is_too_long(family: Family, length: int) -> bool:
+    """Whether a prompt of `length` positions exceeds the context of the text model."""
+    limit = _context_length(family)
     return limit is not None and length > limit
 
 
-def refusal(
+def too_long_error(
     family: Family, length: int, visual: float, kept: float, grids: Sequence[Grid], scale: float | None = 1.0
 ) -> InputError:
-    """The error for a prompt that is `too_long`, which proposes a retention that fits.
+    """The error for a prompt that `is_too_long`, which proposes a retention that fits.
 
     Parameters
     ----------
     length: positions of the longest prompt, after pruning.
     visual, kept: features of its videos, before and after pruning.
     grids: of the call's videos.
-    scale: what a method's retention is where all are kept before the model; None where it has no say there.
+    scale: the retention of the method divided by the fraction that it keeps before the language model; None if the
+        method does not prune there.
     """
-    limit = _context(family)
+    limit = _context_length(family)
     assert limit is not None
-    # A hundredth of the context for the answer; thousandths downwards.
+    # A hundredth of the context is left for the answer; the retention is rounded down to thousandths.
     room = limit - max(4, limit // 100) - (length - kept)
     fits = 0.0
     if visual and scale and grids:
         # One video stands for all: they share the room in proportion.
-        grid = grids[0]
-        fits = (
-            int(1000 * scale * family.tokens_within(room * family.feature_count(grid) / visual, grid) / grid.tokens)
-            / 1000
-        )
+        grid, layout = grids[0], family.layout
+        left = layout.tokens_within(room * layout.feature_count(grid) / visual, grid)
+        fits = int(1000 * scale * left / grid.tokens) / 1000
     advice = f"give retention={fits} (or --retention {fits})" if fits > 0 else "give fewer frames"
     if scale is None:
         advice += ", or a method that prunes before the language model"
@@ -75,12 +73,54 @@ def refusal(
     return InputError(f"the prompt has {length} tokens{after}, the model's context {limit}: {advice}")
 
 
-def _context(family: Family) -> int | None:
+def _context_length(family: Family) -> int | None:
     limit: int | None = getattr(family.decoder.config, "max_position_embeddings", None)
     return limit
 
 
-def also_images(family: Family) -> bool:
+def has_image_placeholder(family: Family) -> bool:
     """Whether images have the same placeholder as videos."""
     config = family.model.config
-    return family.placeholder in (getattr(config, name, None) for name in ("image_token_index", "image_token_id"))
+    image_tokens = (getattr(config, name, None) for name in ("image_token_index", "image_token_id"))
+    return family.layout.placeholder in image_tokens
+
+
+def match_copies(family: Family, input_ids: Tensor | None, grids: Sequence[Grid], videos: int) -> list[int]:
+    """The index of each encoded video among the videos of a call.
+
+    Stock code of some releases encodes copies of a video for each beam or returned sequence.
+
+    Parameters
+    ----------
+    input_ids: ``(B, Q)`` prompts before they were copied.
+    grids: of all encoded videos, in order.
+    videos: number of videos before they were copied.
+
+    Returns
+    -------
+    One index for each encoded video; ``[0, ..., videos - 1]`` if they cannot be matched.
+    """
+    copies, remainder = divmod(len(grids), videos)
+    groups = _videos_per_prompt(family, input_ids, grids, copies) if copies_prompts(family.model) else [1] * videos
+    if remainder or sum(groups) != videos:
+        return list(range(videos))
+    indices, start = [], 0
+    for count in groups:
+        indices += list(range(start, start + count)) * copies
+        start += count
+    return indices
+
+
+def _videos_per_prompt(family: Family, input_ids: Tensor | None, grids: Sequence[Grid], copies: int) -> list[int]:
+    """Number of videos of each prompt, where the videos of a prompt are copied together."""
+    if input_ids is None:
+        return []
+    groups, first = [], 0
+    for placeholders in (input_ids == family.layout.placeholder).sum(dim=1).tolist():
+        last, features = first, 0
+        while features < placeholders and last < len(grids):
+            features += family.layout.feature_count(grids[last])
+            last += 1
+        groups.append(last - first)
+        first += copies * (last - first)
+    return groups

@@ -1,4 +1,4 @@
-"""What a session writes down: one report a video, and for pictures what was kept of it."""
+"""What a session records: one report for each video, and the kept tokens for pictures."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class VideoRecord:
     Parameters
     ----------
     selection: what the method kept.
-    saliency: ``(T, H, W)`` float, None where the method did not ask for it.
+    saliency: ``(T, H, W)`` float, None if the method did not need it.
     report: counts and times.
     """
 
@@ -42,16 +42,16 @@ class Records:
         self._lock = Lock()
 
     def note(self, text: str) -> None:
-        """Write a note down and warn of it, once."""
+        """Record a note and issue it as a warning, once."""
         with self._lock:
-            known = text in self.notes
-            if not known:
+            is_new = text not in self.notes
+            if is_new:
                 self.notes.append(text)
-        if not known:
+        if is_new:
             warnings.warn(text, UserWarning, stacklevel=2)
 
     def add(self, report: VideoReport, selection: Selection, saliency: Tensor | None) -> int:
-        """A video was encoded, and reduced before the language model or not; returns its place in the records."""
+        """Record a video that was encoded, and perhaps pruned; returns its index in the records."""
         record = None
         if self.keep:
             on_cpu = replace(
@@ -67,21 +67,22 @@ class Records:
                 self.videos.append(record)
             return len(self.reports) - 1
 
-    def read(self, places: list[int], prompts: Sequence[Sequence[Sequence[int]]]) -> None:
-        """The language model read prompts: visual tokens of each of their videos, in each layer.
+    def add_layer_counts(self, indices: list[int], prompts: Sequence[Sequence[Sequence[int]]]) -> None:
+        """Record the visual tokens in each layer, for each video of the prompts that the language model read.
 
         Parameters
         ----------
-        places: of the videos that were encoded for them, which are empty afterwards.
+        indices: of the videos that were encoded for these prompts; cleared.
+        prompts: for each prompt and each of its videos, one number a layer.
         """
-        # Beams read copies of every prompt, which stand side by side; videos are encoded once.
+        # Beams read copies of every prompt, which are adjacent; videos are encoded once.
         total = sum(len(prompt) for prompt in prompts)
-        if not total or not places:
+        if not total or not indices:
             return
-        videos = [counts for prompt in prompts[:: max(1, total // len(places))] for counts in prompt]
+        videos = [counts for prompt in prompts[:: max(1, total // len(indices))] for counts in prompt]
         with self._lock:
-            for place, counts in zip(places, videos, strict=False):
-                self.reports[place] = replace(self.reports[place], tokens_per_layer=tuple(counts))
+            for index, counts in zip(indices, videos, strict=False):
+                self.reports[index] = replace(self.reports[index], tokens_per_layer=tuple(counts))
                 if self.keep:
-                    self.videos[place] = replace(self.videos[place], report=self.reports[place])
-        places.clear()
+                    self.videos[index] = replace(self.videos[index], report=self.reports[index])
+        indices.clear()

@@ -1,1 +1,1 @@
-"""The embedded Video LLM `tangovlm-tiny`: its weights, the synthetic world it knows, and the recipe that trains it."""
+"""The embedded Video LLM `tangovlm-tiny`: its weights, the synthetic world, and the training recipe."""

@@ -1,4 +1,4 @@
-"""Stage 2 of the recipe: clips seen once through the trained tower, kept on disk for the language stage."""
+"""Stage 2 of the recipe: encode clips with the trained tower and cache their features on disk."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from torch import Tensor
 from .loop import Progress
 from .model import encode, pick_device, project_and_pool, to_pixels
 from .synthetic.render import render
-from .synthetic.world import LENGTHS, Clip, sample_clip
+from .synthetic.sampling import sample_clip
+from .synthetic.world import LENGTHS, Clip
 from .tower import load_tower
 
 CLIPS = 1600
@@ -23,12 +24,14 @@ _SEEDS = {"train": 11, "held-out": 12}
 
 
 @dataclass(frozen=True)
-class SeenClips:
-    """Clips with what the tower makes of them; T is a clip's number of frames, one a moment.
+class EncodedClips:
+    """Clips with their encoded frames; T is the number of frames of a clip, one per moment.
 
-    clips: the clips, one for each entry of the lists below.
-    features: float16 (T, 64, 192), `model.project_and_pool` of every frame.
-    owners: int8 (T, 64), as `render.render` gives them.
+    Parameters
+    ----------
+    clips: one for each entry of the lists below.
+    features: float16 (T, 64, 192), the output of `model.project_and_pool` for every frame.
+    owners: int8 (T, 64), as returned by `render.render`.
     """
 
     clips: list[Clip]
@@ -37,13 +40,13 @@ class SeenClips:
 
 
 def draw_clip(part: str, index: int) -> Clip:
-    """Clip `index` of the fixed sequence "train" or "held-out"; the lengths take turns."""
+    """Clip `index` of the fixed sequence "train" or "held-out"; the lengths alternate."""
     return sample_clip(np.random.default_rng([_SEEDS[part], index]), LENGTHS[index % len(LENGTHS)])
 
 
 @torch.no_grad()
 def cache_clips(run: Path, part: str, count: int) -> None:
-    """Write the shards of clips [0, count) that are missing."""
+    """Write the missing shards of clips [0, count)."""
     device = pick_device()
     model = load_tower(run).to(device).eval()
     folder = run / f"clips-{part}"
@@ -65,16 +68,16 @@ def cache_clips(run: Path, part: str, count: int) -> None:
             progress.step({}, min(_SHARD, count - start))
 
 
-def load_clips(run: Path, part: str, count: int) -> SeenClips:
-    """Clips [0, count) of a part."""
+def load_clips(run: Path, part: str, count: int) -> EncodedClips:
+    """Load clips [0, count) of a part."""
     shards: dict[str, Tensor] = {}
     for _, path in _shards(run / f"clips-{part}", count):
         shards |= load_file(path)
     clips = [draw_clip(part, i) for i in range(count)]
-    return SeenClips(clips, *([shards[f"{name}-{i}"] for i in range(count)] for name in ("features", "owners")))
+    return EncodedClips(clips, *([shards[f"{name}-{i}"] for i in range(count)] for name in ("features", "owners")))
 
 
 def _shards(folder: Path, count: int) -> Iterator[tuple[int, Path]]:
-    """First clip and file of every shard."""
+    """Index of the first clip, and file, of every shard."""
     for start in range(0, count, _SHARD):
         yield start, folder / f"{start:06d}.safetensors"

@@ -1,4 +1,4 @@
-"""Clips of the synthetic world as files and as frames."""
+"""Clips of the synthetic world as video files and as decoded frames."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -12,18 +12,19 @@ from tangovlm.video import Frames
 from .model import FRAMES
 from .synthetic.questions import KINDS, Question, questions
 from .synthetic.render import render
-from .synthetic.world import Clip, sample_clip
+from .synthetic.sampling import sample_clip
+from .synthetic.world import Clip
 
 SECONDS_A_MOMENT = 0.5
 _FRAMES_A_MOMENT = 4
 _ENLARGEMENT = 4
-"""Pixels of the file for one of the world: chroma subsampling and the codec then leave the world's pixels alone."""
+"""Upscaling of the file, so that chroma subsampling and the codec do not blur the pixels of the world."""
 _DEMO_SEED = 0
-"""The first clip of the world about which a question of every kind can be asked."""
+"""The first seed whose clip has a question of every kind."""
 
 
-def seen_frames(clip: Clip, frames: int = FRAMES) -> tuple[Frames, list[int]]:
-    """The frames that decoding the clip's file would give, and the indices of the things that can be seen in them."""
+def decoded_frames(clip: Clip, frames: int = FRAMES) -> tuple[Frames, list[int]]:
+    """The frames that decoding the file of the clip returns, and the indices of the things that are visible in them."""
     times = clip.times(frames)
     images, owners = render(clip, times)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
@@ -34,7 +35,7 @@ def seen_frames(clip: Clip, frames: int = FRAMES) -> tuple[Frames, list[int]]:
 
 
 def write_clip(clip: Clip, path: Path) -> None:
-    """Write the clip as H.264 in an mp4 file: 448 x 448 pixels, 8 frames a second."""
+    """Write the clip as H.264 in an mp4 file: 448 x 448 pixels, 8 frames per second."""
     rate = Fraction(_FRAMES_A_MOMENT) / Fraction(SECONDS_A_MOMENT)
     times = [index / _FRAMES_A_MOMENT for index in range(int(clip.length * _FRAMES_A_MOMENT))]
     images, _ = render(clip, times)
@@ -49,9 +50,9 @@ def write_clip(clip: Clip, path: Path) -> None:
 
 
 def write_demo(path: Path) -> list[tuple[str, str]]:
-    """Write the clip that `tangovlm demo` shows; returns questions about it with the true answers."""
+    """Write the clip of `tangovlm demo`, and return questions about it with their true answers."""
     clip = sample_clip(np.random.default_rng(_DEMO_SEED))
     write_clip(clip, path)
-    _, visible = seen_frames(clip)
+    _, visible = decoded_frames(clip)
     asked: dict[str, Question] = {q.kind: q for q in questions(clip, np.random.default_rng(0), visible)}
     return [(asked[kind].text, asked[kind].answer) for kind in KINDS if kind in asked]

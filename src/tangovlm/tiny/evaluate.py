@@ -1,8 +1,8 @@
-"""Look at the embedded model on held-out clips of 16 moments: `python -m tangovlm.tiny.evaluate`.
+"""Evaluate the embedded model on held-out clips of 16 moments: `python -m tangovlm.tiny.evaluate`.
 
-Nothing but stock calls, one question at a time: answers are generated greedily over the whole vocabulary by `generate`
-from pixels and compared in words; choices are ranked by the likelihood of their words. With a retention below one, both
-run on the pruned video. To compare methods there is the benchmark, `tangovlm eval`.
+Only stock calls are used, one question at a time. Answers are generated greedily over the whole vocabulary and compared
+as text; choices are ranked by their likelihood. With a retention below one, both run on the pruned video. To compare
+methods, use the benchmark `tangovlm eval`.
 """
 
 import argparse
@@ -25,10 +25,10 @@ from tangovlm.session.attach import attach_family
 from tangovlm.tokens import Pruner
 from tangovlm.video import Frames
 
-from .clip import seen_frames
+from .clip import decoded_frames
 from .loop import Progress
 from .synthetic.questions import KINDS, Question, questions
-from .synthetic.world import sample_clip
+from .synthetic.sampling import sample_clip
 
 QUESTIONS = 720
 _SEED = 13
@@ -36,30 +36,30 @@ MAX_NEW_TOKENS = 8
 
 
 def held_out_questions(total: int, seed: int = _SEED) -> Iterator[tuple[Frames, list[Question]]]:
-    """Clips that training never sees, each with the questions to ask about it: `total` in all, evenly over the kinds.
+    """Yield clips that are not in the training data with questions, `total` in all, evenly over the kinds.
 
-    At most one question of a kind is taken of a clip; a `total` that is no multiple of the kinds gives the first
-    kinds one more.
+    A clip has at most one question of a kind. If `total` is not a multiple of the number of kinds, the first kinds have
+    one question more.
     """
-    open_places = {kind: total // len(KINDS) + (i < total % len(KINDS)) for i, kind in enumerate(KINDS)}
+    remaining = {kind: total // len(KINDS) + (i < total % len(KINDS)) for i, kind in enumerate(KINDS)}
     index = 0
-    while any(open_places.values()):
+    while any(remaining.values()):
         rng = np.random.default_rng([seed, index])
         index += 1
         clip = sample_clip(rng)
-        frames, visible = seen_frames(clip)
+        frames, visible = decoded_frames(clip)
         offered = questions(clip, rng, visible)
         first = {q.kind: q for q in (offered[i] for i in rng.permutation(len(offered)))}
-        asked = [q for kind, q in sorted(first.items()) if open_places[kind]]
+        asked = [q for kind, q in sorted(first.items()) if remaining[kind]]
         for question in asked:
-            open_places[question.kind] -= 1
+            remaining[question.kind] -= 1
         if asked:
             yield frames, asked
 
 
 @torch.no_grad()
 def evaluate(llm: VideoLLM, pruner: Pruner, total: int = QUESTIONS) -> dict[str, Any]:
-    """Exact match of the generated answer, accuracy among the choices, both also by kind; tokens before and after."""
+    """Return exact match of generated answers and accuracy among the choices, overall and by kind, and token counts."""
     exact: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     chosen: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     kept: list[float] = []
@@ -94,7 +94,7 @@ def evaluate(llm: VideoLLM, pruner: Pruner, total: int = QUESTIONS) -> dict[str,
 
 
 def _answer(llm: VideoLLM, frames: Frames, question: Question) -> tuple[str, str]:
-    """The generated answer, and the likeliest of the choices."""
+    """The generated answer, and the most likely of the choices."""
     inputs = model_inputs(llm, frames, question.text)
     prompt = inputs[Arg.IDS].shape[1]
     output = llm.model.generate(
@@ -109,22 +109,23 @@ def _answer(llm: VideoLLM, frames: Frames, question: Question) -> tuple[str, str
     if all(len(ids) == 1 for ids in words):
         scores = output.logits[0][0, [ids[0] for ids in words]]
     else:
-        seen = cache_in(llm.model(**inputs, **{Arg.USE_CACHE: True}))
-        scores = torch.tensor([log_likelihood(llm, inputs, output.logits[0], seen, ids) for ids in words])
+        prompt_cache = cache_in(llm.model(**inputs, **{Arg.USE_CACHE: True}))
+        scores = torch.tensor([log_likelihood(llm, inputs, output.logits[0], prompt_cache, ids) for ids in words])
     return answer, question.choices[int(scores.argmax())]
 
 
-def log_likelihood(llm: VideoLLM, inputs: dict[str, Tensor], first: Tensor, seen: Any, ids: list[int]) -> float:
-    """Of the words `ids` as the beginning of the answer.
+def log_likelihood(llm: VideoLLM, inputs: dict[str, Tensor], first: Tensor, prompt_cache: Any, ids: list[int]) -> float:
+    """Log-likelihood of the tokens `ids` as the beginning of the answer.
 
     Parameters
     ----------
-    first: ``(1, words)`` logits behind the prompt. seen: the cache of the prompt, which longer answers need.
+    first: ``(1, vocabulary)`` logits after the prompt.
+    prompt_cache: cache of the prompt, used if there are several tokens.
     """
     logits, answer = first, torch.tensor([ids], device=first.device)
     if len(ids) > 1:
         mask = torch.cat([inputs[Arg.MASK], torch.ones_like(answer[:, :-1])], 1)
-        cache = copy.deepcopy(seen)
+        cache = copy.deepcopy(prompt_cache)
         later = llm.model(**{Arg.IDS: answer[:, :-1], Arg.MASK: mask}, **cache_for(llm.model.forward, cache)).logits[0]
         logits = torch.cat([logits, later])
     return float(logits.float().log_softmax(-1).gather(1, answer.T).sum())
@@ -137,11 +138,11 @@ def _mean(parts: Any) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tangovlm.tiny.evaluate", description=__doc__)
-    parser.add_argument("--retention", type=float, default=1.0, help="share of the visual tokens to keep; 1 = all")
+    parser.add_argument("--retention", type=float, default=1.0, help="fraction of the visual tokens to keep, in (0, 1]")
     parser.add_argument("--method", default="tango")
     parser.add_argument("--questions", type=int, default=QUESTIONS)
-    parser.add_argument("--model", default=None, help="checkpoint folder; default: the embedded one")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--model", default=None, help="checkpoint directory (default: the embedded model)")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     args = parser.parse_args(argv)
     if args.questions < 1:
         parser.error("--questions must be at least 1")

@@ -1,4 +1,4 @@
-"""The last stage of the recipe: a stock checkpoint folder, which `from_pretrained` loads as any other."""
+"""Stage 4 of the recipe: write a stock checkpoint directory, which `from_pretrained` loads."""
 
 import json
 from pathlib import Path
@@ -29,8 +29,8 @@ def export(
 ) -> None:
     """Write the checkpoint.
 
-    The weights are stored in float16 to halve the file; the config says float32, so that stock loading computes in
-    float32 on CPUs, many of which have no fast arithmetic of 16 bits.
+    The weights are stored in float16 to halve the file. The config names float32, so that a stock load computes in
+    float32: many CPUs have no fast 16-bit arithmetic.
     """
     end, pad = (int(tokenizer.convert_tokens_to_ids(token)) for token in (END, PAD))
     model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad, max_new_tokens=16)

@@ -1,7 +1,7 @@
-"""Stage 3 of the recipe: the language model, with the projector's last layer and the newline token, on questions.
+"""Stage 3 of the recipe: train the language model, the last layer of the projector and the newline token on questions.
 
-Many questions stand behind one clip; a block mask lets each see the clip and itself. The loss is the ordinary
-cross-entropy over the whole vocabulary on the words of the answers.
+Many questions follow one clip; a block mask lets each attend to the clip and to itself. The loss is the cross-entropy
+over the whole vocabulary on the tokens of the answers.
 """
 
 from pathlib import Path
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
 from ..models.common.transformers_compat import Arg
-from .cache import CLIPS, HELD_OUT_CLIPS, SeenClips, load_clips
+from .cache import CLIPS, HELD_OUT_CLIPS, EncodedClips, load_clips
+from .lessons import Lesson, Lessons, Writer, pack
 from .loop import Progress, batches, save_checkpoint
 from .model import build, pick_device, visual_tokens
 from .optimizer import WARM_RATE, warm_up_then_decay
-from .synthetic.lessons import Lesson, Lessons, Writer, pack
 from .synthetic.questions import KINDS, questions
 from .tokenizer import END, IMAGE, PAD, VIDEO, build_tokenizer
 from .tower import load_tower
@@ -27,22 +27,23 @@ _RATE = 1e-3
 _TOKENS_A_STEP = 1300
 _END_WEIGHT = 0.3
 _RMS = 0.5
-"""Of word embeddings and visual tokens at the start."""
+"""Root mean square of word embeddings and visual tokens at initialization."""
 _FINAL_NORM = 0.1
 _CHECKPOINT_EVERY = 250
 _TOKENIZER = "tokenizer"
 _PROBES_A_KIND = 40
 _BEGIN_WARM = 0.45
-"""Where in the curriculum a training starts that goes on from an earlier run's weights."""
+"""Fraction of the curriculum that is skipped if training starts from the weights of an earlier run."""
 
 
 def build_language(
     run: Path, tokenizer: PreTrainedTokenizerFast, features: Tensor, earlier: Path | None
 ) -> LlavaOnevisionForConditionalGeneration:
-    """The model with the trained tower; its language model is `earlier`'s, or an untrained one that learns fast.
+    """The model with the trained tower, and with the language model of `earlier` or an untrained one.
 
-    Untrained matrices start at 1/sqrt(fan_in) instead of 0.02, which at this width leaves the model at its prior for
-    hundreds of steps; the visual tokens are centred and brought to the words' size by the projector's last layer.
+    Untrained matrices are initialized with a standard deviation of 1/sqrt(fan_in): the usual 0.02 delays learning by
+    hundreds of steps at this width. The last layer of the projector centres the visual tokens and scales them to the
+    size of the word embeddings.
     """
     torch.manual_seed(1)
     model = _blank(tokenizer)
@@ -55,12 +56,12 @@ def build_language(
             _scale_language(model)
             _scale_projector(model, features)
         else:
-            _go_on_from(model, tokenizer, earlier)
+            _copy_trained(model, tokenizer, earlier)
     return model
 
 
 def load_language(run: Path) -> LlavaOnevisionForConditionalGeneration:
-    """The whole trained model, from `run`/language.pt, for the tokenizer beside it."""
+    """The trained model from `run`/language.pt, for the tokenizer in the same directory."""
     model = _blank(AutoTokenizer.from_pretrained(run / _TOKENIZER, local_files_only=True))
     model.load_state_dict(torch.load(run / "language.pt", map_location="cpu", weights_only=True)["model"])
     return model
@@ -71,21 +72,21 @@ def _blank(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForConditionalGe
     return build(len(tokenizer), special[END], special[PAD], special[IMAGE], special[VIDEO])
 
 
-def _go_on_from(
+def _copy_trained(
     model: LlavaOnevisionForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, earlier: Path
 ) -> None:
-    """Take over what an earlier run's language stage trained; words are matched by their text."""
-    core, taught = model.model, load_language(earlier).model
+    """Copy what the language stage of an earlier run trained; tokens are matched by their text."""
+    core, trained = model.model, load_language(earlier).model
     old_words = AutoTokenizer.from_pretrained(earlier / _TOKENIZER, local_files_only=True).get_vocab()
     shared = [(new, old_words[word]) for word, new in tokenizer.get_vocab().items() if word in old_words]
-    new_rows, old_rows = (torch.tensor(rows) for rows in zip(*shared, strict=True))
-    table = taught.language_model.embed_tokens.weight
+    new_ids, old_ids = (torch.tensor(ids) for ids in zip(*shared, strict=True))
+    table = trained.language_model.embed_tokens.weight
     embedding = torch.empty_like(core.language_model.embed_tokens.weight).normal_(0, _RMS)
-    embedding[new_rows] = table[old_rows]
-    state = taught.language_model.state_dict() | {"embed_tokens.weight": embedding}
+    embedding[new_ids] = table[old_ids]
+    state = trained.language_model.state_dict() | {"embed_tokens.weight": embedding}
     core.language_model.load_state_dict(state)
-    core.multi_modal_projector.linear_2.load_state_dict(taught.multi_modal_projector.linear_2.state_dict())
-    core.image_newline.copy_(taught.image_newline)
+    core.multi_modal_projector.linear_2.load_state_dict(trained.multi_modal_projector.linear_2.state_dict())
+    core.image_newline.copy_(trained.image_newline)
 
 
 def _scale_language(model: LlavaOnevisionForConditionalGeneration) -> None:
@@ -112,7 +113,7 @@ def _scale_projector(model: LlavaOnevisionForConditionalGeneration, features: Te
 
 
 def answer_logits(model: LlavaOnevisionForConditionalGeneration, lesson: Lesson) -> tuple[Tensor, Tensor]:
-    """Logits and targets, both for the answers' tokens only, in the order of the batch's text."""
+    """Logits and targets of the tokens of the answers only, in the order of the text of the batch."""
     device = model.device
     core, features = model.model, lesson.features.to(device)
     batch, visual = features.shape[:2]
@@ -132,31 +133,32 @@ def answer_logits(model: LlavaOnevisionForConditionalGeneration, lesson: Lesson)
 
 
 def _mask(lesson: Lesson, visual: int) -> Tensor:
-    """Additive (B, 1, L, L): causal; padding is unseen; a text token sees the video and its own question."""
+    """Additive mask (B, 1, L, L): causal, no padding, and a text token attends to the video and to its own question."""
     batch, words = lesson.text.shape
     length = visual + 1 + words
-    sees = torch.ones(length, length, dtype=torch.bool).tril().repeat(batch, 1, 1)
-    sees[:, visual + 1 :, visual + 1 :] &= lesson.block[:, :, None] == lesson.block[:, None, :]
-    sees[:, :, :visual] &= (torch.arange(visual) < lesson.lengths[:, None])[:, None]
-    sees |= torch.eye(length, dtype=torch.bool)
-    return torch.zeros(batch, 1, length, length).masked_fill_(~sees[:, None], torch.finfo(torch.float32).min)
+    attends = torch.ones(length, length, dtype=torch.bool).tril().repeat(batch, 1, 1)
+    attends[:, visual + 1 :, visual + 1 :] &= lesson.block[:, :, None] == lesson.block[:, None, :]
+    attends[:, :, :visual] &= (torch.arange(visual) < lesson.lengths[:, None])[:, None]
+    attends |= torch.eye(length, dtype=torch.bool)
+    return torch.zeros(batch, 1, length, length).masked_fill_(~attends[:, None], torch.finfo(torch.float32).min)
 
 
 def train_language(
     run: Path, steps: int = STEPS, clips: int = CLIPS, workers: int = 1, earlier: Path | None = None
 ) -> None:
-    """Train, or go on training, into `run`/language.pt.
+    """Train, or resume training, and save to `run`/language.pt.
 
-    Args:
-        earlier: run whose trained language model is the start: with `WARM_RATE` of the learning rate, and the early
-            part of the curriculum left out.
+    Parameters
+    ----------
+    earlier: run whose trained language model is the starting point, with `WARM_RATE` of the learning rate and without
+        the early part of the curriculum.
     """
     device, tokenizer = pick_device(), build_tokenizer()
     tokenizer.save_pretrained(run / _TOKENIZER)
     writer = Writer(tokenizer)
-    seen = load_clips(run, "train", clips)
+    encoded = load_clips(run, "train", clips)
     held_out = load_clips(run, "held-out", HELD_OUT_CLIPS)
-    model = build_language(run, tokenizer, torch.cat(seen.features[:32]), earlier).to(device)
+    model = build_language(run, tokenizer, torch.cat(encoded.features[:32]), earlier).to(device)
     parts = (model.model.language_model, model.model.multi_modal_projector.linear_2)
     params = [model.model.image_newline, *(p for part in parts for p in part.parameters())]
     optimizer = _optimizer(params, model.model.language_model.embed_tokens.weight)
@@ -167,7 +169,7 @@ def train_language(
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
     peak, begin = (_RATE, 0.0) if earlier is None else (_RATE * WARM_RATE, _BEGIN_WARM)
-    lessons = Lessons(seen, writer, steps, step, _TOKENS_A_STEP, begin=begin)
+    lessons = Lessons(encoded, writer, steps, step, _TOKENS_A_STEP, begin=begin)
     with Progress("language", steps, step) as progress:
         for lesson in batches(lessons, None, workers):
             for group in optimizer.param_groups:
@@ -196,12 +198,13 @@ def _optimizer(params: list[nn.Parameter], embedding: Tensor) -> torch.optim.Ada
 
 @torch.no_grad()
 def probe(
-    model: LlavaOnevisionForConditionalGeneration, held_out: SeenClips, writer: Writer, kept: int | None
+    model: LlavaOnevisionForConditionalGeneration, held_out: EncodedClips, writer: Writer, kept: int | None
 ) -> dict[str, float]:
-    """Share of held-out answers whose every token is the likeliest, which is what greedy generation would give.
+    """Fraction of held-out answers that greedy generation would produce, by teacher forcing.
 
-    Args:
-        kept: tokens a clip keeps, drawn at random; None = all. With few, some questions cannot be answered.
+    Parameters
+    ----------
+    kept: number of random tokens that a clip keeps, or None for all. With few, some questions cannot be answered.
     """
     model.eval()
     rng = np.random.default_rng(5)

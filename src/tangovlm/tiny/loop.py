@@ -1,4 +1,4 @@
-"""What the stages of training share: a progress line, checkpoints that a kill cannot break, and batches."""
+"""Shared parts of the training stages: progress bar, atomic checkpoints, and batches."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ _SMOOTHING = 0.97
 
 
 class Progress:
-    """A bar of `total` steps on stderr; `note` writes a line of its own."""
+    """A progress bar of `total` steps on stderr; `note` prints a separate line."""
 
     def __init__(self, name: str, total: int, done: int = 0) -> None:
         interval = 0.5 if sys.stderr.isatty() else 30.0
@@ -44,12 +44,12 @@ class Progress:
 
 
 def save_checkpoint(state: dict[str, object], path: Path) -> None:
-    """Replace `path` in one move, so that a kill leaves the old checkpoint or the new one."""
+    """Replace `path` atomically, so that an interruption leaves either the old or the new checkpoint."""
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     partial.replace(path)
 
 
 def batches(data: Dataset[Any], size: int | None, workers: int) -> DataLoader[Any]:
-    """The items of `data` in order, `size` to a batch (None: they are batches already), drawn ahead by `workers`."""
+    """Load the items of `data` in order, `size` per batch (None if they are batches), in `workers` processes."""
     return DataLoader(data, batch_size=size, num_workers=workers, prefetch_factor=8 if workers else None)

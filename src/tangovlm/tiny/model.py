@@ -15,7 +15,7 @@ TOKENS_PER_FRAME = GRID * GRID
 
 
 def build(vocabulary: int, end: int, pad: int, image: int, video: int) -> LlavaOnevisionForConditionalGeneration:
-    """The untrained model in float32, for a tokenizer of `vocabulary` words with the given special ids."""
+    """The untrained model in float32, for a tokenizer of `vocabulary` tokens with the given special ids."""
     vision = SiglipVisionConfig(
         hidden_size=VISION_WIDTH,
         intermediate_size=3 * VISION_WIDTH,
@@ -66,10 +66,10 @@ def encode(model: LlavaOnevisionForConditionalGeneration, pixels: Tensor) -> Ten
 
 
 def project_and_pool(model: LlavaOnevisionForConditionalGeneration, hidden: Tensor) -> Tensor:
-    """(F, 256, 128) -> the pooled activations (F, 64, 192) whose image under `linear_2` is the visual tokens.
+    """(F, 256, 128) -> pooled activations (F, 64, 192); `linear_2` maps them to the visual tokens.
 
-    `linear_2` is affine and pooling averages with weights that sum to one, so the two commute: pooling first gives
-    features that can be cached while `linear_2` goes on learning.
+    `linear_2` is affine and pooling averages with weights that sum to one, so the two commute: features pooled first
+    can be cached while `linear_2` is still being trained.
     """
     projector = model.model.multi_modal_projector
     pooled: Tensor = model.model.apply_pooling(projector.act(projector.linear_1(hidden)))
@@ -77,11 +77,11 @@ def project_and_pool(model: LlavaOnevisionForConditionalGeneration, hidden: Tens
 
 
 def visual_tokens(model: LlavaOnevisionForConditionalGeneration, pooled: Tensor) -> Tensor:
-    """What the language model is given for `project_and_pool`'s output, (..., 192)."""
+    """The visual tokens (..., 192) that the language model receives, from the output of `project_and_pool`."""
     tokens: Tensor = model.model.multi_modal_projector.linear_2(pooled)
     return tokens
 
 
 def pick_device() -> torch.device:
-    """The GPU if there is one."""
+    """CUDA if available, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

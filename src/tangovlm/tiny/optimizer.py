@@ -1,7 +1,7 @@
-"""Muon for hidden matrices, AdamW for everything else, behind one step.
+"""Muon for hidden matrices, with a float32 implementation that is fast on CPUs, and the learning-rate schedule.
 
 `torch.optim.Muon` orthogonalises in bfloat16, which CPUs without bfloat16 units run a hundred times slower than
-float32; this one stays in the parameters' own precision and treats all matrices of one shape in one batch.
+float32; this one computes in the precision of the parameters and batches all matrices of one shape.
 """
 
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Quintic coefficients of the Newton-Schulz iteration of Muon (Jordan et al., 2024)."""
 
 WARM_RATE = 0.5
-"""Factor on the learning rates of a training that starts from an earlier run's weights."""
+"""Factor on the learning rates if training starts from the weights of an earlier run."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised: every update of a matrix has singular values near one."""
+    """SGD with momentum whose update of a matrix is orthogonalised: its singular values are close to one."""
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.01) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -41,7 +41,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _orthogonalise(matrices: Tensor) -> Tensor:
-    """Push the singular values of a batch of matrices (N, A, B) towards one."""
+    """Move the singular values of a batch of matrices (N, A, B) towards one."""
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
@@ -53,6 +53,6 @@ def _orthogonalise(matrices: Tensor) -> Tensor:
 
 
 def warm_up_then_decay(step: int, steps: int, warm_up: int, decay: float) -> float:
-    """Factor on the learning rate: up linearly, flat, then down linearly over the last `decay` of the steps."""
+    """Factor on the learning rate: linear warm-up, constant, then linear decay over the last fraction `decay`."""
     remaining = (steps - step) / steps
     return min(1.0, (step + 1) / warm_up) * min(1.0, remaining / decay + 0.02)

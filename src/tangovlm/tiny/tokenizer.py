@@ -1,4 +1,4 @@
-"""The tokenizer of the embedded model: byte-level BPE that holds the world's words whole and can spell any other."""
+"""The tokenizer of the embedded model: byte-level BPE in which each word of the synthetic world is one token."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from .synthetic.questions import descriptions, questions
-from .synthetic.world import sample_clip
+from .synthetic.sampling import sample_clip
 
 PAD, END, IMAGE, VIDEO, ANSWER = "<|endoftext|>", "<|im_end|>", "<image>", "<video>", "<|assistant|>"
 CHAT_TEMPLATE = (
@@ -24,11 +24,11 @@ _CLIPS_OF_TEXT = 400
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Learn the merges from the world's own sentences, always the same ones."""
+    """Train the tokenizer on a fixed set of sentences about the synthetic world."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Lowercase()
-    # Digits one by one, so that 47 is read as 4 and 7; a leading space everywhere, so that a word is one token
-    # wherever it stands.
+    # Digits are separate tokens, so that 47 is read as 4 and 7. A leading space is always added, so that a word is the
+    # same token in every position.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.ByteLevel(add_prefix_space=True), pre_tokenizers.Digits(individual_digits=True)]
     )

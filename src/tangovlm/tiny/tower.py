@@ -1,8 +1,8 @@
-"""Stage 1 of the recipe: vision tower, its attention-pooling head and the projector, from nothing, on single frames.
+"""Stage 1 of the recipe: train the vision tower, its attention-pooling head and the projector on single frames.
 
-Every pooled visual token must tell, through a linear layer, what fills its cell; the pooling head must tell what the
-frame holds, which stands for the image-text loss that a real tower is trained with. Crowded stills come first: with
-half of all cells labelled, shapes and digits break through early; ordinary frames follow, for counting.
+A linear layer predicts from every pooled visual token what fills its cell. A linear layer on the pooling head predicts
+what the frame contains, in place of the image-text loss of a real tower. Crowded still images come first: half of
+their cells are labelled, so that shapes and digits are learnt early. Ordinary frames follow, for counting.
 """
 
 from pathlib import Path
@@ -20,7 +20,8 @@ from .optimizer import WARM_RATE, Muon, warm_up_then_decay
 from .synthetic.glyphs import COLORS, SHAPES, SIGN_WORDS
 from .synthetic.labels import ATTRIBUTES, cell_labels
 from .synthetic.render import GRID, render
-from .synthetic.world import LENGTHS, Clip, sample_clip, sample_crowd
+from .synthetic.sampling import sample_clip, sample_crowd
+from .synthetic.world import LENGTHS, Clip
 
 STEPS = 4500
 _BATCH = 16
@@ -29,17 +30,19 @@ _BACKGROUND_WEIGHT = 0.12
 _ABSENT_SIGN_WEIGHT = 0.05
 _LOSS_WEIGHTS = {"count": 0.7, "center": 0.3, "row": 0.3, "column": 0.3}
 _FRAME_SIZES = (len(COLORS), len(SHAPES), len(COLORS) * len(SHAPES), 10, 10, len(SIGN_WORDS))
-"""Classes of what the pooling head must tell, in the order of `_frame_targets`."""
+"""Numbers of classes that the pooling head predicts, in the order of `_frame_targets`."""
 _CHECKPOINT_EVERY = 250
 _HELD_OUT_DRAWS = 96
 
 
 class Frames(Dataset[tuple[Tensor, Tensor]]):
-    """Draw `i` of a fixed sequence: two frames (2, 112, 112, 3) uint8 and their labels (2, 64, A) int8.
+    """A fixed sequence of pairs of frames (2, 112, 112, 3) uint8 with their labels (2, 64, A) int8.
 
-    Args:
-        draws: length of the whole sequence, which decides where crowded frames become fewer; first: where to begin.
-        ordinary: no crowded frames at all.
+    Parameters
+    ----------
+    draws: length of the whole sequence; crowded frames are less frequent towards its end.
+    first: index of the first item.
+    ordinary: without crowded frames.
     """
 
     def __init__(self, draws: int, first: int = 0, seed: int = 1, ordinary: bool = False) -> None:
@@ -65,7 +68,7 @@ def _labelled(clip: Clip, times: list[float]) -> tuple[Tensor, Tensor]:
 
 
 class Heads(nn.Module):
-    """The linear read-outs; they are thrown away after this stage."""
+    """The linear layers that predict labels; they are discarded after this stage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,12 +83,12 @@ class Heads(nn.Module):
 
 
 def _by_name(labels: Tensor) -> dict[str, Tensor]:
-    """Labels (..., A) as one tensor (...) for each attribute."""
+    """Split labels (..., A) into one tensor (...) per attribute."""
     return dict(zip(ATTRIBUTES, labels.unbind(-1), strict=True))
 
 
 def _frame_targets(labels: dict[str, Tensor]) -> Tensor:
-    """What a frame holds, multi-hot (F, classes): colours, shapes, coloured shapes, digits in place, words."""
+    """What a frame contains, multi-hot (F, classes): colours, shapes, coloured shapes, digits by place, words."""
     color, shape = labels["color"], labels["shape"]
     pair = torch.where(color > 0, (color - 1) * len(SHAPES) + shape, 0)
     held = (color, shape, pair, labels["tens"], labels["units"], labels["word"])
@@ -97,14 +100,14 @@ def _frame_targets(labels: dict[str, Tensor]) -> Tensor:
 
 
 def _augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Slight blur, contrast and brightness changes, as a video codec and a resize would make them."""
+    """Slight changes of blur, contrast and brightness, similar to those of a video codec and of resizing."""
     blur, gain, shift = (torch.rand(len(pixels), 1, 1, 1, generator=generator).to(pixels) for _ in range(3))
     smooth = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
     return pixels.lerp(smooth, 0.4 * blur) * (0.9 + 0.2 * gain) + 0.2 * (shift - 0.5)
 
 
 class Tower(nn.Module):
-    """What this stage trains."""
+    """The model and the heads of this stage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +142,7 @@ class Tower(nn.Module):
 
     @torch.no_grad()
     def accuracy(self, pixels: Tensor, labels: Tensor) -> dict[str, float]:
-        """Share of the cells that have an attribute whose class is read right."""
+        """Fraction of the cells with an attribute whose class is predicted correctly, per attribute."""
         dense, _ = self(pixels)
         result = {}
         for name, truth in _by_name(labels).items():
@@ -149,10 +152,12 @@ class Tower(nn.Module):
 
 
 def train_tower(run: Path, steps: int = STEPS, workers: int = 1, earlier: Path | None = None) -> None:
-    """Train, or go on training, into `run`/tower.pt.
+    """Train, or resume training, and save to `run`/tower.pt.
 
-    Args:
-        earlier: run whose trained tower is the start, with `WARM_RATE` of the learning rates; None = from nothing.
+    Parameters
+    ----------
+    earlier: run whose trained tower is the starting point, with `WARM_RATE` of the learning rates; None for training
+        from scratch.
     """
     torch.manual_seed(0)
     device, generator = pick_device(), torch.Generator().manual_seed(0)

@@ -1,7 +1,8 @@
-"""Train the embedded model from nothing: `python -m tangovlm.tiny.train --run RUN_FOLDER`.
+"""Train the embedded model from scratch: `python -m tangovlm.tiny.train --run RUN_DIR`.
 
-Four stages, each of which can be killed and goes on from its last checkpoint when the command is given again: the
-vision tower, clips seen through it, the language model, the export. Seeds are fixed. A GPU is used if there is one.
+The four stages are the vision tower, the cache of encoded clips, the language model, and the export. Each can be
+interrupted and resumes from its last checkpoint when the command is run again. Seeds are fixed. CUDA is used if
+available.
 """
 
 import argparse
@@ -18,15 +19,19 @@ STAGES = ("tower", "cache", "language", "export")
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tangovlm.tiny.train", description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("tiny-run"), help="folder of checkpoints and cached clips")
-    parser.add_argument("--earlier", type=Path, help="run folder whose trained weights are the start")
+    parser.add_argument("--run", type=Path, default=Path("tiny-run"), help="directory of checkpoints and cached clips")
+    parser.add_argument("--earlier", type=Path, help="run directory whose trained weights are the starting point")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--tower-steps", type=int, default=tower.STEPS)
     parser.add_argument("--language-steps", type=int, default=language.STEPS)
-    parser.add_argument("--clips", type=int, default=cache.CLIPS, help="clips the language stage learns from")
-    parser.add_argument("--workers", type=int, default=1, help="processes that render and draw lessons")
-    parser.add_argument("--threads", type=int, default=0, help="threads of the training process; 0 = all")
-    parser.add_argument("--output", type=Path, default=WEIGHTS, help="where the checkpoint is exported to")
+    parser.add_argument(
+        "--clips", type=int, default=cache.CLIPS, help="number of clips that the language stage trains on"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="number of processes that render frames and build lessons"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="number of threads of the training process; 0 for all")
+    parser.add_argument("--output", type=Path, default=WEIGHTS, help="directory of the exported checkpoint")
     args = parser.parse_args(argv)
     args.run.mkdir(parents=True, exist_ok=True)
     if args.threads:

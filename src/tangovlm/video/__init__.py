@@ -1,4 +1,4 @@
-"""Video files into frames with their times: `decode` is all that most stages need."""
+"""Decoding video files into frames with timestamps; most stages only need `decode`."""
 
 from .decode import Frames, decode, duration_s
 

@@ -1,4 +1,4 @@
-"""A video file into N frames, uniformly over the clip, with their times."""
+"""Decoding N frames of a video file, uniformly over the clip, with their timestamps."""
 
 import os
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from .source import MAX_MEGAPIXELS, MAX_PIXELS, local_file
 Progress = Callable[[int, int], None]
 
 
-class Watch(Protocol):
-    """Is told what there is of a clip while it is decoded; what it raises ends the decoding."""
+class DecodeObserver(Protocol):
+    """Receives progress while a clip is decoded; an exception that it raises ends the decoding."""
 
-    def planned(self, timestamps_s: Tensor) -> None:
-        """The times of the frames that will be taken, unless the file is damaged."""
+    def on_timestamps(self, timestamps_s: Tensor) -> None:
+        """The timestamps `(T,)` of the frames that will be decoded, unless the file is damaged."""
 
-    def arrived(self, pictures: Tensor, count: int) -> None:
-        """The first `count` of `pictures (T, 3, H, W)` are there for good."""
+    def on_frames(self, pictures: Tensor, count: int) -> None:
+        """The first `count` of `pictures (T, 3, H, W)` are decoded and final."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Frames:
 
     Parameters
     ----------
-    pixels: `(T, 3, H, W)` uint8, RGB, upright; pixels that are not square in the file stay as they are stored.
+    pixels: `(T, 3, H, W)` uint8, RGB, upright; non-square pixels are not corrected.
     timestamps_s: `(T,)` float64, strictly increasing: seconds on the stream's own clock, which need not start at 0.
-    fps: mean frames a second of the file, whatever was taken of it; None where it holds a single frame.
+    fps: mean frames per second of the whole file; None if it has a single frame.
     duration_s: seconds from the first frame of the file to the end of the last.
-    notes: what the user should know about the way they were taken.
+    notes: messages for the user about how they were decoded.
     """
 
     pixels: Tensor
@@ -58,30 +58,30 @@ def decode(
     size: Size = None,
     fit: Fit | None = None,
     progress: Progress | None = None,
-    watch: Watch | None = None,
+    watch: DecodeObserver | None = None,
     pin_memory: bool = False,
 ) -> Frames:
-    """Take `frames` frames uniformly over a whole clip by presentation time.
+    """Decode `frames` frames, uniformly over the whole clip by presentation time.
 
-    Both ends are included; see `sample.uniform` for the exact moments. The stream is read once without decoding to
-    learn the times of all frames, then only what the chosen frames hang on is decoded, from keyframe to frame. At
-    any time the pictures in memory are those chosen and the few that the decoder holds.
+    Both ends are included; see `sample.uniform` for the exact times. The packets of the stream are read once without
+    decoding, to get the times of all frames; then only the packets that the chosen frames depend on are decoded, from
+    the keyframe on. Memory holds the chosen frames and the few that the decoder buffers.
 
     Parameters
     ----------
     path: a local file; URLs and playlists are refused, and no file but this one is opened.
-    frames: how many. Where the clip has fewer, all of them are taken, and a note says so.
+    frames: number of frames. If the clip has fewer, all of them are returned, and a note says so.
     size: `(H, W)` of the upright frames, scaled while decoding (bicubic) without keeping the aspect ratio, or a
-        function that gives it for their own `(H, W)`; None = that of the clip.
-    fit: in place of `size`, a function that gives it for their own H and W and the number of frames that are taken.
-    progress: called with (frames done, frames in all) before the first frame and after each.
-    watch: told of the frames one by one.
-    pin_memory: keep the frames where a CUDA device can fetch them by itself.
+        function that returns it, given their original `(H, W)`; None keeps the size of the clip.
+    fit: instead of `size`, a function that returns it, given the original H and W and the number of frames.
+    progress: called with (frames done, frames in total) before the first frame and after each.
+    watch: notified of each frame.
+    pin_memory: allocate the frames in page-locked memory, for asynchronous copies to a CUDA device.
 
     Raises
     ------
     VideoError: not a readable, self-contained local video with at least one frame of at most 64 megapixels; or
-        `frames` or `size` out of range.
+        `frames` or `size` is out of range.
     """
     _check_size(size)
     file = local_file(path)
@@ -90,7 +90,7 @@ def decode(
         times = [timeline.pts[place] for place in uniform(timeline.pts, frames)]
         clock = _clock(reader.stream, timeline)
         if watch is not None:
-            watch.planned(clock.seconds(times))
+            watch.on_timestamps(clock.seconds(times))
         upright = Upright(size if fit is None else lambda height, width: fit(height, width, len(times)))
         pictures, shown = _take(reader, times, timeline, upright, progress, watch, pin_memory)
         notes = _notes(reader, timeline, frames, len(shown), upright, clock)
@@ -111,14 +111,14 @@ def duration_s(path: str | os.PathLike[str]) -> float:
     VideoError: see `decode`.
     """
     with Reader(local_file(path)) as reader:
-        # The file may be opened anew for its times: the stream is another one afterwards.
+        # Reading the times may reopen the file, which replaces the stream.
         timeline = reader.timeline()
         return _clock(reader.stream, timeline).duration_s
 
 
 @dataclass(frozen=True)
 class _Clock:
-    """The stream's ticks in seconds, its mean rate, and how long its frames last."""
+    """Duration of a tick of the stream in seconds, mean frame rate, and duration of the clip."""
 
     tick_s: Fraction
     fps: float | None
@@ -145,7 +145,7 @@ def _check_size(size: Size) -> None:
     whole = len(size) == 2 and all(isinstance(side, int) and not isinstance(side, bool) for side in size)
     if not whole or min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
         raise VideoError(
-            f"size={size!r}: give (height, width), whole numbers above 0 and at most {MAX_MEGAPIXELS} megapixels"
+            f"size={size!r}: pass (height, width), positive integers with at most {MAX_MEGAPIXELS} megapixels"
         )
 
 
@@ -155,10 +155,10 @@ def _take(
     timeline: Timeline,
     upright: Upright,
     progress: Progress | None,
-    watch: Watch | None,
+    watch: DecodeObserver | None,
     pin_memory: bool,
 ) -> tuple[Tensor, list[int]]:
-    """`(T, 3, H, W)` pictures and the ticks of each; fewer than `times` where damage made a frame come twice."""
+    """`(T, 3, H, W)` pictures and the ticks of each; fewer than `times` if damage made a frame occur twice."""
     pictures = torch.empty(0, dtype=torch.uint8)
     shown: list[int] = []
     if progress is not None:
@@ -172,7 +172,7 @@ def _take(
             pictures[len(shown)] = picture.permute(2, 0, 1)
             shown.append(frame.pts)
             if watch is not None:
-                watch.arrived(pictures, len(shown))
+                watch.on_frames(pictures, len(shown))
         if progress is not None:
             progress(done, len(times))
     return pictures[: len(shown)], shown
@@ -184,16 +184,16 @@ def _notes(
     notes = []
     announced_s = (reader.container.duration or 0) / av.time_base
     if announced_s > 1.1 * clock.duration_s + 1:
-        notes.append(f"the file announces {announced_s:.1f} s but shows {clock.duration_s:.1f} s: it may be cut short")
-    held = len(timeline.pts)
-    if asked > held:
-        notes.append(f"{asked} frames were asked for, the clip has {held}: all are used")
-    if taken < min(asked, held):
-        notes.append(f"{min(asked, held) - taken} of the chosen frames could not be decoded and are left out")
+        notes.append(f"the file announces {announced_s:.1f} s but has {clock.duration_s:.1f} s: it may be truncated")
+    available = len(timeline.pts)
+    if asked > available:
+        notes.append(f"{asked} frames were requested, the clip has {available}: all are used")
+    if taken < min(asked, available):
+        notes.append(f"{min(asked, available) - taken} of the chosen frames could not be decoded and are left out")
     if reader.packets_damaged:
         notes.append(f"{reader.packets_damaged} damaged packets of the video were skipped")
     if upright.resized:
         notes.append("the frame size changes within the clip: later frames are scaled to that of the first")
     if timeline.counted:
-        notes.append("the file keeps no presentation times: frames were counted from its beginning")
+        notes.append("the file has no presentation times: frames were counted from its beginning")
     return tuple(notes)

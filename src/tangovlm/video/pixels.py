@@ -1,4 +1,4 @@
-"""Decoded frames into upright RGB: colours and size by swscale, rotation and mirroring by the display matrix."""
+"""Converting decoded frames to upright RGB: colour and size by swscale, rotation by the display matrix."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, cast
@@ -14,17 +14,17 @@ Turn: TypeAlias = tuple[bool, bool, bool]
 Size: TypeAlias = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
 Fit: TypeAlias = Callable[[int, int, int], tuple[int, int]]
 
-# Bit-exact, so that a picture does not depend on the vector instructions of the machine.
+# Bit-exact, so that an image does not depend on the vector instructions of the machine.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 class Upright:
-    """Turns decoded frames into `(H, W, 3)` uint8 pictures as a player would show them.
+    """Converts decoded frames to `(H, W, 3)` uint8 images as a player would show them.
 
     Parameters
     ----------
-    size: `(H, W)` of every picture, reached without keeping the aspect ratio, or a function that gives it for the
-        `(H, W)` of the first frame; None = that of the first frame.
+    size: `(H, W)` of every image, without keeping the aspect ratio, or a function that returns it, given the `(H, W)`
+        of the first frame; None keeps the size of the first frame.
     """
 
     def __init__(self, size: Size) -> None:
@@ -35,7 +35,7 @@ class Upright:
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> Image:
-        """`resized` is set where no size was asked for and a later frame had another one than the first."""
+        """Sets `resized` if no size was given and a later frame differs in size from the first."""
         swap, mirror_x, mirror_y = turn(frame)
         upright = (frame.width, frame.height) if swap else (frame.height, frame.width)
         if self.size is None and self._choose is not None:
@@ -54,10 +54,10 @@ class Upright:
 
 
 def turn(frame: VideoFrame) -> Turn:
-    """`(swap the axes, then mirror left-right, then mirror top-bottom)` out of the frame's display matrix.
+    """`(swap the axes, then mirror left-right, then mirror top-bottom)` from the frame's display matrix.
 
-    The matrix `[a b u; c d v; x y w]` takes the stored point `(p, q)` to `(a p + c q + x, b p + d q + y)`, x to the
-    right and y down. Angles between the quarter turns go to the nearest quarter turn.
+    The matrix `[a b u; c d v; x y w]` maps the stored point `(p, q)` to `(a p + c q + x, b p + d q + y)`, x to the
+    right and y down. Angles are rounded to quarter turns.
     """
     side_data = cast(Mapping[str, Buffer], frame.side_data)
     matrix = side_data.get("DISPLAYMATRIX")

@@ -1,4 +1,4 @@
-"""Frames of chosen times out of an opened file, decoding no more of it than they need."""
+"""Reading the frames at chosen times from an open file, with as little decoding as possible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tangovlm.errors import VideoError
 from .sample import Keyframe, Timeline
 from .source import MAX_MEGAPIXELS, open_video
 
-# A seek empties the decoder and reads the file anew; fewer packets than these are decoded faster than that.
+# A seek flushes the decoder and reads the file again; decoding fewer packets than this is faster.
 _WORTH_A_SEEK = 8
 
 # Quoted: PyAV's types have parameters only for the type checker.
@@ -30,8 +30,8 @@ class Reader:
 
     Attributes
     ----------
-    packets_decoded: packets handed to the decoder so far.
-    packets_damaged: those of them that it could not make sense of.
+    packets_decoded: packets passed to the decoder so far.
+    packets_damaged: those that it could not decode.
     """
 
     def __init__(self, file: Path) -> None:
@@ -39,7 +39,7 @@ class Reader:
         self.packets_decoded = 0
         self.packets_damaged = 0
         self.container, self.stream = open_video(file)
-        self._rewound()
+        self._rewind()
 
     def __enter__(self) -> Self:
         return self
@@ -52,17 +52,17 @@ class Reader:
     def timeline(self) -> Timeline:
         """Read every packet of the stream once, decoding none.
 
-        This costs one pass over the file, little beside decoding it, and is exact for every container: the times of
-        all frames, also at a variable rate, and all keyframes.
+        This takes one pass over the file, which is cheap compared with decoding, and is exact for every container and
+        for variable frame rates: the times of all frames, and all keyframes.
 
         Raises
         ------
-        VideoError: no frames, or a file that cannot be read through.
+        VideoError: no frames, or a file that cannot be read to its end.
         """
         times: set[int] = set()
         keyframes: list[Keyframe] = []
         try:
-            for order, packet in enumerate(_filled(self.container.demux(self.stream))):
+            for order, packet in enumerate(_without_empty(self.container.demux(self.stream))):
                 if packet.pts is None:
                     continue
                 if packet.is_keyframe:
@@ -70,25 +70,25 @@ class Reader:
                 if not packet.is_discard:
                     times.add(packet.pts)
         except (av.FFmpegError, IndexError) as error:
-            # PyAV looks the stream of a packet up by its number, which damage may have made one that there is not.
-            reason = error.strerror if isinstance(error, av.FFmpegError) else "a packet of no stream"
-            why = f"cannot be read through ({reason}); it is damaged, copy it again"
+            # PyAV looks up the stream of a packet by its index, which may be out of range in a damaged file.
+            reason = error.strerror if isinstance(error, av.FFmpegError) else "a packet of an unknown stream"
+            why = f"cannot be read to its end ({reason}); it is damaged, copy it again"
             raise VideoError(f"{self.file}: {why}") from error
         if not times:
-            raise VideoError(f"{self.file}: its video stream holds no frames; it is damaged, give another file")
+            raise VideoError(f"{self.file}: its video stream has no frames; it is damaged, use another file")
         self._reopen()
         return self._ordered(times, keyframes)
 
     def frames_at(self, times: list[int], timeline: Timeline) -> Iterator[VideoFrame]:
         """The frame on screen at each of the increasing `times` (ticks): the last one with `pts <= time`.
 
-        Between two of them the file is decoded through, or left by a jump to the later one's keyframe where that
-        spares packets. A frame that damage kept from being decoded is replaced by the one before it (or, at the
-        beginning, after it); then a frame may come twice.
+        Between two of them all packets are decoded, or skipped by a jump to the later one's keyframe if that saves
+        packets. A frame that cannot be decoded because of damage is replaced by the one before it (at the beginning,
+        the one after it); a frame may then occur twice.
 
         Raises
         ------
-        VideoError: nothing could be decoded.
+        VideoError: no frame could be decoded.
         """
         shown: VideoFrame | None = None
         ahead: VideoFrame | None = None
@@ -109,15 +109,15 @@ class Reader:
             yield frame
 
     def _reopen(self) -> None:
-        """Go back to the beginning in the one way that every container bears."""
+        """Return to the beginning by reopening the file, which works for every container."""
         self.container.close()
         self.container, self.stream = open_video(self.file)
-        self._rewound()
+        self._rewind()
 
-    def _rewound(self) -> None:
+    def _rewind(self) -> None:
         self._place = 0
         self._count = 0
-        self._frames = self._decode(_filled(self.container.demux(self.stream)))
+        self._frames = self._decode(_without_empty(self.container.demux(self.stream)))
 
     def _decode(self, packets: Packets) -> Iterator[VideoFrame]:
         for packet in packets:
@@ -126,7 +126,7 @@ class Reader:
         yield from self._frames_of(None)
 
     def _frames_of(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-        """Decode one packet, or with None what the decoder still holds; damage costs the packet, not the video."""
+        """Decode one packet, or, for None, flush the decoder; a damaged packet is skipped."""
         self.packets_decoded += packet is not None
         try:
             return self.stream.decode(packet)
@@ -135,7 +135,7 @@ class Reader:
             return []
 
     def _next(self, timeline: Timeline) -> VideoFrame | None:
-        """The next frame in order of presentation; None at the end."""
+        """The next frame in presentation order; None at the end."""
         for frame in self._frames:
             if timeline.counted:
                 frame.pts = timeline.pts[min(self._count, len(timeline.pts) - 1)]
@@ -145,10 +145,10 @@ class Reader:
         return None
 
     def _jump(self, keyframe: Keyframe) -> None:
-        """Go on decoding exactly at `keyframe`.
+        """Continue decoding exactly at `keyframe`.
 
-        Containers differ in whether they seek by presentation or by decoding time, and some land late; so what is
-        found is compared with what was asked for, and reading from the beginning is the last resort.
+        Some containers seek by presentation time, others by decoding time, and some stop too late; so the packet at the
+        new position is compared with the keyframe. Reading from the beginning is the last resort.
         """
         for ticks in (keyframe.pts, keyframe.dts, None):
             if not self._seek(ticks):
@@ -158,7 +158,7 @@ class Reader:
                 self._place = keyframe.order
                 self._frames = self._decode(packets)
                 return
-        raise VideoError(f"{self.file}: a keyframe was not found again; the file is damaged or being written")
+        raise VideoError(f"{self.file}: a keyframe could not be found again; the file is damaged or being written")
 
     def _seek(self, ticks: int | None) -> bool:
         if ticks is None:
@@ -171,8 +171,8 @@ class Reader:
         return True
 
     def _starting_at(self, keyframe: Keyframe) -> Packets | None:
-        """The packets from `keyframe` on; None if the file is past it."""
-        packets = _filled(self.container.demux(self.stream))
+        """The packets from `keyframe` on; None if the position is past it."""
+        packets = _without_empty(self.container.demux(self.stream))
         for packet in packets:
             if packet.is_keyframe and packet.pts == keyframe.pts:
                 return chain([packet], packets)
@@ -181,13 +181,13 @@ class Reader:
         return None
 
     def _ordered(self, times: set[int], keyframes: list[Keyframe]) -> Timeline:
-        """AVI stores no presentation times, and what FFmpeg makes up for it is wrong once B-frames reorder."""
+        """AVI stores no presentation times, and those that FFmpeg generates are wrong if B-frames reorder frames."""
         counted = self.container.format.name == "avi" and self.stream.codec_context.has_b_frames
         return Timeline(sorted(times), keyframes, counted=bool(counted))
 
 
-def _filled(packets: Packets) -> Packets:
-    """Without the empty packets, by which PyAV asks for the decoder to be emptied and AVI repeats a frame."""
+def _without_empty(packets: Packets) -> Packets:
+    """Without empty packets, which PyAV uses to flush the decoder and AVI to repeat a frame."""
     return (packet for packet in packets if packet.size)
 
 

@@ -1,6 +1,6 @@
-"""Which frames to show: N moments uniformly over a clip, the frame on screen at each, the keyframe it hangs on.
+"""Choosing frames: N times uniformly over a clip, the frame on screen at each, and the keyframe that it depends on.
 
-All times here are integers, ticks of the stream's own time base, so that nothing is lost to rounding.
+All times are integers, in ticks of the stream's time base, so that nothing is rounded.
 """
 
 from bisect import bisect_right
@@ -12,7 +12,7 @@ from tangovlm.errors import VideoError
 
 @dataclass(frozen=True)
 class Keyframe:
-    """Where decoding can start: the packet's place in the file's order of decoding, and its times in ticks."""
+    """A packet at which decoding can start: its index in decoding order, and its times in ticks."""
 
     order: int
     pts: int
@@ -21,14 +21,14 @@ class Keyframe:
 
 @dataclass(frozen=True)
 class Timeline:
-    """What a clip shows when, read from its packets without decoding one.
+    """The presentation times of a clip, read from its packets without decoding.
 
     Parameters
     ----------
-    pts: presentation time of every shown frame, in ticks, strictly increasing.
-    keyframes: in order of decoding.
-    counted: True where the container's own presentation times cannot be trusted; the k-th decoded frame is then
-        the one shown at `pts[k]`, and decoding starts at the beginning.
+    pts: presentation time of every frame, in ticks, strictly increasing.
+    keyframes: in decoding order.
+    counted: whether the presentation times of the container are unreliable; the k-th decoded frame is then the one
+        shown at `pts[k]`, and decoding starts at the beginning.
     """
 
     pts: Sequence[int]
@@ -36,7 +36,7 @@ class Timeline:
     counted: bool = False
 
     def keyframe(self, pts: int) -> Keyframe | None:
-        """The last keyframe shown no later than `pts`; None = decode from the beginning."""
+        """The last keyframe shown no later than `pts`; None means decoding from the beginning."""
         if self.counted:
             return None
         place = bisect_right(self.keyframes, pts, key=lambda keyframe: keyframe.pts)
@@ -44,35 +44,35 @@ class Timeline:
 
 
 def uniform(pts: Sequence[int], frames: int) -> list[int]:
-    """Places in `pts` of `frames` frames uniformly over the clip by presentation time.
+    """Indices into `pts` of `frames` frames, uniformly over the clip by presentation time.
 
-    The moments are `first + (last - first) * i / (frames - 1)`, both ends included, as `numpy.linspace` over frame
-    numbers does in this field, but in time: with a constant rate both choose the same frames, with a variable one
-    only time is uniform. A single frame is the one in the middle. On screen at a moment is the last frame whose
-    presentation time has come. Where one frame stays on screen for several moments, the later moments move to the
-    nearest frames not yet taken, so that exactly `frames` distinct frames, in order of time, come back.
+    The times are `first + (last - first) * i / (frames - 1)`, both ends included. At a constant frame rate this equals
+    the usual `numpy.linspace` over frame numbers; at a variable rate only these times are uniform. A single frame is
+    the one in the middle. The frame on screen at a time is the last one with an earlier or equal presentation time. If
+    a frame is on screen at several times, the later times move to the nearest unused frames, so that exactly `frames`
+    distinct frames are returned, in order of time.
 
     Parameters
     ----------
     pts: presentation times in ticks, strictly increasing, at least one.
-    frames: how many are wanted; with as many or more than there are, all are taken.
+    frames: number of frames; all are returned if there are not more.
 
     Raises
     ------
-    VideoError: `frames` is not a whole number above 0.
+    VideoError: `frames` is not a positive integer.
     """
     if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
-        raise VideoError(f"frames={frames!r}: the number of frames to take must be a whole number of at least 1")
+        raise VideoError(f"frames={frames!r}: the number of frames must be an integer >= 1")
     count = len(pts)
     if frames >= count:
         return list(range(count))
     first, span = pts[0], pts[-1] - pts[0]
-    moments = [first + span * i // (frames - 1) for i in range(frames)] if frames > 1 else [first + span // 2]
-    return _distinct([bisect_right(pts, moment) - 1 for moment in moments], count)
+    times = [first + span * i // (frames - 1) for i in range(frames)] if frames > 1 else [first + span // 2]
+    return _distinct([bisect_right(pts, time) - 1 for time in times], count)
 
 
 def _distinct(places: list[int], count: int) -> list[int]:
-    """Make non-decreasing places strictly increasing within `range(count)`, moving each as little as need be."""
+    """Make non-decreasing indices strictly increasing within `range(count)`, changing each as little as possible."""
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + 1)
     for i in range(len(places)):

@@ -1,4 +1,4 @@
-"""Opening a video file that may have been made by somebody hostile: local, self-contained, of bearable size."""
+"""Opening untrusted video files safely: local, self-contained, of limited size."""
 
 import os
 import re
@@ -16,10 +16,10 @@ from tangovlm.errors import VideoError
 MAX_MEGAPIXELS = 64
 MAX_PIXELS = MAX_MEGAPIXELS * 10**6
 
-# Containers that hold their own data. Playlists (HLS, DASH, concat) and picture patterns make FFmpeg open further
-# files; a demuxer that is not named here is refused after probing, before it reads a header.
+# Containers that include their data. Playlists (HLS, DASH, concat) and image sequences make FFmpeg open other files; a
+# demuxer that is not listed here is refused after probing, before it reads a header.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,ivf,gif"
-# For the decoder: what hides its size from the header is stopped there, before memory is taken. Decoders count padding.
+# For the decoder: stops frames whose size is not in the header before memory is allocated. Decoders count padding.
 _DECODER_LIMIT = {"max_pixels": str(MAX_PIXELS * 5 // 4)}
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, **_DECODER_LIMIT}
 
@@ -30,23 +30,23 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def local_file(path: str | os.PathLike[str]) -> Path:
-    """The absolute path of a regular, non-empty file that is no playlist.
+    """The absolute path of a regular, non-empty file that is not a playlist.
 
     Raises
     ------
     VideoError: a URL, a missing file, a directory or device, an empty file, a playlist.
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(name := os.fspath(path), str):
-        raise VideoError(f"{path!r}: a video is named by a path of text, not by {type(path).__name__}")
+        raise VideoError(f"{path!r}: the path of a video must be str or os.PathLike, not {type(path).__name__}")
     if not name:
-        raise VideoError("the path of the video is empty; give the path of a video file")
+        raise VideoError("the path of the video is empty; pass the path of a video file")
     if _URL.match(name):
-        raise VideoError(f"{name}: URLs are not opened; download the video and give the path of the file")
+        raise VideoError(f"{name}: URLs are not opened; download the video and pass the path of the file")
     try:
         status = os.stat(name)
         if not stat.S_ISREG(status.st_mode):
             kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise VideoError(f"{name}: {kind}; give the path of a video file")
+            raise VideoError(f"{name}: {kind}; pass the path of a video file")
         with open(name, "rb") as file:
             head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
     except (OSError, ValueError) as error:
@@ -55,29 +55,29 @@ def local_file(path: str | os.PathLike[str]) -> Path:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise VideoError(f"{name}: cannot be read ({reason}); check the path") from error
     if status.st_size == 0:
-        raise VideoError(f"{name}: the file is empty; copy it again, or give another")
+        raise VideoError(f"{name}: the file is empty; copy it again, or use another")
     for mark, kind in _PLAYLISTS.items():
         if head.startswith(mark):
-            raise VideoError(f"{name}: a playlist ({kind}) that points at other files; give the video file itself")
+            raise VideoError(f"{name}: a playlist ({kind}) that refers to other files; pass the video file itself")
     return Path(os.path.abspath(name))
 
 
 def open_video(file: Path) -> tuple[InputContainer, VideoStream]:
-    """Open a checked local file and choose its first moving-picture stream; the caller closes the container.
+    """Open a file from `local_file` and choose its first video stream; the caller closes the container.
 
     Raises
     ------
-    VideoError: a file cut short, not a video, a container that is not accepted, no video stream, no decoder, or frames
-    of more than `MAX_PIXELS` pixels.
+    VideoError: a truncated file, not a video, an unsupported container, no video stream, no decoder, or frames of more
+        than `MAX_PIXELS` pixels.
     """
-    if _cut_short(file):
-        raise VideoError(f"{file}: the file ends before its video does; it was cut short, copy it again")
+    if _is_truncated(file):
+        raise VideoError(f"{file}: the file ends before its video does; it is truncated, copy it again")
     try:
         container = av.open(str(file), "r", options=_OPTIONS, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
-        raise VideoError(_why_not_opened(file)) from error
+        raise VideoError(_describe_failure(file)) from error
     try:
-        stream = _moving_picture(container, file)
+        stream = _video_stream(container, file)
     except BaseException:
         container.close()
         raise
@@ -89,14 +89,14 @@ def open_video(file: Path) -> tuple[InputContainer, VideoStream]:
     return container, stream
 
 
-def _cut_short(file: Path) -> bool:
-    """Whether an mp4 or mov ends within one of the boxes that hold its index and its samples."""
+def _is_truncated(file: Path) -> bool:
+    """Whether an mp4 or mov file ends inside one of the boxes with its index and its samples."""
     length = file.stat().st_size
     place = 0
     with file.open("rb") as opened:
         while place + 8 <= length:
             opened.seek(place)
-            # The length in 64 bits is often not there; where the file ends within it, it reads as beyond the end.
+            # The 64-bit length is often absent; if the file ends inside it, the padding makes it exceed the file.
             size, kind, long_size = struct.unpack(">I4sQ", opened.read(16).ljust(16, b"\xff"))
             size = long_size if size == 1 else size
             if kind not in _BOXES or size < 8:
@@ -105,22 +105,22 @@ def _cut_short(file: Path) -> bool:
     return place > length
 
 
-def _why_not_opened(file: Path) -> str:
+def _describe_failure(file: Path) -> str:
     with file.open("rb") as opened:
         head = opened.read(12)
     if head[4:8] in _BOXES:
-        return f"{file}: an mp4 or mov file without an index that can be read; it is damaged, copy it again"
+        return f"{file}: an mp4 or mov file without a readable index; it is damaged, copy it again"
     if head.startswith(_MATROSKA) or (head.startswith(b"RIFF") and head.endswith(b"AVI ")):
-        return f"{file}: an mkv, webm or avi file whose beginning cannot be read; it is damaged, copy it again"
-    return f"{file}: not a video of a known container (mp4, mov, mkv, webm, avi, ts, mpg, flv, ogv, wmv, mxf, gif)"
+        return f"{file}: an mkv, webm or avi file with an unreadable header; it is damaged, copy it again"
+    return f"{file}: not a video in a supported container (mp4, mov, mkv, webm, avi, ts, mpg, flv, ogv, wmv, mxf, gif)"
 
 
-def _moving_picture(container: InputContainer, file: Path) -> VideoStream:
-    """The first video stream that is not the cover picture of a song."""
+def _video_stream(container: InputContainer, file: Path) -> VideoStream:
+    """The first video stream that is not cover art."""
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         found = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise VideoError(f"{file}: holds no video stream (found: {found}); give a file with moving pictures")
+        raise VideoError(f"{file}: has no video stream (found: {found}); use a file with video")
     stream = streams[0]
     if stream.codec_context is None:
         raise VideoError(f"{file}: no decoder for its video codec; convert it to H.264")

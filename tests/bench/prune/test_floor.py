@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tangovlm.bench.prune import floor, reference
-from tangovlm.bench.prune.videos import KINDS, Shape, synthetic
+from tangovlm.bench.videos import KINDS, Shape, synthetic
 from tangovlm.budget import SegmentShape
 from tangovlm.methods.common.segments import similarity_threshold
 

@@ -8,7 +8,7 @@ import torch
 import tangovlm
 from tangovlm.bench.memory import TensorBytes
 from tangovlm.bench.prune.reference import reference_bytes, segment, tango_reference
-from tangovlm.bench.prune.videos import KINDS, Shape, synthetic
+from tangovlm.bench.videos import KINDS, Shape, synthetic
 from tests.support.reference_tango import gain_segments, reference_tango
 
 SHAPES = (Shape(9, 4, 5, 48), Shape(16, 3, 3, 32), Shape(1, 5, 4, 21), Shape(2, 6, 2, 64))

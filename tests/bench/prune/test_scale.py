@@ -60,6 +60,6 @@ def test_frames_begin_at_eight() -> None:
 
 def test_too_large_is_refused_at_once() -> None:
     with pytest.raises(
-        InputError, match=r"wants about .*: choose fewer --frames or a smaller --batch or a smaller --shape"
+        InputError, match=r"needs about .*: choose fewer --frames or a smaller --batch or a smaller --shape"
     ):
         rows(most_frames=1 << 40)

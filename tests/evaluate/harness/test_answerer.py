@@ -10,16 +10,16 @@ import pytest
 
 import tangovlm
 from tangovlm.errors import InputError, ModelError, VideoError
-from tangovlm.evaluate.harness.answerer import Answerer, prompt
-from tangovlm.evaluate.harness.batches import batches
+from tangovlm.evaluate.harness.answerer import Answerer, load_backend, render_prompt
+from tangovlm.evaluate.harness.batches import plan_batches
 from tangovlm.evaluate.harness.miniature import Item, items, write_videos
-from tangovlm.evaluate.harness.requests import STAGES, Answered, Limits, Request
+from tangovlm.evaluate.harness.requests import STAGES, Completion, GenerationOptions, Request
 from tangovlm.evaluate.harness.settings import Settings
 from tangovlm.pipeline.load import VideoLLM, load
 from tangovlm.video import decode
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-SHORT = Limits(8)
+SHORT = GenerationOptions(8)
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def clips(asked: list[Item], tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return write_videos(asked, tmp_path_factory.mktemp("clips"))
 
 
-def requests(asked: Sequence[Item], clips: dict[str, Path], limits: Limits = SHORT) -> list[Request]:
-    return [Request(item.text, [clips[item.clip]], limits=limits) for item in asked]
+def requests(asked: Sequence[Item], clips: dict[str, Path], options: GenerationOptions = SHORT) -> list[Request]:
+    return [Request(item.text, [clips[item.clip]], options=options) for item in asked]
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,10 @@ def test_answers_are_those_of_ask(
     llm: VideoLLM, asked: list[Item], clips: dict[str, Path], given: dict[str, Any]
 ) -> None:
     answerer = Answerer(Settings("tangovlm-tiny", **given), llm)
-    told: dict[int, Answered] = {}
-    found = answerer.answer(requests(asked, clips), told.__setitem__)
-    assert [told[place] for place in range(len(asked))] == found
-    for item, answered in zip(asked, found, strict=True):
+    reported: dict[int, Completion] = {}
+    found = answerer.answer(requests(asked, clips), reported.__setitem__)
+    assert [reported[place] for place in range(len(asked))] == found
+    for item, completion in zip(asked, found, strict=True):
         own = tangovlm.ask(
             clips[item.clip],
             item.text,
@@ -69,21 +69,21 @@ def test_answers_are_those_of_ask(
             max_new_tokens=8,
             frames=given.get("frames"),
         )
-        assert answered.text == own
-        assert (answered.tokens_before, answered.tokens_after) == (own.tokens_before, own.tokens_after)
+        assert completion.text == own
+        assert (completion.tokens_before, completion.tokens_after) == (own.tokens_before, own.tokens_after)
         # The newline behind the video stays.
-        assert (answered.newlines_before, answered.newlines_after) == (1, 1)
-        assert answered.read_tokens == answered.prompt_tokens - own.tokens_before + own.tokens_after
-        assert answered.tokens_per_layer == own.tokens_per_layer
-        assert answered.notes == own.notes
-        assert answered.frames == len(own.frames.pixels)
-        assert answered.times_ms.keys() == set(STAGES) and answered.peak_bytes > 10**6
+        assert (completion.newlines_before, completion.newlines_after) == (1, 1)
+        assert completion.read_tokens == completion.prompt_tokens - own.tokens_before + own.tokens_after
+        assert completion.tokens_per_layer == own.tokens_per_layer
+        assert completion.notes == own.notes
+        assert completion.frames == len(own.frames.pixels)
+        assert completion.times_ms.keys() == set(STAGES) and completion.peak_bytes > 10**6
     first = len({item.clip for item in asked})
     assert first < len(asked)
-    assert sum(not answered.shared for answered in found) == first
-    for answered in found:
-        assert all((answered.times_ms[stage] == 0) == answered.shared for stage in ("decode", "encode"))
-        assert answered.times_ms["prefill"] > 0 and answered.times_ms["decode_tokens"] > 0
+    assert sum(not completion.shared for completion in found) == first
+    for completion in found:
+        assert all((completion.times_ms[stage] == 0) == completion.shared for stage in ("decode", "encode"))
+        assert completion.times_ms["prefill"] > 0 and completion.times_ms["decode_tokens"] > 0
 
 
 def test_a_video_is_remembered_from_one_call_to_the_next(
@@ -91,28 +91,28 @@ def test_a_video_is_remembered_from_one_call_to_the_next(
 ) -> None:
     answerer = Answerer(Settings("tangovlm-tiny", retention=0.3), llm)
     path = clips[asked[0].clip]
-    one, two = (answerer.answer([Request(asked[0].text, [path], limits=SHORT)])[0] for _ in range(2))
+    one, two = (answerer.answer([Request(asked[0].text, [path], options=SHORT)])[0] for _ in range(2))
     assert (one.shared, two.shared) == (False, True) and one.text == two.text
     other = clips[asked[-1].clip]
     path.touch()
-    assert not answerer.answer([Request(asked[0].text, [path], limits=SHORT)])[0].shared
-    assert not answerer.answer([Request(asked[0].text, [other], limits=SHORT)])[0].shared
+    assert not answerer.answer([Request(asked[0].text, [path], options=SHORT)])[0].shared
+    assert not answerer.answer([Request(asked[0].text, [other], options=SHORT)])[0].shared
     frames = decode(path, 8)
-    assert not answerer.answer([Request("What shape is it?", [frames], limits=SHORT)])[0].shared
-    assert answerer.answer([Request("What color is it?", [frames], limits=SHORT)])[0].shared
+    assert not answerer.answer([Request("What shape is it?", [frames], options=SHORT)])[0].shared
+    assert answerer.answer([Request("What color is it?", [frames], options=SHORT)])[0].shared
 
 
 def test_batches_hold_different_videos() -> None:
     videos = "aababccd"
     asked = [Request(f"question {number}", [f"{name}.mp4"]) for number, name in enumerate(videos)]
-    found = list(batches(asked, 2))
+    found = list(plan_batches(asked, 2))
     assert sorted(place for places in found for place in places) == list(range(len(videos)))
     for places in found:
         names = [videos[place] for place in places]
         assert len(names) == len(set(names)) <= 2
     # The same videos meet as long as they have questions.
     assert [[videos[place] for place in places] for places in found] == [["a"], ["a"], ["a"], *2 * [["b", "c"]], ["d"]]
-    assert [len(places) for places in batches(asked, 1)] == [1] * len(videos)
+    assert [len(places) for places in plan_batches(asked, 1)] == [1] * len(videos)
 
 
 def test_frames_a_second(llm: VideoLLM, asked: list[Item], clips: dict[str, Path]) -> None:
@@ -132,20 +132,20 @@ def test_an_answer_ends_where_the_task_says(llm: VideoLLM, asked: list[Item], cl
     answerer = Answerer(Settings("tangovlm-tiny", retention=1.0), llm)
     (request,) = requests(asked[:1], clips)
     whole = answerer.answer([request])[0]
-    (cut,) = answerer.answer(requests(asked[:1], clips, Limits(8, until=(whole.text[1:3],))))
+    (cut,) = answerer.answer(requests(asked[:1], clips, GenerationOptions(8, until=(whole.text[1:3],))))
     assert cut.text == whole.text[:1] and cut.output_tokens <= whole.output_tokens
-    assert answerer.answer(requests(asked[:1], clips, Limits(8, num_beams=2)))[0].text
-    assert answerer.answer(requests(asked[:1], clips, Limits(1)))[0].output_tokens == 1
+    assert answerer.answer(requests(asked[:1], clips, GenerationOptions(8, num_beams=2)))[0].text
+    assert answerer.answer(requests(asked[:1], clips, GenerationOptions(1)))[0].output_tokens == 1
 
 
 def test_a_conversation_and_a_text_without_video(llm: VideoLLM, asked: list[Item], clips: dict[str, Path]) -> None:
     answerer = Answerer(Settings("tangovlm-tiny", retention=0.3), llm)
     video = clips[asked[0].clip]
     turns = [{"role": "user", "content": [{"type": "video", "video": video}, {"type": "text", "text": asked[0].text}]}]
-    plain = Request(asked[0].text, [video], limits=SHORT)
-    assert prompt(llm, Request(conversation=turns)) == prompt(llm, plain)
+    plain = Request(asked[0].text, [video], options=SHORT)
+    assert render_prompt(llm, Request(conversation=turns)) == render_prompt(llm, plain)
     spoken, alone, wordless = answerer.answer(
-        [Request(conversation=turns, limits=SHORT), plain, Request("What color is it?", limits=SHORT)]
+        [Request(conversation=turns, options=SHORT), plain, Request("What color is it?", options=SHORT)]
     )
     assert spoken.text == alone.text
     assert (wordless.tokens_before, wordless.frames, wordless.shared) == (0, 0, False)
@@ -192,10 +192,9 @@ def test_what_does_not_fit_the_model_is_refused_at_once(llm: VideoLLM) -> None:
 
 
 def test_vllm_is_another_backend(monkeypatch: pytest.MonkeyPatch, asked: list[Item], clips: dict[str, Path]) -> None:
-    from tangovlm.batch.choice import Settings as EngineSettings
     from tangovlm.batch.engine import Outcome, failure
-    from tangovlm.evaluate.harness import in_vllm
-    from tangovlm.evaluate.harness.answerer import make
+    from tangovlm.batch.settings import Settings as EngineSettings
+    from tangovlm.evaluate.harness import vllm_answerer
 
     built: list[EngineSettings] = []
 
@@ -208,21 +207,23 @@ def test_vllm_is_another_backend(monkeypatch: pytest.MonkeyPatch, asked: list[It
                 fields = {"answer": f"{task.question}: no", "tokens_before": 100, "tokens_after": 10, "frames": 8}
                 yield Outcome(task, fields)
 
-    monkeypatch.setattr(in_vllm, "check", built.append)
+    monkeypatch.setattr(vllm_answerer, "check_settings", built.append)
     monkeypatch.setattr(EngineSettings, "build", lambda _settings: Engine())
-    backend = make(Settings.read(pretrained="tangovlm-tiny", backend="vllm", neighbors=3, vllm_seed=1, frames=8))
+    backend = load_backend(
+        Settings.read(pretrained="tangovlm-tiny", backend="vllm", neighbors=3, vllm_seed=1, frames=8)
+    )
     (engine,) = built
     assert (engine.model, engine.params, engine.extra, engine.frames) == (None, {"neighbors": 3}, ("--seed", "1"), 8)
-    one = [Request(item.text, [str(clips[item.clip])], limits=Limits(8, until=(": n",))) for item in asked]
+    one = [Request(item.text, [str(clips[item.clip])], options=GenerationOptions(8, until=(": n",))) for item in asked]
     found = backend.answer(one)
-    assert [answered.text for answered in found] == [item.text for item in asked]
-    assert {answered.read_tokens for answered in found} == {None}
+    assert [completion.text for completion in found] == [item.text for item in asked]
+    assert {completion.read_tokens for completion in found} == {None}
     for wrong, message in (
         (Request("Why?", ["missing.mp4"]), "missing"),
         (Request("Why?"), "one video file and one text"),
-        (Request("Why?", ["a.mp4"], limits=Limits(8, num_beams=2)), "greedily"),
+        (Request("Why?", ["a.mp4"], options=GenerationOptions(8, num_beams=2)), "greedily"),
     ):
         with pytest.raises(InputError, match=message):
             backend.answer([wrong])
     with pytest.raises(tangovlm.TangoError, match="does not take method"):
-        make(Settings("tangovlm-tiny", method="tango-release", backend="vllm"))
+        load_backend(Settings("tangovlm-tiny", method="tango-release", backend="vllm"))

@@ -9,7 +9,7 @@ import pytest
 
 from tangovlm.errors import InputError
 from tangovlm.evaluate.harness.miniature import FORMATS, LETTERS, items, write_records, write_videos
-from tangovlm.evaluate.task import cases, view
+from tangovlm.evaluate.tangoworld import load_questions, render_clip
 from tangovlm.tiny.synthetic.questions import KINDS
 from tangovlm.video import decode
 
@@ -24,7 +24,7 @@ FIELDS = {
 def test_questions_are_the_first_of_the_benchmark() -> None:
     found = items(26)
     assert len(found) == 26 and {item.kind for item in found} == set(KINDS)
-    numbers = {asked.number: asked.question for case in cases(26, lengths=(8, 16)) for asked in case.asked}
+    numbers = {asked.number: asked.question for case in load_questions(26, lengths=(8, 16)) for asked in case.questions}
     assert {item.number: (item.text, item.answer) for item in found} == {
         number: (question.text, question.answer) for number, question in numbers.items()
     }
@@ -65,8 +65,8 @@ def test_files_show_what_the_benchmark_shows(tmp_path: Path) -> None:
     stamp = written[found[0].clip].stat().st_mtime_ns
     assert write_videos(found, tmp_path) == written
     assert written[found[0].clip].stat().st_mtime_ns == stamp
-    (case, *_rest) = cases(1, lengths=(8, 16))
-    shown = view(case.clip(), 8)
+    (case, *_rest) = load_questions(1, lengths=(8, 16))
+    shown = render_clip(case.clip(), 8)
     read = decode(written[found[0].clip], 8, size=shown.pixels.shape[-2:])
     assert len(read.pixels) == 8
     # Between its ends a file has frames at other moments.

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from tangovlm.errors import InputError
-from tangovlm.evaluate.harness.records import Record, Records, key_of, read
-from tangovlm.evaluate.harness.requests import Answered, Limits, Request
+from tangovlm.evaluate.harness.records import Record, Records, read, request_key
+from tangovlm.evaluate.harness.requests import Completion, GenerationOptions, Request
 from tangovlm.evaluate.harness.settings import Settings
 from tangovlm.video import Frames
 
 SETTINGS = Settings("tangovlm-tiny")
-ANSWERED = Answered("red", 1024, 102, 1032, 2, {"decode": 1.5}, 16, True, 1, 10**9, (102, 51), ("a note",))
+ANSWERED = Completion("red", 1024, 102, 1032, 2, {"decode": 1.5}, 16, True, 1, 10**9, (102, 51), ("a note",))
 
 
 def record(doc: int) -> Record:
-    return Record("mvbench", str(doc), key_of("mvbench", doc, Request("Why?")), ANSWERED)
+    return Record("mvbench", str(doc), request_key("mvbench", doc, Request("Why?")), ANSWERED)
 
 
 @pytest.fixture
@@ -111,13 +111,13 @@ def test_keys_tell_questions_apart(tmp_path: Path) -> None:
         ("a", 2, Request("Why?", [clip])),
         ("b", 1, Request("Why?", [clip])),
         ("a", 1, Request("How?", [clip])),
-        ("a", 1, Request("Why?", [clip], limits=Limits(3))),
+        ("a", 1, Request("Why?", [clip], options=GenerationOptions(3))),
         ("a", 1, Request("Why?")),
         ("a", 1, Request("Why?", [frames[0]])),
         ("a", 1, Request("Why?", [frames[1]])),
     ]
-    assert len({key_of(*each) for each in asked}) == len(asked)
-    before = key_of(*asked[0])
-    assert before == key_of("a", "1", Request("Why?", [str(clip)]))
+    assert len({request_key(*each) for each in asked}) == len(asked)
+    before = request_key(*asked[0])
+    assert before == request_key("a", "1", Request("Why?", [str(clip)]))
     clip.write_bytes(b"abcd")
-    assert before != key_of(*asked[0])
+    assert before != request_key(*asked[0])

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from tangovlm.errors import InputError
-from tangovlm.evaluate.harness.requests import Limits, Request
+from tangovlm.evaluate.harness.requests import GenerationOptions, Request
 
 
 def test_arguments_of_tasks_are_read() -> None:
     greedy = {"max_new_tokens": 16, "temperature": 0, "top_p": 1.0, "num_beams": 1, "do_sample": False}
-    assert Limits.read(greedy) == Limits(16)
-    assert Limits.read({"until": "\n", "max_gen_toks": 5}) == Limits(5, ("\n",))
-    assert Limits.read({"until": ["a", "b"]}) == Limits(until=("a", "b"))
-    assert Limits.read({"do_sample": True}).temperature == 1.0
-    assert Limits.read({"do_sample": False, "temperature": 0.7}).options["do_sample"] is False
-    sampled = Limits.read({"temperature": 0.7, "top_p": 0.9, "top_k": 5}).options
+    assert GenerationOptions.read(greedy) == GenerationOptions(16)
+    assert GenerationOptions.read({"until": "\n", "max_gen_toks": 5}) == GenerationOptions(5, ("\n",))
+    assert GenerationOptions.read({"until": ["a", "b"]}) == GenerationOptions(until=("a", "b"))
+    assert GenerationOptions.read({"do_sample": True}).temperature == 1.0
+    assert GenerationOptions.read({"do_sample": False, "temperature": 0.7}).generate_kwargs["do_sample"] is False
+    sampled = GenerationOptions.read({"temperature": 0.7, "top_p": 0.9, "top_k": 5}).generate_kwargs
     assert (sampled["do_sample"], sampled["temperature"], sampled["top_p"], sampled["top_k"]) == (True, 0.7, 0.9, 5)
-    assert Limits.read({"num_beams": 3}).options["num_beams"] == 3
+    assert GenerationOptions.read({"num_beams": 3}).generate_kwargs["num_beams"] == 3
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def test_arguments_of_tasks_are_read() -> None:
 )
 def test_no_argument_is_ignored(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Limits.read(given)
+        GenerationOptions.read(given)
 
 
 def test_a_text_is_cut_at_the_first_end() -> None:
-    limits = Limits(until=("\n\n", "Q:"))
-    assert limits.cut(" A. red Q: what\n\nelse") == "A. red"
-    assert limits.cut(" A. red\n") == "A. red"
-    assert limits.cut("\n\nA") == ""
+    options = GenerationOptions(until=("\n\n", "Q:"))
+    assert options.cut(" A. red Q: what\n\nelse") == "A. red"
+    assert options.cut(" A. red\n") == "A. red"
+    assert options.cut("\n\nA") == ""
 
 
 def test_videos_of_a_conversation_are_found_in_order() -> None:
@@ -61,9 +61,9 @@ def test_videos_of_a_conversation_are_found_in_order() -> None:
         ({}, "either a text or a conversation"),
         ({"text": "a", "conversation": []}, "either a text or a conversation"),
         ({"text": " "}, "question is empty"),
-        ({"text": "a", "media": [object()]}, "holds object where a video is expected"),
-        ({"conversation": [], "media": ["a.mp4"]}, "stand in its parts"),
-        ({"conversation": [{"role": "user", "content": [{"type": "video"}]}]}, "holds NoneType"),
+        ({"text": "a", "media": [object()]}, "contains object where a video is expected"),
+        ({"conversation": [], "media": ["a.mp4"]}, "are parts of it"),
+        ({"conversation": [{"role": "user", "content": [{"type": "video"}]}]}, "contains NoneType"),
     ],
 )
 def test_other_requests_are_refused(given: dict[str, Any], message: str) -> None:

@@ -9,8 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tangovlm.methods.common import segments as segment
-from tangovlm.methods.common.rows import static_positions
-from tangovlm.methods.common.segments import segment_by_frames, segment_by_gain, segment_by_labels, static_runs
+from tangovlm.methods.common.segments import (
+    segment_by_frames,
+    segment_by_gain,
+    segment_by_labels,
+    static_positions,
+    static_runs,
+)
 
 
 @st.composite

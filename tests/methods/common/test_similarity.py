@@ -21,7 +21,7 @@ def test_cosines(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("held", [1, 60, 1 << 20])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_norms_and_cosines_in_parts(dtype: torch.dtype, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similarity, "_HELD_ELEMENTS", (held, held))
+    monkeypatch.setattr(similarity, "_CHUNK_ELEMENTS", (held, held))
     tokens = torch.randn(7, 3, 8, generator=torch.Generator().manual_seed(0)).to(dtype) * 9
     tokens[2, 1] = 0
     norms, cosines = norms_and_cosines(tokens)

@@ -88,7 +88,7 @@ def test_masked_positions_are_not_kept(file: Path) -> None:
 
 def test_another_grid_is_refused_and_both_are_named(file: Path) -> None:
     tokens = VideoTokens(torch.randn(2, 4, 3, 12), saliency=torch.ones(2, 4, 3))
-    with pytest.raises(MethodError, match="grid of 3 x 4, but the video's is 4 x 3"):
+    with pytest.raises(MethodError, match="grid of 3 x 4, but the video has 4 x 3"):
         Tango(sink_tokens=file)(tokens)
 
 

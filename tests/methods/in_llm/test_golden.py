@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tangovlm import method
-from tangovlm.methods.in_llm.common.base import PromptView, Step
+from tangovlm.methods.in_llm.common.view import LayerSelection, PromptView
 from tangovlm.session.in_llm.attention import LayerProbe
 from tests.golden.cases import FOLDER, TOLERANCE
 
@@ -50,7 +50,7 @@ def view(case: dict[str, Any], ratio: float, probe: Any) -> PromptView:
     return PromptView(case["hidden"], visual, call.get("visual_total", call["visual_length"]), ratio, probe)
 
 
-def check(case: dict[str, Any], step: Step) -> None:
+def check(case: dict[str, Any], step: LayerSelection) -> None:
     assert step.indices.tolist() == case["kept_indices"].tolist()
     torch.testing.assert_close(step.values, torch.from_numpy(case["kept_features"]), atol=TOLERANCE, rtol=0)
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 import tangovlm
 from tangovlm import budget
-from tangovlm.methods.in_llm.common.base import PromptView
 from tangovlm.methods.in_llm.common.merge import later_in_slot
+from tangovlm.methods.in_llm.common.view import PromptView
 from tangovlm.session.in_llm.attention import attention_rows
-from tests.methods.test_pair import NAMES
+from tests.methods.test_build import NAMES
 
 
 @dataclass
@@ -55,7 +55,7 @@ def test_promises(
     visual = torch.arange(before, before + n)
     probe = Made(torch.randn(2, length, length).softmax(-1), torch.randn(2, length, 3))
     pruner = tangovlm.method(name)
-    memo = pruner.begin(hidden[visual], hidden[before + n :])
+    memo = pruner.prepare(hidden[visual], hidden[before + n :])
     view = PromptView(hidden, visual, n, round(ratio, 4), probe, memo)
     copies = [tensor.clone() for tensor in (hidden, probe.weights, probe.states)]
     step, again = pruner(view), pruner(view)

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 import tangovlm
 from tangovlm.errors import InputError
 from tangovlm.models.common import chunks
-from tangovlm.models.common.family import Signals
+from tangovlm.models.common.signals import Signals
 from tangovlm.models.llava_onevision import LlavaOnevision
 from tangovlm.selfcheck.twins.common.norms import Norms
 from tests.support.stock import OLDEST
@@ -53,8 +53,8 @@ def tower_calls(model: Any) -> Iterator[list[int]]:
 
 def encoded(model: Any, chunk_frames: int | None, saliency: str = "p-attn", **options: Any) -> tuple[Any, Signals]:
     family = LlavaOnevision(model, saliency=saliency)
-    with family.observe(NEEDS) as signals:
-        output = family.encode(
+    with family.signals.observe(NEEDS) as signals:
+        output = family.encoding.encode(
             model.model.get_video_features, chunk_frames, make_videos(model, 2, FRAMES), return_dict=True, **options
         )
     return output, signals
@@ -93,7 +93,7 @@ def test_hidden_states_only_where_they_are_asked_for(model: Any) -> None:
 def test_a_tuple_where_the_caller_wants_one(model: Any) -> None:
     family, videos = LlavaOnevision(model), make_videos(model, 1, FRAMES)
     stock = model.model.get_video_features
-    got = family.encode(stock, 2, pixel_values_videos=videos, return_dict=False)
+    got = family.encoding.encode(stock, 2, pixel_values_videos=videos, return_dict=False)
     wanted = stock(videos, return_dict=False)
     assert isinstance(got, tuple)
     for one, other in zip(got, wanted[:2], strict=True):
@@ -109,7 +109,7 @@ def test_older_releases_have_another_keyword_and_no_newline(model: Any) -> None:
         pooler_output = property(lambda self: self["pooler_output"])
 
     videos = make_videos(model, 2, FRAMES)
-    got = LlavaOnevision(model).encode(older, 3, pixel_values=videos, return_dict=True)
+    got = LlavaOnevision(model).encoding.encode(older, 3, pixel_values=videos, return_dict=True)
     torch.testing.assert_close(got.pooler_output, older(videos).pooler_output)
 
 
@@ -124,7 +124,7 @@ def test_nothing_but_the_result_of_a_chunk_outlives_it(model: Any) -> None:
             pooler_output=torch.ones(1, 9 * pixels.shape[1] + 1, 2), hidden_states=(hidden,)
         )
 
-    LlavaOnevision(model).encode(stock, 3, make_videos(model, 2, FRAMES))
+    LlavaOnevision(model).encoding.encode(stock, 3, make_videos(model, 2, FRAMES))
     assert len(collected) == 4
 
 
@@ -134,7 +134,7 @@ def test_the_estimate_covers_what_the_tower_holds() -> None:
     vision.num_hidden_layers += 10
     hidden, inner, text = 32, 48, 48
     wanted = 64 * 4 * (12 * hidden + max(2 * hidden + 2 * inner, hidden + 3 * text))
-    assert LlavaOnevision(model).frame_bytes([]) == wanted
+    assert LlavaOnevision(model).encoding.frame_bytes([]) == wanted
 
 
 # --- within attach ----------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_the_device_decides_where_nobody_does(
     model: Any, tower_calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = LlavaOnevision(model)
-    monkeypatch.setattr(chunks, "_CPU_BYTES", 4 * family.frame_bytes([]))
+    monkeypatch.setattr(chunks, "_CPU_BYTES", 4 * family.encoding.frame_bytes([]))
     wanted, _ = generated(model, Norms(), chunk_frames=10)
     tower_calls.clear()
     got, _ = generated(model, Norms())

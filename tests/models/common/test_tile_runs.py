@@ -8,12 +8,20 @@ import pytest
 import torch
 
 from tangovlm.errors import InputError
-from tangovlm.models.common.tile_runs import Run, Wording, _only_way, last_tiles, mismatch, runs, videos
+from tangovlm.models.common.tile_runs import (
+    FrameText,
+    Picture,
+    _only_way,
+    find_pictures,
+    group_videos,
+    last_tiles,
+    mismatch_message,
+)
 
 # "Frame12: <img>..</img>\n" and "\nFrame from 01:12:<mark><whole>..<mark>" in tokens; digits are 10 to 19.
 P, NEWLINE, FRAME, COLON, START, END, FROM, MARK, WHOLE = 1, 2, 3, 4, 5, 6, 7, 8, 9
-COUNTED = Wording(shortest=5, longest=16, before=1, behind=2, numbered=True)
-TIMED = Wording(shortest=11, longest=24, before=2, behind=3, numbered=False)
+COUNTED = FrameText(shortest=5, longest=16, prefix=1, suffix=2, numbered=True)
+TIMED = FrameText(shortest=11, longest=24, prefix=2, suffix=3, numbered=False)
 TILE = 3
 
 
@@ -38,46 +46,51 @@ def timed(seconds: list[int]) -> list[int]:
     return [*ids, 62]
 
 
-def found(ids: list[int] | list[list[int]], frames: tuple[int, ...] | None = None, wording: Wording = COUNTED) -> list:
+def videos_of(
+    ids: list[int] | list[list[int]], frames: tuple[int, ...] | None = None, frame_text: FrameText = COUNTED
+) -> list:
     """Videos as (row, number of the first picture in its row, frames)."""
     rows = ids if isinstance(ids[0], list) else [ids]
     longest = max(map(len, rows))
-    pictures = runs(torch.tensor([[0] * (longest - len(row)) + row for row in rows]), P, TILE)
-    order = [[run for run in pictures if run.row == row] for row in range(len(rows))]
+    pictures = find_pictures(torch.tensor([[0] * (longest - len(row)) + row for row in rows]), P, TILE)
+    order = [[picture for picture in pictures if picture.entry == row] for row in range(len(rows))]
     return [
-        (video[0].row, order[video[0].row].index(video[0]), len(video)) for video in videos(pictures, frames, wording)
+        (video[0].entry, order[video[0].entry].index(video[0]), len(video))
+        for video in group_videos(pictures, frames, frame_text)
     ]
 
 
-def test_runs() -> None:
+def test_find_pictures() -> None:
     ids = torch.tensor([[50, *[P] * 6, 51, 52, *[P] * 3], [*[P] * 3, 51, 52, 53, 54, 55, 56, *[P] * 3]])
-    assert runs(ids, P, TILE) == [
-        Run(0, 1, 6, 2, (50,)),
-        Run(0, 9, 3, 1, (51, 52)),
-        Run(1, 0, 3, 1, ()),
-        Run(1, 9, 3, 1, (51, 52, 53, 54, 55, 56)),
+    assert find_pictures(ids, P, TILE) == [
+        Picture(0, 1, 6, 2, (50,)),
+        Picture(0, 9, 3, 1, (51, 52)),
+        Picture(1, 0, 3, 1, ()),
+        Picture(1, 9, 3, 1, (51, 52, 53, 54, 55, 56)),
     ]
     # A model may say a placeholder.
-    assert runs(torch.tensor([[50, P, P, P, 51, P, 52, P, P, P]]), P, TILE)[1] == Run(0, 7, 3, 1, (51, P, 52))
+    assert find_pictures(torch.tensor([[50, P, P, P, 51, P, 52, P, P, P]]), P, TILE)[1] == Picture(
+        0, 7, 3, 1, (51, P, 52)
+    )
 
 
 @pytest.mark.parametrize("frames", [2, 9, 12, 123])
 def test_counted_frames_are_a_video(frames: int) -> None:
-    assert found([50, 51, *counted(frames), 52]) == [(0, 0, frames)]
-    assert found([50, 51, *counted(frames), 52], (frames,)) == [(0, 0, frames)]
+    assert videos_of([50, 51, *counted(frames), 52]) == [(0, 0, frames)]
+    assert videos_of([50, 51, *counted(frames), 52], (frames,)) == [(0, 0, frames)]
 
 
 @pytest.mark.parametrize("seconds", [[0, 1], [0, 0, 1, 1], [58, 59, 60, 61], [599, 600, 3000], [7] * 5, [5999, 6000]])
 def test_timed_frames_are_a_video(seconds: list[int]) -> None:
-    assert found([50, 51, *timed(seconds), 52], None, TIMED) == [(0, 0, len(seconds))]
-    assert found([50, *timed(seconds), *timed(seconds)], None, TIMED) == [
+    assert videos_of([50, 51, *timed(seconds), 52], None, TIMED) == [(0, 0, len(seconds))]
+    assert videos_of([50, *timed(seconds), *timed(seconds)], None, TIMED) == [
         (0, 0, len(seconds)),
         (0, len(seconds), len(seconds)),
     ]
 
 
-@pytest.mark.parametrize("wording", [COUNTED, TIMED])
-def test_images_are_no_video(wording: Wording) -> None:
+@pytest.mark.parametrize("frame_text", [COUNTED, TIMED])
+def test_images_are_no_video(frame_text: FrameText) -> None:
     alone, cut = [50, *image(), 51], [50, *image(4), NEWLINE, *image(4), 51]
     side_by_side = [50, *image(), NEWLINE, *image(), NEWLINE, *image(), 51]
     tiles = [50]
@@ -85,59 +98,59 @@ def test_images_are_no_video(wording: Wording) -> None:
         tiles += [MARK, 20 + tile, *[P] * TILE]
     described = [50, *image(), *range(20, 26), *image(), *range(40, 46), *image(), 51]
     for ids in (alone, cut, side_by_side, tiles, described, counted(1)):
-        assert found(ids, None, wording) == []
+        assert videos_of(ids, None, frame_text) == []
         # Times were given once for all calls, and this one has no video.
-        assert found(ids, (16,), wording) == []
+        assert videos_of(ids, (16,), frame_text) == []
 
 
 @pytest.mark.parametrize("frames", [None, (4,)])
 def test_an_image_at_a_video_is_left_out(frames: tuple[int, ...] | None) -> None:
-    assert found([50, *image(), NEWLINE, *counted(4), 51], frames) == [(0, 1, 4)]
-    assert found([50, *counted(4), NEWLINE, *image(), 51], frames) == [(0, 0, 4)]
-    assert found([50, *counted(4), NEWLINE, *image(2), NEWLINE, *image(), 51], frames) == [(0, 0, 4)]
-    assert found([50, MARK, WHOLE, P, P, P, MARK, *timed([0, 1, 1, 2])], frames, TIMED) == [(0, 1, 4)]
-    assert found([50, *timed([0, 1, 1, 2]), MARK, WHOLE, P, P, P, MARK], frames, TIMED) == [(0, 0, 4)]
+    assert videos_of([50, *image(), NEWLINE, *counted(4), 51], frames) == [(0, 1, 4)]
+    assert videos_of([50, *counted(4), NEWLINE, *image(), 51], frames) == [(0, 0, 4)]
+    assert videos_of([50, *counted(4), NEWLINE, *image(2), NEWLINE, *image(), 51], frames) == [(0, 0, 4)]
+    assert videos_of([50, MARK, WHOLE, P, P, P, MARK, *timed([0, 1, 1, 2])], frames, TIMED) == [(0, 1, 4)]
+    assert videos_of([50, *timed([0, 1, 1, 2]), MARK, WHOLE, P, P, P, MARK], frames, TIMED) == [(0, 0, 4)]
 
 
 @pytest.mark.parametrize("frames", [None, (12, 4)])
 def test_counting_from_one_is_another_video(frames: tuple[int, ...] | None) -> None:
-    assert found([50, *counted(12), NEWLINE, *counted(4), 51], frames) == [(0, 0, 12), (0, 12, 4)]
+    assert videos_of([50, *counted(12), NEWLINE, *counted(4), 51], frames) == [(0, 0, 12), (0, 12, 4)]
 
 
 def test_prompts_of_a_batch_share_no_video() -> None:
     rows = [[50, *counted(2)], [51, 52, *counted(2)]]
-    assert found(rows) == [(0, 0, 2), (1, 0, 2)]
+    assert videos_of(rows) == [(0, 0, 2), (1, 0, 2)]
     # One number stands for all videos of a call.
-    assert found(rows, (2,)) == found(rows, (2, 2)) == [(0, 0, 2), (1, 0, 2)]
+    assert videos_of(rows, (2,)) == videos_of(rows, (2, 2)) == [(0, 0, 2), (1, 0, 2)]
     with pytest.raises(InputError, match="videos of 4 frames.*series of 2, 2 pictures"):
-        found(rows, (4,))
+        videos_of(rows, (4,))
 
 
 def test_single_frames_need_their_times() -> None:
-    assert found([50, *counted(1), 51], (1,)) == [(0, 0, 1)]
-    assert found([[50, *counted(1), 51], [50, *counted(1), 51]], (1, 1)) == [(0, 0, 1), (1, 0, 1)]
+    assert videos_of([50, *counted(1), 51], (1,)) == [(0, 0, 1)]
+    assert videos_of([[50, *counted(1), 51], [50, *counted(1), 51]], (1, 1)) == [(0, 0, 1), (1, 0, 1)]
     with pytest.raises(InputError, match="videos of 1 frames.*series of 1, 1 pictures: give times for each"):
-        found([50, *image(), NEWLINE, *counted(1), 51], (1,))
+        videos_of([50, *image(), NEWLINE, *counted(1), 51], (1,))
 
 
 def test_times_that_do_not_fit_are_refused() -> None:
     ids = [50, *image(), NEWLINE, *counted(7), 51]
     for frames in ((8,), (6,), (7, 1, 1)):
         with pytest.raises(InputError, match="but the prompt has series of 1, 7 pictures"):
-            found(ids, frames)
+            videos_of(ids, frames)
     # Which of two like videos the times are for cannot be known.
     with pytest.raises(InputError, match="series of 3, 3, 2"):
-        found([50, *counted(3), NEWLINE, *counted(3), NEWLINE, *counted(2)], (3, 2))
+        videos_of([50, *counted(3), NEWLINE, *counted(3), NEWLINE, *counted(2)], (3, 2))
 
 
 def test_without_text_the_numbers_decide() -> None:
     ids = [50, *[token for _ in range(5) for token in image()], 51]
-    assert found(ids) == []
-    assert found(ids, (2, 3)) == [(0, 0, 2), (0, 2, 3)]
+    assert videos_of(ids) == []
+    assert videos_of(ids, (2, 3)) == [(0, 0, 2), (0, 2, 3)]
 
 
 def test_conversation_encodes_the_last_pictures() -> None:
-    pictures = runs(torch.tensor([[*image(2), *counted(3), *image()]]), P, TILE)
+    pictures = find_pictures(torch.tensor([[*image(2), *counted(3), *image()]]), P, TILE)
     assert last_tiles(pictures, 6) == pictures
     assert last_tiles(pictures, 4) == pictures[1:]
     assert last_tiles(pictures, 0) == []
@@ -148,9 +161,9 @@ def test_conversation_encodes_the_last_pictures() -> None:
 
 def test_copies_for_beams_are_named() -> None:
     """Older releases repeat every tile by itself, so that the pictures of a prompt are torn apart."""
-    assert mismatch(8, 16).endswith("for several beams or answers, ask for one")
+    assert mismatch_message(8, 16).endswith("for several beams or answers, ask for one")
     for there, tiles in ((8, 12), (8, 4), (0, 4)):
-        assert mismatch(there, tiles).endswith("own processor")
+        assert mismatch_message(there, tiles).endswith("own processor")
 
 
 def brute_force(lengths: list[int], frames: list[int]) -> list[list[list[int]]]:

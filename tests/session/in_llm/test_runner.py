@@ -1,7 +1,6 @@
 """Pruning inside a stock model equals the reference without hooks and caches, for every method and way to generate."""
 
 import copy
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from tangovlm.methods.build import Pair
 from tangovlm.selfcheck.twins.common.inside import Prompt, Reference, greedy
 from tangovlm.selfcheck.twins.common.norms import Norms
 from tangovlm.selfcheck.twins.common.parts import VIDEO
-from tangovlm.session.in_llm.masks import Held, Memory
+from tangovlm.session.cache_state import CacheState, LayerPositions
 from tests.session.test_positions import kept_positions
 from tests.support.stock import OLDEST
 from tests.support.tiny_models import (
@@ -47,7 +46,7 @@ METHODS: dict[str, Any] = {
 @pytest.fixture(scope="module", params=["sdpa", "eager"])
 def model(request: pytest.FixtureRequest) -> Any:
     made = make_model(attention=request.param, layers=LAYERS)
-    # The library itself installs hooks for hidden states on first use.
+    # On first use, transformers itself installs hooks for hidden states.
     made.generate(**pad_left([words(3, 1)]), **GREEDY)
     return made
 
@@ -65,7 +64,7 @@ def prompt(model: Any, before: int, after: int, seed: int, videos: int = 1) -> l
 
 
 def visual_places(row: list[int], kept: int = GRID) -> list[int]:
-    """Visual positions of a prompt in which every video has `kept` tokens left, and its newline."""
+    """Visual positions of a prompt in which every video has `kept` tokens and its newline."""
     places, place, waiting = [], 0, 0
     for token in row:
         if token == VIDEO and waiting == 0:
@@ -79,7 +78,7 @@ def visual_places(row: list[int], kept: int = GRID) -> list[int]:
 def expected(
     model: Any, pruner: Any, row: list[int], videos: Tensor, before: Any = None, original: bool = False
 ) -> tuple[list[int], Tensor, list[int]]:
-    """Of one unpadded prompt."""
+    """The reference of one unpadded prompt: tokens, first logits, length of each layer."""
     before = Norms(1.0) if before is None else before
     selections = [select(model, before, video) for video in videos]
     if before.retention == 1:
@@ -138,7 +137,7 @@ def test_single_prompt(model: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_left_padded_batch_with_a_row_of_text(sdpa: Any, name: str) -> None:
+def test_left_padded_batch_with_a_text_prompt(sdpa: Any, name: str) -> None:
     pruner = tangovlm.method(name, **METHODS[name])
     rows = [prompt(sdpa, 2, 4, seed=2), prompt(sdpa, 9, 12, seed=3), words(7, seed=5)]
     videos = make_videos(sdpa, 2, FRAMES)
@@ -224,7 +223,7 @@ def test_beams(sdpa: Any, name: str) -> None:
     start = inputs["input_ids"].shape[1]
     for row, video, sequence in zip(rows, videos, output.sequences, strict=True):
         assert sequence[start:].tolist() == reference_beams(sdpa, pruner, row, video[None], 2, 3)
-    # The oldest release encodes the video of every beam anew.
+    # The oldest release encodes a copy of the video for every beam.
     reports = output.session.report.videos
     assert [len(video.tokens_per_layer) for video in reports] == [LAYERS] * (4 if OLDEST else 2)
 
@@ -301,15 +300,15 @@ def test_right_padding(sdpa: Any) -> None:
     torch.testing.assert_close(logits, torch.stack(wanted), atol=1e-4, rtol=0)
 
 
-def test_memory_of_a_cropped_cache() -> None:
-    held = Held(torch.ones(1, 6, dtype=torch.bool), False)
-    memory = Memory((held, replace(held, mask=held.mask[:, :4])), 9)
-    assert memory.cropped(9) is memory
-    assert [group.mask.shape[1] for group in memory.cropped(7).groups] == [4, 2]
+def test_state_of_a_cropped_cache() -> None:
+    layers = [LayerPositions(torch.ones(1, length, dtype=torch.bool), False) for length in (9, 6, 4)]
+    state = CacheState(tuple(layers), None)
+    assert state.crop(9) is state
+    assert [positions.length for positions in state.crop(7).layers] == [7, 4, 2]
 
 
-def test_hand_written_loop_on_a_copied_cache(sdpa: Any) -> None:
-    """`model(...)` makes the cache itself; a copy of it, repeated for two continuations, takes the memory along."""
+def test_decoding_loop_on_a_copied_cache(sdpa: Any) -> None:
+    """`model(...)` creates the cache; a copy of it, repeated for two continuations, includes the state."""
     pruner = tangovlm.method("pyramiddrop", **METHODS["pyramiddrop"])
     row, videos = prompt(sdpa, 3, 5, seed=1), make_videos(sdpa, 1, FRAMES)
     with torch.no_grad(), tangovlm.attach(sdpa, pruner):

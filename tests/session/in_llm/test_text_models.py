@@ -26,6 +26,7 @@ import tangovlm
 from tangovlm.errors import ModelError
 from tangovlm.models.common.transformers_compat import Signature
 from tangovlm.selfcheck.twins.common.inside import Prompt, Reference
+from tangovlm.session.cache_state import CacheState, get_state, set_state
 from tangovlm.session.in_llm.runner import Runner
 
 SIZES: dict[str, Any] = {
@@ -90,14 +91,15 @@ def test_prompt_and_two_steps(kind: str, name: str, attention: str) -> None:
     reference = Reference(lm, name, {cut.layer: cut.keep for cut in cuts})
     (runner, running), cache, video = make_runner(lm, pruner), DynamicCache(), torch.full((1, 49), -1)
     video[0, visual] = 0
-    hooks = runner.hooks()
+    hooks = runner.register_hooks()
     for start, end in ((0, 49), (49, 50), (50, 51)):
         part = embeds[None, start:end]
-        running.append(runner.begin(part, None, cache, video if start == 0 else None))
+        running.append(runner.begin(part, None, cache, get_state(cache), video if start == 0 else None))
         own = positions[..., None, start:end]
         output = lm(inputs_embeds=part, position_ids=own, past_key_values=cache, use_cache=True)
         if running[-1] is not None:
-            runner.end(running[-1], cache)
+            groups, _ = runner.end(running[-1])
+            set_state(cache, CacheState((running[-1].first, *groups), None))
         wanted = reference.states(embeds[:end], positions[..., :end], [Prompt(49, visual)])
         torch.testing.assert_close(output.last_hidden_state[0, -1], wanted[-1], atol=1e-4, rtol=0)
         assert [layer.get_seq_length() for layer in cache.layers] == reference.lengths
@@ -106,7 +108,7 @@ def test_prompt_and_two_steps(kind: str, name: str, attention: str) -> None:
 
 
 def make_runner(lm: Any, pruner: Any) -> tuple[Runner, list[Any]]:
-    """A runner, and what is running, the last forward last."""
+    """A runner and a list of forwards; the last one is running."""
     running: list[Any] = []
     layer = Signature(lm.layers[0].forward, "a layer", ())
     return Runner(lm, pruner, pruner.cuts(5), layer, lambda: running[-1]), running
@@ -118,13 +120,13 @@ def make_runner(lm: Any, pruner: Any) -> tuple[Runner, list[Any]]:
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
     lm, pruner = make("qwen2").to(dtype), tangovlm.method(name, **CUTS[name])
     runner, running = make_runner(lm, pruner)
-    hooks = runner.hooks()
+    hooks = runner.register_hooks()
     embeds = torch.randn(2, 49, 48, dtype=dtype)
     video = torch.full((2, 49), -1)
     video[0, 3:43] = video[1, 10:30] = 0
-    running.append(runner.begin(embeds, None, None, video))
+    running.append(runner.begin(embeds, None, None, None, video))
     output = lm(inputs_embeds=embeds, use_cache=False).last_hidden_state
-    first, second = runner.end(running[-1], None)
+    _, (first, second) = runner.end(running[-1])
     for hook in hooks:
         hook.remove()
     assert output.dtype == dtype
@@ -135,9 +137,9 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
 def test_models_that_are_refused() -> None:
     fastv = tangovlm.method("fastv")
     deep = Qwen3VLTextModel(Qwen3VLTextConfig(**SIZES))
-    with pytest.raises(ModelError, match="no Qwen3VLTextModel, .*: choose a method .* before the language model"):
+    with pytest.raises(ModelError, match="support Qwen3VLTextModel, .*: choose a method .* before the language model"):
         make_runner(deep, fastv)
-    with pytest.raises(ModelError, match="no OlmoeDecoderLayer, which does not norm the queries of each head"):
+    with pytest.raises(ModelError, match="not support OlmoeDecoderLayer, which does not norm the queries of each head"):
         make_runner(OlmoeModel(OlmoeConfig(**SIZES, num_experts=2)), fastv)
     window = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
     with pytest.raises(ModelError, match="sliding window"):

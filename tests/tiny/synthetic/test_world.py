@@ -7,7 +7,8 @@ from tangovlm.tiny.synthetic.glyphs import PALETTE
 from tangovlm.tiny.synthetic.labels import ATTRIBUTES, cell_labels
 from tangovlm.tiny.synthetic.questions import KINDS, POSITIONS, descriptions, questions
 from tangovlm.tiny.synthetic.render import CELL, GRID, render
-from tangovlm.tiny.synthetic.world import LARGEST_GROUP, LENGTHS, PACES, SIDE, Clip, sample_clip, sample_crowd
+from tangovlm.tiny.synthetic.sampling import sample_clip, sample_crowd
+from tangovlm.tiny.synthetic.world import LARGEST_GROUP, LENGTHS, PACES, SIDE, Clip
 
 CLIPS = [sample_clip(np.random.default_rng([40, i]), LENGTHS[i % 4]) for i in range(60)]
 

@@ -1,4 +1,4 @@
-"""Profiles in other forms: rows out of a table's folder, the authors' row, CSV, Markdown and the picture of Fig. 9."""
+"""Inputs and outputs of profiles: rows from a results directory, the authors' row, CSV, Markdown and a plot."""
 
 import csv
 import io
@@ -13,11 +13,11 @@ from tangovlm.evaluate.reproduce.paper import profile
 from tangovlm.report import whole_file, write_whole
 
 from ..tables import Row, markdown
-from .bench import COLUMNS
+from .benchmark import COLUMNS
 
 AUTHORS_NOTE = (
-    "The authors' figures are of LLaVA-OneVision-7B on Video-MME, 32 frames a video, with 8 NVIDIA A800: other "
-    "hardware, so that only shares of a row and differences between rows of one device can be compared."
+    "The authors measured LLaVA-OneVision-7B on Video-MME, 32 frames per video, with 8 NVIDIA A800: on other hardware, "
+    "compare only fractions within a row and differences between rows of one device."
 )
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -36,15 +36,15 @@ def authors() -> dict[str, Any]:
 
 
 def read_results(folder: Path) -> Iterator[dict[str, Any]]:
-    """Rows out of what `tangovlm reproduce` wrote, such as `tangovlm-reproduce/fig9`: times and accuracy in one.
+    """Read rows with times and accuracy from the output of `tangovlm reproduce`, such as `tangovlm-reproduce/fig9`.
 
     Raises
     ------
-    InputError: no results there, or none with times.
+    InputError: there are no results, or none with times.
     """
     found = sorted(folder.glob("*.json"))
     if not found:
-        raise InputError(f"--results {folder} holds no table: give the folder of a finished `tangovlm reproduce fig9`")
+        raise InputError(f"--results {folder} has no table: give the folder of a finished `tangovlm reproduce fig9`")
     about = _read(found[0])
     try:
         rows = [
@@ -66,44 +66,44 @@ def read_results(folder: Path) -> Iterator[dict[str, Any]]:
         rows = [row | {"speedup": whole / row["ttft_ms"] if whole else None} for row in rows]
     except (KeyError, TypeError) as error:
         raise InputError(
-            f"{found[0]} is no table of `tangovlm reproduce` ({error!r}): choose another folder"
+            f"{found[0]} is not a table of `tangovlm reproduce` ({error!r}): choose another folder"
         ) from error
     if not rows:
-        raise InputError(f"{found[0]} has no times: run the table with --harness lmms-eval, which takes them")
+        raise InputError(f"{found[0]} has no times: run the table with --harness lmms-eval, which measures them")
     yield from rows
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The table in Markdown, the authors' row last, with what hardware it is of."""
+    """The table in Markdown, with the authors' row last and a note on their hardware."""
     return f"{markdown([*rows, authors()], COLUMNS)}\n\n{AUTHORS_NOTE}\n"
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, the authors' row last; what is no number or text in a row is left out.
+    """Write rows as CSV, with the authors' row last; entries that are neither numbers nor text are left out.
 
     Raises
     ------
     InputError: the file cannot be written.
     """
-    told = [*rows, authors()]
-    names = [name for name in dict.fromkeys(name for row in told for name in row) if _flat(told, name)]
+    listed = [*rows, authors()]
+    names = [name for name in dict.fromkeys(name for row in listed for name in row) if _flat(listed, name)]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(told)
+    writer.writerows(listed)
     write_whole(path, text.getvalue().encode())
 
 
 def check_picture(path: Path) -> None:
-    """Raise `InputError` if no picture can be drawn under this name."""
+    """Raise `InputError` if no plot can be written to this file."""
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise InputError(f"--picture {path}: the name must end in one of {', '.join(PICTURE_SUFFIXES)}")
     if find_spec("matplotlib") is None:
-        raise InputError("--picture wants matplotlib: pip install 'tangovlm[report]', or leave it out")
+        raise InputError("--picture needs matplotlib: pip install 'tangovlm[report]', or leave it out")
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
-    """Draw time to the first token by stage, and where it is known accuracy, over the kept share.
+    """Plot the time to the first token per stage, and the accuracy if it is known, over the retention.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The least work that pruning a video takes: distances that must be known, and bytes that must be read."""
+"""Lower bounds on the work of pruning a video: distances that must be computed, and bytes that must be read."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -6,7 +6,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from tangovlm.budget import SegmentShape, candidates, count, exact_rows
+from tangovlm.budget import SegmentShape, candidates, count, exact_group_counts
 from tangovlm.methods.common.segments import similarity_threshold
 from tangovlm.tokens import Selection, VideoTokens
 
@@ -14,17 +14,17 @@ from .reference import CONTEXT_RATIO, EXPANSION
 
 
 def clustered(tokens: VideoTokens, selection: Selection, retention: float) -> list[int]:
-    """Points of every clustering that Tango made with its defaults: candidates of rows, then what is merged.
+    """The number of points of every clustering of Tango with its defaults: candidates, then tokens that are merged.
 
-    Worked out anew from the segments of the selection and from which positions were static in them.
+    Computed from the segments of the selection and from the static positions in them.
     """
     shapes = segment_shapes(adjacent_cosines(tokens.features) > similarity_threshold(retention), selection.segments)
     return clustered_points(shapes, count(retention, tokens.count))
 
 
 def clustered_points(shapes: Sequence[SegmentShape], total: int) -> list[int]:
-    """The same from the shapes of the segments and the ``total`` number of tokens to keep."""
-    counts = exact_rows(total, shapes, CONTEXT_RATIO)
+    """The same, from the shapes of the segments and the ``total`` number of tokens to keep."""
+    counts = exact_group_counts(total, shapes, CONTEXT_RATIO)
     if sum(row.kept for row in counts) == sum(shape.tokens for shape in shapes):
         return []
     rows = iter(counts)
@@ -41,16 +41,16 @@ def clustered_points(shapes: Sequence[SegmentShape], total: int) -> list[int]:
 
 
 def known_flops(points: Sequence[int], dim: int) -> int:
-    """Floating-point operations of the distances among the points of each clustering, those of a pair once.
+    """Floating-point operations of the pairwise distances in each clustering.
 
-    The distance of two points costs a product of ``dim`` multiplications and additions.
+    The distance of a pair takes ``dim`` multiplications and additions.
     """
     return sum(n * (n - 1) // 2 * 2 * dim for n in points)
 
 
 @torch.no_grad()
 def adjacent_cosines(features: Tensor) -> Tensor:
-    """``(T - 1, L)`` float32 on the host: cosines between each token and the next frame's at its position."""
+    """Cosine similarity of each token with that at its place in the next frame, ``(T - 1, L)`` float32 on the CPU."""
     cosines = features.new_empty(features.shape[0] - 1, features.shape[1] * features.shape[2], dtype=torch.float32)
     for frame, row in enumerate(cosines):
         pair = features[frame : frame + 2].flatten(1, 2).float()
@@ -59,7 +59,7 @@ def adjacent_cosines(features: Tensor) -> Tensor:
 
 
 def segment_shapes(alike: Tensor, segments: Sequence[int]) -> list[SegmentShape]:
-    """Static and dynamic positions of each segment, given ``(T - 1, L)`` bool: what stays from a frame to the next."""
+    """Static and dynamic positions of each segment; ``alike (T - 1, L)`` bool is True where a token equals the next."""
     shapes = []
     for frames, end in zip(segments, accumulate(segments), strict=True):
         static = int(alike[end - frames : end - 1].all(dim=0).sum()) if frames > 1 else 0

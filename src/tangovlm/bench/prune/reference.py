@@ -1,10 +1,9 @@
-"""Tango as it is described, as plainly as it can be written: what the speed of the library is measured against.
+"""A plain implementation of Tango as the paper describes it: the baseline of `tangovlm bench prune`.
 
-Everything is float32, distances are dense matrices from `torch.cdist`, cosines and sines have the size of the
-features, and segments, frames, clusters and the windows of the segmentation are Python loops that read a number from a
-tensor at every step, as the authors' release does. Only counts (`budget.exact_rows`) and the threshold come from the
-library, so that both keep as many tokens; nothing else is shared. Memory grows with the square of the tokens of a
-segment.
+Everything is float32, distances are dense matrices from `torch.cdist`, cosines and sines have the size of the features,
+and segments, frames, clusters and the windows of the segmentation are Python loops that read a number from a tensor at
+every step, as in the authors' release. Only the counts (`budget.exact_group_counts`) and the threshold come from the
+library, so that both keep the same number of tokens. Memory grows with the square of the number of tokens of a segment.
 
 The sections in the docstrings are those of the Tango paper (arXiv 2604.09547).
 """
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tangovlm.budget import RowCount, SegmentShape, count, exact_rows
+from tangovlm.budget import GroupCount, SegmentShape, count, exact_group_counts
 from tangovlm.methods.common.segments import similarity_threshold
 from tangovlm.tokens import VideoTokens
 
@@ -25,13 +24,13 @@ NEIGHBORS = 7
 ANCHOR_WEIGHT = 0.6
 BASE_TIME, BASE_SPACE = 1e4, 1e3
 
-# In float32: while tokens are rotated; and later beside the matrices of distances in the largest pool.
+# float32 copies of the features during the rotation, and later, when distance matrices of the largest pool are added.
 _COPIES_WHILE_ROTATING, _COPIES_BESIDE, _MATRICES = 10, 4, 3
 
 
 @dataclass(frozen=True)
 class Reduced:
-    """What is kept: ``indices (K,)`` ascending, ``features (K, D)`` float32, and the frames of each segment."""
+    """The kept tokens: ``indices (K,)`` ascending, ``features (K, D)`` float32, and the frames of each segment."""
 
     indices: Tensor
     features: Tensor
@@ -39,14 +38,14 @@ class Reduced:
 
 
 def reference_bytes(tokens: int, dim: int, largest_pool: int) -> int:
-    """Memory that `tango_reference` wants beyond its input, where at most ``largest_pool`` points are clustered."""
+    """Memory that `tango_reference` needs beyond its input, if it clusters at most ``largest_pool`` points at once."""
     features = 4 * tokens * dim
     return max(_COPIES_WHILE_ROTATING * features, _COPIES_BESIDE * features + _MATRICES * 4 * largest_pool**2)
 
 
 @torch.no_grad()
 def tango_reference(tokens: VideoTokens, retention: float = 0.1) -> Reduced:
-    """Reduce one video that has saliency and timestamps with the paper's parameters, sinks not masked."""
+    """Prune one video with saliency and timestamps, with the parameters of the paper and without masking sinks."""
     assert tokens.saliency is not None
     assert tokens.timestamps is not None
     features = tokens.features.float()
@@ -60,7 +59,7 @@ def tango_reference(tokens: VideoTokens, retention: float = 0.1) -> Reduced:
         SegmentShape(frames, int(same.sum()), int((~same).sum())) for frames, same in zip(segments, static, strict=True)
     ]
     total = count(retention, tokens.count)
-    rows = exact_rows(total, shapes, CONTEXT_RATIO)
+    rows = exact_group_counts(total, shapes, CONTEXT_RATIO)
     video = _Video(features.flatten(1, 2), rotate(unit, tokens.timestamps).flatten(1, 2), tokens.saliency.flatten(1))
     video.reopen(segments, static, total - sum(row.kept for row in rows))
     remaining = iter(rows)
@@ -71,9 +70,9 @@ def tango_reference(tokens: VideoTokens, retention: float = 0.1) -> Reduced:
 
 
 def segment(alike: Tensor) -> tuple[int, ...]:
-    """Segments of the largest sum of gains, from ``(T - 1, L)`` bool: who stays the same (Temporal Video Segmentation).
+    """The segments with the largest sum of gains (Temporal Video Segmentation); ``alike`` is ``(T - 1, L)`` bool.
 
-    Frames a..b gain b - a for every position that stays the same throughout. Ties favour a frame of its own, then the
+    Frames a..b gain b - a for every position that is alike in all of them. Ties favour a single frame, then the
     shortest window.
     """
     frames = len(alike) + 1
@@ -95,7 +94,7 @@ def segment(alike: Tensor) -> tuple[int, ...]:
 
 
 def rotate(unit: Tensor, times_s: Tensor) -> Tensor:
-    """Rotate unit tokens ``(T, H, W, D)`` by time, row and column (ST-RoPE); an angle for every channel."""
+    """Rotate unit tokens ``(T, H, W, D)`` by time, row and column (ST-RoPE), with one angle per channel."""
     frames, height, width, dim = unit.shape
     space = dim // 3 // 2 * 2
     grid = torch.meshgrid(times_s.to(unit), torch.arange(height).to(unit), torch.arange(width).to(unit), indexing="ij")
@@ -132,7 +131,7 @@ def density_peaks(points: Tensor, centers: int) -> tuple[Tensor, Tensor]:
 
 
 def select(points: Tensor, saliency: Tensor, keep: int) -> Tensor:
-    """``keep`` of n tokens that are salient and unlike each other (Salient Token Selection), ascending."""
+    """Indices of ``keep`` of n tokens that are salient and diverse (Salient Token Selection), ascending."""
     n = len(points)
     listed = saliency.sort(descending=True, stable=True).indices[: min(int(EXPANSION * keep), n)]
     if len(listed) <= keep:
@@ -146,7 +145,7 @@ def select(points: Tensor, saliency: Tensor, keep: int) -> Tensor:
 
 
 class _Video:
-    """One video while it is reduced.
+    """The state of one video during pruning.
 
     Parameters
     ----------
@@ -162,7 +161,7 @@ class _Video:
         """Grid index to value."""
 
     def reopen(self, segments: tuple[int, ...], static: list[Tensor], number: int) -> None:
-        """Give slots of their own to the most salient static tokens outside their segment's first frame."""
+        """Keep the most salient static tokens outside the first frame of their segment, unmerged."""
         hidden = torch.zeros_like(self._open)
         for (start, stop), same in zip(_spans(segments), static, strict=True):
             hidden[start + 1 : stop] = same
@@ -172,7 +171,7 @@ class _Video:
             self._open.view(-1)[place] = True
             self.kept[place] = self._features.flatten(0, 1)[place]
 
-    def reduce(self, start: int, stop: int, static: Tensor, rows: Iterator[RowCount]) -> None:
+    def reduce(self, start: int, stop: int, static: Tensor, rows: Iterator[GroupCount]) -> None:
         """Reduce the frames ``start`` to ``stop`` of a segment (1.5)."""
         columns, others = static.nonzero().flatten(), (~static).nonzero().flatten()
         if len(columns):
@@ -185,8 +184,8 @@ class _Video:
             dynamic = [(t, others, self._features[t, others], gaze[t, others], next(rows)) for t in range(start, stop)]
             self._pool(dynamic)
 
-    def _pool(self, parts: list[tuple[int, Tensor, Tensor, Tensor, RowCount]]) -> None:
-        """Select in every row, then merge what is left of all of them together (Spatio-temporal Token Merging)."""
+    def _pool(self, parts: list[tuple[int, Tensor, Tensor, Tensor, GroupCount]]) -> None:
+        """Select in every part, then merge the remaining tokens of all parts (Spatio-temporal Token Merging)."""
         places, values, points, anchors = [], [], [], 0
         for frame, positions, row_values, gaze, row in parts:
             own = self._points[frame, positions]
@@ -214,6 +213,6 @@ class _Video:
 
 
 def _spans(segments: tuple[int, ...]) -> list[tuple[int, int]]:
-    """First frame of each segment, and the one after its last."""
+    """First frame of each segment, and the frame after its last."""
     ends = torch.tensor(segments).cumsum(0).tolist()
     return [(end - frames, end) for frames, end in zip(segments, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""How time and memory of pruning grow: with the frames of one video, and with videos one after another."""
+"""Measure how time and memory of pruning grow with the frames of a video, and with the number of videos."""
 
 import math
 import reprlib
@@ -10,24 +10,23 @@ import torch
 
 import tangovlm
 from tangovlm.errors import InputError
-from tangovlm.kernels.dispatch import variant
+from tangovlm.kernels import variant
 from tangovlm.report.provenance import machine
 from tangovlm.tokens import Selection
 
-from ..inputs import default_dtype, dtype_name, memory_words, prepared
-from ..measure import timed
-from ..measured import Measured
-from ..memory import check_fits, peak_memory, told_out_of_memory
+from ..memory import check_fits, describe_out_of_memory, peak_memory
 from ..tables import Column, number, text
-from .bench import LIMIT_MS, WARM_UP
+from ..timing import TimedRow, dtype_name, timed
+from ..videos import Shape, parse_shape, synthetic
+from .benchmark import LIMIT_MS, WARM_UP
 from .floor import clustered, known_flops
-from .videos import Shape, parse_shape, synthetic
+from .inputs import default_dtype, make_video, memory_request
 
 FIRST_FRAMES = 8
 BATCH_FRAMES = 32
-_WAYS_OUT = ("fewer --frames", "a smaller --batch", "a smaller --shape")
+_REMEDIES = ("fewer --frames", "a smaller --batch", "a smaller --shape")
 KEYS = ("axis", "video", "shape", "videos", "retention", "dtype", "device", "machine", "threads")
-"""What tells rows apart; a row with the same entries replaces another."""
+"""The entries that identify a row: one with the same entries replaces another."""
 COLUMNS = (
     Column("grows", text("axis")),
     Column("video", text("video")),
@@ -45,16 +44,16 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class ScaleRow(Measured):
-    """One size, measured; fields that `tangovlm.bench.prune.bench.PruneRow` has too mean the same.
+class ScaleRow(TimedRow):
+    """The measurement of one size; fields that `tangovlm.bench.prune.PruneRow` has too mean the same.
 
     Parameters
     ----------
-    axis: what doubles from row to row, "frames" or "videos".
-    videos: how many, of one shape but each with other content, pruned one after another; counts and times are sums.
+    axis: the quantity that doubles from row to row, "frames" or "videos".
+    videos: number of videos of one shape with different content, pruned one after another; counts and times are sums.
     ms_per_1000_tokens: of ``tokens_before``.
-    growth: the power of the size that the time followed since the row before, log2 of the ratio; None in the first.
-    growth_of_distances: the same for known_flops; what the clustering itself must grow by.
+    growth: exponent of the growth of the time since the previous row, log2 of the ratio; None in the first row.
+    growth_of_distances: the same for known_flops, the work of the clustering.
     """
 
     axis: str
@@ -89,7 +88,7 @@ def parse_grid(given: str) -> tuple[int, int, int]:
 
 
 def check_frames(frames: int) -> int:
-    """Raise `InputError` for a longest video that is shorter than the first."""
+    """Raise `InputError` if the longest video is shorter than the first."""
     if frames < FIRST_FRAMES:
         raise InputError(f"--frames is {frames}: it must be at least {FIRST_FRAMES}, where the measurement begins")
     return frames
@@ -107,13 +106,13 @@ def run(
     repeats: int,
     progress: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
-    """Measure 8, 16, .. frames, then 1, 2, .. videos of 32 frames, and yield the rows.
+    """Measure 8, 16, ... frames, then 1, 2, ... videos of 32 frames, and yield the rows.
 
     Parameters
     ----------
     grid: (H, W, D).
-    videos: kinds, see `tangovlm.bench.prune.videos`.
-    dtype: of the features, of all sizes; None for that of the longest video, see `default_dtype`.
+    videos: kinds, see `tangovlm.bench.videos`.
+    dtype: of the features of all sizes; None for that of the longest video, see `default_dtype`.
 
     Raises
     ------
@@ -123,14 +122,14 @@ def run(
     chosen = dtype or default_dtype(Shape(most_frames, *grid), device)
     steps = [("frames", Shape(frames, *grid), 1) for frames in _doubled(FIRST_FRAMES, most_frames)]
     steps += [("videos", Shape(BATCH_FRAMES, *grid), count) for count in _doubled(1, most_videos)]
-    words = [memory_words(shape, chosen, device, _WAYS_OUT, count) for _, shape, count in steps]
+    words = [memory_request(shape, chosen, device, _REMEDIES, count) for _, shape, count in steps]
     for each in words:
         check_fits(*each)
     for kind in videos:
         before: ScaleRow | None = None
         for (axis, shape, count), each in zip(steps, words, strict=True):
             progress(f"{count} × {shape} {kind}, {dtype_name(chosen)}")
-            with told_out_of_memory(*each):
+            with describe_out_of_memory(*each):
                 row = _measure(axis, shape, count, kind, pruner, chosen, device, repeats, before)
             before = row
             yield asdict(row) | {"shape": list(shape)}
@@ -147,7 +146,7 @@ def _measure(
     repeats: int,
     before: ScaleRow | None,
 ) -> ScaleRow:
-    all_tokens = [prepared(shape, kind, [pruner], dtype, device)]
+    all_tokens = [make_video(shape, kind, [pruner], dtype, device)]
     all_tokens += [synthetic(shape, kind, dtype=dtype, device=device, seed=seed) for seed in range(1, count)]
 
     def prune_all() -> list[Selection]:
@@ -189,5 +188,5 @@ def _power(value: float, before: float) -> float | None:
 
 
 def _doubled(first: int, last: int) -> list[int]:
-    """first, 2 first, 4 first, .. up to last."""
+    """first, 2 * first, 4 * first, ... up to last."""
     return [first << step for step in range((last // first).bit_length())]

@@ -1,4 +1,4 @@
-"""Requests to an OpenAI-compatible server, so many at a time, and when their first tokens came."""
+"""Client of an OpenAI-compatible server: concurrent requests, and the times of their tokens."""
 
 import http.client
 import json
@@ -18,11 +18,11 @@ _DATA, _DONE = b"data: ", b"[DONE]"
 
 @dataclass(frozen=True)
 class Reply:
-    """Of one request.
+    """The times and counts of one request.
 
     Parameters
     ----------
-    first_token_s, last_token_s: from sending it on.
+    first_token_s, last_token_s: seconds since the request was sent.
     prompt_tokens, new_tokens: as the server counts them.
     """
 
@@ -33,7 +33,7 @@ class Reply:
 
 
 def request(model: str, video: str, question: str, new_tokens: int) -> dict[str, Any]:
-    """The body of a request for exactly so many tokens, which are streamed.
+    """The body of a request for exactly ``new_tokens`` tokens, which are streamed.
 
     Parameters
     ----------
@@ -52,11 +52,11 @@ def request(model: str, video: str, question: str, new_tokens: int) -> dict[str,
 
 
 def drive(port: int, bodies: Sequence[dict[str, Any]], concurrency: int) -> tuple[list[Reply], float]:
-    """Send all requests, ``concurrency`` of them at a time.
+    """Send all requests, ``concurrency`` of them at the same time.
 
     Returns
     -------
-    The replies, and the seconds from the first request to the last token of all.
+    The replies, and the seconds from the first request to the last token.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def drive(port: int, bodies: Sequence[dict[str, Any]], concurrency: int) -> tupl
         replies = list(pool.map(lambda body: ask(port, body), bodies))
         return replies, time.perf_counter() - start
     finally:
-        # After a failure nobody waits for requests under way: they end with the server.
+        # After a failure, requests in progress are not awaited: they end with the server.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -95,7 +95,7 @@ def ask(port: int, body: dict[str, Any]) -> Reply:
 
 
 def _read(answer: http.client.HTTPResponse, start: float) -> Reply:
-    """Read server-sent events; each says how many tokens there are by then."""
+    """Read server-sent events; each contains the number of tokens so far."""
     first = last = None
     usage = {"prompt_tokens": 0, "completion_tokens": 0}
     for line in answer:

@@ -1,4 +1,4 @@
-"""The checkpoint and the clips of the load test: random weights in shapes that two cores can serve."""
+"""The checkpoint and the clips of the load test: random weights, small enough for two CPU cores."""
 
 import base64
 import io
@@ -22,15 +22,15 @@ from ..ttft.random_weights import clips, pooling_head
 _FRAMES_A_SECOND = 8
 _WEIGHTS = "model.safetensors"
 _OWN_FILES = ("config.json", "generation_config.json", _WEIGHTS)
-"""What the checkpoint has of its own; tokenizer, template and processors are those of the embedded model."""
+"""Files that differ from the embedded model, whose tokenizer, template and processors are used."""
 _TEXTS = {"load": Text(384, 1024, 5, 6, 2, 491, tied=True)}
 _TOWERS = {"load": Tower(128, 512, 3, 2)}
 
 
 class Served(LlavaOnevision):
-    """A LLaVA-OneVision of frames with 8 x 8 patches and 4 x 4 tokens.
+    """A LLaVA-OneVision with 8 x 8 patches and 4 x 4 tokens per frame.
 
-    As with the published 7B, the language model has about four times the work of the tower on an unpruned clip.
+    On an unpruned clip, the language model does about four times the work of the tower, as in the published 7B model.
     """
 
     name = "llava-onevision"
@@ -53,14 +53,14 @@ class Served(LlavaOnevision):
 
 
 def flops(frames: int) -> tuple[int, int]:
-    """FLOPs of an unpruned clip: of the language model on its visual tokens, and of the tower."""
+    """FLOPs of an unpruned clip in the language model (visual tokens only) and in the tower."""
     host = Served("load", torch.device("meta"), torch.float32)
     whole, projector = encoder_flops(host, frames)
     return model_flops(host, host.visual_tokens(frames)), whole - projector
 
 
 def write_checkpoint(folder: Path) -> None:
-    """Write the model in stock format, with a pooling head, float32."""
+    """Write the model as a stock float32 checkpoint with a pooling head."""
     host = Served("load", torch.device("cpu"), torch.float32)
     host.model.config.vision_config.vision_use_head = True
     host.model.save_pretrained(folder)
@@ -73,7 +73,7 @@ def write_checkpoint(folder: Path) -> None:
 
 
 def data_urls(number: int, frames: int) -> list[str]:
-    """As many different clips in H.264, each in a ``data:`` URL."""
+    """Different H.264 clips as ``data:`` URLs."""
     films = clips(number, frames, Served.frame_side)
     return [f"data:video/mp4;base64,{base64.b64encode(_encoded(film)).decode()}" for film in films]
 

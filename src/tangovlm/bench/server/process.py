@@ -1,4 +1,4 @@
-"""A vLLM server on the loopback interface that lives no longer than a block of code."""
+"""A vLLM server on the loopback interface that runs for the duration of a context."""
 
 import http.client
 import os
@@ -25,11 +25,11 @@ _LAST_WORDS = 6
 
 @dataclass(frozen=True)
 class Server:
-    """One that answers.
+    """A server that is ready.
 
     Parameters
     ----------
-    log: the file that holds what it says.
+    log: file of its output.
     """
 
     port: int
@@ -41,7 +41,7 @@ class Server:
 
         Raises
         ------
-        OSError: there is no answer.
+        OSError: the server does not respond.
         """
         connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
         try:
@@ -53,11 +53,11 @@ class Server:
 
     @property
     def block_size(self) -> int:
-        """Tokens of a block of the KV cache.
+        """Number of tokens of a block of the KV cache.
 
         Raises
         ------
-        ModelError: the server does not say.
+        ModelError: the server does not report it.
         """
         found = re.search(r'vllm:cache_config_info\{[^}]*block_size="(\d+)"', self.get("/metrics")[1])
         if found is None:
@@ -69,21 +69,21 @@ class Server:
 def serving(
     model: Path | str, options: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """Start vLLM's API server with a model, wait until it answers, and end it and all that it started.
+    """Start vLLM's API server with a model, wait until it is ready, and end it and its child processes on exit.
 
-    It is ended too when this process gets SIGTERM or SIGHUP, which within the block raise `KeyboardInterrupt`.
+    SIGTERM and SIGHUP raise `KeyboardInterrupt` within the context, so that they end the server too.
 
     Parameters
     ----------
     options: of `vllm serve`.
-    environment: variables that it gets beside those of this process.
+    environment: variables in addition to those of this process.
 
     Raises
     ------
-    ModelError: it ends before it answers, or takes too long.
+    ModelError: the server ends before it is ready, or is not ready in time.
     """
     port = _free_port()
-    # As a module: the command `vllm` of the CPU distribution looks for its own version under another name.
+    # As a module: the command `vllm` of the CPU distribution fails when it looks up its own version.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     command += ["--host", HOST, "--port", str(port), *options]
     with tempfile.TemporaryDirectory() as folder, _termination_interrupts():
@@ -117,7 +117,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _termination_interrupts() -> Iterator[None]:
-    """Within it SIGTERM and SIGHUP raise `KeyboardInterrupt`; only the main thread can have it so."""
+    """Let SIGTERM and SIGHUP raise `KeyboardInterrupt` within the context; no effect outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -134,7 +134,7 @@ def _termination_interrupts() -> Iterator[None]:
 
 
 def _wait(server: Server) -> None:
-    """Return when the server says that it is well."""
+    """Wait until the health check of the server succeeds."""
     end = time.monotonic() + _START_S
     while time.monotonic() < end:
         if server.process.poll() is not None:
@@ -151,13 +151,13 @@ def _last_words(log: Path) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the server's whole group of processes to end, then make it."""
+    """Terminate the process group of the server, then kill it."""
     try:
         with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(_STOP_S)
     finally:
-        # Its workers may outlive it; and so it is too where somebody grew impatient.
+        # Its workers may outlive it, and an interrupt may end the wait.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

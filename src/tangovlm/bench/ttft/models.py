@@ -1,8 +1,8 @@
 """Stock models of published shapes with random weights, made on the device, and their inputs.
 
-Speed does not depend on the weights, so nothing is downloaded. What it does depend on is what the pruner sees: films of
-a few scenes with moving parts (`ttft_random`), and weights that keep such differences alive from pixels to features, so
-that there are segments, and static as well as changing tokens in them.
+Speed does not depend on the weights, so nothing is downloaded. It does depend on the structure of the video: the clips
+have a few scenes with moving parts, and the weights preserve such differences from pixels to features (see
+`random_weights`), so that there are segments with static and changing tokens.
 """
 
 import math
@@ -24,7 +24,7 @@ from tangovlm.models.common.family import Family
 from tangovlm.models.common.transformers_compat import Arg
 from tangovlm.registry import family_for
 
-from .random_weights import enliven, pooling_head
+from .random_weights import pooling_head, preserve_variance
 
 QUESTION_TOKENS = 32
 _IMAGE, _VIDEO, _FIRST_WORD = 1, 2, 10
@@ -47,16 +47,16 @@ class Host(ABC):
     def __init__(self, size: str, device: torch.device, dtype: torch.dtype) -> None:
         self.device = device
         self.text, self.tower_shape = self.texts[size], self.towers[size]
-        # Forked, so that the caller's random numbers stay as they were.
+        # Forked, so that the random state of the caller does not change.
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device), torch.no_grad():
             torch.manual_seed(0)
             self.model = _build(self.config(), dtype)
-            enliven(self.model)
+            preserve_variance(self.model)
         self.model.generation_config.eos_token_id = None
 
     @abstractmethod
     def config(self) -> Any:
-        """Of the whole model."""
+        """The configuration of the whole model."""
 
     @property
     def encoder(self) -> Any:
@@ -71,52 +71,52 @@ class Host(ABC):
     @property
     @abstractmethod
     def projector(self) -> nn.Module:
-        """What takes patches to the width of the text model."""
+        """The module that maps patches to the width of the text model."""
 
     @classmethod
-    def wanted_bytes(cls, size: str, dtype: torch.dtype, frames: int, batch: int) -> int:
-        """Memory that the unpruned model wants, roughly: weights, and the more of encoding and reading."""
+    def required_bytes(cls, size: str, dtype: torch.dtype, frames: int, batch: int) -> int:
+        """Estimate of the memory of the unpruned model: weights, plus the larger of encoding and prefill."""
         text, tower = cls.texts[size], cls.towers[size]
         patches = batch * frames * (cls.frame_side // 14) ** 2
         tokens = batch * (cls.placeholders(frames) + QUESTION_TOKENS)
         encoding = patches * max(2 * tower.hidden + 2 * tower.intermediate, 3 * text.hidden)
-        reading = tokens * (text.cache_width + 4 * text.hidden + 3 * text.intermediate)
-        return dtype.itemsize * (text.parameters + tower.parameters + max(encoding, reading))
+        prefill = tokens * (text.cache_width + 4 * text.hidden + 3 * text.intermediate)
+        return dtype.itemsize * (text.parameters + tower.parameters + max(encoding, prefill))
 
     @classmethod
     @abstractmethod
     def placeholders(cls, frames: int) -> int:
-        """Visual tokens of a video in the prompt."""
+        """Number of placeholders of a video in the prompt."""
 
     @classmethod
     @abstractmethod
     def visual_tokens(cls, frames: int) -> int:
-        """Those of them that can be pruned."""
+        """Number of visual tokens of a video that can be pruned."""
 
     @abstractmethod
     def pixels(self, clips: Tensor) -> dict[str, Tensor]:
-        """Arguments of `generate` out of uint8 frames ``(B, T, 3, side, side)`` in host memory."""
+        """Arguments of `generate` for uint8 frames ``(B, T, 3, side, side)`` in CPU memory."""
 
     def prompt(self, batch: int, frames: int) -> dict[str, Tensor]:
-        """The other arguments: a question of `QUESTION_TOKENS` tokens behind each video."""
+        """The other arguments of `generate`: a question of `QUESTION_TOKENS` tokens after each video."""
         words = torch.arange(_FIRST_WORD, _FIRST_WORD + QUESTION_TOKENS)
         ids = torch.cat([torch.full((self.placeholders(frames),), _VIDEO), words]).expand(batch, -1)
         ids = ids.contiguous().to(self.device)
         return {Arg.IDS: ids, Arg.MASK: torch.ones_like(ids)}
 
     def family(self) -> Family:
-        """The model's family, ready to prune.
+        """The family of the model, ready to prune.
 
         Raises
         ------
-        ModelError: there is none.
+        ModelError: the model is not supported.
         """
         family: Family = family_for(self.model)(self.model)
         return family
 
 
 class LlavaOnevision(Host):
-    """SigLIP so400m in front of Qwen2: 27 x 27 patches and 14 x 14 tokens a frame."""
+    """SigLIP so400m and Qwen2: 27 x 27 patches and 14 x 14 tokens per frame."""
 
     name = "llava-onevision"
     frame_side = 384
@@ -163,12 +163,12 @@ class LlavaOnevision(Host):
 
     @classmethod
     def placeholders(cls, frames: int) -> int:
-        """See `Host.placeholders`: one more for the newline."""
+        """See `Host.placeholders`: the visual tokens and one newline."""
         return cls.visual_tokens(frames) + 1
 
     def pixels(self, clips: Tensor) -> dict[str, Tensor]:
-        """See `Host.pixels`: as the library prepares them."""
-        videos = [self._plain.pixels(clip.to(self.device), {}) for clip in clips]
+        """See `Host.pixels`: prepared by the library."""
+        videos = [self._plain.prompt.pixels(clip.to(self.device), {}) for clip in clips]
         return {Arg.VIDEO_PIXELS: videos[0] if len(videos) == 1 else torch.cat(videos)}
 
     @cached_property
@@ -177,17 +177,17 @@ class LlavaOnevision(Host):
         return family
 
     def family(self) -> Family:
-        """See `Host.family`: with a pooling head of random weights, read as the published one would be."""
+        """See `Host.family`: with a random pooling head, loaded from a file like a published one."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "head.safetensors"
             save_file(pooling_head(self.tower_shape), path)
             family: Family = family_for(self.model)(self.model, head_weights=path)
-            family.prepare(frozenset({"saliency"}))
+            family.signals.prepare(frozenset({"saliency"}))
         return family
 
 
 class Qwen25VL(Host):
-    """Windowed tower in front of Qwen2 with M-RoPE: 28 x 28 patches a frame, 14 x 14 tokens for two frames."""
+    """A windowed tower and Qwen2 with M-RoPE: 28 x 28 patches per frame, 14 x 14 tokens per two frames."""
 
     name = "qwen2.5-vl"
     frame_side = 392
@@ -220,7 +220,7 @@ class Qwen25VL(Host):
 
     @property
     def projector(self) -> nn.Module:
-        """See `Host.projector`; here it is the last part of the tower."""
+        """See `Host.projector`: the last part of the tower."""
         projector: nn.Module = self.encoder.visual.merger
         return projector
 
@@ -235,7 +235,7 @@ class Qwen25VL(Host):
         return cls.visual_tokens(frames)
 
     def pixels(self, clips: Tensor) -> dict[str, Tensor]:
-        """See `Host.pixels`: patches of 2 frames x 14 x 14 pixels, four neighbours together."""
+        """See `Host.pixels`: patches of 2 frames x 14 x 14 pixels, in groups of 2 x 2."""
         if clips.shape[1] % 2:
             clips = torch.cat([clips, clips[:, -1:]], dim=1)
         mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (self._mean, self._std))

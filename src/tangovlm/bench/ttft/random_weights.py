@@ -1,4 +1,4 @@
-"""Random numbers in the place of what is not downloaded: weights, SigLIP's pooling head, films."""
+"""Random weights, a random pooling head of SigLIP, and random clips, in place of downloads."""
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,15 @@ from tangovlm.evaluate.shapes import Tower
 _SCENES, _MOVING = 4, 0.3
 
 
-def enliven(model: nn.Module) -> None:
-    """Weights under which layers neither fade nor blow up: variance one over the inputs."""
+def preserve_variance(model: nn.Module) -> None:
+    """Initialize weights with variance 1 / fan_in, so that activations keep their scale through the layers."""
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
             module.weight.normal_(std=module.weight[0].numel() ** -0.5)
 
 
 def pooling_head(tower: Tower) -> dict[str, Tensor]:
-    """SigLIP's last norm and pooling head under their names in a checkpoint."""
+    """Random weights of SigLIP's last norm and pooling head, under their names in a checkpoint."""
     generator = torch.Generator().manual_seed(0)
     hidden, inner = tower.hidden, tower.intermediate
     shapes = {
@@ -37,15 +37,15 @@ def pooling_head(tower: Tower) -> dict[str, Tensor]:
 
 
 def clips(batch: int, frames: int, side: int) -> Tensor:
-    """Films ``(B, T, 3, side, side)`` uint8: `_SCENES` scenes, in which a share of the places changes all the time."""
+    """Clips ``(B, T, 3, side, side)`` uint8 of `_SCENES` scenes in which a fraction `_MOVING` of the cells changes."""
     generator = torch.Generator().manual_seed(0)
     cells = side // 14
-    films = torch.empty(batch, frames, 3, side, side, dtype=torch.uint8)
-    for film in films:
-        for number, frame in enumerate(film):
+    videos = torch.empty(batch, frames, 3, side, side, dtype=torch.uint8)
+    for video in videos:
+        for number, frame in enumerate(video):
             if number in {round(frames * scene / _SCENES) for scene in range(_SCENES)}:
                 still = torch.rand(3, cells, cells, generator=generator)
                 moving = torch.rand(cells, cells, generator=generator) < _MOVING
             coarse = torch.where(moving, torch.rand(3, cells, cells, generator=generator), still)
             frame.copy_(functional.interpolate(255 * coarse[None], size=(side, side))[0])
-    return films
+    return videos

@@ -1,4 +1,4 @@
-"""Where the time to the first token goes: the same call once more, the device synchronised between stages."""
+"""The stages of the time to the first token, from calls in which the device is synchronized between stages."""
 
 import statistics
 import time
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from tangovlm.machine.stopwatch import Stopwatch
-from tangovlm.session.method_patch import shadowed
+from tangovlm.session.patching import patch_method
 
-from ..measure import synchronize
+from ..timing import synchronize
 from .models import Host
 
 STAGES = ("pixels", "tower", "project", "prune", "prefill")
 
 
 class Steps:
-    """A logits processor that changes nothing and takes the time of each step of a generation."""
+    """A logits processor that records the time of each generation step and changes nothing."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -33,7 +33,7 @@ class Steps:
 
     @property
     def per_second(self) -> float:
-        """Steps a second after the first, which is the prefill; at least two must have been."""
+        """Steps per second after the first, which is the prefill; needs at least two steps."""
         return (len(self._times) - 1) / (self._times[-1] - self._times[0])
 
 
@@ -49,10 +49,10 @@ def stage_times(
     Parameters
     ----------
     host: the model.
-    attached: gives the context in which it prunes, or one that yields None.
+    attached: returns the context in which the model prunes, or one that yields None.
     pixels: prepares the frames.
-    generate: makes as many tokens as it is told from the pixels.
-    repeats: runs, at least 1.
+    generate: generates a number of tokens from the pixels.
+    repeats: number of runs, at least 1.
     """
     runs = []
     for _ in range(repeats):
@@ -71,14 +71,14 @@ def stage_times(
 
 @contextmanager
 def _stock_stages(host: Host, clock: Stopwatch) -> Iterator[None]:
-    """Charge the stock encoding to "project", and what of it is the tower's to "tower"; signals are taken there too."""
+    """Count the stock encoding as "project", and the part of the tower, including signals, as "tower"."""
 
     def encode(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with clock.stage("project"):
             return original(*args, **kwargs)
 
     with ExitStack() as stack:
-        stack.enter_context(shadowed(host.encoder, "get_video_features", encode))
+        stack.enter_context(patch_method(host.encoder, "get_video_features", encode))
         for module, stage in ((host.tower, "tower"), (host.projector, "project")):
             stack.callback(module.register_forward_pre_hook(partial(_enter, clock, stage)).remove)
             stack.callback(module.register_forward_hook(lambda *_: clock.leave()).remove)
@@ -87,7 +87,7 @@ def _stock_stages(host: Host, clock: Stopwatch) -> Iterator[None]:
 
 @contextmanager
 def _added_stages(host: Host, clock: Stopwatch) -> Iterator[None]:
-    """Charge to "prune" what being attached adds around the encoding and in front of the text model."""
+    """Count as "prune" what the session adds around the encoding and before the text model."""
 
     def encode(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with clock.stage("prune"):
@@ -95,12 +95,12 @@ def _added_stages(host: Host, clock: Stopwatch) -> Iterator[None]:
 
     decoder = host.model.get_decoder()
     with ExitStack() as stack:
-        stack.enter_context(shadowed(host.encoder, "get_video_features", encode))
+        stack.enter_context(patch_method(host.encoder, "get_video_features", encode))
         stack.callback(decoder.register_forward_pre_hook(partial(_enter, clock, "prune"), prepend=True).remove)
         stack.callback(decoder.register_forward_pre_hook(lambda *_: clock.leave()).remove)
         yield
 
 
 def _enter(clock: Stopwatch, stage: str, *_: Any) -> None:
-    """A hook in front of a module."""
+    """A forward pre-hook that enters a stage."""
     clock.enter(stage)

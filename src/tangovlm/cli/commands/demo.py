@@ -1,4 +1,4 @@
-"""`tangovlm demo`: a clip is rendered, decoded, asked about, and what was kept of it is drawn."""
+"""`tangovlm demo`: render a clip, ask about it with all tokens and with 10 %, and draw which tokens were kept."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from tangovlm.report import (
     write_whole,
 )
 
-from ..output import only_results, plain, show, show_json, talk, talk_notes
+from ..asking import Run, load, settings_of, unpruned, write_page
+from ..options import AsJson
+from ..output import log, log_notes, only_results, plain, show, show_json
 from ..tables import figures_rows
-from .ask import Run, load, settings_of, unpruned, write_page
 
 if TYPE_CHECKING:
     from tangovlm.tokens import Pruner
@@ -35,12 +36,12 @@ MAX_NEW_TOKENS = 16
 
 
 def demo(
-    output_dir: Annotated[Path, typer.Option(help="Where the clip, the picture and the page go.")] = Path(
+    output_dir: Annotated[Path, typer.Option(help="Directory for the clip, the picture and the report.")] = Path(
         "tangovlm-demo"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON; all talk on stderr.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show the whole way on a clip made here: all tokens and 10 % of them, side by side."""
+    """Ask the embedded model about a rendered clip, with all tokens and with 10 %, side by side."""
     _make_folder(output_dir)
     pruner = build.method(METHOD, retention=RETENTION)
     clip, picture, page = (output_dir / name for name in ("clip.mp4", "kept.png", "report.html"))
@@ -53,9 +54,9 @@ def demo(
         subtitle = f"{answer.model}; {drawn.steps} frames in {len(drawn.segments)} segments"
         title = f"{answer.method} keeps {answer.tokens_after} of {answer.tokens_before} visual tokens"
         write_whole(picture, png(draw_picture(drawn, title, subtitle)))
-        shown = {"video": clip.name, "model": answer.model} | settings_of(pruner)
-        write_page(page, exchanges, "tangovlm demo", shown)
-    talk_notes(each for exchange in exchanges for each in exchange.answers)
+        settings = {"video": clip.name, "model": answer.model} | settings_of(pruner)
+        write_page(page, exchanges, "tangovlm demo", settings)
+    log_notes(each for exchange in exchanges for each in exchange.answers)
     if as_json:
         show_json({"video": str(clip), "picture": str(picture), "report": str(page)} | _as_dict(exchanges))
         return
@@ -68,14 +69,16 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--output-dir {folder} cannot be made: {error.strerror}: choose another place") from error
+        raise InputError(
+            f"--output-dir {folder} cannot be created: {error.strerror}: choose another directory"
+        ) from error
 
 
 def _exchanges(clip: Path, pruner: Pruner) -> list[Exchange]:
-    """Render the clip and ask every question of it twice, after one run that nobody measures."""
+    """Render the clip, warm up, and ask every question about it with all tokens and with the method."""
     from tangovlm.tiny.clip import write_demo
 
-    talk(f"rendering {clip}")
+    log(f"rendering {clip}")
     with whole_file(clip) as temporary:
         questions = write_demo(temporary)
     run = Run(clip, load(None), frames=None, max_new_tokens=MAX_NEW_TOKENS, record=False)
@@ -83,9 +86,9 @@ def _exchanges(clip: Path, pruner: Pruner) -> list[Exchange]:
     run.warm_up(questions[0][0], pruner)
     exchanges = []
     for number, (question, truth) in enumerate(questions):
-        words = f"question {number + 1} of {len(questions)}, "
-        whole = run(question, everything, words + "all tokens: ")
-        answer = run(question, pruner, words + f"{pruner.name}: ", record=number == 0)
+        prefix = f"question {number + 1} of {len(questions)}, "
+        whole = run(question, everything, prefix + "all tokens: ")
+        answer = run(question, pruner, prefix + f"{pruner.name}: ", record=number == 0)
         exchanges.append(Exchange(question, answer, whole, truth))
     return exchanges
 

@@ -1,4 +1,4 @@
-"""`tangovlm doctor`: what is installed, and whether the library is right on it."""
+"""`tangovlm doctor`: which packages are installed, and whether the library works correctly with them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,26 @@ from rich.console import Console
 
 from tangovlm.doctor import FAILED, Row, examine
 
+from ..options import AsJson
 from ..output import plain, show, show_json
 
 
 def doctor(
     family: Annotated[
-        str | None, typer.Option(help="Look at the installation and this family of models only (tangovlm models).")
+        str | None,
+        typer.Option(
+            help="Check the installation and this model family only; `tangovlm models` lists them.",
+            show_default="all families",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON; all talk on stderr.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Check the installation, every model family, the kernels and the decoder; begin bug reports with the output."""
+    """Check the installation, the model families, the kernels and the video decoder.
+
+    Please include the output in bug reports.
+    """
     start = perf_counter()
-    # Libraries may talk while they are imported.
+    # Libraries may print messages while they are imported.
     with redirect_stdout(sys.stderr), Console(stderr=True).status("") as status:
         rows = []
         for examination in examine(family):
@@ -43,7 +51,7 @@ def doctor(
 
 
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
-    """A line for each row, however long, so that what is pasted into a report is whole."""
+    """Yield one line per row, however long, so that a bug report contains all of it."""
     cells = [("part", "name", "status", "s", "detail")]
     cells += [(row.part, row.name, row.status, f"{row.seconds:.1f}", row.detail) for row in rows]
     part, name, status, seconds, _ = (max(map(len, column)) for column in zip(*cells, strict=True))

@@ -1,4 +1,4 @@
-"""`tangovlm eval`: the benchmark of the embedded model's world, under one method or under a table of them."""
+"""`tangovlm eval`: the synthetic benchmark tangoworld, for chosen methods or for a whole table of runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import tangovlm
 from tangovlm.errors import InputError
 from tangovlm.report import check_writable, write_whole
 
-from ..checks import check_at_least_one, device
-from ..output import only_results, show, show_json, talk
+from ..checks import check_at_least_one, check_device
+from ..options import AsJson, DeviceName, Model, Threads
+from ..output import log, only_results, show, show_json
 
 if TYPE_CHECKING:
     from tangovlm.evaluate.summary import Line
@@ -33,60 +35,56 @@ class TableName(StrEnum):
     PAIRS = "pairs"
 
 
-_NO_SETTINGS = {
+_NOT_SETTINGS = {
     "retention": "use --retention",
     "name": "use --method",
-    "label": "rows are called after method and settings",
-    "group": "rows are gathered by --retention",
+    "label": "rows are named after method and settings",
+    "group": "rows are grouped by --retention",
 }
-"""What `evaluate.runs.run` takes beside settings, and what to do instead."""
+"""Parameters of `evaluate.runs.build_run` that are not settings, and what to use instead."""
 
 
 def evaluate(
-    method: Annotated[
-        list[str] | None, typer.Option(help="A method; may be given again. Left out: tango.", show_default=False)
-    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Pruning method. Repeatable.", show_default="tango")] = None,
     retention: Annotated[
         list[float] | None,
-        typer.Option(help="A fraction to keep; may be given again. Left out: 0.1, or the table's.", show_default=False),
+        typer.Option(
+            help="Fraction of the visual tokens to keep. Repeatable.", show_default="0.1; with --table, the table's"
+        ),
     ] = None,
     param: Annotated[
         list[str] | None,
         typer.Option(
-            help="A setting of the methods, such as neighbors=5, or frames, saliency or positions; may be given again.",
+            help="Setting of the methods, such as neighbors=5, or frames, saliency or positions. Repeatable.",
             show_default=False,
         ),
     ] = None,
-    table: Annotated[TableName | None, typer.Option(help="A whole table of runs.", show_default=False)] = None,
+    table: Annotated[TableName | None, typer.Option(help="Predefined table of runs.", show_default=False)] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Only the first so many questions, evenly over the kinds.", show_default=False)
+        int | None, typer.Option(help="Number of questions, evenly over the kinds.", show_default="all")
     ] = None,
     kinds: Annotated[
-        str | None, typer.Option(help="Only questions of these kinds, with commas between.", show_default=False)
+        str | None, typer.Option(help="Kinds of question, separated by commas.", show_default="all")
     ] = None,
-    look: Annotated[bool, typer.Option("--look", help="Show what the kept tokens lie on too.")] = False,
-    model: Annotated[
-        str | None, typer.Option(help="A model's folder or hub id; left out, the embedded model.", show_default=False)
-    ] = None,
-    output: Annotated[Path, typer.Option(help="The folder of results; answers found there are kept.")] = Path(
+    look: Annotated[bool, typer.Option("--look", help="Also show which objects the kept tokens cover.")] = False,
+    model: Model = None,
+    output: Annotated[Path, typer.Option(help="Directory of results. Answers in it are reused.")] = Path(
         "tangovlm-eval"
     ),
-    threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default=False)] = None,
-    device_name: Annotated[
-        str | None, typer.Option("--device", help="Where to run, such as cpu or cuda.", show_default=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON; all talk on stderr.")] = False,
+    threads: Threads = None,
+    device_name: DeviceName = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure methods on the questions of the synthetic world, beside the model without pruning."""
+    """Measure the accuracy of methods on tangoworld, with the unpruned model as the baseline."""
     check_at_least_one("--limit", limit)
     check_at_least_one("--threads", threads)
     with only_results():
         from tangovlm.evaluate.summary import page
-        from tangovlm.evaluate.task import cases
+        from tangovlm.evaluate.tangoworld import load_questions
 
         chosen = _table(table, method or [], retention or [], param or [])
-        asked = cases(limit, _kinds(kinds), chosen.lengths)
-        chosen, lines, headers, results = _run(chosen, asked, output, model, threads, device(device_name))
+        asked = load_questions(limit, _kinds(kinds), chosen.lengths)
+        chosen, lines, headers, results = _run(chosen, asked, output, model, threads, check_device(device_name))
     _show(chosen, page(chosen, lines, headers, look), lines, results, as_json)
 
 
@@ -102,12 +100,12 @@ def _table(name: TableName | None, methods: list[str], retentions: list[float], 
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """`key=value`; the value is JSON, or else text."""
+    """Parse `key=value`; a value that is not JSON is text."""
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise InputError(f"--param is {text!r}: give key=value, such as neighbors=5")
-    if key in _NO_SETTINGS:
-        raise InputError(f"--param cannot set {key}: {_NO_SETTINGS[key]}")
+    if key in _NOT_SETTINGS:
+        raise InputError(f"--param cannot set {key}: {_NOT_SETTINGS[key]}")
     try:
         return key, json.loads(value)
     except json.JSONDecodeError:
@@ -117,11 +115,11 @@ def _setting(text: str) -> tuple[str, Any]:
 def _kinds(text: str | None) -> Sequence[str]:
     from tangovlm.tiny.synthetic.questions import KINDS
 
-    wanted = KINDS if text is None else tuple(kind.strip() for kind in text.split(","))
-    for kind in wanted:
+    kinds = KINDS if text is None else tuple(kind.strip() for kind in text.split(","))
+    for kind in kinds:
         if kind not in KINDS:
-            raise InputError(f"--kinds has {kind!r}: choose of {', '.join(KINDS)}")
-    return wanted
+            raise InputError(f"--kinds has {kind!r}: choose from {', '.join(KINDS)}")
+    return kinds
 
 
 def _run(
@@ -129,11 +127,9 @@ def _run(
 ) -> tuple[Table, list[Line], list[dict[str, Any]], Path]:
     import torch
 
-    from tangovlm.evaluate.provenance import header
-    from tangovlm.evaluate.results import ResultsFile
-    from tangovlm.evaluate.runner import check, execute
+    from tangovlm.evaluate.results import ResultsFile, header
+    from tangovlm.evaluate.runner import check_runs, execute
     from tangovlm.evaluate.summary import summarize
-    from tangovlm.pipeline import load as loading
     from tangovlm.tiny.loop import Progress
 
     if threads is not None:
@@ -141,12 +137,12 @@ def _run(
     path = output / f"{table.name}.jsonl"
     if output.exists():
         check_writable(path.with_suffix(".md"), "--output: the table")
-    llm = loading.load(model, device=device_name, dtype=torch.float32)
+    llm = tangovlm.load(model, device=device_name, dtype=torch.float32)
     if table.name in list(TableName):
         layers: Any = llm.family.decoder.layers
         table = table.within(len(layers))
-    check(llm, table.runs)
-    total = len(table.runs) * sum(len(case.asked) for case in asked)
+    check_runs(llm, table.runs)
+    total = len(table.runs) * sum(len(case.questions) for case in asked)
     with ResultsFile(path, header(llm)) as results, Progress("answers", total) as progress:
         execute(llm, table.runs, asked, results, lambda count: progress.step({}, count))
         return table, summarize(table, asked, results.content), results.content.headers, path
@@ -163,4 +159,4 @@ def _show(table: Table, text: str, lines: list[Line], results: Path, as_json: bo
         )
         return
     show(text)
-    talk(f"results: {results}, table: {path}")
+    log(f"results: {results}, table: {path}")

@@ -1,4 +1,4 @@
-"""`tangovlm inspect`: what can be learned of a model by looking at it; so far, which grid positions are sinks."""
+"""`tangovlm inspect`: properties of a model measured on clips; currently the grid positions that are sinks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,20 @@ from tangovlm.errors import InputError
 from tangovlm.models.common.sinks import SINK_THRESHOLD, ReleasedSinks, check_threshold, released_for_grid
 from tangovlm.report import check_writable, write_whole
 
-from ..checks import check_at_least_one, check_video, device
-from ..output import only_results, show, show_json, stage_bars, talk
-from .ask import Dtype, Saliency, load
+from ..asking import load
+from ..checks import check_at_least_one, check_device, check_video
+from ..options import (
+    AsJson,
+    ChunkFrames,
+    DeviceName,
+    DtypeName,
+    Frames,
+    HeadWeights,
+    MaxFramePixels,
+    Model,
+    Saliency,
+)
+from ..output import log, only_results, show, show_json, stage_bars
 
 if TYPE_CHECKING:
     from tangovlm.evaluate.sinks import MeasuredSinks
@@ -25,7 +36,7 @@ inspect = typer.Typer()
 
 @inspect.callback(invoke_without_command=True)
 def _root(context: typer.Context) -> None:
-    """Look at a model: which grid positions its vision encoder over-attends."""
+    """Measure properties of a model, such as its sink tokens."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -33,47 +44,34 @@ def _root(context: typer.Context) -> None:
 @inspect.command()
 def sinks(
     clips: Annotated[
-        list[str] | None, typer.Argument(help="Video files: dozens of unlike ones.", show_default=False)
+        list[str] | None, typer.Argument(help="Video files: dozens, with different content.", show_default=False)
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A model's folder or hub id; left out, the embedded model.", show_default=False)
-    ] = None,
+    model: Model = None,
     threshold: Annotated[
-        float, typer.Option(help="A sink's mean rank minus its standard deviation, at least; in [0.5, 1].")
+        float, typer.Option(help="Minimum of a sink's mean rank minus its standard deviation, in [0.5, 1].")
     ] = SINK_THRESHOLD,
-    top: Annotated[int, typer.Option(help="Positions to show; sinks and released ones are always shown.")] = 10,
-    frames: Annotated[
-        int | None,
-        typer.Option(help="Frames to take of each clip; left out, the model's own number.", show_default=False),
-    ] = None,
+    top: Annotated[
+        int, typer.Option(help="Number of positions to show. All sinks and all released positions are always shown.")
+    ] = 10,
+    frames: Frames = None,
     saliency: Annotated[
         Saliency | None,
-        typer.Option(help="The signal to rank; left out, p-attn, or else the family's first.", show_default=False),
+        typer.Option(help="Saliency to rank the positions by.", show_default="p-attn, else the family's first"),
     ] = None,
-    head_weights: Annotated[
-        str | None,
-        typer.Option(help="A checkpoint (path or hub id) with the pooling head for p-attn.", show_default=False),
-    ] = None,
+    head_weights: HeadWeights = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write a JSON file for --sink-tokens and Tango(sink_tokens=...).")
+        Path | None,
+        typer.Option(help="JSON file to write, for --sink-tokens and Tango(sink_tokens=...).", show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON; all talk on stderr.")] = False,
-    device_name: Annotated[
-        str | None, typer.Option("--device", help="Where to run, such as cpu or cuda.", show_default=False)
-    ] = None,
-    dtype: Annotated[Dtype | None, typer.Option(help="The model's number format.", show_default=False)] = None,
-    chunk_frames: Annotated[
-        int | None,
-        typer.Option(help="The most frames that the vision encoder sees at a time.", show_default=False),
-    ] = None,
-    max_frame_pixels: Annotated[
-        int | None,
-        typer.Option(help="The most pixels of a frame, as `tangovlm ask` takes it.", show_default=False),
-    ] = None,
+    as_json: AsJson = False,
+    device_name: DeviceName = None,
+    dtype: DtypeName = None,
+    chunk_frames: ChunkFrames = None,
+    max_frame_pixels: MaxFramePixels = None,
 ) -> None:
-    """Find the grid positions that the vision encoder looks at whatever the clips show.
+    """Find sink tokens: grid positions with high attention in the vision encoder, whatever the clips show.
 
-    The tokens of each frame are ranked by saliency, from 0, the lowest, to 1, the highest; ties share their mean rank.
+    The tokens of each frame are ranked by saliency, from 0 (lowest) to 1 (highest); ties share their mean rank.
     A sink is a position whose rank is high in nearly all frames. The language model does not run.
     """
     check_threshold(threshold, "--threshold")
@@ -89,7 +87,7 @@ def sinks(
 
         llm = load(
             model,
-            device=device(device_name),
+            device=check_device(device_name),
             dtype=dtype,
             saliency=saliency,
             head_weights=head_weights,
@@ -102,26 +100,26 @@ def sinks(
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in document.items())
         write_whole(out, f"{{\n{lines}\n}}\n".encode())
     for note in measured.notes:
-        talk(f"note: {note}")
+        log(f"note: {note}")
     _show(measured, document, top, out, as_json)
 
 
 def _check_clips(clips: list[str]) -> None:
     if not clips:
-        raise InputError("no clips are given: name some dozens of unlike ones, such as clips/*.mp4")
-    seen: dict[Path, str] = {}
+        raise InputError("no clips are given: name some dozens with different content, such as clips/*.mp4")
+    named: dict[Path, str] = {}
     for clip in clips:
         check_video(clip)
         place = Path(clip).resolve()
-        if place in seen:
-            raise InputError(f"{clip} is given twice (before as {seen[place]}): leave it out once")
-        seen[place] = clip
+        if place in named:
+            raise InputError(f"{clip} is given twice (before as {named[place]}): leave it out once")
+        named[place] = clip
 
 
 def _check_out(out: Path, clips: list[str]) -> None:
     check_writable(out, "--out")
     if out.exists() and any(out.samefile(clip) for clip in clips):
-        raise InputError(f"--out {out} is one of the clips: give another name")
+        raise InputError(f"--out {out} is one of the clips: choose another file")
 
 
 def _show(measured: MeasuredSinks, document: dict[str, Any], top: int, out: Path | None, as_json: bool) -> None:
@@ -134,23 +132,23 @@ def _show(measured: MeasuredSinks, document: dict[str, Any], top: int, out: Path
     show(_table(rows, released))
     height, width = measured.ranks.grid
     found, several = len(document["positions"]), "" if measured.clips == 1 else "s"
-    talk(
+    log(
         f"{measured.model}: {found} of {height * width} positions on the grid of {height} x {width} are sinks "
         f"({measured.saliency}, {measured.ranks.frames} frames of {measured.clips} clip{several})"
     )
     if out is not None:
-        talk(f"written: {out}")
+        log(f"written: {out}")
 
 
 def _rows(
     measured: MeasuredSinks, found: list[int], released: ReleasedSinks | None, top: int
 ) -> list[dict[str, object]]:
-    """The highest positions, all sinks and all released ones, by mean minus standard deviation."""
+    """The highest positions, all sinks and all released positions, by mean rank minus standard deviation."""
     ranks = measured.ranks
     mean, sd = ranks.mean.tolist(), ranks.sd.tolist()
     known = () if released is None else released.positions
     order = ranks.order()
-    wanted = {*order[:top], *found, *known}
+    listed = {*order[:top], *found, *known}
     return [
         {
             "position": place,
@@ -162,7 +160,7 @@ def _rows(
             "released": None if released is None else place in known,
         }
         for place in order
-        if place in wanted
+        if place in listed
     ]
 
 

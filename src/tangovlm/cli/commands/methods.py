@@ -1,26 +1,33 @@
-"""`tangovlm methods`: every method that is registered, what it needs, and its settings."""
+"""`tangovlm methods`: the registered methods, what they read, and their hyper-parameters."""
 
-from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import typer
 from rich.table import Table
 
 from tangovlm import registry
 from tangovlm.methods import build
 
+from ..asking import hyper_parameters
+from ..options import AsJson
 from ..output import show, show_json
 
 
 @dataclass(frozen=True)
 class MethodCard:
-    """A registered method as the lists show it; `parameters` are its fields with their defaults."""
+    """A registered method as lists show it.
+
+    Parameters
+    ----------
+    stage: "pre-llm" or "in-llm".
+    signals: what it reads in addition to the features; a saliency by the kind that it is designed for, "attn" or
+        "p-attn".
+    parameters: its fields with their defaults.
+    """
 
     name: str
     stage: str
-    """"pre-llm" or "in-llm"."""
     signals: tuple[str, ...]
-    """What it reads beside the features; a saliency by the attention that it is meant to be, "attn" or "p-attn"."""
     paper: str
     official_repo: str
     parameters: dict[str, Any]
@@ -31,8 +38,8 @@ def cards() -> list[MethodCard]:
     return [_card(name) for name in registry.methods()]
 
 
-def methods(as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False) -> None:
-    """List the methods: where each works, what it reads, its paper, its settings with their defaults."""
+def methods(as_json: AsJson = False) -> None:
+    """List the pruning methods: stage, signals, paper, and settings with their defaults."""
     if as_json:
         show_json([asdict(card) for card in cards()])
         return
@@ -45,11 +52,6 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="End with one l
     show(table)
 
 
-def settings(pruner: Any) -> dict[str, Any]:
-    """The fields of a method that can be chosen, with their values."""
-    return {field.name: getattr(pruner, field.name) for field in fields(pruner) if field.init}
-
-
 def _card(name: str) -> MethodCard:
     pruner: Any = build.method(name)
     return MethodCard(
@@ -58,5 +60,5 @@ def _card(name: str) -> MethodCard:
         signals=tuple(sorted(pruner.signal if need == "saliency" else need for need in pruner.needs)),
         paper=pruner.paper,
         official_repo=pruner.official_repo,
-        parameters=settings(pruner),
+        parameters=hyper_parameters(pruner),
     )

@@ -1,44 +1,48 @@
-"""`tangovlm models`: every family of models that is registered, the signals it gives, and what it is tested in."""
+"""`tangovlm models`: the registered model families, the signals they provide, and what each is tested with."""
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 
 from tangovlm import registry
 from tangovlm.models.common.family import FEATURES
-from tangovlm.serve.models.served import MODELS as SERVED
+from tangovlm.serve.model_registry import SERVED_MODELS
 
+from ..options import AsJson
 from ..output import show, show_json
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A registered family as the lists show it."""
+    """A registered family as lists show it.
+
+    Parameters
+    ----------
+    architectures: names of model classes, as in a checkpoint's config.
+    signals: what methods can read in addition to the features; saliency by its kinds, the family's default first.
+    tested: uses that the tests cover for the family, in the order of `models.common.family.FEATURES`.
+    checkpoints: Hugging Face ids of published checkpoints.
+    served: whether the vLLM plug-in supports it.
+    """
 
     family: str
     architectures: list[str]
-    """Names of model classes, as in a checkpoint's config."""
     signals: list[str]
-    """What methods can read beside the features; a saliency by its kind, the family's own choice first."""
     tested: list[str]
-    """Uses in which the family is tested, in the order of `models.common.family.FEATURES`."""
     checkpoints: list[str]
-    """Hub ids of published checkpoints."""
     module: str
     served: bool
-    """Whether the plug-in for vLLM serves it."""
 
     @property
     def tested_in(self) -> str:
-        """`tested` in words: "all", or "all but" those that the tests know but not with this family."""
+        """`tested` in words: "all", "none", or "all but" the uses that are not tested."""
         untested = [feature for feature in FEATURES if feature not in self.tested]
         return ("all but " + ", ".join(untested) if self.tested else "none") if untested else "all"
 
 
 def cards() -> list[ModelCard]:
-    """All registered families, by name; one that is registered for several model classes once."""
+    """All registered families, sorted by name, each once."""
     architectures: dict[Any, list[str]] = {}
     for architecture, family in registry.families().items():
         architectures.setdefault(family, []).append(architecture)
@@ -46,8 +50,8 @@ def cards() -> list[ModelCard]:
     return sorted(found, key=lambda card: card.family)
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False) -> None:
-    """List the families of models: their classes, signals, what they are tested in, published checkpoints."""
+def models(as_json: AsJson = False) -> None:
+    """List the model families: model classes, signals, tested uses, and published checkpoints."""
     if as_json:
         show_json([asdict(card) for card in cards()])
         return
@@ -62,13 +66,13 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="End with one li
 
 
 def _card(family: Any, architectures: list[str]) -> ModelCard:
-    kinds = list(family.saliency_kinds) if "saliency" in family.provides else []
+    kinds = list(family.signals.saliency_kinds) if "saliency" in family.signals.provides else []
     return ModelCard(
         family=family.name,
         architectures=architectures,
-        signals=kinds + sorted(family.provides - {"saliency"}),
+        signals=kinds + sorted(family.signals.provides - {"saliency"}),
         tested=[feature for feature in FEATURES if feature in family.tested],
         checkpoints=list(family.checkpoints),
         module=family.__module__,
-        served=any(name in SERVED for name in architectures),
+        served=any(name in SERVED_MODELS for name in architectures),
     )

@@ -1,4 +1,4 @@
-"""`tangovlm bench profile`: where the time of a question goes, beside the authors' figures."""
+"""`tangovlm bench profile`: the time of each stage of a question, with the authors' figures for comparison."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,55 +14,59 @@ from tangovlm.errors import InputError
 from tangovlm.report import check_writable, write_whole
 
 from ..checks import check_video
-from ..output import only_results, show, show_json, talk
-from .bench import AsJson, DeviceName, Out, Retentions, Threads, check_counts, prepare
+from ..measuring import check_counts, collect, prepare
+from ..options import AsJson, DeviceName, Method, Out, Retentions, Threads
+from ..output import log, only_results, show, show_json
 
 
 def profile(
     clips: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Video files, each asked about once a pass; left out, a clip made for the purpose.",
-            show_default=False,
+            help="Video files; every pass asks about each of them once.",
+            show_default="a rendered clip",
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="A model's folder or hub id; by default the embedded model.")
+        str, typer.Option(help="Directory or Hugging Face id of the model; tangovlm-tiny is the embedded model.")
     ] = "tangovlm-tiny",
-    method: Annotated[str, typer.Option(help="A method, or a pair such as tango+tango-fastv.")] = "tango",
+    method: Method = "tango",
     retention: Retentions = None,
     frames: Annotated[
-        int | None, typer.Option(help="Frames of a clip; left out, what the model is meant for.", show_default=False)
+        int | None, typer.Option(help="Number of frames to sample from a clip.", show_default="the model's own number")
     ] = None,
-    question: Annotated[str | None, typer.Option(help="What is asked.", show_default=False)] = None,
-    words: Annotated[int, typer.Option(help="The longest answer, in tokens.")] = 32,
-    repeats: Annotated[int, typer.Option(help="Passes over the clips that count, beside the warm-up.")] = 3,
+    question: Annotated[
+        str | None, typer.Option(help="Question about each clip.", show_default="Describe the video in detail.")
+    ] = None,
+    words: Annotated[int, typer.Option(help="Maximum length of an answer, in tokens.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Number of timed passes over the clips, after the warm-up.")] = 3,
     results: Annotated[
         Path | None,
         typer.Option(
-            help="In place of clips, the folder of a finished `tangovlm reproduce fig9`: times and accuracy.",
+            help="Directory of a finished `tangovlm reproduce fig9` to read times and accuracy from, instead of clips.",
             show_default=False,
         ),
     ] = None,
     device_name: DeviceName = None,
     threads: Threads = None,
     out: Out = None,
-    csv: Annotated[Path | None, typer.Option(help="A CSV file to write.", show_default=False)] = None,
-    markdown: Annotated[Path | None, typer.Option(help="A Markdown file to write.", show_default=False)] = None,
+    csv: Annotated[Path | None, typer.Option(help="CSV file to write.", show_default=False)] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write.", show_default=False)] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="A picture to write (.png, .svg or .pdf), as Fig. 9.", show_default=False)
+        Path | None,
+        typer.Option(help="Plot to write (.png, .svg or .pdf), like Fig. 9 of the paper.", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Profile questions about clips, pruned and not: time by stage, memory, words a second; the authors' beside."""
+    """Profile questions about clips, pruned and unpruned: time per stage, memory, tokens per second."""
     if clips and results is not None:
         raise InputError("clips and --results are both given: leave one of them out")
     for path, option in ((csv, "--csv"), (markdown, "--markdown"), (picture, "--picture")):
         if path is not None:
             check_writable(path, option)
-    from tangovlm.bench.profile import bench as benchmark
+    from tangovlm.bench import profile as benchmark
     from tangovlm.bench.profile import files
-    from tangovlm.bench.tables import aligned, append, read
+    from tangovlm.bench.tables import aligned
 
     if picture is not None:
         files.check_picture(picture)
@@ -71,15 +75,12 @@ def profile(
     for clip in clips or ():
         check_video(str(clip))
     device = prepare(device_name, repeats, threads, out)
-    if out is not None and out.exists():
-        read(out, "profile", benchmark.KEYS)
-    rows: list[dict[str, Any]] = []
-    with only_results(), _or_made(clips or []) as files_to_ask:
+    with only_results(), _or_rendered(clips or []) as videos:
         measured = (
             files.read_results(results)
             if results is not None
             else benchmark.run(
-                clips=files_to_ask,
+                clips=videos,
                 model=model,
                 method=method,
                 retentions=retention or benchmark.RETENTIONS,
@@ -88,13 +89,10 @@ def profile(
                 words=words,
                 repeats=repeats,
                 device=device,
-                progress=talk,
+                progress=log,
             )
         )
-        for row in measured:
-            rows.append(row)
-            if out is not None:
-                append(out, "profile", [row])
+        rows = collect("profile", benchmark, measured, out)
     if csv is not None:
         files.write_csv(csv, rows)
     if markdown is not None:
@@ -105,18 +103,18 @@ def profile(
         show_json({"benchmark": "profile", "rows": rows, "authors": files.authors(), "note": files.AUTHORS_NOTE})
         return
     show(aligned([*rows, files.authors()], benchmark.COLUMNS))
-    talk(files.AUTHORS_NOTE)
+    log(files.AUTHORS_NOTE)
 
 
 @contextmanager
-def _or_made(clips: list[Path]) -> Iterator[list[Path]]:
-    """The clips; in place of none, one that is rendered and gone afterwards."""
+def _or_rendered(clips: list[Path]) -> Iterator[list[Path]]:
+    """Yield the clips; if there are none, render one and delete it on exit."""
     if clips:
         yield clips
         return
     from tangovlm.tiny.clip import write_demo
 
     with TemporaryDirectory() as folder:
-        made = Path(folder) / "clip.mp4"
-        write_demo(made)
-        yield [made]
+        clip = Path(folder) / "clip.mp4"
+        write_demo(clip)
+        yield [clip]

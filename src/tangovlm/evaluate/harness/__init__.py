@@ -1,1 +1,1 @@
-"""The field's own evaluation harnesses: one core that answers requests, and an adapter for each harness."""
+"""Plug-ins for public evaluation harnesses."""

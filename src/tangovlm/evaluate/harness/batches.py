@@ -1,4 +1,4 @@
-"""Which questions go into one call of the model, and the videos that they share."""
+"""Batches of questions for one call of the model, and the videos that they share."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,15 @@ from .requests import Media, Request
 
 @dataclass(eq=False)
 class Batch:
-    """Videos that are decoded and prepared, and what the encoder made of them."""
+    """The decoded videos of a batch, and the memo of their encoded features.
+
+    Parameters
+    ----------
+    key: `video_key` of each video.
+    sources: the videos, in the order of the prompts.
+    memo: see `session.memo.Memo`.
+    media: model inputs of the videos, filled by the first call of `inputs`.
+    """
 
     key: list[Any]
     sources: list[Source]
@@ -36,51 +44,57 @@ class Batch:
     def prepare_ms(self) -> float:
         return sum(source.prepare_ms() for source in self.sources)
 
-    def of_row(self, sizes: Sequence[int], row: int) -> list[Source]:
-        """The videos of one question, where the questions have so many."""
-        first = sum(sizes[:row])
-        return self.sources[first : first + sizes[row]]
+    def sources_of(self, number: int, sizes: Sequence[int]) -> list[Source]:
+        """The videos of one question.
+
+        Parameters
+        ----------
+        number: of the question within the batch.
+        sizes: number of videos of each question.
+        """
+        first = sum(sizes[:number])
+        return self.sources[first : first + sizes[number]]
 
     def inputs(self, llm: VideoLLM, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Arguments of `generate`; pixels are the very same tensors each time, by which the memo knows them."""
+        """Arguments of `generate`. The pixels are the same tensors in every call, so that the memo recognizes them."""
         videos = [VideoInput(each.pixels, each.timestamps_s, each.duration_s) for each in self.sources]
-        inputs = llm.family.build_inputs(llm.tokenizer, texts, videos)
+        inputs = llm.family.prompt.build_inputs(llm.tokenizer, texts, videos)
         inputs = {name: tensor.to(llm.family.device) for name, tensor in inputs.items()}
-        words = {Arg.IDS, Arg.MASK, *llm.family.token_types(inputs[Arg.IDS])}
+        text_arguments = {Arg.IDS, Arg.MASK, *llm.family.prompt.token_types(inputs[Arg.IDS])}
         if self.media is None:
-            self.media = {name: tensor for name, tensor in inputs.items() if name not in words}
+            self.media = {name: tensor for name, tensor in inputs.items() if name not in text_arguments}
         return inputs | self.media
 
 
-def batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
-    """Places of requests, at most so many different videos at a time, all questions about a video one after another.
+def plan_batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
+    """Yield batches of indices of requests, with at most `size` different videos per batch.
 
-    Videos whose questions are as many and have the same limits go together, so that the same ones meet until they have
-    no question left.
+    All questions about a video are in consecutive batches. A batch combines videos with equally many questions and the
+    same generation options, so that the same videos stay together until all their questions are answered.
     """
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for place, request in enumerate(requests):
-        groups.setdefault(tuple(map(key_of, request.videos)), []).append(place)
-    alike: dict[tuple[Any, ...], list[list[int]]] = {}
-    for videos, places in groups.items():
-        kinds = list(dict.fromkeys(requests[place].limits for place in places))
-        places.sort(key=lambda place: kinds.index(requests[place].limits))
-        shape = len(videos), *(requests[place].limits for place in places)
-        alike.setdefault(shape, []).append(places)
-    for found in alike.values():
-        for start in range(0, len(found), size):
-            for row in zip(*found[start : start + size], strict=True):
-                yield list(row)
+    by_video: dict[tuple[Any, ...], list[int]] = {}
+    for index, request in enumerate(requests):
+        by_video.setdefault(tuple(map(video_key, request.videos)), []).append(index)
+    by_shape: dict[tuple[Any, ...], list[list[int]]] = {}
+    for videos, indices in by_video.items():
+        options = list(dict.fromkeys(requests[index].options for index in indices))
+        indices.sort(key=lambda index: options.index(requests[index].options))
+        shape = len(videos), *(requests[index].options for index in indices)
+        by_shape.setdefault(shape, []).append(indices)
+    for groups in by_shape.values():
+        for start in range(0, len(groups), size):
+            for batch in zip(*groups[start : start + size], strict=True):
+                yield list(batch)
 
 
-def key_of(video: Media) -> Any:
-    """What tells videos apart: the file as it is now, or the very frames."""
+def video_key(video: Media) -> Any:
+    """Identifies a video: a file by path, time of change and size, decoded frames by identity."""
     if isinstance(video, Frames):
         # Whoever compares keys holds the frames, so that their number is no other's.
         return id(video)
     try:
         status = Path(video).stat()
     except OSError:
-        # Decoding says what is wrong with it.
+        # Decoding reports the error.
         return str(video)
     return str(Path(video).resolve()), status.st_mtime_ns, status.st_size

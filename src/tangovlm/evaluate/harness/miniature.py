@@ -1,7 +1,7 @@
 """Small data sets in the record formats of the four benchmarks, about clips of the embedded model's world.
 
-Questions are the first ones of the benchmark `tangoworld` about short clips; the clips are written as video files. So
-the harnesses themselves can be run from end to end where neither data sets nor weights can be had.
+The questions are the first ones of the benchmark `tangoworld` about short clips, and the clips are written as video
+files, so that the harnesses can be run end to end where neither data sets nor weights are available.
 """
 
 import json
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from tangovlm.errors import InputError
-from tangovlm.evaluate.task import NAME, cases, draw_clip
 from tangovlm.methods.common.checks import is_integer
 from tangovlm.tiny.clip import SECONDS_A_MOMENT, write_clip
 
+from ..tangoworld import NAME, draw_clip, load_questions
+
 LETTERS = "ABCDE"
 LENGTHS = (8, 16)
-"""Moments of the clips that are taken."""
+"""Lengths of the clips in moments."""
 _DURATIONS = {8: "short", 16: "medium", 32: "long", 64: "long"}
 _ABSENT = "N/A"
 
@@ -29,13 +30,13 @@ class Item:
     Parameters
     ----------
     number: in the benchmark `tangoworld`.
-    clip: name of its clip, that of the file without its ending.
-    cell, draw: of the clip, see `task.draw_clip`.
+    clip: name of its clip, which is the file name without extension.
+    cell, draw: of the clip, see `tangoworld.draw_clip`.
     kind: one of `tiny.synthetic.questions.KINDS`.
-    length: moments of the clip.
-    text: what is asked.
+    length: of the clip in moments.
+    text: the question.
     choices: four possible answers in words.
-    answer: the true one.
+    answer: the correct one.
     """
 
     number: int
@@ -50,22 +51,22 @@ class Item:
 
     @property
     def letter(self) -> str:
-        """The letter of the true choice."""
+        """The letter of the correct choice."""
         return LETTERS[self.choices.index(self.answer)]
 
     @property
     def seconds(self) -> float:
-        """How long the clip lasts."""
+        """Duration of the clip."""
         return self.length * SECONDS_A_MOMENT
 
     def letter_of(self, reply: str) -> str | None:
-        """The letter of the choice that a reply in words names; None where it names none."""
+        """The letter of the choice that a reply in words names; None if it names none."""
         words = reply.strip().lower().rstrip(".")
         return LETTERS[self.choices.index(words)] if words in self.choices else None
 
 
 def items(limit: int = 20, lengths: Sequence[int] = LENGTHS) -> list[Item]:
-    """The first so many questions about clips of these lengths, gathered by clip.
+    """The first `limit` questions about clips of these lengths, grouped by clip.
 
     Raises
     ------
@@ -80,32 +81,32 @@ def items(limit: int = 20, lengths: Sequence[int] = LENGTHS) -> list[Item]:
         raise InputError(f"limit is {limit!r}: give a whole number from 1")
     return [
         Item(
-            asked.number,
-            f"{NAME}-{case.cell}-{case.draw}",
-            case.cell,
-            case.draw,
-            asked.question.kind,
-            case.length,
-            asked.question.text,
-            asked.question.choices,
-            asked.question.answer,
+            each.number,
+            f"{NAME}-{clip.cell}-{clip.draw}",
+            clip.cell,
+            clip.draw,
+            each.question.kind,
+            clip.length,
+            each.question.text,
+            each.question.choices,
+            each.question.answer,
         )
-        for case in cases(limit, lengths=lengths)
-        for asked in case.asked
+        for clip in load_questions(limit, lengths=lengths)
+        for each in clip.questions
     ]
 
 
-def write_videos(found: Iterable[Item], folder: Path) -> dict[str, Path]:
-    """Write each clip as ``CLIP.mp4`` unless it is there; returns them by name."""
+def write_videos(questions: Iterable[Item], folder: Path) -> dict[str, Path]:
+    """Write each clip as ``CLIP.mp4`` unless the file exists; returns the files by name of the clip."""
     folder.mkdir(parents=True, exist_ok=True)
-    written: dict[str, Path] = {}
-    for item in found:
-        path = written.setdefault(item.clip, folder / f"{item.clip}.mp4")
+    files: dict[str, Path] = {}
+    for item in questions:
+        path = files.setdefault(item.clip, folder / f"{item.clip}.mp4")
         if not path.exists():
-            unfinished = path.with_name(f".{path.name}")
-            write_clip(draw_clip(item.cell, item.draw), unfinished.with_suffix(".part.mp4"))
-            unfinished.with_suffix(".part.mp4").replace(path)
-    return written
+            partial = path.with_name(f".{path.name}").with_suffix(".part.mp4")
+            write_clip(draw_clip(item.cell, item.draw), partial)
+            partial.replace(path)
+    return files
 
 
 # --- records ----------------------------------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ def mvbench(item: Item) -> dict[str, Any]:
 
 
 def longvideobench(item: Item) -> dict[str, Any]:
-    """A record as in longvideobench/LongVideoBench, split validation; a fifth option there is not."""
+    """A record as in longvideobench/LongVideoBench, split validation; the fifth option is absent."""
     return {
         "video_id": item.clip,
         "question": item.text,
@@ -157,7 +158,7 @@ def longvideobench(item: Item) -> dict[str, Any]:
         "starting_timestamp_for_subtitles": 0.0,
         "duration": item.seconds,
         "view_count": 0,
-        **{f"option{place}": (*item.choices, _ABSENT)[place] for place in range(5)},
+        **{f"option{number}": (*item.choices, _ABSENT)[number] for number in range(5)},
     }
 
 
@@ -165,7 +166,7 @@ MLVU_TASKS = ("anomaly_reco", "count", "ego", "needle", "order", "plotQA", "topi
 
 
 def mlvu(item: Item) -> dict[str, Any]:
-    """A record as in sy1998/MLVU_dev, whose question holds its options; task types take turns."""
+    """A record as in sy1998/MLVU_dev, where the question contains its options; the task types alternate."""
     options = [f"({letter}) {choice}" for letter, choice in zip(LETTERS, item.choices, strict=False)]
     return {
         "video_name": f"{item.clip}.mp4",
@@ -182,12 +183,12 @@ FORMATS: Mapping[str, Callable[[Item], dict[str, Any]]] = {
     "longvideobench": longvideobench,
     "mlvu": mlvu,
 }
-"""Benchmark to what makes its record of a question."""
+"""Benchmark to the function that formats a question as its record."""
 
 
-def write_records(found: Iterable[Item], benchmark: str, path: Path) -> Path:
+def write_records(questions: Iterable[Item], benchmark: str, path: Path) -> Path:
     """Write the records of a benchmark as JSON lines, in the order of the questions."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(FORMATS[benchmark](item)) for item in found]
+    lines = [json.dumps(FORMATS[benchmark](item)) for item in questions]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path

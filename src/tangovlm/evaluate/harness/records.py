@@ -1,8 +1,8 @@
-"""What became of each question, one JSON line as it is answered: a run that is killed goes on from there.
+"""Records of answered questions, from which an interrupted run continues.
 
-A folder holds one file for each process of a run. A file has a header (settings, machine, versions), again whenever it
-changes, and one line a question. A last line without its end was torn by a kill and is dropped; anything else that
-does not fit is damage, which is refused.
+A folder has one file for each process of a run. A file has a header (settings, machine, versions), which is repeated
+whenever it changes, and one JSON line per question, written as soon as the question is answered. An incomplete last
+line is dropped; any other line that does not have this form is refused as damage.
 """
 
 import hashlib
@@ -14,42 +14,42 @@ from types import TracebackType
 from typing import Any, Self
 
 from tangovlm.errors import InputError
-from tangovlm.evaluate.appended import AppendedFile
 from tangovlm.video import Frames
 
-from .requests import Answered, Media, Request
+from ..json_lines import JsonLinesWriter
+from .requests import Completion, Media, Request
 from .settings import Settings
 
 FORMAT = 1
-_OF_THE_MACHINE = frozenset({"device", "device_map", "batch_size"})
-"""Settings that may change from one call to the next, as they change no answer but by rounding."""
+_MACHINE_SETTINGS = frozenset({"device", "device_map", "batch_size"})
+"""Settings that may differ between the runs of a folder, as they change answers by rounding only."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A question that was answered.
+    """An answered question.
 
     Parameters
     ----------
-    task: of the harness.
-    doc: what the harness calls the question within the task.
-    key: digest of all that was asked, see `key_of`.
-    answered: see `Answered`.
+    task: task of the harness.
+    doc: identifier of the question within the task.
+    key: digest of the whole request, see `request_key`.
+    completion: the answer.
     """
 
     task: str
     doc: str
     key: str
-    answered: Answered
+    completion: Completion
 
 
 @dataclass
 class Content:
-    """What a folder of records holds.
+    """The content of a folder of records.
 
     Parameters
     ----------
-    headers: in the order in which they were written, file by file.
+    headers: in the order of the lines, file by file.
     records: by `Record.key`.
     """
 
@@ -58,20 +58,20 @@ class Content:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """`Settings.as_dict` of the run; empty where there is none."""
+        """`Settings.as_dict` of the run; empty without a header."""
         return dict(self.headers[-1]["settings"]) if self.headers else {}
 
 
 def read(folder: Path, settings: Settings | None = None) -> Content:
-    """Read a folder of records, in which other processes may be writing; one that is not there holds nothing.
+    """Read a folder of records, to which other processes may be writing; a missing folder is empty.
 
     Parameters
     ----------
-    settings: what the records must have been made with; None for any, as long as it is one and the same.
+    settings: the required settings; None accepts any settings that are equal in all files.
 
     Raises
     ------
-    InputError: damage, or records of other settings; names the file and the line.
+    InputError: damage, or records of other settings; the message names the file and the line.
     """
     content = Content()
     for path in sorted(folder.glob("*.jsonl")):
@@ -80,38 +80,38 @@ def read(folder: Path, settings: Settings | None = None) -> Content:
 
 
 class Records:
-    """A folder of records to which one process adds; use as a context.
+    """A folder of records that is open for appending; use it as a context manager.
 
     Parameters
     ----------
-    rank: number of the process; each has a file of its own.
-    about: what else the header says, such as `provenance.machine`.
+    rank: number of the process; each process has a file of its own.
+    about: further entries of the header, such as `provenance.machine`.
 
     Attributes
     ----------
-    known: what all processes had answered when this one began, by `Record.key`, and what it has answered since.
+    known: by `Record.key`, the records of all processes when this one started, and those that it has added since.
 
     Raises
     ------
-    InputError: see `read`; or the file cannot be written, or another process writes to it too.
+    InputError: see `read`; the file cannot be written, or another process writes to it.
 
     Example
     -------
     >>> with Records(Path("runs/tango"), Settings("tangovlm-tiny")) as records:  # doctest: +SKIP
-    ...     records.add(Record("mvbench", "17", key_of("mvbench", "17", request), answered))
+    ...     records.add(Record("mvbench", "17", request_key("mvbench", "17", request), completion))
     """
 
     def __init__(self, folder: Path, settings: Settings, rank: int = 0, about: Mapping[str, Any] | None = None) -> None:
         self._header = {"format": FORMAT, "settings": settings.as_dict(), **(about or {})}
-        self._file = AppendedFile(folder / f"records-{rank}.jsonl", "another folder of records")
+        self._file = JsonLinesWriter(folder / f"records-{rank}.jsonl", "another folder of records")
         try:
             own = Content()
-            self._file.begin(_read_file(self._file.path, own, settings))
+            self._file.truncate(_read_file(self._file.path, own, settings))
             self.known = read(folder, settings).records
         except BaseException:
             self._file.close()
             raise
-        self._written = own.headers[-1:] == [self._header]
+        self._has_header = own.headers[-1:] == [self._header]
 
     def __enter__(self) -> Self:
         return self
@@ -122,32 +122,32 @@ class Records:
         self._file.close()
 
     def add(self, record: Record) -> None:
-        """Write a record down; one whose key is known is not written again.
+        """Append a record, unless its key is known.
 
         Raises
         ------
-        InputError: there is no room, or another process writes to the file too.
+        InputError: the disk is full, or another process writes to the file.
         """
         if record.key in self.known:
             return
-        line = {"task": record.task, "doc": record.doc, "key": record.key, **asdict(record.answered)}
-        self._file.write([line] if self._written else [self._header, line])
-        self._written = True
+        line = {"task": record.task, "doc": record.doc, "key": record.key, **asdict(record.completion)}
+        self._file.write([line] if self._has_header else [self._header, line])
+        self._has_header = True
         self.known[record.key] = record
 
 
-def key_of(task: str, doc: str | int, request: Request) -> str:
-    """Digest of a question: task, document, conversation, videos (path and size, or pixels), and limits.
+def request_key(task: str, doc: str | int, request: Request) -> str:
+    """Digest of a request: task, document, conversation, videos (path and size, or pixels) and generation options.
 
     Examples
     --------
-    >>> key_of("mvbench", 1, Request("Why?")) == key_of("mvbench", 2, Request("Why?"))
+    >>> request_key("mvbench", 1, Request("Why?")) == request_key("mvbench", 2, Request("Why?"))
     False
     """
-    videos = [_video(video) for video in request.videos]
+    videos = [_video_identity(video) for video in request.videos]
     turns = [{**turn, "content": _without_videos(turn["content"])} for turn in request.turns]
-    asked = [task, str(doc), turns, videos, asdict(request.limits)]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+    content = [task, str(doc), turns, videos, asdict(request.options)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _without_videos(content: Any) -> Any:
@@ -156,7 +156,7 @@ def _without_videos(content: Any) -> Any:
     return [{"type": "video"} if part.get("type") == "video" else part for part in content]
 
 
-def _video(video: Media) -> list[Any]:
+def _video_identity(video: Media) -> list[Any]:
     if isinstance(video, Frames):
         pixels = video.pixels.contiguous().numpy()
         return [hashlib.sha256(pixels.tobytes()).hexdigest(), list(pixels.shape), video.timestamps_s.tolist()]
@@ -165,52 +165,52 @@ def _video(video: Media) -> list[Any]:
 
 
 class _DamageError(ValueError):
-    """Damage that has a name."""
+    """Damage that is described by its message."""
 
 
 def _read_file(path: Path, content: Content, settings: Settings | None) -> int:
-    """Add what a file holds to the content; returns its bytes up to the end of the last whole line."""
+    """Add the lines of a file to the content; returns the number of bytes up to the end of the last whole line."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): choose another folder of records") from error
     size = data.rfind(b"\n") + 1
-    begun = False
+    has_header = False
     for number, line in enumerate(data[:size].splitlines(), start=1):
         try:
-            begun = _take(content, json.loads(line), begun, settings)
+            has_header = _parse(content, json.loads(line), has_header, settings)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = str(error) if isinstance(error, _DamageError) else "is damaged"
             raise InputError(f"{path} line {number} {reason}: choose another folder of records") from error
     return size
 
 
-def _take(content: Content, line: Any, begun: bool, settings: Settings | None) -> bool:
-    """Put one line into the content; whether there has been a header."""
+def _parse(content: Content, line: Any, has_header: bool, settings: Settings | None) -> bool:
+    """Add one line to the content; returns whether the file has a header so far."""
     if not isinstance(line, dict):
         raise _DamageError("is no record")
     if "format" in line:
         if line["format"] != FORMAT:
             raise _DamageError(f"is of format {line['format']}, and this version reads {FORMAT}")
-        wanted = content.settings if settings is None else json.loads(json.dumps(settings.as_dict()))
-        for name in _differing(wanted, line["settings"]):
+        required = content.settings if settings is None else json.loads(json.dumps(settings.as_dict()))
+        for name in _differing(required, line["settings"]):
             raise _DamageError(f"has other settings: {name} was {line['settings'].get(name)!r}")
         content.headers.append(line)
         return True
-    if not begun:
+    if not has_header:
         raise _DamageError("is no header of records")
-    names = {each.name for each in fields(Answered)}
-    answered = {name: value for name, value in line.items() if name in names}
-    if answered.keys() != names or not all(isinstance(line[name], str) for name in ("task", "doc", "key", "text")):
-        raise _DamageError("is no whole record")
+    names = {each.name for each in fields(Completion)}
+    values = {name: value for name, value in line.items() if name in names}
+    if values.keys() != names or not all(isinstance(line[name], str) for name in ("task", "doc", "key", "text")):
+        raise _DamageError("is no complete record")
     for name in ("notes", "tokens_per_layer"):
-        answered[name] = tuple(answered[name])
-    content.records.setdefault(line["key"], Record(line["task"], line["doc"], line["key"], Answered(**answered)))
+        values[name] = tuple(values[name])
+    content.records.setdefault(line["key"], Record(line["task"], line["doc"], line["key"], Completion(**values)))
     return True
 
 
-def _differing(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
-    """Names of settings that are not alike, those of the machine left out; nothing where none are wanted."""
-    for name in sorted(wanted.keys() | found.keys()) if wanted else ():
-        if name not in _OF_THE_MACHINE and wanted.get(name) != found.get(name):
+def _differing(required: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the settings that differ, except those of the machine; nothing if no settings are required."""
+    for name in sorted(required.keys() | found.keys()) if required else ():
+        if name not in _MACHINE_SETTINGS and required.get(name) != found.get(name):
             yield name

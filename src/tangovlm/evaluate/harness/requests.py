@@ -1,6 +1,6 @@
-"""What a harness asks, and what it is answered."""
+"""Requests of a harness, and their completions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ from tangovlm.video import Frames
 
 Media: TypeAlias = str | Path | Frames
 
-# What harnesses hand on beside what is known here, and what it must be for greedy search of one answer.
+# Other generation arguments that harnesses pass, with the values that do not change a single greedy answer.
 _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "num_return_sequences": (1,),
     "repetition_penalty": (1, None),
@@ -25,15 +25,15 @@ _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class Limits:
+class GenerationOptions:
     """How an answer is generated.
 
     Parameters
     ----------
-    max_new_tokens: the longest answer.
-    until: texts at the first of which the answer ends; the text itself is left out.
-    temperature: 0 for greedy search, above it for sampling, as `top_p` and `top_k` say.
-    num_beams: beams of the search.
+    max_new_tokens: maximum length of the answer in tokens.
+    until: stop strings; the answer ends before the first one that is generated.
+    temperature: 0 for greedy decoding, a positive value for sampling with `top_p` and `top_k`.
+    num_beams: number of beams.
 
     Raises
     ------
@@ -52,34 +52,33 @@ class Limits:
             if not is_integer(getattr(self, name)) or getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)!r}: it must be a whole number, at least 1")
         if not all(isinstance(text, str) and text for text in self.until):
-            raise InputError(f"until is {self.until!r}: give texts that are not empty")
+            raise InputError(f"until is {self.until!r}: give strings that are not empty")
         if isinstance(self.temperature, bool) or not isinstance(self.temperature, (int, float)) or self.temperature < 0:
-            raise InputError(f"temperature is {self.temperature!r}: give 0 for greedy search, or more for sampling")
+            raise InputError(f"temperature is {self.temperature!r}: give 0 for greedy decoding, or more for sampling")
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> "Limits":
-        """From the generation arguments of a task.
+    def read(cls, arguments: Mapping[str, Any]) -> "GenerationOptions":
+        """Read the generation arguments of a task.
 
         Raises
         ------
-        InputError: see `Limits`; an argument that is not known, which is never just ignored.
+        InputError: see `GenerationOptions`; an unknown argument, which is never ignored.
         """
-        options = dict(given)
-        until = options.pop("until", None) or ()
-        texts = (until,) if isinstance(until, str) else tuple(until)
-        most = [options.pop(name, None) for name in ("max_new_tokens", "max_gen_toks")]
-        sampled, temperature = options.pop("do_sample", None), options.pop("temperature", None)
-        top_p, top_k, beams = (options.pop(name, None) for name in ("top_p", "top_k", "num_beams"))
-        for name, value in options.items():
+        rest = dict(arguments)
+        until = rest.pop("until", None) or ()
+        limits = [rest.pop(name, None) for name in ("max_new_tokens", "max_gen_toks")]
+        do_sample, temperature = rest.pop("do_sample", None), rest.pop("temperature", None)
+        top_p, top_k, beams = (rest.pop(name, None) for name in ("top_p", "top_k", "num_beams"))
+        for name, value in rest.items():
             if name not in _WITHOUT_EFFECT or value not in _WITHOUT_EFFECT[name]:
                 raise InputError(f"the generation argument {name}={value!r} is not supported: leave it out of the task")
-        if sampled and temperature is None:
+        if do_sample and temperature is None:
             temperature = 1.0
-        if sampled is False or temperature is None:
+        if do_sample is False or temperature is None:
             temperature = 0.0
         return cls(
-            max_new_tokens=next((number for number in most if number is not None), cls.max_new_tokens),
-            until=texts,
+            max_new_tokens=next((limit for limit in limits if limit is not None), cls.max_new_tokens),
+            until=(until,) if isinstance(until, str) else tuple(until),
             temperature=temperature,
             top_p=top_p if temperature else None,
             top_k=top_k if temperature else None,
@@ -87,7 +86,7 @@ class Limits:
         )
 
     @property
-    def options(self) -> dict[str, Any]:
+    def generate_kwargs(self) -> dict[str, Any]:
         """Arguments of `generate`."""
         sampling: dict[str, Any] = {"temperature": None, "top_p": None, "top_k": None}
         if self.temperature:
@@ -99,8 +98,8 @@ class Limits:
         }
 
     def cut(self, text: str) -> str:
-        """What of a text counts: up to the first of `until`, without spaces around it."""
-        ends = [place for place in map(text.find, self.until) if place >= 0]
+        """The text before the first stop string, without surrounding spaces."""
+        ends = [end for end in map(text.find, self.until) if end >= 0]
         return text[: min(ends, default=None)].strip()
 
 
@@ -110,21 +109,21 @@ class Request:
 
     Parameters
     ----------
-    text: of the user's turn, behind its videos.
-    media: the videos, by path or decoded.
-    conversation: in place of `text` and `media`, turns as `tangovlm.Processor` takes them: a role, and a content of
-        parts ``{"type": "video", "video": path or Frames}`` and ``{"type": "text", "text": ...}``.
-    limits: of the answer.
+    text: the text of the user's turn, which follows its videos.
+    media: the videos, as paths or decoded frames.
+    conversation: instead of `text` and `media`, turns as for `tangovlm.Processor`: a role, and a content of parts
+        ``{"type": "video", "video": path or Frames}`` and ``{"type": "text", "text": ...}``.
+    options: of the generation.
 
     Raises
     ------
-    InputError: no text, something else than videos, or both forms at once.
+    InputError: no text, media other than videos, or both forms at once.
     """
 
     text: str | None = None
     media: Sequence[Media] = ()
     conversation: Sequence[Mapping[str, Any]] | None = None
-    limits: Limits = field(default_factory=Limits)
+    options: GenerationOptions = field(default_factory=GenerationOptions)
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.conversation is None):
@@ -132,12 +131,12 @@ class Request:
         if self.text is not None:
             check_question(self.text)
         elif self.media:
-            raise InputError("the videos of a conversation stand in its parts, not beside it")
+            raise InputError("the videos of a conversation are parts of it: leave out media")
         for video in self.videos:
             if not isinstance(video, (str, Path, Frames)):
                 raise InputError(
-                    f"a request holds {type(video).__name__} where a video is expected: give a path or decoded Frames; "
-                    "images are not supported"
+                    f"a request contains {type(video).__name__} where a video is expected: give a path or decoded "
+                    "Frames; images are not supported"
                 )
 
     @property
@@ -164,28 +163,27 @@ def _is_video(part: Any) -> bool:
 
 
 STAGES = ("decode", "encode", "prune", "prefill", "decode_tokens")
+"""Decoding of the video file, vision encoder, pruning, prefill of the prompt, and generation after the first token."""
 
 
 @dataclass(frozen=True)
-class Answered:
-    """An answer, with how it came about.
+class Completion:
+    """The answer to a request, with token counts, times and memory.
 
     Parameters
     ----------
     text: the answer.
-    tokens_before, tokens_after: visual tokens of the question's videos, without newlines.
-    newlines_before, newlines_after: see `tangovlm.tokens.VideoReport`; summed over videos.
-    prompt_tokens: length of the prompt before anything was pruned.
-    output_tokens: of the answer, as generated.
-    times_ms: by stage ("decode" of the video file, "encode", "prune", "prefill", "decode_tokens"). The questions of a
-        batch share its times evenly.
-    frames: of all videos.
-    shared: whether videos had been encoded for an earlier question; the first three times are 0 then.
-    batch: questions in the call.
-    peak_bytes: on CUDA the peak of allocated memory during the call, over all devices; else the peak resident size of
-        the process so far.
+    tokens_before, tokens_after: visual tokens of all videos before and after pruning, without newlines.
+    prompt_tokens: length of the prompt before pruning.
+    output_tokens: length of the generated answer.
+    times_ms: by stage, see `STAGES`; each question of a batch has an equal share of the batch's times.
+    frames: frames of all videos.
+    shared: whether the videos were encoded for an earlier question; the times of the first three stages are then 0.
+    batch: number of questions in the call.
+    peak_bytes: see `PeakMemory`.
     tokens_per_layer: see `tangovlm.tokens.VideoReport`; summed over videos.
-    notes: fallbacks and what else one should know.
+    notes: fallbacks and other notes for the user.
+    newlines_before, newlines_after: see `tangovlm.tokens.VideoReport`; summed over videos.
     """
 
     text: str
@@ -205,8 +203,12 @@ class Answered:
 
     @property
     def read_tokens(self) -> int | None:
-        """Length of the prompt that the language model read; None where it is not known."""
+        """Length of the prompt after pruning; None if unknown."""
         if not self.prompt_tokens:
             return None
         dropped = self.tokens_before - self.tokens_after + self.newlines_before - self.newlines_after
         return self.prompt_tokens - dropped
+
+
+OnCompletion = Callable[[int, Completion], None]
+"""Called with the index of a request and its completion, as soon as the completion is available."""

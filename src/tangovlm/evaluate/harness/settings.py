@@ -1,4 +1,4 @@
-"""What a harness is told about the model and the method: read from its `key=value` arguments, and checked."""
+"""Settings of the model and the method, read from the `key=value` arguments of a harness and validated."""
 
 import ast
 import difflib
@@ -11,40 +11,38 @@ from tangovlm import registry
 from tangovlm.budget import validate_retention
 from tangovlm.errors import InputError, MethodError
 from tangovlm.methods import build
-from tangovlm.methods.build import Pair
+from tangovlm.methods.build import Method, Pair
 from tangovlm.methods.common.checks import is_integer
-from tangovlm.methods.in_llm.common.base import InLLMMethod
 from tangovlm.session.newlines import NEWLINES
 from tangovlm.session.splice import POSITIONS
-from tangovlm.tokens import Pruner
 
 BACKENDS = ("transformers", "vllm")
 EMBEDDED = ("tangovlm-tiny", "embedded")
 """Names of the embedded model."""
 VARIANTS = ("release", "paper")
-"""Ways to build Tango by a class method: `tango-release` is `Tango.release`."""
+"""Class methods that construct Tango: `tango-release` is `Tango.release`."""
 VLLM_PREFIX = "vllm_"
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A model and a method, as a harness names them.
+    """A model and a method with their settings.
 
     Parameters
     ----------
     pretrained: checkpoint directory or hub id; "tangovlm-tiny" for the embedded model.
     method: a registered name, a pair such as "tango+fastv", "tango-release" or "tango-paper".
     retention: fraction of the visual tokens to keep, in (0, 1]; 1 is the unpruned model.
-    frames: frames taken of a video; with `fps` the most that are taken. None for what the model is meant for, or for no
-        limit where `fps` is given.
-    fps: frames taken a second of a video.
+    frames: number of frames per video; the maximum number if `fps` is given. None for the model's default, or for no
+        maximum if `fps` is given.
+    fps: frames per second of video.
     positions, saliency, newlines: see `tangovlm.attach`.
-    in_llm: name of a method inside the language model, which makes a pair with `method`.
-    batch_size: videos in one call of the model.
-    device: such as "cuda:1"; None for CUDA where there is one.
+    in_llm: name of a method inside the language model that forms a pair with `method`.
+    batch_size: number of videos in one call of the model.
+    device: such as "cuda:1"; None for CUDA if it is available.
     device_map: such as "auto", to spread the weights over devices.
-    dtype: "float32", "bfloat16", "float16" or "auto"; None for float32 on the CPU and the checkpoint's own elsewhere.
+    dtype: "float32", "bfloat16", "float16" or "auto"; None for float32 on the CPU and the checkpoint's dtype elsewhere.
     max_frame_pixels: see `VideoLLM.limited`.
     head_weights: see `tangovlm.attach`.
     backend: "transformers" or "vllm".
@@ -53,7 +51,7 @@ class Settings:
 
     Raises
     ------
-    TangoError: a value out of its range, or settings that do not go together.
+    TangoError: a value out of its range, or settings that cannot be combined.
 
     Example
     -------
@@ -89,8 +87,12 @@ class Settings:
                 raise InputError(f"{name} is {value!r}: give a whole number from 1")
         if self.fps is not None and not (_is_number(self.fps) and 0 < self.fps < inf):
             raise InputError(f"fps is {self.fps!r}: give a number above 0")
-        chosen = (("positions", POSITIONS), ("newlines", NEWLINES), ("backend", BACKENDS), ("dtype", _DTYPES))
-        for name, choices in chosen:
+        for name, choices in (
+            ("positions", POSITIONS),
+            ("newlines", NEWLINES),
+            ("backend", BACKENDS),
+            ("dtype", _DTYPES),
+        ):
             value = getattr(self, name)
             if value not in choices and not (value is None and name != "backend"):
                 raise InputError(f"{name} is {value!r}: choose {' or '.join(map(repr, choices))}")
@@ -105,10 +107,10 @@ class Settings:
                 raise InputError(f"the option {self.vllm[0]} is vLLM's: give backend=vllm with it")
             return
         refused = ("in_llm", "positions", "newlines", "device", "device_map", "fps", "max_frame_pixels")
-        if given := [name for name in refused if getattr(self, name) is not None]:
-            raise InputError(f"backend=vllm does not take {given[0]}: leave it out, or take backend=transformers")
+        if unsupported := [name for name in refused if getattr(self, name) is not None]:
+            raise InputError(f"backend=vllm does not take {unsupported[0]}: leave it out, or use backend=transformers")
 
-    # --- what they stand for --------------------------------------------------------------------------------------
+    # --- derived values -------------------------------------------------------------------------------------------
 
     @property
     def embedded(self) -> bool:
@@ -117,15 +119,15 @@ class Settings:
 
     @property
     def checkpoint(self) -> str | None:
-        """The checkpoint for `tangovlm.load`: None for the embedded model."""
+        """The checkpoint for `tangovlm.load`; None for the embedded model."""
         return None if self.embedded else self.pretrained
 
-    def pruner(self) -> Pruner | InLLMMethod | Pair:
-        """The method; with retention 1 one that keeps everything.
+    def pruner(self) -> Method:
+        """Construct the method; with retention 1 it keeps everything.
 
         Raises
         ------
-        MethodError: no such method, or parameters that it does not take.
+        MethodError: an unknown method, or parameters that it does not have.
         """
         name, params = self.method, dict(self.params)
         if not isinstance(name, str):
@@ -138,52 +140,53 @@ class Settings:
         return Pair(_method(name, params, self.retention), inside, retention=self.retention)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything that the answers depend on, as JSON has it; for records and file names."""
+        """All settings as JSON values, for records and file names."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return values | {"params": dict(self.params), "vllm": list(self.vllm)}
 
-    # --- reading them ---------------------------------------------------------------------------------------------
+    # --- parsing --------------------------------------------------------------------------------------------------
 
     @classmethod
-    def read(cls, **given: Any) -> "Settings":
-        """From the arguments of a harness: strings, numbers and flags.
+    def read(cls, **arguments: Any) -> "Settings":
+        """Read the arguments of a harness: strings, numbers and flags.
 
-        Names that are no field are parameters of the method (`context_ratio=0.4`), or, with the prefix `vllm_`, options
-        of vLLM's engine (`vllm_tensor_parallel_size=8`). `release=True` with the method tango is "tango-release".
+        Names that are not fields are parameters of the method (`context_ratio=0.4`), or, with the prefix `vllm_`,
+        options of vLLM's engine (`vllm_tensor_parallel_size=8`). `release=True` with the method tango is
+        "tango-release".
 
         Raises
         ------
-        TangoError: see `Settings`; a name that nobody knows.
+        TangoError: see `Settings`; an unknown name.
         """
         known = {each.name for each in fields(cls)} - {"params", "vllm"}
-        values: dict[str, Any] = {name: _parsed(value) for name, value in given.items()}
+        values: dict[str, Any] = {name: _parse(value) for name, value in arguments.items()}
         if values.get("pretrained") in (None, ""):
             raise InputError("pretrained is missing: give a checkpoint directory, a hub id, or tangovlm-tiny")
         for name in ("pretrained", "method", "in_llm", "device", "device_map", "dtype", "saliency", "head_weights"):
-            # A directory may be named like a number.
+            # The name of a directory may look like a number.
             if values.get(name) is not None:
-                values[name] = str(given[name])
+                values[name] = str(arguments[name])
         for name in [name for name, value in values.items() if name in known and value is None]:
             del values[name]
         if "release" in values:
-            values["method"] = _released(values.pop("release"), values.get("method", "tango"))
+            values["method"] = _release_method(values.pop("release"), values.get("method", "tango"))
         engine = {name: values.pop(name) for name in list(values) if name.startswith(VLLM_PREFIX)}
         params = {name: values.pop(name) for name in list(values) if name not in known}
         _check_names(params, known, str(values.get("method", "tango")))
-        return cls(**values, params=params, vllm=tuple(_words(engine)))
+        return cls(**values, params=params, vllm=tuple(_engine_options(engine)))
 
 
 def _method(name: str, params: dict[str, Any], retention: float) -> Any:
     base, _, variant = name.rpartition("-")
     if variant in VARIANTS and base == "tango":
-        make = getattr(registry.methods()[base], variant, None)
-        if not callable(make):
-            raise MethodError(f"this version has no method {name}: take tango or tango-release")
-        return make(retention=retention, **params)
+        constructor = getattr(registry.methods()[base], variant, None)
+        if not callable(constructor):
+            raise MethodError(f"this version has no method {name}: use tango or tango-release")
+        return constructor(retention=retention, **params)
     return build.method(name, retention=retention, **params)
 
 
-def _released(flag: Any, method: str) -> str:
+def _release_method(flag: Any, method: str) -> str:
     if not isinstance(flag, bool):
         raise InputError(f"release is {flag!r}: give True or False")
     if not flag or method == "tango-release":
@@ -197,8 +200,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _parsed(value: Any) -> Any:
-    """Text that reads as a number, a flag or None as what it says; anything else as it is."""
+def _parse(value: Any) -> Any:
+    """The number, flag or None that a text stands for; any other value unchanged."""
     if not isinstance(value, str):
         return value
     text = value.strip()
@@ -213,24 +216,24 @@ def _parsed(value: Any) -> Any:
 
 
 def _check_names(params: Mapping[str, Any], known: set[str], method: str) -> None:
-    """Refuse a name that is neither of the settings nor of the method, with the nearest of them all."""
+    """Refuse a name that is neither a setting nor a parameter of the method, and suggest the most similar one."""
     cls = registry.methods().get(method.removesuffix("-release").removesuffix("-paper"))
     if cls is None:
-        # An unknown method is named by `build.method`, a pair's parameters too.
+        # `build.method` refuses an unknown method, and the parameters of a pair.
         return
     own = {name for name, each in getattr(cls, "__dataclass_fields__", {}).items() if each.init}
     for name in params:
         if name not in own:
-            near = difflib.get_close_matches(name, sorted(known | own | {"release"}), n=1, cutoff=0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            similar = difflib.get_close_matches(name, sorted(known | own | {"release"}), n=1, cutoff=0.6)
+            hint = f"; did you mean {similar[0]!r}?" if similar else ""
             raise InputError(
                 f"{name} is no setting, and no parameter of the method {method}: settings are "
                 f"{', '.join(sorted(known))}{hint}"
             )
 
 
-def _words(engine: Mapping[str, Any]) -> list[str]:
-    """Options as vLLM's command line has them."""
+def _engine_options(engine: Mapping[str, Any]) -> list[str]:
+    """Options in the form of vLLM's command line."""
     words: list[str] = []
     for name, value in engine.items():
         option = "--" + name.removeprefix(VLLM_PREFIX).replace("_", "-")

@@ -1,4 +1,4 @@
-"""Which releases of the harnesses are tested."""
+"""The tested releases of the harnesses."""
 
 import re
 from importlib.metadata import PackageNotFoundError, version
@@ -6,15 +6,15 @@ from importlib.metadata import PackageNotFoundError, version
 from tangovlm.errors import InputError
 
 TESTED = {"lmms-eval": "0.7.3", "ms-vlmeval": "0.0.20"}
-"""Distribution to the release that `make test-harness` runs."""
+"""Distribution to the release that `make test-harness` tests."""
 
 
 def check(distribution: str) -> None:
-    """See that a harness is there, in the tested release or a later one of the same minor release.
+    """Check that a harness is installed in the tested release or a later patch of the same minor release.
 
     Raises
     ------
-    InputError: it is missing, or of another release.
+    InputError: the harness is missing or has another release.
     """
     tested = TESTED[distribution]
     try:
@@ -31,10 +31,10 @@ def check(distribution: str) -> None:
 
 
 def _fits(found: str, tested: str) -> bool:
-    numbers, wanted = _numbers(found), _numbers(tested)
-    return numbers[:2] == wanted[:2] and numbers >= wanted
+    numbers, least = _numbers(found), _numbers(tested)
+    return numbers[:2] == least[:2] and numbers >= least
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """The release of a version: `0.7.3` of `0.7.3.post1`."""
+    """The release part of a version: `0.7.3` for `0.7.3.post1`."""
     return tuple(map(int, (re.match(r"\d+(\.\d+)*", text) or ["0"])[0].split(".")))

@@ -1,1 +1,1 @@
-"""The tables of the paper in the field's own harnesses: plan, run, collect, compare."""
+"""The tables and figures of the paper: plan, run, collect, compare."""

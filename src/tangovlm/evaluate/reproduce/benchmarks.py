@@ -1,4 +1,4 @@
-"""The four benchmarks of the paper: what they are called in either harness, how many questions they ask."""
+"""The paper's four benchmarks: their names in both harnesses and their numbers of questions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ class Benchmark:
 
     Parameters
     ----------
-    name: on the command line. title: for the reader.
-    questions: how many it has.
-    lmms_task: task or group of lmms-eval. dataset: class of records in VLMEvalKit, without the number of frames.
-    lmms_repository, repository: where either harness has its records and videos from on the hub.
-    by_category: whether its score is the mean over its categories of the share of right answers in each.
-    groups: groups of questions that are shown on their own, by their names in the records.
+    name: on the command line.
+    title: for the reader.
+    questions: number of questions.
+    lmms_task: task or group of tasks in lmms-eval.
+    dataset: data set in VLMEvalKit, without the number of frames.
+    lmms_repository, repository: data set on the Hugging Face hub that lmms-eval and VLMEvalKit download.
+    by_category: whether the score is the mean of the accuracies of its categories.
+    groups: groups of questions that are also reported separately, by their names in the records.
     """
 
     name: str
@@ -79,13 +81,13 @@ BENCHMARKS = {
 
 
 def chosen(names: Sequence[str]) -> tuple[Benchmark, ...]:
-    """Benchmarks by name in the order of `BENCHMARKS`; none means all.
+    """Benchmarks by name in the order of `BENCHMARKS`; all of them if no names are given.
 
     Raises
     ------
-    InputError: no such benchmark.
+    InputError: an unknown benchmark.
     """
     for name in names:
         if name not in BENCHMARKS:
-            raise InputError(f"--benchmarks has {name!r}: choose of {', '.join(BENCHMARKS)}")
+            raise InputError(f"--benchmarks has {name!r}: choose from {', '.join(BENCHMARKS)}")
     return tuple(each for name, each in BENCHMARKS.items() if not names or name in names)

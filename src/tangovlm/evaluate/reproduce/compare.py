@@ -1,4 +1,4 @@
-"""Rows beside each other: ours, the paper's, and differences question by question with their intervals."""
+"""Comparison of rows: our figures, the paper's, and paired differences with confidence intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,14 @@ class Line:
 
     Parameters
     ----------
-    step: what was run. results: None for a row that was not.
-    ours: percent by benchmark, group and "average". published: the paper's figures, as far as they are known.
+    step: the row of the plan.
+    results: None if the row was not run.
+    ours: percent by benchmark, group and "average".
+    published: the paper's figures, as far as they are known.
     share: "average" in percent of the unpruned model's in the same run.
-    speedup: time to the first token of the unpruned model over this row's, where times were taken.
-    against_baseline, against_tango: differences of the average in points; None for the row itself, where the other row
-        was not run, and for questions that only one of them was asked.
+    speedup: the unpruned model's time to the first token divided by this row's; None if unmeasured.
+    against_baseline, against_tango: differences of the average in points; None for the row itself, if the other row
+        was not run, or if the two rows answered different questions.
     """
 
     step: Step
@@ -35,14 +37,14 @@ class Line:
     against_tango: Estimate | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The line as JSON values."""
         published = {name: self.published.get(name) for name in [*self.ours, "percent_of_baseline", "speedup"]}
         return {
             "key": self.step.row.key,
             "label": self.step.row.label,
             "group": self.step.row.group,
-            "hyper_parameters": self.step.planned.settings,
-            "unreachable": self.step.planned.unreachable,
+            "hyper_parameters": self.step.resolved.settings,
+            "unreachable": self.step.resolved.unreachable,
             "questions": None if self.results is None else len(self.results.answers),
             "ours": dict(self.ours),
             "published": published,
@@ -57,22 +59,22 @@ class Line:
         }
 
     def difference(self, name: str) -> float | None:
-        """Ours minus the paper's, where both are known."""
+        """Ours minus the paper's; None if one of them is unknown."""
         own, published = self.ours.get(name), self.published.get(name)
         return None if own is None or published is None else own - published
 
 
 def compare(plan: Plan, found: Mapping[str, Results], paper: Paper) -> list[Line]:
-    """One line a row of the plan, in its order.
+    """One line per row of the plan, in its order.
 
     Parameters
     ----------
-    found: results by the key of their row; rows that were not run are missing.
+    found: results by the key of their row, without rows that were not run.
     """
     baseline = found.get(plan.table.baseline.key)
-    whole = None if baseline is None else scores(baseline, plan.benchmarks)["average"]
-    slowest = None if baseline is None else baseline.measured.get("ttft_ms")
-    pairs = _Pairs(plan)
+    unpruned = None if baseline is None else scores(baseline, plan.benchmarks)["average"]
+    unpruned_ms = None if baseline is None else baseline.measured.get("ttft_ms")
+    pairs = _PairedDifferences(plan)
     lines = []
     for step in plan.steps:
         results = found.get(step.row.key)
@@ -86,8 +88,8 @@ def compare(plan: Plan, found: Mapping[str, Results], paper: Paper) -> list[Line
                 results=results,
                 ours=ours,
                 published=paper.of(plan.table.name, step.row),
-                share=100 * average / whole if average is not None and whole else None,
-                speedup=slowest / own_ms if slowest and own_ms else None,
+                share=100 * average / unpruned if average is not None and unpruned else None,
+                speedup=unpruned_ms / own_ms if unpruned_ms and own_ms else None,
                 against_baseline=pairs.difference(results, None if step.row is plan.table.baseline else baseline),
                 against_tango=pairs.difference(results, _result(found, tango)),
             )
@@ -96,28 +98,28 @@ def compare(plan: Plan, found: Mapping[str, Results], paper: Paper) -> list[Line
 
 
 def notes(lines: Sequence[Line]) -> list[str]:
-    """What a reader should know: where a harness's own score is not ours, and which numbers are not known."""
-    told = []
+    """Notes for the reader: scores of a harness that differ from ours."""
+    found = []
     for line in lines:
         for name, value in line.results.reported.items() if line.results is not None else ():
             own = line.ours.get(name)
             if own is not None and abs(own - value) > 0.06:
-                told.append(
-                    f"{line.step.row.key}: the harness reports {value:.1f} for {name}, and its answers one by one "
-                    f"come to {own:.1f}"
+                found.append(
+                    f"{line.step.row.key}: the harness reports {value:.1f} for {name}, but its individual answers "
+                    f"give {own:.1f}"
                 )
-    return told
+    return found
 
 
-class _Pairs:
-    """Differences of rows; the same draws for all that were asked the same questions."""
+class _PairedDifferences:
+    """Differences between rows; rows with the same questions share the bootstrap samples."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._drawn: dict[tuple[tuple[str, str], ...], Bootstrap] = {}
+        self._bootstraps: dict[tuple[tuple[str, str], ...], Bootstrap] = {}
 
     def difference(self, one: Results | None, other: Results | None) -> Estimate | None:
-        """Mean over benchmarks of the difference in points, by the questions that both were asked."""
+        """Mean over benchmarks of the difference in points; None unless both rows have the same questions."""
         if one is None or other is None:
             return None
         known = {(each.benchmark, each.question): each for each in other.answers}
@@ -125,15 +127,15 @@ class _Pairs:
         if not both or len(both) != len(one.answers) or len(both) != len(other.answers):
             return None
         own = [each for each, _ in both]
-        weighed = weights(own, self._plan.benchmarks)
-        values = [100 * w * (a.right - b.right) for w, (a, b) in zip(weighed, both, strict=True)]
+        pairs = zip(weights(own, self._plan.benchmarks), both, strict=True)
+        values = [100 * weight * (a.right - b.right) for weight, (a, b) in pairs]
         return self._bootstrap(own).mean(values)
 
     def _bootstrap(self, answers: Sequence[Answer]) -> Bootstrap:
         clips = tuple((each.benchmark, each.clip) for each in answers)
-        if clips not in self._drawn:
-            self._drawn[clips] = Bootstrap(clips)
-        return self._drawn[clips]
+        if clips not in self._bootstraps:
+            self._bootstraps[clips] = Bootstrap(clips)
+        return self._bootstraps[clips]
 
 
 def _key(answer: Answer) -> tuple[str, str]:

@@ -1,9 +1,9 @@
-"""What a run will take: GPU hours and memory, predicted from shapes before anything is loaded.
+"""Predicted cost of a run: GPU hours and memory, computed from shapes before a model is loaded.
 
-Operations are counted from the shapes (`prefill_flops` for the language model). How much of a GPU's peak they
-reach is taken from the authors' own profile of LLaVA-OneVision-7B on an A800 (README of their release): 335.57 ms for
-the encoder and 80.64 ms for reading 10 % of the tokens. So are the 146.59 ms of everything else on a video, the 2 words
-of an answer, and the 3.3 s that a question waits for its video to be read and decoded. Nothing here is measured.
+Operations are counted from the shapes (`prefill_flops` for the language model). The rates are derived from the authors'
+profile of LLaVA-OneVision-7B on an A800 (README of their release): 335.57 ms for the encoder and 80.64 ms for the
+prefill of 10 % of the tokens. The same profile gives 146.59 ms for everything else on a video, 2 tokens per answer, and
+3.3 s per question for reading and decoding its video. Nothing is measured here.
 """
 
 import math
@@ -17,16 +17,16 @@ from tangovlm.machine.flops import prefill_flops
 from .benchmarks import BENCHMARKS, Benchmark
 from .models import LLAVA_ONEVISION, Shape, shape_of
 from .paper import profile
-from .rows import Planned
+from .rows import ResolvedRow
 
 A800 = 312e12
-"""Peak operations a second in bfloat16, of the A100 too."""
+"""Peak bfloat16 operations per second of an A800 or A100."""
 PEAKS = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A800": A800, "A100": A800, "L40S": 362e12, "4090": 165e12}
-"""Peak dense bfloat16 operations a second by a part of the GPU's name, as their maker publishes them."""
+"""Peak dense bfloat16 operations per second by a part of the GPU's name, as published by the vendor."""
 AUTHORS = profile()
 """The authors' profile: 32 frames, 10 % of the tokens, 8 processes on the 2,700 questions of Video-MME."""
 WAIT_S = (AUTHORS["total_runtime_s"] - AUTHORS["gpu_runtime_s"]) * 8 / BENCHMARKS["videomme"].questions
-"""Time of a process that was not the GPU's, for each question."""
+"""Time per question during which a process does not use its GPU."""
 PROMPT_TOKENS, ANSWER_TOKENS = 150, 2
 _RELEASE_TOKENS = 640 + PROMPT_TOKENS
 _GB = 10**9
@@ -34,13 +34,14 @@ _GB = 10**9
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one row.
+    """Predicted cost of one row.
 
     Parameters
     ----------
-    seconds: of the GPU for one question, until the answer is there.
-    busy_hours: GPU hours of all questions. hours: with the time that they wait for videos.
-    memory_gb: of one GPU at most, in 10^9 bytes.
+    seconds: GPU time per question.
+    busy_hours: GPU time of all questions.
+    hours: the same, including the time that the GPU waits for videos.
+    memory_gb: peak memory of one GPU, in 10^9 bytes.
     """
 
     seconds: float
@@ -49,7 +50,7 @@ class Cost:
     memory_gb: float
 
     def as_dict(self) -> dict[str, float]:
-        """Rounded to what a prediction is good for."""
+        """The cost as JSON values, rounded to a meaningful precision."""
         return {
             "gpu_seconds_per_question": round(self.seconds, 3),
             "gpu_hours_busy": round(self.busy_hours, 2),
@@ -58,10 +59,16 @@ class Cost:
         }
 
 
-def predict(planned: Planned, shape: Shape, questions: int, peak: float = A800) -> Cost:
-    """What a row takes on GPUs with that many operations a second at peak."""
-    frames = planned.row.frames
-    lengths = _lengths(planned, shape)
+def predict(resolved: ResolvedRow, shape: Shape, questions: int, peak: float = A800) -> Cost:
+    """The cost of a row.
+
+    Parameters
+    ----------
+    questions: number of questions.
+    peak: peak operations per second of the GPU.
+    """
+    frames = resolved.row.frames
+    lengths = _lengths(resolved, shape)
     speed = peak / A800
     seconds = (
         _tower_operations(shape, frames) / (_tower_rate() * speed)
@@ -77,22 +84,22 @@ def predict(planned: Planned, shape: Shape, questions: int, peak: float = A800) 
 
 
 def questions(benchmarks: Sequence[Benchmark], limit: int | None) -> int:
-    """How many are asked."""
+    """Number of questions over all benchmarks, at most `limit` of each."""
     return sum(each.questions if limit is None else min(limit, each.questions) for each in benchmarks)
 
 
-def kept_tokens(planned: Planned, shape: Shape) -> int:
+def kept_tokens(resolved: ResolvedRow, shape: Shape) -> int:
     """Visual tokens that enter the language model, without newlines."""
-    return count(planned.before, shape.tokens_before(planned.row.frames))
+    return count(resolved.before, shape.tokens_before(resolved.row.frames))
 
 
 def peak_of(device_name: str) -> float | None:
-    """Peak operations a second of a GPU; None for one that is not known."""
+    """Peak operations per second of a GPU; None for an unknown one."""
     return next((peak for name, peak in PEAKS.items() if name in device_name), None)
 
 
 def totals(costs: Sequence[Cost], gpus: int) -> dict[str, Any]:
-    """Of a whole plan."""
+    """Total cost of several rows, with the wall-clock time on `gpus` GPUs."""
     hours = sum(cost.hours for cost in costs)
     return {
         "gpu_hours": round(hours, 1),
@@ -102,18 +109,18 @@ def totals(costs: Sequence[Cost], gpus: int) -> dict[str, Any]:
     }
 
 
-def _lengths(planned: Planned, shape: Shape) -> list[int]:
+def _lengths(resolved: ResolvedRow, shape: Shape) -> list[int]:
     """Tokens in each layer of the language model."""
-    frames = planned.row.frames
-    visual = kept_tokens(planned, shape)
-    # A newline stays where its row keeps a token, which most rows do.
+    frames = resolved.row.frames
+    visual = kept_tokens(resolved, shape)
+    # A newline token is kept if its grid row keeps a token, as most grid rows do.
     text = PROMPT_TOKENS + shape.newlines_before(frames)
-    shares = kept_per_layer(list(planned.cuts), shape.text.layers)
+    shares = kept_per_layer(list(resolved.cuts), shape.text.layers)
     return [text + math.ceil(share * visual) for share in shares]
 
 
 def _tower_operations(shape: Shape, frames: int) -> float:
-    """Two for each multiplication: weights, and attention within a frame."""
+    """Operations of the encoder, two per multiply-add: weights, and attention within a frame."""
     tower = shape.tower
     patches = frames * shape.patches / shape.frames_per_step
     attention = 2 * tower.layers * tower.hidden * shape.patches
@@ -127,22 +134,22 @@ def _text_operations(shape: Shape, lengths: Sequence[int]) -> float:
 
 
 def _tower_rate() -> float:
-    """Operations a second that the encoder reached in the authors' profile."""
+    """Operations per second of the encoder in the authors' profile."""
     return _tower_operations(shape_of(LLAVA_ONEVISION), 32) / (AUTHORS["vit_ms"] / 1000)
 
 
 def _text_rate() -> float:
-    """The same of the language model."""
+    """Operations per second of the language model in the authors' profile."""
     shape = shape_of(LLAVA_ONEVISION)
     return _text_operations(shape, [_RELEASE_TOKENS] * shape.text.layers) / (AUTHORS["prefill_ms"] / 1000)
 
 
 def _bytes(shape: Shape, frames: int, lengths: Sequence[int]) -> float:
-    """Weights, cache, and the more of what encoding and reading hold at a time."""
+    """Weights, cache, and the larger of the activations of encoding and prefill."""
     text, tower = shape.text, shape.tower
     patches = math.ceil(frames / shape.frames_per_step) * shape.patches
     encoding = patches * max(2 * tower.hidden + 2 * tower.intermediate, 3 * text.hidden)
     longest = max(lengths)
-    reading = longest * (4 * text.hidden + 3 * text.intermediate)
+    prefill = longest * (4 * text.hidden + 3 * text.intermediate)
     cache = sum(lengths) * text.cache_width / text.layers
-    return shape.dtype_bytes * (text.parameters + tower.parameters + cache + max(encoding, reading))
+    return shape.dtype_bytes * (text.parameters + tower.parameters + cache + max(encoding, prefill))

@@ -1,4 +1,4 @@
-"""Running a plan: one process of the harness a row, so that a model is loaded once for all its benchmarks."""
+"""Runs a plan: one process of the harness per row, so that a model is loaded once for all benchmarks."""
 
 import os
 import signal
@@ -12,20 +12,20 @@ from typing import Any
 
 from tangovlm.errors import InputError
 
-from .harnesses.base import Harness, Work
+from .harnesses.base import Harness, RowJob
 from .planning import DONE, Plan, Step
 from .store import Store
 
 _TAIL = 65536
 
 
-def execute(plan: Plan, harness: Harness, store: Store, data: Path | None, tell: Callable[[str], None]) -> None:
-    """Run what is not finished.
+def execute(plan: Plan, harness: Harness, store: Store, data: Path | None, report: Callable[[str], None]) -> None:
+    """Run all rows that are not finished.
 
     Parameters
     ----------
-    data: a folder of miniature data sets; None for the real ones.
-    tell: takes a line of news.
+    data: folder of miniature data sets; None for the real ones.
+    report: called with a line of progress.
 
     Raises
     ------
@@ -36,25 +36,25 @@ def execute(plan: Plan, harness: Harness, store: Store, data: Path | None, tell:
     for number, step in enumerate(steps, start=1):
         name = f"row {number} of {len(steps)}, {step.row.key}"
         if states[step.row.key] == DONE:
-            tell(f"{name}: finished before")
+            report(f"{name}: already finished")
             continue
-        tell(f"{name}: {harness.name} is running, its words go to {store.log(step)}")
+        report(f"{name}: {harness.name} is running, its output goes to {store.log(step)}")
         store.begin(step)
-        work = Work(plan, step, store.harness_folder(step), data)
-        command = harness.command(work)
+        job = RowJob(plan, step, store.harness_folder(step), data)
+        command = harness.command(job)
         _call(command.words, command.environment, store.log(step), name)
-        store.finish(step, harness.collect(work))
+        store.finish(step, harness.collect(job))
 
 
 def _call(words: list[str], environment: dict[str, str], log: Path, name: str) -> None:
-    """Run a command to its end.
+    """Run a command and wait for it.
 
     Raises
     ------
-    InputError: it fails; tells the last line that it said.
+    InputError: the command fails; the message has the last line of its output.
     """
     with log.open("ab") as out:
-        # Its processes form a group, so that an interruption ends all of them.
+        # In a process group of its own, so that an interrupt can end the command and all its children.
         options: dict[str, Any] = {"start_new_session": True} if os.name == "posix" else {}
         try:
             process = subprocess.Popen(
@@ -63,18 +63,18 @@ def _call(words: list[str], environment: dict[str, str], log: Path, name: str) -
         except OSError as error:
             raise InputError(f"{name}: cannot start {words[0]} ({error.strerror})") from error
         try:
-            with _ended_as_interrupted():
+            with _sigterm_as_interrupt():
                 status = process.wait()
         except BaseException:
-            _end(process)
+            _terminate(process)
             raise
     if status:
-        raise InputError(f"{name}: the harness ended with status {status} ({last_words(log)}): see {log}")
+        raise InputError(f"{name}: the harness ended with status {status} ({_last_message(log)}): see {log}")
 
 
 @contextmanager
-def _ended_as_interrupted() -> Iterator[None]:
-    """Take the signal that ends a process for an interruption, so that what it started is ended too."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM, so that child processes are ended too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -89,8 +89,8 @@ def _ended_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a process with all that it started."""
+def _terminate(process: "subprocess.Popen[bytes]") -> None:
+    """End a process and its children."""
     if sys.platform == "win32":
         process.terminate()
     else:
@@ -102,15 +102,15 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def last_words(log: Path) -> str:
-    """The last line of a log that says something; of an error, the line that names it."""
+def _last_message(log: Path) -> str:
+    """The last line of a log that names an error, or else the last line that is not empty."""
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line.split(":")[0] or line.startswith(("tangovlm:", "error:"))]
-    return ((errors or lines or ["it said nothing"])[-1])[:300]
+    return ((errors or lines or ["no output"])[-1])[:300]
 
 
 def unfinished(plan: Plan, states: dict[str, str]) -> tuple[Step, ...]:
-    """Rows that will run."""
+    """Rows that are still to be run."""
     return tuple(step for step in plan.reachable if states[step.row.key] != DONE)

@@ -1,4 +1,4 @@
-"""The models of the paper by their shapes: what a plan needs to know before any weights are there."""
+"""Shapes of the paper's models, from which a plan is made before any weights are available."""
 
 import json
 import math
@@ -16,31 +16,35 @@ from tangovlm.pipeline.load import BUILTIN
 from ..shapes import QWEN, SIGLIP, TEXTS, Text, Tower
 
 TINY = "tangovlm-tiny"
-"""How the embedded model is called on the command line."""
-# In the authors' format, whose prompt has the system turn of the authors' runs; the llava-hf conversion's has none.
+"""Name of the embedded model on the command line."""
+# The authors' checkpoint: its prompt has the system turn of the authors' runs, the one of the llava-hf conversion has
+# none.
 LLAVA_ONEVISION = "lmms-lab/llava-onevision-qwen2-7b-ov"
 LLAVA_VIDEO = "lmms-lab/LLaVA-Video-7B-Qwen2"
 QWEN2_5_VL = "Qwen/Qwen2.5-VL-7B-Instruct"
 
 _MERGED = 28
-_MOST_PIXELS = 448 * 448
-"""Of a frame for Qwen2.5-VL, as in the paper."""
+_MAX_PIXELS = 448 * 448
+"""Limit on a frame's area for Qwen2.5-VL, as in the paper."""
 _SOURCE_SIZE = (720, 1280)
-"""Height and width of the videos that a prediction assumes for a model whose frames keep their shape."""
+"""Assumed height and width of the videos for a model whose frames keep their aspect ratio."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model costs and how it is cut.
+    """The shape of a Video LLM and of its visual tokens.
 
     Parameters
     ----------
-    model: as it was asked for.
-    text, tower: of the language model and of the vision encoder.
-    patches: patches of a frame that the encoder sees.
-    tokens: visual tokens of a step. newlines: tokens of a step that are never pruned. frames_per_step: frames of it.
-    dtype_bytes: bytes of a number.
-    max_frame_pixels: the largest area of a frame, for a model that takes any size.
+    model: the name that the user gave.
+    text: shape of the language model.
+    tower: shape of the vision encoder.
+    patches: patches per frame in the encoder.
+    tokens: visual tokens per temporal step.
+    newlines: tokens per temporal step that are never pruned.
+    frames_per_step: frames that are merged into one temporal step.
+    dtype_bytes: bytes per weight.
+    max_frame_pixels: limit on the area of a frame, for a model that accepts any frame size.
     """
 
     model: str
@@ -63,13 +67,13 @@ class Shape:
 
 
 def _known() -> dict[str, Shape]:
-    height, width = SIZE_RULE.size({LIMIT: _MOST_PIXELS}, *_SOURCE_SIZE, 32, _MERGED, 2)
+    height, width = SIZE_RULE.size({LIMIT: _MAX_PIXELS}, *_SOURCE_SIZE, 32, _MERGED, 2)
     merged = (height // _MERGED) * (width // _MERGED)
-    whole = {"frames_per_step": 2, "max_frame_pixels": _MOST_PIXELS}
+    options = {"frames_per_step": 2, "max_frame_pixels": _MAX_PIXELS}
     return {
         LLAVA_ONEVISION: Shape(LLAVA_ONEVISION, TEXTS["7b"], SIGLIP["7b"], 729, 196),
         LLAVA_VIDEO: Shape(LLAVA_VIDEO, TEXTS["7b"], SIGLIP["7b"], 729, 169, newlines=13),
-        QWEN2_5_VL: Shape(QWEN2_5_VL, TEXTS["7b"], QWEN["7b"], 4 * merged, merged, **whole),
+        QWEN2_5_VL: Shape(QWEN2_5_VL, TEXTS["7b"], QWEN["7b"], 4 * merged, merged, **options),
     }
 
 
@@ -83,14 +87,14 @@ _ALIASES = {
 
 
 def shape_of(model: str) -> Shape:
-    """The shape of a checkpoint's folder, of the embedded model, or of one of the paper's models by its hub id.
+    """The shape of the checkpoint in a folder, of the embedded model, or of one of the paper's models by its hub id.
 
     >>> shape_of("tangovlm-tiny").text.layers, shape_of("Qwen/Qwen2.5-VL-7B-Instruct").tokens_before(32)
     (4, 4032)
 
     Raises
     ------
-    InputError: a folder without a config.json that says it, or a name that is not known.
+    InputError: a folder without a usable config.json, or an unknown name.
     """
     if model == TINY:
         return _read(model, BUILTIN)
@@ -100,7 +104,7 @@ def shape_of(model: str) -> Shape:
     known = KNOWN.get(_ALIASES.get(model, model))
     if known is None:
         raise InputError(
-            f"--model {model}: there is no such folder, and the shape of this model is not known here: fetch the "
+            f"--model {model}: there is no such folder, and the shape of this model is not known here: download the "
             f"checkpoint and give its folder, or name one of {', '.join([TINY, *KNOWN])}"
         )
     return replace(known, model=model)
@@ -114,7 +118,7 @@ def _read(model: str, folder: Path) -> Shape:
         raise InputError(f"--model {folder} has no config.json: give the folder of a checkpoint") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"--model {folder}: its config.json does not say the shape of a model that the tables know "
+            f"--model {folder}: its config.json does not describe a model that the tables support "
             f"(LLaVA-OneVision, LLaVA-Video, Qwen2.5-VL): {error!r}"
         ) from error
 
@@ -124,7 +128,7 @@ def _from_config(model: str, config: Mapping[str, Any]) -> Shape:
     size = 4 if str(config.get("dtype") or config.get("torch_dtype")) == "float32" else 2
     vision = config.get("vision_config")
     if vision is None:
-        # A checkpoint in the format of LLaVA's authors names its tower and has no shape of it.
+        # A checkpoint in the format of LLaVA's authors names its vision tower without its shape.
         video = config.get("mm_spatial_pool_mode") == "average"
         tokens, newlines = (169, 13) if video else (196, 0)
         return Shape(model, text, SIGLIP["7b"], 729, tokens, newlines, dtype_bytes=size)

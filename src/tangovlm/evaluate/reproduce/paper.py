@@ -1,4 +1,4 @@
-"""Numbers that the paper published, each with its source; what is not in the file is not known, and said to be so."""
+"""Numbers published in the paper, each with its source. A number that is not in the file is reported as unknown."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from tangovlm.errors import InputError
 from .rows import Row
 
 UNKNOWN = "not available here"
-"""What a table says where the file has no number."""
+"""Text of a table cell without a published number."""
 
 
 class Paper:
@@ -19,13 +19,13 @@ class Paper:
 
     Parameters
     ----------
-    own: a JSON file of the user's that adds to what comes with the library and goes before it, in the same form; a
-        figure may be a bare number there.
-    known: whether what comes with the library counts; not for a model that the paper has not measured.
+    own: a JSON file by the user in the format of the library's own file. Its numbers are added to the library's and
+        override them; a figure may be a plain number.
+    known: whether the library's numbers are used; False for a model that the paper does not measure.
 
     Raises
     ------
-    InputError: a file that cannot be read, or is of another form; says where.
+    InputError: a file that cannot be read or has another format.
     """
 
     def __init__(self, own: Path | None = None, *, known: bool = True) -> None:
@@ -34,23 +34,22 @@ class Paper:
         self._own: dict[tuple[str, ...], dict[str, Any]] = {}
         if own is not None:
             try:
-                given = own.read_text(encoding="utf-8")
+                own_text = own.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise InputError(f"--paper {own} cannot be read: give a JSON file of published numbers") from error
-            self._own = _parse(given, f"--paper {own}")
+            self._own = _parse(own_text, f"--paper {own}")
 
     def of(self, table: str, row: Row) -> dict[str, float]:
         """Figures of a row by name, such as "mvbench", "videomme/short", "average" or "percent_of_baseline"."""
         return {name: each["value"] for name, each in self._entries(table, row).items()}
 
     def sources(self, table: str, rows: tuple[Row, ...]) -> list[str]:
-        """Where the figures of a table come from, each source once."""
-        told = (each["source"] for row in rows for each in self._entries(table, row).values())
-        return list(dict.fromkeys(told))
+        """The sources of the figures of a table, without repetitions."""
+        return list(dict.fromkeys(each["source"] for row in rows for each in self._entries(table, row).values()))
 
     def _entries(self, table: str, row: Row) -> dict[str, Any]:
-        place = (table, row.group, row.published or row.label)
-        return self._known.get(place, {}) | self._own.get(place, {})
+        key = (table, row.group, row.published or row.label)
+        return self._known.get(key, {}) | self._own.get(key, {})
 
 
 def _parse(text: str, name: str) -> dict[tuple[str, ...], dict[str, Any]]:
@@ -63,7 +62,7 @@ def _parse(text: str, name: str) -> dict[tuple[str, ...], dict[str, Any]]:
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f'{name} is no file of published numbers ({error}): its form is {{"table1": {{"10 %": {{"Tango": '
+            f'{name} is no file of published numbers ({error}): its format is {{"table1": {{"10 %": {{"Tango": '
             '{"mvbench": 57.1}}}}'
         ) from error
 
@@ -76,6 +75,6 @@ def _entry(value: Any, name: str) -> dict[str, Any]:
 
 
 def profile() -> dict[str, float]:
-    """The figures of the authors' README, LLaVA-OneVision-7B with Tango at 10 % on 8 A800; names say the unit."""
+    """The profile in the authors' README: LLaVA-OneVision-7B with Tango at 10 % on 8 A800; the names have the units."""
     text = files(__package__).joinpath("paper.json").read_text(encoding="utf-8")
     return {name: each["value"] for name, each in _parse(text, "paper.json")["profile", "10 %", "Tango"].items()}

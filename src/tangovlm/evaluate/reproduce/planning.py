@@ -1,4 +1,4 @@
-"""From a table and a model to the runs that it takes, with what they will cost; nothing is loaded for it."""
+"""A plan: the runs that a table needs on a model, with their predicted cost; no model is loaded."""
 
 import re
 from collections.abc import Sequence
@@ -12,38 +12,42 @@ from .benchmarks import Benchmark
 from .cost import A800, Cost, kept_tokens, peak_of, predict, questions, totals
 from .models import TINY, Shape, shape_of
 from .paper import Paper
-from .rows import Planned, Row, resolve
+from .rows import ResolvedRow, Row, resolve
 from .tables import Table
 
 _TINY_FRAMES = 4
-"""Times fewer frames of clips that last a few seconds."""
-PLANNED, DONE, HALF, UNREACHABLE = "to run", "finished", "begun", "unreachable"
+"""Factor by which the embedded model's videos have fewer frames, as its clips last a few seconds."""
+PLANNED, DONE, BEGUN, UNREACHABLE = "to run", "finished", "begun", "unreachable"
 """States of a row."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A row of the plan: what is run, and what it will take."""
+    """A row of the plan and its predicted cost."""
 
-    planned: Planned
+    resolved: ResolvedRow
     cost: Cost
 
     @property
     def row(self) -> Row:
-        """As the table has it."""
-        return self.planned.row
+        """The row of the table."""
+        return self.resolved.row
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `tangovlm reproduce` is about to do.
+    """The runs of `tangovlm reproduce`.
 
     Parameters
     ----------
-    table, shape: what is measured, and of which model.
-    steps: the rows that were chosen, the unpruned model first.
-    benchmarks, limit: what is asked, and how many questions of each at most.
-    gpus: how many processes share a row. device: what the prediction assumes.
+    table: what is measured.
+    shape: of the model.
+    steps: the chosen rows, the unpruned model first.
+    benchmarks: whose questions are asked.
+    limit: number of questions per benchmark; None for all.
+    gpus: number of processes that share a row.
+    device: name of the GPU that the prediction assumes.
+    peak: its peak operations per second.
     """
 
     table: Table
@@ -57,45 +61,46 @@ class Plan:
 
     @property
     def title(self) -> str:
-        """Of the table, with the model where it is not the paper's."""
+        """The title of the table, with the model if it is not the paper's."""
         if self.shape.model == self.table.model:
             return self.table.title
         return f"{self.table.title}; here on {self.shape.model}, {self.table.frames} frames"
 
     @property
     def reachable(self) -> tuple[Step, ...]:
-        """What can be run."""
-        return tuple(step for step in self.steps if step.planned.unreachable is None)
+        """The rows that can be run."""
+        return tuple(step for step in self.steps if step.resolved.unreachable is None)
 
     @property
     def totals(self) -> dict[str, Any]:
-        """Of all rows that can be run; see `Cost`."""
+        """Predicted cost of all rows that can be run."""
         return totals([step.cost for step in self.reachable], self.gpus)
 
     @property
     def assumptions(self) -> str:
-        """What the prediction rests on, in a sentence."""
+        """The assumptions of the prediction, in one sentence."""
         return (
-            f"predicted for {self.device} ({self.peak / 1e12:.0f} TFLOPS at peak) at the rates that the authors' "
-            "profile of LLaVA-OneVision-7B on an A800 shows; most of the hours are reading and decoding videos, at 3.3 "
-            "s a question as in that profile"
+            f"predicted for {self.device} ({self.peak / 1e12:.0f} TFLOPS at peak) from the rates in the authors' "
+            "profile of LLaVA-OneVision-7B on an A800; most of the time is spent reading and decoding videos, 3.3 s "
+            "per question as in that profile"
         )
 
     def spec(self, step: Step) -> dict[str, Any]:
-        """Everything that the results of a row depend on, as JSON has it."""
+        """Everything that the results of a row depend on, as JSON values."""
         return {
             "model": self.shape.model,
             "limit": self.limit,
             "benchmarks": [each.name for each in self.benchmarks],
-            **step.planned.settings,
+            **step.resolved.settings,
         }
 
     def as_dict(self, paper: Paper, states: dict[str, str], commands: dict[str, list[str]]) -> dict[str, Any]:
-        """For JSON.
+        """The plan as JSON values.
 
         Parameters
         ----------
-        states, commands: of the rows by their keys; a row without a command has none.
+        states: state of each row by its key.
+        commands: command line of each row by its key; rows may be missing.
         """
         return {
             "table": self.table.name,
@@ -122,19 +127,19 @@ class Plan:
             "label": row.label,
             "group": row.group,
             "state": states.get(row.key, PLANNED),
-            "unreachable": step.planned.unreachable,
-            "hyper_parameters": step.planned.settings,
+            "unreachable": step.resolved.unreachable,
+            "hyper_parameters": step.resolved.settings,
             "benchmarks": [each.name for each in self.benchmarks],
             "visual_tokens": before,
             "newlines": self.shape.newlines_before(row.frames),
-            "kept_before_llm": kept_tokens(step.planned, self.shape),
-            "predicted": None if step.planned.unreachable else step.cost.as_dict(),
+            "kept_before_llm": kept_tokens(step.resolved, self.shape),
+            "predicted": None if step.resolved.unreachable else step.cost.as_dict(),
             "published": {name: published.get(name) for name in figures},
             "command": commands.get(row.key),
         }
 
 
-def make(
+def make_plan(
     table: Table,
     model: str | None,
     benchmarks: tuple[Benchmark, ...],
@@ -144,62 +149,65 @@ def make(
     gpus: int = 1,
     device: str | None = None,
 ) -> Plan:
-    """A plan.
+    """Plan the runs of a table.
 
     Parameters
     ----------
-    model: None for the paper's; the embedded model sees a quarter of the frames, as its clips are short, where all rows
-        have equally many.
-    rows: regular expressions, one of which is found in the label, the group or the key of a row; none means all. The
-        unpruned model always runs, as all others are compared with it.
-    device: name of the GPU; one that is not known, or None, is taken for an A800.
+    model: None for the paper's. With the embedded model, whose clips are short, tables with one number of frames take a
+        quarter of it.
+    rows: regular expressions that are searched in the label, group and key of each row; empty for all rows. The
+        unpruned model always runs, since all others are compared with it.
+    limit: number of questions per benchmark; None for all.
+    gpus: number of processes that share a row.
+    device: name of the GPU; None or an unknown name is treated as an A800.
 
     Raises
     ------
-    InputError: see `shape_of`; an expression that is none or fits no row.
+    InputError: see `shape_of`; an invalid expression, or one that matches no row.
     """
     shape = shape_of(model or table.model)
     if shape.model == TINY and len({row.frames for row in table.rows}) == 1:
         table = table.shorter(_TINY_FRAMES)
     asked = questions(benchmarks, limit)
-    found = peak_of(device or "")
-    peak = found or A800
+    known_peak = peak_of(device or "")
+    peak = known_peak or A800
     chosen = [resolve(row, shape) for row in _chosen(table, rows)]
     steps = tuple(Step(each, predict(each, shape, asked, peak)) for each in chosen)
-    name = device if device and found else "an A800"
+    name = device if device and known_peak else "an A800"
     return Plan(table, shape, steps, benchmarks, limit, gpus, name, peak)
 
 
-def _chosen(table: Table, wanted: Sequence[str]) -> list[Row]:
-    found = {table.baseline.key} if wanted else {row.key for row in table.rows}
-    for each in wanted:
+def _chosen(table: Table, expressions: Sequence[str]) -> list[Row]:
+    keys = {table.baseline.key} if expressions else {row.key for row in table.rows}
+    for expression in expressions:
         try:
-            pattern = re.compile(each, re.IGNORECASE)
+            pattern = re.compile(expression, re.IGNORECASE)
         except re.error as error:
             raise InputError(
-                f"--rows {each!r} is no regular expression ({error}): give a row's name or a part"
+                f"--rows {expression!r} is no regular expression ({error}): give a row's name or a part of it"
             ) from error
-        # A row's own name means that row alone, though others may begin with it.
-        own = [row.key for row in table.rows if each in (row.key, row.label)]
-        fits = own or [row.key for row in table.rows if any(map(pattern.search, (row.key, row.label, row.group)))]
-        if not fits:
+        # The full name of a row selects that row only, even if other names begin with it.
+        exact = [row.key for row in table.rows if expression in (row.key, row.label)]
+        matches = exact or [row.key for row in table.rows if any(map(pattern.search, (row.key, row.label, row.group)))]
+        if not matches:
             raise InputError(
-                f"--rows {each!r} fits no row of {table.name}: it has {', '.join(r.key for r in table.rows)}"
+                f"--rows {expression!r} fits no row of {table.name}: it has {', '.join(r.key for r in table.rows)}"
             )
-        found.update(fits)
-    return [row for row in table.rows if row.key in found]
+        keys.update(matches)
+    return [row for row in table.rows if row.key in keys]
 
 
 def check_devices(plan: Plan, bytes_of_gpus: Sequence[int], device: str) -> None:
-    """See that there are as many GPUs as asked for, each with the memory that a row is predicted to take.
+    """Check that there are enough GPUs, each with the memory that a row is predicted to need.
 
     Parameters
     ----------
-    bytes_of_gpus: none without a GPU, where nothing is checked. device: what they are called.
+    bytes_of_gpus: memory of each GPU; nothing is checked if there is none.
+    device: name of the GPUs.
 
     Raises
     ------
-    InputError: too few, or too small.
+    InputError: too few GPUs, or too little memory.
     """
     if not bytes_of_gpus:
         return
@@ -216,28 +224,28 @@ def check_devices(plan: Plan, bytes_of_gpus: Sequence[int], device: str) -> None
 
 
 def default_output(table: Table) -> Path:
-    """Where results go by default."""
+    """The default folder of the results."""
     return Path("tangovlm-reproduce") / table.name
 
 
 def markdown(plan: Plan, states: dict[str, str]) -> str:
-    """The plan as a table for the reader."""
+    """The plan as a Markdown table."""
     head = ["row", "method", "kept", "before the LLM", "threshold", "frames", "tokens", "GPU h", "GB", "state"]
     lines = [_line(head), _line(["---", "---", *["---:"] * 7, "---"])]
     for step in plan.steps:
-        about, row = step.planned.settings, step.row
+        about, row = step.resolved.settings, step.row
         method = row.method + (f" + {row.in_llm}" if row.in_llm else "")
-        state = step.planned.unreachable or states.get(row.key, PLANNED)
+        state = step.resolved.unreachable or states.get(row.key, PLANNED)
         cells = [
             row.key,
             method,
             f"{100 * row.retention:.4g} %",
-            f"{100 * step.planned.before:.2f} %",
+            f"{100 * step.resolved.before:.2f} %",
             f"{about['segment_threshold']:g}" if about.get("segment_threshold") is not None else "",
             str(row.frames),
-            str(kept_tokens(step.planned, plan.shape)),
-            "" if step.planned.unreachable else f"{step.cost.hours:.1f}",
-            "" if step.planned.unreachable else f"{step.cost.memory_gb:.1f}",
+            str(kept_tokens(step.resolved, plan.shape)),
+            "" if step.resolved.unreachable else f"{step.cost.hours:.1f}",
+            "" if step.resolved.unreachable else f"{step.cost.memory_gb:.1f}",
             state,
         ]
         lines.append(_line(cells))

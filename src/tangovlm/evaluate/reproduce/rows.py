@@ -1,4 +1,4 @@
-"""One row of a table: a method with its settings on a number of frames, and everything that it comes down to."""
+"""One row of a table: a method with its settings and a number of frames, and the resolved settings on a model."""
 
 import json
 import re
@@ -18,23 +18,24 @@ from .models import Shape
 
 UNPRUNED = "unpruned"
 PAPER, RELEASE = "tango-paper", "tango-release"
-"""Names of Tango as the paper's text has it, and as the authors' code runs it."""
+"""Names of Tango as the paper's text describes it, and as the authors' code implements it."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row.
+    """A row of a table.
 
     Parameters
     ----------
-    label, group: for the reader; the group is the share of the tokens that is kept, or what is fixed otherwise.
+    label: the name for the reader.
+    group: the rows that are compared; usually the kept share of the tokens.
     method: a registered name, `PAPER`, `RELEASE` or `UNPRUNED`.
     retention: mean kept fraction over the layers of the language model (Eq. 1); 1 for the unpruned model.
-    frames: of each video.
-    in_llm: a method inside the language model beside one before it.
+    frames: frames per video.
+    in_llm: a method inside the language model that is combined with `method`.
     params: settings of the method before the language model.
-    saliency: "attn" or "p-attn"; None for the one that the method is meant for.
-    published: what the paper calls the row; None means its label.
+    saliency: "attn" or "p-attn"; None for the method's default.
+    published: the name of the row in the paper; None if it is the label.
     """
 
     label: str
@@ -49,12 +50,12 @@ class Row:
 
     @property
     def key(self) -> str:
-        """A name that is the row's alone in its table, fit for a folder."""
+        """A unique name within the table that can be used for a folder."""
         words = f"{self.group}-{self.label}".replace("%", "").replace("+", " and ")
         return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
 
     def settings(self, shape: Shape) -> Settings:
-        """What a harness is given for the row on a model of this shape.
+        """The harness settings of the row on a model of this shape.
 
         Raises
         ------
@@ -78,14 +79,15 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A row on a model.
+class ResolvedRow:
+    """A row on a model, with all defaults resolved.
 
     Parameters
     ----------
-    row: as the table has it.
-    settings: every hyper-parameter that the answers depend on, resolved, as JSON has it.
-    before: kept fraction before the language model. cuts: what is left from which of its layers on.
+    row: the row of the table.
+    settings: every hyper-parameter that the answers depend on, as JSON values.
+    before: kept fraction before the language model.
+    cuts: where and how much is pruned inside the language model.
     unreachable: why this model cannot run the row, or None.
     """
 
@@ -96,20 +98,20 @@ class Planned:
     unreachable: str | None = None
 
 
-def resolve(row: Row, shape: Shape) -> Planned:
-    """What a row comes down to on a model of this shape."""
+def resolve(row: Row, shape: Shape) -> ResolvedRow:
+    """Resolve a row on a model of this shape."""
     pruner = row.settings(shape).pruner()
     try:
         planned = plan(pruner, shape.text.layers)
     except TangoError as error:
-        return Planned(row, _spec(row, shape, pruner, None, ()), 1.0, (), str(error))
+        return ResolvedRow(row, _spec(row, shape, pruner, None, ()), 1.0, (), str(error))
     before = 1.0 if planned.before is None else planned.before.retention
     cuts = planned.cuts if planned.inside is not None else ()
-    return Planned(row, _spec(row, shape, pruner, planned.before, cuts), before, cuts)
+    return ResolvedRow(row, _spec(row, shape, pruner, planned.before, cuts), before, cuts)
 
 
 def _spec(row: Row, shape: Shape, pruner: Any, before: Any, cuts: tuple[Cut, ...]) -> dict[str, Any]:
-    """All settings by name; those of the part inside the language model are under "in_llm"."""
+    """All settings by name; those of the method inside the language model are under "in_llm"."""
     about: dict[str, Any] = {"method": row.method, "retention": row.retention, "frames": row.frames}
     if shape.max_frame_pixels is not None:
         about["max_frame_pixels"] = shape.max_frame_pixels
@@ -119,7 +121,7 @@ def _spec(row: Row, shape: Shape, pruner: Any, before: Any, cuts: tuple[Cut, ...
     if isinstance(pruner, InLLMMethod):
         before, inside = None, pruner
     elif isinstance(pruner, Pair):
-        # Its own part before the model, if what the model has cannot be reached.
+        # The pair's own method if the model's layers cannot reach the retention.
         before, inside = before or pruner.before, pruner.inside
     if before is not None:
         about |= {
@@ -139,7 +141,7 @@ def _spec(row: Row, shape: Shape, pruner: Any, before: Any, cuts: tuple[Cut, ...
 
 
 def _resolved(values: dict[str, Any], method: Any, shape: Shape) -> dict[str, Any]:
-    """With the values that "by default" stands for."""
+    """The settings with the values that None stands for."""
     del values["retention"]
     if "segment_threshold" in values and values["segment_threshold"] is None:
         values["segment_threshold"] = similarity_threshold(method.equivalent_retention or method.retention)
@@ -150,8 +152,8 @@ def _resolved(values: dict[str, Any], method: Any, shape: Shape) -> dict[str, An
     return values
 
 
-def check_alone(rows: tuple[Row, ...]) -> None:
-    """Raise `InputError` if two rows would share a folder."""
+def check_unique_keys(rows: tuple[Row, ...]) -> None:
+    """Raise `InputError` if two rows have the same key, and so the same folder."""
     keys = [row.key for row in rows]
     for key in keys:
         if keys.count(key) > 1:

@@ -1,10 +1,10 @@
-"""The folder of a table: what was run with which settings, and what came of it.
+"""The output folder of a table: the settings and results of its rows.
 
 OUTPUT/rows/KEY/row.json       the settings of a row, written before it runs
-OUTPUT/rows/KEY/harness/       what the harness writes, from which it goes on after a kill
-OUTPUT/rows/KEY/log.txt        what it said
+OUTPUT/rows/KEY/harness/       files of the harness, from which an interrupted run continues
+OUTPUT/rows/KEY/log.txt        output of the harness
 OUTPUT/rows/KEY/results.json   written when the row is finished
-OUTPUT/data/                   miniature data sets of the embedded model
+OUTPUT/data/                   miniature data sets for the embedded model
 OUTPUT/TABLE.md, .html, .json  the table
 """
 
@@ -16,18 +16,18 @@ from tangovlm.errors import InputError
 from tangovlm.report import write_whole
 
 from .harnesses.answers import Results, load, save
-from .planning import DONE, HALF, PLANNED, UNREACHABLE, Plan, Step
+from .planning import BEGUN, DONE, PLANNED, UNREACHABLE, Plan, Step
 
 _SETTINGS, _RESULTS = "row.json", "results.json"
 
 
 class Store:
-    """Results of a plan under one harness.
+    """The results of a plan with one harness.
 
     Parameters
     ----------
-    folder: where they go; made when the first row begins.
-    plan, harness: a row's results are good for these settings under this harness only.
+    folder: the output folder, which is created when the first row begins.
+    plan, harness: results of other settings or of another harness are refused.
     """
 
     def __init__(self, folder: Path, plan: Plan, harness: str) -> None:
@@ -39,12 +39,12 @@ class Store:
         """The folder of miniature data sets."""
         return self.folder / "data"
 
-    def made(self, folder: Path) -> Path:
-        """Make a folder of the output, if it is not there, and return it.
+    def make_folder(self, folder: Path) -> Path:
+        """Create a folder of the output if it does not exist, and return it.
 
         Raises
         ------
-        InputError: it cannot be made.
+        InputError: the folder cannot be created.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -57,11 +57,11 @@ class Store:
         return self.folder / "rows" / step.row.key
 
     def harness_folder(self, step: Step) -> Path:
-        """What the harness may write into."""
+        """The folder that the harness writes into."""
         return self.row_folder(step) / "harness"
 
     def log(self, step: Step) -> Path:
-        """What the harness said."""
+        """The file with the output of the harness."""
         return self.row_folder(step) / "log.txt"
 
     def states(self) -> dict[str, str]:
@@ -74,7 +74,7 @@ class Store:
         return {step.row.key: self._state(step) for step in self._plan.steps}
 
     def results(self) -> dict[str, Results]:
-        """Of the rows that are finished, by their keys.
+        """Results of the finished rows by their keys.
 
         Raises
         ------
@@ -86,17 +86,17 @@ class Store:
         }
 
     def begin(self, step: Step) -> None:
-        """Write down the settings of a row that is about to run.
+        """Write the settings of a row that is about to run.
 
         Raises
         ------
         InputError: the folder cannot be written.
         """
-        self.made(self.harness_folder(step))
+        self.make_folder(self.harness_folder(step))
         write_whole(self.row_folder(step) / _SETTINGS, json.dumps(self._spec(step), indent=1).encode())
 
     def finish(self, step: Step, results: Results) -> None:
-        """Keep what came of a row."""
+        """Write the results of a row."""
         save(self.row_folder(step) / _RESULTS, results)
 
     def _spec(self, step: Step) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Store:
 
     def _state(self, step: Step) -> str:
         path = self.row_folder(step) / _SETTINGS
-        if step.planned.unreachable is not None:
+        if step.resolved.unreachable is not None:
             return UNREACHABLE
         if not path.exists():
             return PLANNED
@@ -112,7 +112,7 @@ class Store:
             found = json.loads(path.read_text(encoding="utf-8"))
             names = [*self._spec(step), *found]
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{path} is damaged: remove the folder, and the row runs anew") from error
+            raise InputError(f"{path} is damaged: remove its folder to run the row again") from error
         for name in names:
             own = self._spec(step).get(name)
             if found.get(name) != own:
@@ -120,4 +120,4 @@ class Store:
                     f"{path.parent} holds results of other settings, {name} {found.get(name)!r} and not {own!r}: "
                     "choose another --output, or remove that folder"
                 )
-        return DONE if (path.parent / _RESULTS).exists() else HALF
+        return DONE if (path.parent / _RESULTS).exists() else BEGUN

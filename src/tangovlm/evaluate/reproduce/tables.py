@@ -1,7 +1,7 @@
 """The paper's tables and figures as lists of rows; `tangovlm reproduce NAME`.
 
-The paper's own lists of rows are known from its text and from the authors' release in part only; `docs/reproducing.md`
-says what is read from where. Where text and release disagree a table has both, beside Tango as this library has it.
+The paper's settings are only partly known from its text and from the authors' release; `docs/reproducing.md` names the
+source of each. Where text and release differ, a table has both, in addition to Tango with this library's defaults.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,15 +16,15 @@ from tangovlm.methods.common.segments import similarity_threshold
 from .. import tables as eval_tables
 from ..runs import Run, percent, settings
 from .models import LLAVA_ONEVISION, LLAVA_VIDEO, QWEN2_5_VL
-from .rows import PAPER, RELEASE, UNPRUNED, Row, check_alone
+from .rows import PAPER, RELEASE, UNPRUNED, Row, check_unique_keys
 
 RETENTIONS = (0.2, 0.15, 0.1)
 TANGO = "Tango"
 _VISIONZIP = {"dominant_ratio": 0.95}
-"""5 % of the kept tokens are contextual."""
+"""5 % of the kept tokens are contextual tokens."""
 _FASTVID = {"min_segments": 8, "segment_threshold": 0.9}
-_TIMES = (2, 4, 8, 10)
-"""How many times the frames of Fig. 6 are more than usual."""
+_FRAME_FACTORS = (2, 4, 8, 10)
+"""Numbers of frames in Fig. 6, as multiples of the usual one."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,12 @@ class Table:
 
     Parameters
     ----------
-    name, title: on the command line and for the reader.
-    model: the one that the paper measures.
-    frames: of a video.
+    name: on the command line.
+    title: for the reader.
+    model: the model that the paper measures.
+    frames: frames per video.
     rows: in order, the unpruned model first.
-    profile: whether time is compared too.
+    profile: whether times are compared too.
     """
 
     name: str
@@ -47,10 +48,10 @@ class Table:
     rows: tuple[Row, ...]
     profile: bool = False
 
-    def shorter(self, times: int) -> "Table":
-        """The same rows on videos of so many times fewer frames."""
-        rows = tuple(replace(row, frames=max(1, row.frames // times)) for row in self.rows)
-        return replace(self, frames=max(1, self.frames // times), rows=rows)
+    def shorter(self, factor: int) -> "Table":
+        """The same rows with the number of frames divided by a factor."""
+        rows = tuple(replace(row, frames=max(1, row.frames // factor)) for row in self.rows)
+        return replace(self, frames=max(1, self.frames // factor), rows=rows)
 
     @property
     def baseline(self) -> Row:
@@ -58,14 +59,14 @@ class Table:
         return self.rows[0]
 
     def tango(self, row: Row) -> Row | None:
-        """Tango by default in the row's group and at its frames; None for the row itself, or where there is none."""
-        alike = (each for each in self.rows if (each.group, each.frames) == (row.group, row.frames))
-        plain = next(filter(_is_plain, alike), None)
+        """Tango with its defaults in the row's group and with its number of frames; None for Tango itself."""
+        group = (each for each in self.rows if (each.group, each.frames) == (row.group, row.frames))
+        plain = next(filter(_is_plain_tango, group), None)
         return None if plain is row else plain
 
 
 def names() -> tuple[str, ...]:
-    """All tables."""
+    """The names of all tables."""
     return tuple(_TABLES)
 
 
@@ -74,18 +75,18 @@ def table(name: str) -> Table:
 
     Raises
     ------
-    InputError: no such table.
+    InputError: an unknown table.
     """
     if name not in _TABLES:
         raise InputError(f"there is no table {name!r}: choose one of {', '.join(_TABLES)}")
     title, model, frames, build = _TABLES[name]
     rows = (Row("all tokens", "100 %", UNPRUNED, 1.0, frames), *build(frames))
-    check_alone(rows)
+    check_unique_keys(rows)
     return Table(name, title, model, frames, rows, profile=name == "fig9")
 
 
-def _is_plain(row: Row) -> bool:
-    # Over frames a threshold that follows the kept share is held fixed.
+def _is_plain_tango(row: Row) -> bool:
+    # In a table of frames the threshold, which otherwise depends on the retention, is fixed.
     return (
         row.method == "tango" and row.in_llm is None and set(row.params) <= {"segment_threshold"} and not row.saliency
     )
@@ -96,7 +97,7 @@ def _row(label: str, method: str, retention: float, frames: int, **about: Any) -
 
 
 def _compared(retention: float, frames: int) -> Iterator[Row]:
-    """The methods that Tango is compared with, as the paper sets them."""
+    """The methods that Tango is compared with, with the paper's settings."""
     yield _row("FastV", "fastv", retention, frames)
     yield _row("DART", "dart", retention, frames, params={"visual_pivots": 4, "text_pivots": 4})
     yield _row("VisionZip", "visionzip", retention, frames, params=_VISIONZIP)
@@ -105,7 +106,7 @@ def _compared(retention: float, frames: int) -> Iterator[Row]:
 
 
 def _tangos(retention: float, frames: int, in_llm: str | None = None) -> Iterator[Row]:
-    """Tango by default, as the paper's text has it, and as the authors' code runs it."""
+    """Tango with its defaults, as the paper's text describes it, and as the authors' code implements it."""
     also = "" if in_llm is None else f" + {in_llm}"
     for label, method in ((TANGO, "tango"), (f"{TANGO}, the paper's text", PAPER), (f"{TANGO}, the release", RELEASE)):
         yield _row(label + also, method, retention, frames, in_llm=in_llm, published=TANGO + also)
@@ -144,7 +145,7 @@ def _signals(frames: int) -> Iterator[Row]:
 
 
 def _of_eval(name: str, *retentions: float) -> Callable[[int], Iterator[Row]]:
-    """Rows of a table of `tangovlm eval`, whose settings are the paper's."""
+    """Rows of a table of `tangovlm eval`, which has the paper's settings."""
 
     def rows(frames: int) -> Iterator[Row]:
         _, *runs = eval_tables.table(name, retentions).runs
@@ -155,36 +156,36 @@ def _of_eval(name: str, *retentions: float) -> Callable[[int], Iterator[Row]]:
 
 
 def _as_row(run: Run, frames: int) -> Row:
-    seen = run.frames or frames
+    frames = run.frames or frames
     if run.unpruned:
-        return Row(run.label, run.group, UNPRUNED, 1.0, seen)
+        return Row(run.label, run.group, UNPRUNED, 1.0, frames)
     pruner = run.pruner
-    own, plain = settings(pruner), settings(build.method(pruner.name, retention=pruner.retention))
-    params = {name: value for name, value in own.items() if value != plain[name]}
+    own, defaults = settings(pruner), settings(build.method(pruner.name, retention=pruner.retention))
+    params = {name: value for name, value in own.items() if value != defaults[name]}
     saliency = None if run.saliency == getattr(pruner, "signal", "p-attn") else run.saliency
-    whole = pruner.name == "tango" and not params and saliency is None
+    plain = pruner.name == "tango" and not params and saliency is None
     return Row(
         run.label,
         run.group,
         pruner.name,
         pruner.retention,
-        seen,
+        frames,
         params=params,
         saliency=saliency,
-        published=TANGO if whole else None,
+        published=TANGO if plain else None,
     )
 
 
 def _more_frames(frames: int) -> Iterator[Row]:
-    """As many tokens as all of the frames have, of up to ten times as many; thresholds are those of the most frames."""
-    threshold = similarity_threshold(1 / _TIMES[-1])
+    """The token count of the unpruned video, from up to ten times more frames; thresholds are those of the most."""
+    threshold = similarity_threshold(1 / _FRAME_FACTORS[-1])
     for name in eval_tables.FRAMES_METHODS:
         fixed = {"segment_threshold": threshold} if eval_tables.follows_retention(name) else {}
         params = fixed | {"visionzip": _VISIONZIP, "fastvid": _FASTVID}.get(name, {})
-        for times in _TIMES:
-            seen = times * frames
+        for factor in _FRAME_FACTORS:
+            count = factor * frames
             group = f"as many tokens as {frames} frames have"
-            yield _row(f"{name}, {seen} frames", name, 1 / times, seen, group=group, params=params)
+            yield _row(f"{name}, {count} frames", name, 1 / factor, count, group=group, params=params)
 
 
 def _latency(frames: int) -> Iterator[Row]:
@@ -193,7 +194,7 @@ def _latency(frames: int) -> Iterator[Row]:
 
 
 def _beyond(frames: int) -> Iterator[Row]:
-    """Every registered method before the language model, at shares that the paper does not go down to."""
+    """Every registered method before the language model, also at retentions below the paper's."""
     known = [name for name, cls in registry.methods().items() if getattr(cls, "stage", "") == "pre-llm"]
     others = sorted(name for name in known if name not in ("tango", "topk"))
     for retention in (0.2, 0.1, 0.05, 0.02, 0.01):
@@ -217,4 +218,4 @@ _TABLES: dict[str, tuple[str, str, int, Callable[[int], Iterator[Row]]]] = {
     "qwen": ("The comparison on Qwen2.5-VL-7B, 32 frames", QWEN2_5_VL, 32, _qwen),
     "beyond": ("Beyond the paper: newer methods, and 20 % down to 1 %", LLAVA_ONEVISION, 32, _beyond),
 }
-"""Title, the paper's model, frames, and the rows behind the unpruned one."""
+"""Title, the paper's model, frames, and the rows after the unpruned one."""

@@ -1,4 +1,4 @@
-"""Times, tokens and memory of questions, as the paper's profile has them."""
+"""Times, tokens and memory of answered questions, with the figures of the paper's profile."""
 
 import statistics
 from collections.abc import Sequence
@@ -6,31 +6,34 @@ from pathlib import Path
 from typing import Any
 
 from ..harness.records import read
-from ..harness.requests import Answered
+from ..harness.requests import Completion
 
 _ON_DEVICE = ("encode", "prune", "prefill", "decode_tokens")
 _STAGES = ("decode", *_ON_DEVICE)
 _FOR_A_VIDEO = ("decode", "encode", "prune")
-"""Stages that one question about a video takes for all others."""
+"""Stages that run once per video, for the first question about it."""
 
 
-def means(answers: Sequence[Answered], tower_ms: float | None = None) -> dict[str, Any]:
-    """Figures of questions.
+def means(answers: Sequence[Completion], tower_ms: float | None = None) -> dict[str, Any]:
+    """Mean figures per question.
 
     Parameters
     ----------
-    answers: at least one. Stages that a video takes once are means over the questions that took them.
-    tower_ms: of the vision encoder for all questions together; None where it was not told from what follows it.
+    answers: at least one. Stages that run once per video are averaged over the questions that ran them.
+    tower_ms: time of the vision encoder, summed over all questions; None if it was not measured separately.
 
     Returns
     -------
     tokens_before, tokens_after: visual tokens of a question, and those that enter the language model.
-    gpu_runtime_s: of all stages but `decode_ms`, which is the decoding of a video file.
-    vit_ms, other_ms: the vision encoder, None without `tower_ms`; and what comes between it and the language model
-    (projector, pooling, signals, pruning), with the encoder without `tower_ms`.
-    prefill_ms, ttft_ms: reading the prompt to the first word; the sum from the pixels to it.
-    decode_tokens_per_s: words of an answer after the first; None where no answer has a second one.
-    peak_memory_gb: see `Answered.peak_bytes`.
+    gpu_runtime_s: total of all stages except decoding.
+    decode_ms: decoding of the video file.
+    vit_ms: the vision encoder; None without `tower_ms`.
+    other_ms: the stages between encoder and language model (projector, pooling, signals, pruning); includes the encoder
+        without `tower_ms`.
+    prefill_ms: the prompt up to the first token.
+    ttft_ms: time from pixels to the first token.
+    decode_tokens_per_s: tokens after the first one; None if no answer has more than one token.
+    peak_memory_gb: see `Completion.peak_bytes`.
     """
     total = {stage: sum(each.times_ms.get(stage, 0.0) for each in answers) for stage in _STAGES}
     videos = sum(not each.shared for each in answers) or 1
@@ -51,10 +54,10 @@ def means(answers: Sequence[Answered], tower_ms: float | None = None) -> dict[st
     }
 
 
-def of_records(folder: Path) -> dict[str, Any]:
-    """Figures of a folder of records and of those in it, with the name of the "device"; empty without any."""
+def means_of_records(folder: Path) -> dict[str, Any]:
+    """Mean figures of all records below a folder, and the name of the "device"; empty if there are no records."""
     contents = [read(each) for each in sorted({path.parent for path in folder.rglob("records-*.jsonl")})]
-    answers = [record.answered for content in contents for record in content.records.values()]
+    answers = [record.completion for content in contents for record in content.records.values()]
     if not answers:
         return {}
     devices = dict.fromkeys(str(header.get("device")) for content in contents for header in content.headers)

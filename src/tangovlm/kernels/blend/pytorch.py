@@ -1,7 +1,7 @@
-"""Means of clusters of tokens, as sums of bags of rows that are read once and never gathered.
+"""Means of clusters of tokens, as sums of bags of tokens (`embedding_bag`) without gathering them first.
 
-A sum of equal values in a row is off by up to half a unit in the last place for each, so that a bag has a limited
-number of members, and a large cluster several bags.
+A running sum of equal values accumulates an error of up to half a unit in the last place per value, so that a bag has a
+limited number of members, and a large cluster several bags.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_HELD_ELEMENTS = 1 << 22  # values of a kind held at a time, 16 MiB in float32
+_HELD_ELEMENTS = 1 << 22  # values processed at a time, 16 MiB in float32
 _MEMBERS = 256  # of a bag
 
 Piece = tuple[Tensor, Tensor, Tensor]
@@ -28,7 +28,7 @@ def blend_torch(values: Tensor, index: Tensor, centers: Tensor, labels: Tensor, 
 
 
 def offset_pieces(values: Tensor, index: Tensor, centers: Tensor, labels: Tensor) -> Iterator[Piece]:
-    """What `tangovlm.kernels.blend.cluster_offsets` gives, of some clusters after the other."""
+    """Yield the results of `tangovlm.kernels.blend.cluster_offsets`, some clusters at a time."""
     device = labels.device
     order = labels.sort(stable=True).indices
     anchors, members = index[centers], index[order]
@@ -58,7 +58,7 @@ def offset_pieces(values: Tensor, index: Tensor, centers: Tensor, labels: Tensor
 
 
 def _runs(bounds: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
-    """(first, one past the last) of neighbouring groups with at most so many members together, or of one with more.
+    """(first, one past the last) of adjacent groups with at most ``most`` members in total, or of one larger group.
 
     Parameters
     ----------
@@ -74,13 +74,13 @@ def _runs(bounds: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
 
 
 def _bag_means(values: Tensor, members: Tensor, begin: Tensor, size: Tensor) -> Tensor:
-    """``(bags, D)``: means of neighbouring bags of ``members``, each from ``begin`` on."""
+    """``(bags, D)``: means of adjacent bags of ``members``, which start at ``begin``."""
     wide = _wide(values)
     if values.dtype == wide:
         some = members[begin[0] : begin[-1] + size[-1]]
         sums = functional.embedding_bag(some, values, begin - begin[0], mode="sum")
         return sums.div_(size[:, None])
-    # A sum in 16 bits would be rounded to 16 bits: some members at a time are held in float32.
+    # A sum of 16-bit values would be rounded to 16 bits: some members at a time are converted to float32.
     means = torch.empty(len(begin), values.shape[1], dtype=wide, device=values.device)
     bounds = [*begin.tolist(), int(begin[-1] + size[-1])]
     for first, last in _runs(bounds, _HELD_ELEMENTS // values.shape[1]):

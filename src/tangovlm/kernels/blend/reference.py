@@ -1,4 +1,4 @@
-"""Merging of clusters as plain loops over float64: what every variant must agree with. Slow, for tests."""
+"""Merging clusters as plain loops in float64: the reference for every variant. Slow, for tests."""
 
 from collections.abc import Sequence
 

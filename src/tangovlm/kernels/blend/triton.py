@@ -1,11 +1,11 @@
-"""Merging of ragged clusters for CUDA in Triton: each value is read once, and no atomics decide the order of a sum."""
+"""Merging ragged clusters for CUDA in Triton: reads each value once, and sums in a fixed order, without atomics."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-_MEMBERS = 16  # in flight at a time: one after another would wait for memory once a member
+_MEMBERS = 16  # loaded at a time, to overlap memory latency
 _CHANNELS = 256
 
 
@@ -15,9 +15,9 @@ def blend_ragged_triton(values: Tensor, index: Tensor, centers: Tensor, labels: 
     Parameters
     ----------
     values: ``(N, D)``, any floating type.
-    index: ``(M,)`` int64, the rows of ``values`` that are the points.
-    centers: ``(C,)`` int64, the points that are anchors.
-    labels: ``(M,)`` int64, the cluster of each point, 0 to C - 1; every anchor is in its own.
+    index: ``(M,)`` int64 indices into ``values``: the tokens to merge.
+    centers: ``(C,)`` int64, the anchor of each cluster, as an index into ``index``.
+    labels: ``(M,)`` int64, the cluster of each point, 0 to C - 1; every anchor is in its own cluster.
     anchor_weight: w in [0, 1].
 
     Returns ``(C, D)`` float32.
@@ -37,7 +37,7 @@ def blend_ragged_triton(values: Tensor, index: Tensor, centers: Tensor, labels: 
 
 @triton.jit
 def _blend(values, anchors, members, stops, merged, dim, rest, MEMBERS: tl.constexpr, CHANNELS: tl.constexpr):
-    """One cluster, some channels: the anchor plus the mean difference to it, which is zero among equal tokens."""
+    """One cluster, some channels: the anchor plus the mean difference to it, which is zero for equal tokens."""
     cluster = tl.program_id(0)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     inside = channel < dim

@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..dispatch import variant
-from .peaks import Peaks
-from .pytorch import dpc_knn_torch
+from .. import variant
+from .pytorch import Peaks, dpc_knn_torch
 
 __all__ = ["Peaks", "dpc_knn", "dpc_knn_ragged"]
 
@@ -17,26 +16,26 @@ def dpc_knn(
 ) -> Peaks:
     """Choose ``centers`` density peaks among the points of each batch and assign every point to the nearest.
 
-    With Euclidean distances d: density rho_i = exp(-mean of d_ij^2 over the ``neighbors`` nearest j), and delta_i the
-    distance to the nearest denser point, or the largest distance of the batch for the densest. Centres have the
-    largest rho * delta. j is denser than i if rho_j > rho_i, or if they are equal and j < i; every other tie goes to
-    the lowest index as well, and a centre is always in its own cluster, so that no cluster is empty. Densities and
-    scores are compared by their logarithms: on features of large norm exp(-d^2) is zero for most points.
+    With Euclidean distances d, the density is rho_i = exp(-mean of d_ij^2 over the ``neighbors`` nearest j), and
+    delta_i is the distance to the nearest denser point, or, for the densest, the largest distance of the batch. Centres
+    have the largest rho * delta. j is denser than i if rho_j > rho_i, or if they are equal and j < i; the lowest index
+    wins every other tie as well. A centre is always in its own cluster, so that no cluster is empty. Densities and
+    scores are compared by their logarithms, since exp(-d^2) underflows for features of large norm.
 
     Parameters
     ----------
-    points: ``(B, n, D)`` float32 or float64, the type of the distances; coordinates are rounded to about 2^-26 of the
+    points: ``(B, n, D)`` float32 or float64, the dtype of the distances; coordinates are rounded to about 2^-26 of the
         largest norm of their batch.
     centers: m, 1 to n.
-    neighbors: points that the density looks at, at most as many as there are.
+    neighbors: nearest points used for the density, at most as many as there are.
     include_self: whether a point is a neighbour of itself.
-    ordered: whether the order of the centres is wanted.
+    ordered: whether to return the order of the centres.
 
     Returns centres ``(B, m)``, the same in order ``(B, m)`` and labels ``(B, n)``; numbers count from 0 in each batch.
     """
     batch, n, dim = points.shape
     flat = points.reshape(-1, dim)
-    found = dpc_knn_ragged(
+    peaks = dpc_knn_ragged(
         lambda numbers: flat[numbers],
         [n] * batch,
         [centers] * batch,
@@ -47,14 +46,14 @@ def dpc_knn(
     )
     first = torch.arange(batch, device=points.device)[:, None]
     return Peaks(
-        found.centers.view(batch, centers) - first * n,
-        found.order.view(batch, centers) - first * n,
-        found.labels.view(batch, n) - first * centers,
+        peaks.centers.view(batch, centers) - first * n,
+        peaks.order.view(batch, centers) - first * n,
+        peaks.labels.view(batch, n) - first * centers,
     )
 
 
 def dpc_knn_ragged(
-    rows: Callable[[Tensor], Tensor],
+    points_at: Callable[[Tensor], Tensor],
     sizes: Sequence[int],
     centers: Sequence[int],
     neighbors: int,
@@ -63,21 +62,21 @@ def dpc_knn_ragged(
     include_self: bool = False,
     ordered: bool = False,
 ) -> Peaks:
-    """Cluster pools of different sizes, each by itself; see `dpc_knn`.
+    """Cluster pools of different sizes, each separately; see `dpc_knn`.
 
     Parameters
     ----------
-    rows: gives the points ``(k, D)``, float32 or float64, of int64 numbers ``(k,)`` on the device. The points of pool
-        g are ``sizes[g]`` consecutive numbers, those of the first pool come first. They are asked for in parts, where
-        memory is dear more than once.
+    points_at: returns the points ``(k, D)``, float32 or float64, of int64 numbers ``(k,)`` on the device. The points of
+        pool g have ``sizes[g]`` consecutive numbers, starting with the first pool. It is called for parts of the
+        points, more than once for the same point if that saves memory.
     sizes, centers: points and centres of each pool; there is at least one pool.
 
     Returns centres ``(C,)`` and order ``(C,)`` as numbers of points, pool after pool, and labels ``(M,)`` as positions
     in the centres.
     """
     if variant(device) == "triton":
-        from .triton import dpc_knn_triton, takes
+        from .triton import dpc_knn_triton, supports
 
-        if takes(rows(torch.zeros(0, dtype=torch.int64, device=device)), neighbors):
-            return dpc_knn_triton(rows, sizes, centers, neighbors, include_self, device)
-    return dpc_knn_torch(rows, sizes, centers, neighbors, include_self, ordered, device)
+        if supports(points_at(torch.zeros(0, dtype=torch.int64, device=device)), neighbors):
+            return dpc_knn_triton(points_at, sizes, centers, neighbors, include_self, device)
+    return dpc_knn_torch(points_at, sizes, centers, neighbors, include_self, ordered, device)

@@ -1,26 +1,34 @@
 """DPC-KNN in PyTorch, on any device, for pools of any sizes, in tiles of bounded size.
 
-On the CPU float32 products decide what they can: they come with a bound on their error, so that what depends on
-rounding is known, and only that is taken again with exact distances (`settle`). Elsewhere all distances are exact.
+On the CPU distances are float32 products with a bound on their error; results that depend on rounding are recomputed
+with exact distances (`settle`). On other devices all distances are exact.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .peaks import Peaks
 from .settle import Estimate, log_score, mean_of_sorted, settle_labels, settle_order
-from .tiles import KEPT_ELEMENTS, Block, Rows, Tiles
+from .tiles import KEPT_ELEMENTS, Block, PointSource, Tiles
 
-# Points of small pools that are worked on at a time, in coordinates: 16 MiB in float32, which a CPU's cache holds.
+# Coordinates of small pools processed at a time: 16 MiB in float32, to fit the cache of a CPU.
 _RUN_ELEMENTS = 1 << 22
-_CENTERS = 4096  # that a block of points is compared with at a time
+_CENTERS = 4096  # centres that a block of points is compared with at a time
+
+
+class Peaks(NamedTuple):
+    """Clusters around density peaks, all int64; with a batch dimension for pools of equal size only."""
+
+    centers: Tensor  # ascending in each pool
+    order: Tensor  # the same centres, by descending score if that was requested
+    labels: Tensor  # cluster of each point, an index into `centers`
 
 
 def dpc_knn_torch(
-    rows: Rows,
+    points_at: PointSource,
     sizes: Sequence[int],
     centers: Sequence[int],
     neighbors: int,
@@ -29,11 +37,11 @@ def dpc_knn_torch(
     device: torch.device,
 ) -> Peaks:
     """See `tangovlm.kernels.dpc_knn.dpc_knn_ragged`."""
-    dim = rows(torch.zeros(0, dtype=torch.int64, device=device)).shape[1]
+    dim = points_at(torch.zeros(0, dtype=torch.int64, device=device)).shape[1]
     parts, point, cluster = [], 0, 0
     for n, m, pools in _runs(sizes, centers, dim):
         numbers = torch.arange(point, point + pools * n, device=device).view(pools, n)
-        found = _cluster(Tiles(rows, numbers, exact=device.type != "cpu"), m, neighbors, include_self, ordered)
+        found = _cluster(Tiles(points_at, numbers, exact=device.type != "cpu"), m, neighbors, include_self, ordered)
         first_point = numbers[:, :1]
         first_cluster = torch.arange(cluster, cluster + pools * m, m, device=device)[:, None]
         parts.append((found.centers + first_point, found.order + first_point, found.labels + first_cluster))
@@ -43,11 +51,11 @@ def dpc_knn_torch(
 
 
 def _runs(sizes: Sequence[int], centers: Sequence[int], dim: int) -> Iterator[tuple[int, int, int]]:
-    """(points of a pool, centres, pools) of neighbouring pools of equal shape, as many as are worked on at a time."""
+    """(points of a pool, centres, pools) of adjacent pools of equal shape, as many as are processed at a time."""
     for (n, m), group in groupby(zip(sizes, centers, strict=True)):
         left = len(list(group))
         at_once = max(1, min(_RUN_ELEMENTS // (n * dim), KEPT_ELEMENTS // (n * n)))
-        # Each thread takes whole pools: no thread is to wait for another.
+        # A multiple of the number of threads, so that no thread waits for another.
         at_once -= at_once % torch.get_num_threads() if at_once > torch.get_num_threads() else 0
         while left:
             yield n, m, min(left, at_once)
@@ -109,8 +117,8 @@ def _spread(tiles: Tiles, nearest: int, skipped: int) -> Tensor:
 def _separation(tiles: Tiles, spread: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
     """delta^2 ``(B, n)``: the least distance to a point that may be denser, and to one that certainly is.
 
-    The densest point has none denser. With the largest distance of its pool, which no other exceeds, it would come
-    first in the order, and so it does with infinity.
+    The densest point has no denser one. By definition it gets the largest distance of its pool and comes first in the
+    order; infinity has the same effect.
     """
     possible, certain = torch.full_like(spread, torch.inf), torch.full_like(spread, torch.inf)
     margin = 2 * error[..., None]
@@ -133,13 +141,13 @@ def _separation(tiles: Tiles, spread: Tensor, error: Tensor) -> tuple[Tensor, Te
 
 
 def _denser(gap: Tensor, rows: Block, columns: Block) -> Tensor:
-    """Whether the column's point is denser than the row's: of equals the one of lower index is."""
+    """Whether the column's point is denser than the row's; the lower index wins a tie."""
     row = torch.arange(*rows, device=gap.device)[:, None]
     column = torch.arange(*columns, device=gap.device)
     return (gap > 0) | ((gap == 0) & (column < row))
 
 
 def _lower(least: Tensor, block: Block, tile: Tensor, mask: Tensor, dim: int) -> None:
-    """Lower the values of a block to the least of the tile's where the mask is set."""
+    """Lower the values of a block to the minimum of the tile where the mask is set."""
     part = least[:, slice(*block)]
     part.copy_(torch.minimum(part, torch.where(mask, tile, torch.inf).amin(dim=dim)))

@@ -1,4 +1,4 @@
-"""DPC-KNN as plain loops over float64: what every variant must agree with. Slow, for tests."""
+"""DPC-KNN as plain loops in float64: the reference for every variant. Slow, for tests."""
 
 import math
 from collections.abc import Sequence

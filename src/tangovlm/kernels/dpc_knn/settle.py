@@ -1,7 +1,7 @@
-"""What rounding left open is decided by exact distances, so that the result is as if all distances were exact.
+"""Deciding by exact distances where rounding matters, so that the result is as if all distances were exact.
 
-A score or a label is open if the bounds on it overlap those of another that it competes with. Few are, unless points
-are equal or placed regularly.
+A score or a label is undecided if its error bounds overlap those of a competing one. Few are, unless points are equal
+or regularly spaced.
 """
 
 from collections.abc import Callable
@@ -10,19 +10,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .exact import exact_squared
-from .tiles import Tiles
+from .tiles import Tiles, exact_squared
 
-# Distances held at a time, 16 MiB in float32; in large pools those of some points at least.
+# Distances in memory at a time, 16 MiB in float32; in large pools those of this many points.
 _HELD_ELEMENTS, _HELD_POINTS = 1 << 22, 128
 
 
 class Estimate(NamedTuple):
-    """What is known of the n points of B pools, each ``(B, n)``; squared distances are off by at most an error.
+    """Approximate values of the n points of B pools, each ``(B, n)``; squared distances have a bounded error.
 
     Parameters
     ----------
-    spread: -log rho, off by at most that error too.
+    spread: -log rho, with the same bound on its error.
     nearest_denser: the least squared distance to a point that is certainly denser.
     lower, upper: bounds of log(rho * delta), float64.
     """
@@ -45,24 +44,24 @@ def settle_order(
 
     Parameters
     ----------
-    order: ``(B, m)``, the same by scores that may be off.
+    order: ``(B, m)``, the same by approximate scores.
     neighbors: how many of the nearest points count, and how many of them are skipped.
-    from_scratch: the order ``(m,)`` of one pool, all of it computed exactly; for a pool where too much is open.
+    from_scratch: returns the exact order ``(m,)`` of one pool; used if too much of it is undecided.
     """
     centers = order.shape[1]
     in_sight = known.upper >= known.lower.topk(centers, dim=-1).values[:, -1:]
     if ordered:
         lower, upper = (bound.where(in_sight, -torch.inf) for bound in (known.lower, known.upper))
-        open_ = _overlapping(lower, upper) & in_sight
+        undecided = _overlapping(lower, upper) & in_sight
     elif centers == tiles.n:
         return order
     else:
-        # Above the bounds of all but as many as there are centres, a point is one of them.
-        open_ = (known.lower <= known.upper.topk(centers + 1, dim=-1).values[:, -1:]) & in_sight
-        open_ &= in_sight.sum(dim=-1, keepdim=True) > centers
-    for item in open_.any(dim=1).nonzero().flatten().tolist():
+        # A point above the bounds of all but the centres is one of them.
+        undecided = (known.lower <= known.upper.topk(centers + 1, dim=-1).values[:, -1:]) & in_sight
+        undecided &= in_sight.sum(dim=-1, keepdim=True) > centers
+    for item in undecided.any(dim=1).nonzero().flatten().tolist():
         pool = Estimate(*(part[item] for part in known))
-        some = open_[item].nonzero().flatten()
+        some = undecided[item].nonzero().flatten()
         scores = _exact_scores(tiles, item, some, pool, neighbors)
         if scores is None:
             order[item] = from_scratch(item)
@@ -73,10 +72,10 @@ def settle_order(
     return order
 
 
-def settle_labels(tiles: Tiles, chosen: Tensor, labels: Tensor, open_: Tensor) -> Tensor:
-    """The nearest of the centres ``chosen (B, m)`` to each point, ``(B, n)``; known already where it is not open."""
-    for item in open_.any(dim=1).nonzero().flatten().tolist() if chosen.shape[1] > 1 else ():
-        points = open_[item].nonzero().flatten()
+def settle_labels(tiles: Tiles, chosen: Tensor, labels: Tensor, undecided: Tensor) -> Tensor:
+    """The nearest of the centres ``chosen (B, m)`` to each point, ``(B, n)``; recomputed where undecided."""
+    for item in undecided.any(dim=1).nonzero().flatten().tolist() if chosen.shape[1] > 1 else ():
+        points = undecided[item].nonzero().flatten()
         for some in torch.split(points, max(1, _HELD_ELEMENTS // chosen.shape[1])):
             labels[item, some] = _exact_to(tiles, item, some, chosen[item]).argmin(dim=-1)
     return labels
@@ -100,10 +99,10 @@ def _overlapping(lower: Tensor, upper: Tensor) -> Tensor:
 
 
 def _exact_scores(tiles: Tiles, item: int, points: Tensor, pool: Estimate, neighbors: tuple[int, int]) -> Tensor | None:
-    """log(rho * delta) of ``points (k,)`` of one pool, float64; None if that takes more distances than are held.
+    """log(rho * delta) of ``points (k,)`` of one pool, float64; None if that takes more distances than fit.
 
-    Exact are only the distances that may count: to the nearest points, and to the nearest that may be denser. Of these
-    the ones whose density is not certainly above or below need an exact density too.
+    Only relevant distances are computed exactly: those to the nearest points, and to the nearest points that may be
+    denser. Of the latter, those whose density is not certainly higher or lower need an exact density as well.
     """
     most = max(_HELD_ELEMENTS // tiles.n, _HELD_POINTS)
     if len(points) > most:
@@ -111,7 +110,7 @@ def _exact_scores(tiles: Tiles, item: int, points: Tensor, pool: Estimate, neigh
     error = tiles.error[item]
     rows = tiles.rows(item, points)
     gap = pool.spread[points, None] - pool.spread
-    # One error each of two spreads, and one to spare for rounding in what follows.
+    # One error for each of two spreads, and one as a margin for later rounding.
     may_count = (gap >= -3 * error) & (rows <= pool.nearest_denser[points, None] + 2 * error)
     unsure = (may_count & (gap <= 3 * error)).any(dim=0).index_fill(0, points, False).nonzero().flatten()
     both = torch.cat([points, unsure])
@@ -129,7 +128,7 @@ def _exact_scores(tiles: Tiles, item: int, points: Tensor, pool: Estimate, neigh
 
 
 def mean_of_nearest(squared: Tensor, number: int, skipped: int) -> Tensor:
-    """-log rho: the mean over the ``number`` least of ``squared (..., n)``, the first ``skipped`` of them left out."""
+    """-log rho: the mean over the ``number`` least of ``squared (..., n)``, without the first ``skipped`` of them."""
     return mean_of_sorted(squared.topk(number, dim=-1, largest=False, sorted=True).values, skipped)
 
 

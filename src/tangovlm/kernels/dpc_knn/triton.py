@@ -1,11 +1,11 @@
-"""DPC-KNN for CUDA in Triton: ragged groups in one launch a pass, and never an n × n matrix.
+"""DPC-KNN for CUDA in Triton: one launch per pass for ragged groups, without an n × n matrix.
 
-Products are exact, so that ties are ties on every device: the points of a group are put on a grid whose step is 2^-23
-of the power of two above their largest coordinate, each number is cut into three signed bytes, and the nine products
-of bytes are summed as int32 on the tensor cores. Any order of summation, tile size or generation of hardware, the
-interpreter included, gives the same distances bit for bit; they are rounded once, to float32. Nothing here waits for
-the device: every count is known on the host, and where one is not (see `_nearest_denser`), the launch is as large as
-it can be and programs without work end at once.
+Products are exact, so that ties are ties on every device: the points of a group are rounded to a grid with a step of
+2^-23 of the power of two above their largest coordinate, each number is split into three signed bytes, and the nine
+products of bytes are summed as int32 on the tensor cores. Every order of summation, tile size and hardware generation,
+and the interpreter, yields the same distances bit for bit; they are rounded once, to float32. Nothing here waits for
+the device: every count is known on the host, except one (see `_nearest_denser`), for which the launch has the largest
+possible size and programs without work return at once.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ import triton
 from torch import Tensor
 
 from . import triton_passes as passes
-from .peaks import Peaks
-from .tiles import Rows
+from .pytorch import Peaks
+from .tiles import PointSource
 
-_MAX_NEIGHBORS = 32  # the lists of neighbours live in registers
+_MAX_NEIGHBORS = 32  # the lists of neighbours are in registers
 _MAX_CHANNELS = 1 << 15  # sums of products of bytes stay below 2^31
 
 # Nine products of 64 × 64 points fill five int32 accumulators: 160 of the 255 registers of 128 threads, so that two
-# programs fit on an SM and the selections of one hide behind the products of the other. Three stages of 64 channels
+# programs fit on an SM and the selection in one overlaps the products of the other. Three stages of 64 channels
 # are 72 KiB of shared memory, within the 99 KiB of the smallest devices of compute capability 8.
 _BLOCK = 64
 _CHANNELS = 64
@@ -33,23 +33,28 @@ _PROGRAMS = 528  # two rounds of two programs on 132 SMs: fewer leave SMs idle, 
 _FEW_ROWS = 16
 # Coordinates of pools that are clustered together, 512 MiB in three bytes each: enough to fill any device.
 _HELD_ELEMENTS = (1 << 29) // 3
-_SLAB_ELEMENTS = 1 << 26  # coordinates held in float32 at a time, 256 MiB
+_SLAB_ELEMENTS = 1 << 26  # coordinates in float32 at a time, 256 MiB
 
 
-def takes(points: Tensor, neighbors: int) -> bool:
-    """Whether `dpc_knn_triton` can work with points of this type and number of channels, and this density."""
+def supports(points: Tensor, neighbors: int) -> bool:
+    """Whether `dpc_knn_triton` supports this dtype, this number of channels and this number of neighbours."""
     return points.dtype == torch.float32 and points.shape[1] <= _MAX_CHANNELS and 1 <= neighbors <= _MAX_NEIGHBORS
 
 
 def dpc_knn_triton(
-    rows: Rows, sizes: Sequence[int], centers: Sequence[int], neighbors: int, include_self: bool, device: torch.device
+    points_at: PointSource,
+    sizes: Sequence[int],
+    centers: Sequence[int],
+    neighbors: int,
+    include_self: bool,
+    device: torch.device,
 ) -> Peaks:
-    """See `tangovlm.kernels.dpc_knn.dpc_knn_ragged`, for finite points that `takes` allows.
+    """See `tangovlm.kernels.dpc_knn.dpc_knn_ragged`, for finite points that `supports` accepts.
 
-    Three bytes a coordinate of `_HELD_ELEMENTS` are held, more only for a single pool that has more, and
-    `_SLAB_ELEMENTS` of them in float32 at a time.
+    Memory holds three bytes for each of `_HELD_ELEMENTS` coordinates, more only for a single larger pool, and
+    `_SLAB_ELEMENTS` coordinates in float32.
     """
-    most = _HELD_ELEMENTS // rows(torch.zeros(0, dtype=torch.int64, device=device)).shape[1]
+    most = _HELD_ELEMENTS // points_at(torch.zeros(0, dtype=torch.int64, device=device)).shape[1]
     parts, point, cluster, first = [], 0, 0, 0
     with torch.cuda.device(device if device.type == "cuda" else -1):
         while first < len(sizes):
@@ -57,22 +62,22 @@ def dpc_knn_triton(
             while last < len(sizes) and sum(sizes[first : last + 1]) <= most:
                 last += 1
             groups = _Groups.of(sizes[first:last], centers[first:last], device)
-            found = _cluster(partial(_shifted, rows, point), groups, neighbors, include_self)
+            found = _cluster(partial(_shifted, points_at, point), groups, neighbors, include_self)
             parts.append((found.centers + point, found.order + point, found.labels + cluster))
             point, cluster, first = point + len(found.labels), cluster + len(found.centers), last
     return Peaks(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _shifted(rows: Rows, by: int, numbers: Tensor) -> Tensor:
+def _shifted(rows: PointSource, by: int, numbers: Tensor) -> Tensor:
     return rows(numbers + by)
 
 
-def _cluster(rows: Rows, groups: "_Groups", neighbors: int, include_self: bool) -> Peaks:
-    """All that runs on the device once it knows the groups: a CUDA graph can hold it."""
+def _cluster(rows: PointSource, groups: "_Groups", neighbors: int, include_self: bool) -> Peaks:
+    """All work on the device after the groups are copied; can be captured in a CUDA graph."""
     grid = _Grid.of(rows, groups)
     nearest, spread = _neighborhoods(grid, groups, neighbors, include_self)
-    # The densest point of a group has none denser, and with the largest distance of the group, which no other exceeds,
-    # it comes first in the order: so it does with infinity.
+    # The densest point of a group has no denser one. By definition it gets the largest distance of the group and comes
+    # first in the order; infinity has the same effect.
     separation = _nearest_denser(grid, groups, nearest, spread)
     unit = grid.unit[groups.of_point]
     order = _best(0.5 * (separation.double() * unit).log() - spread * unit, groups)
@@ -81,7 +86,7 @@ def _cluster(rows: Rows, groups: "_Groups", neighbors: int, include_self: bool) 
 
 
 class _Groups(NamedTuple):
-    """Where the groups, their blocks of rows and their centres begin: all int64, on the device."""
+    """Offsets of the groups, their blocks of rows and their centres; all int64 and on the device."""
 
     points: Tensor  # (G + 1,)
     blocks: Tensor  # (G + 1,)
@@ -94,10 +99,10 @@ class _Groups(NamedTuple):
     @staticmethod
     def of(sizes: Sequence[int], centers: Sequence[int], device: torch.device) -> "_Groups":
         counts = [list(sizes), [triton.cdiv(size, _BLOCK) for size in sizes], list(centers)]
-        # Pinned, so that the one copy to the device is not waited for.
+        # Pinned, so that the single copy to the device is asynchronous.
         sent = torch.tensor(counts, dtype=torch.int64, pin_memory=device.type == "cuda").to(device, non_blocking=True)
         begins = torch.nn.functional.pad(sent.cumsum(dim=1), (1, 0))
-        # Searched for: some versions of repeat_interleave ask the device for the sum of the repeats.
+        # Not repeat_interleave, some versions of which synchronize to read the sum of the repeats.
         of = [
             torch.searchsorted(begin[1:], torch.arange(sum(count), device=device), right=True)
             for begin, count in zip(begins, counts, strict=True)
@@ -110,28 +115,28 @@ class _Groups(NamedTuple):
         return blocks, max(1, min(triton.cdiv(columns, _BLOCK), rounds * _PROGRAMS // blocks))
 
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What a program finds its rows by."""
+        """The arguments by which a program finds its rows."""
         return self.points, self.blocks, self.of_block
 
 
 class _Grid(NamedTuple):
-    """Points as integers below 2^23, cut into three signed bytes: ``(b2 * 256 + b1) * 256 + b0``."""
+    """Points as integers below 2^23, split into three signed bytes: ``(b2 * 256 + b1) * 256 + b0``."""
 
     bytes: Tensor  # (M, 3, D rounded up to whole tiles) int8, zero where there is no channel
     norms: Tensor  # (M,) int64, squared
     unit: Tensor  # (G,) float64, the square of the grid's step
 
     @staticmethod
-    def of(rows: Rows, groups: _Groups) -> "_Grid":
+    def of(rows: PointSource, groups: _Groups) -> "_Grid":
         numbers = torch.arange(len(groups.of_point), device=groups.points.device)
         dim = rows(numbers[:0]).shape[1]
         slabs = numbers.split(max(1, _SLAB_ELEMENTS // dim))
-        # Where not all points are held they are made twice: the step of the grid needs the largest of a group.
+        # If not all points fit, they are computed twice: the step of the grid depends on the largest of a group.
         held = [rows(slab) for slab in slabs] if len(slabs) == 1 else None
         largest = [torch.linalg.vector_norm(part, torch.inf, dim=1) for part in held or map(rows, slabs)]
         bound = torch.zeros(len(groups.points) - 1, dtype=torch.float32, device=numbers.device)
         bound.scatter_reduce_(0, groups.of_point, torch.cat(largest), "amax")
-        # The power of two that brings the bound below 127/128 of 2^23, which is where the highest byte ends.
+        # The power of two that scales the bound below 127/128 of 2^23, the limit of the highest byte.
         exponent = ((bound * (129 / 128)).view(torch.int32) >> 23).clamp_min_(22)
         scale = ((276 - exponent) << 23).view(torch.float32)
         width = triton.cdiv(dim, _CHANNELS) * _CHANNELS
@@ -166,7 +171,7 @@ def _neighborhoods(grid: _Grid, groups: _Groups, neighbors: int, include_self: b
 
 
 def _nearest_denser(grid: _Grid, groups: _Groups, nearest: Tensor, spread: Tensor) -> Tensor:
-    """Squared distance to the nearest denser point ``(M,)`` float32 in units of the grid; inf where there is none.
+    """Squared distance to the nearest denser point ``(M,)`` float32 in units of the grid; inf if there is none.
 
     Most points have a denser one among their neighbours, and then nothing outside the list is nearer. Only the rows
     of the others see all the points of their group again.
@@ -178,7 +183,7 @@ def _nearest_denser(grid: _Grid, groups: _Groups, nearest: Tensor, spread: Tenso
     is_open = separation.isinf()
     rows = (2 * groups.of_point + ~is_open).sort(stable=True).indices
     before = torch.nn.functional.pad(is_open.cumsum(0), (1, 0))[groups.points]
-    launch = groups.launch(groups.largest[0], rounds=8)  # about one row in sixteen is open
+    launch = groups.launch(groups.largest[0], rounds=8)  # about one row in sixteen is undecided
     passes.nearest_denser[launch](
         *grid[:2], *groups.tables(), spread, rows, before.diff(), separation.view(torch.int32), launch[1],
         WIDTH=grid.bytes.shape[2], **_TILING,
@@ -187,7 +192,7 @@ def _nearest_denser(grid: _Grid, groups: _Groups, nearest: Tensor, spread: Tenso
 
 
 def _best(score: Tensor, groups: _Groups) -> Tensor:
-    """The best points of each group, as many as it has centres, by descending score, the lowest of equals first."""
+    """The best points of each group, as many as it has centres, by descending score; the lowest index wins a tie."""
     ranked = score.sort(descending=True, stable=True).indices
     ranked = ranked[groups.of_point[ranked].sort(stable=True).indices]
     shift = (groups.points - groups.centers)[groups.of_center]

@@ -1,9 +1,9 @@
-"""What runs on the device for `tangovlm.kernels.dpc_knn.triton`, which says how the points are laid out.
+"""The device code of `tangovlm.kernels.dpc_knn.triton`, which documents the layout of the points.
 
-Programs (block, share) take one block of rows of one group, and every ``shares``-th tile of columns of that group.
-A neighbour is one int64: the bits of its squared distance, which sort like the distance since it is never negative,
-above its number. So the smallest key is the nearest point, and the lowest of equals. Counts are not specialised on:
-another video must not mean another compilation.
+A program (block, share) processes one block of rows of one group, and every ``shares``-th tile of columns of that
+group. A neighbour is an int64 key: the bits of its squared distance, which sort like the distance since it is never
+negative, followed by its number. So the smallest key is the nearest point, and the lowest index wins a tie. Kernels are
+not specialized on counts, so that another video does not trigger another compilation.
 """
 
 import triton
@@ -19,7 +19,7 @@ _INFINITY = tl.constexpr(float("inf"))
 
 @triton.jit
 def quantise(points, scales, groups, numbers, parts, norms, dim, WIDTH: tl.constexpr, CHUNK: tl.constexpr):
-    """One point onto the grid of its group, and its squared norm; ``numbers`` says which points these are."""
+    """Round one point to the grid of its group, and compute its squared norm; ``numbers`` indexes the points."""
     place = tl.program_id(0).to(tl.int64)
     row = tl.load(numbers + place)
     scale = tl.load(scales + tl.load(groups + row))
@@ -150,7 +150,7 @@ def nearest_center(
     closest = tl.full((BLOCK,), _FURTHEST, tl.int64)
     for tile in range(tl.program_id(1), tl.cdiv(last_center - first_center, BLOCK), shares):
         center = first_center + tile * BLOCK + tl.arange(0, BLOCK)
-        # Beyond the last centre it stands there again, but a later equal is never taken.
+        # Past the last centre, the last one is repeated; a later equal distance is never chosen.
         columns = tl.load(chosen + tl.minimum(center, last_center - 1))
         distance = _squared(parts, norms, from_rows, columns, WIDTH, BLOCK, CHANNELS)
         least, at = tl.min(distance, 1, return_indices=True)

@@ -1,4 +1,4 @@
-"""ST-RoPE as plain loops over float64: what every variant must agree with. Slow, for tests."""
+"""ST-RoPE as plain loops in float64: the reference for every variant. Slow, for tests."""
 
 import math
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ def rotate_reference(
 
     Parameters
     ----------
-    sections: d, the channels of each block.
-    angles: of each block, one for the channels k and k + d // 2, for every k below d // 2.
+    sections: channels d of each block.
+    angles: for each block, the angle of the channels k and k + d // 2 for every k below d // 2.
     """
     rotated = [value / norm for value in token]
     start = 0

@@ -1,11 +1,11 @@
-"""ST-RoPE for CUDA in Triton: gather, normalise and rotate while a token is read once."""
+"""ST-RoPE for CUDA in Triton: gathers, normalizes and rotates in a single read of each token."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .tables import Tables
+from .pytorch import Tables
 
 _PAIRS = 256  # of channels at a time: two for each of 128 threads
 
@@ -17,8 +17,8 @@ def rotate_rows_triton(features: Tensor, index: Tensor, norms: Tensor, tables: T
     if rotated.numel():
         _, height, width = tables.shape
         with torch.cuda.device_of(features):
-            # Rounded where PyTorch rounds on most CPUs, and so with no fused multiply-adds but those of the kernel:
-            # where points are tied but for rounding, every device then breaks the tie alike.
+            # Rounds as PyTorch does on most CPUs: no fused multiply-adds but the explicit ones in the kernel, so that
+            # points that differ by rounding only are ordered alike on every device.
             _rotate[(count,)](
                 features.contiguous(), index.contiguous(), norms, *tables.time, *tables.row, *tables.column, rotated,
                 height, width, *tables.sections, PAIRS=_PAIRS, enable_fp_fusion=False,
@@ -45,7 +45,7 @@ def _rotate(
 
 @triton.jit
 def _section(source, target, norm, cos, sin, position, dim, PAIRS: tl.constexpr):
-    """One block of channels: pairs (k, k + dim // 2), and the last channel of an odd number as it is."""
+    """One block of channels: pairs (k, k + dim // 2), and the unchanged last channel of an odd block."""
     half = dim // 2
     for start in range(0, half, PAIRS):
         pair = start + tl.arange(0, PAIRS)

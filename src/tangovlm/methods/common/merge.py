@@ -1,4 +1,4 @@
-"""Merging of tokens into anchors (STM)."""
+"""Merging tokens into anchors."""
 
 import torch
 from torch import Tensor
@@ -16,10 +16,10 @@ def blend(
     Parameters
     ----------
     values: ``(B, n, D)``, any floating type.
-    anchors: ``(B, m)`` int64, indices of the anchors; no two are equal.
+    anchors: ``(B, m)`` int64, distinct indices of the anchors.
     labels: ``(B, n)`` int64, the cluster of each token; every anchor is in its own cluster.
-    anchor_weight: w in [0, 1]; a number, or ``(B, m, 1)`` in the type of the result.
-    include_anchor: whether the anchor is one of the members that the mean is taken over.
+    anchor_weight: w in [0, 1]; a number, or ``(B, m, 1)`` in the dtype of the result.
+    include_anchor: whether the mean includes the anchor.
 
     Returns ``(B, m, D)`` in float32 (float64 for float64). A cluster of one is an exact copy of its anchor, and so is
     a cluster of equal tokens.

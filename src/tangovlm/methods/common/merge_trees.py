@@ -1,4 +1,4 @@
-"""Merging of tokens along time into trees: each token into the most similar one of the frame before (FlashVID)."""
+"""Merging tokens over time into trees: each token into the most similar one of the previous frame (FlashVID)."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -14,11 +14,11 @@ _NO_PARENT = -1.0  # the similarity of a token that cannot merge
 
 
 class Trees(NamedTuple):
-    """Where the tokens of T frames of L went."""
+    """The trees that the tokens of T frames of L form."""
 
-    roots: Tensor  # (T, L) int64, grid index of the root of each token's tree, its own where it did not merge
-    merged: Tensor  # (T, L) bool, whether a token went into another
-    values: Tensor  # (T, L, D) float32 (float64 for float64), at each root what its tree became
+    roots: Tensor  # (T, L) int64, grid index of the root of each token's tree, its own if it did not merge
+    merged: Tensor  # (T, L) bool, whether a token was merged into another
+    values: Tensor  # (T, L, D) float32 (float64 for float64), at each root the value of its tree
 
 
 def grow_trees(
@@ -31,11 +31,11 @@ def grow_trees(
     *,
     subtree_counts: bool,
 ) -> Trees:
-    """Merge tokens into their parents in the frame before, inside segments (FlashVID, arXiv 2602.08024).
+    """Merge tokens into their parents in the previous frame of the segment (FlashVID, arXiv 2602.08024).
 
-    A free token's parent is the most similar free token of the frame before, wherever that is in the frame; it merges
-    if their cosine is above ``threshold``. Where that leaves a segment fewer tokens than it must keep, its threshold
-    rises until enough are left.
+    The parent of a free token is the most similar free token of the previous frame, at any position; the token merges
+    if their cosine is above ``threshold``. If that leaves a segment fewer tokens than it must keep, its threshold is
+    raised until enough are left.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def grow_trees(
     segments: frames of each segment.
     least: tokens that each segment must keep, free or not.
     threshold: in [-1, 1].
-    subtree_counts: a tree becomes the mean of its tokens; off, their sum divided by 1 + the children of the root, as
-        in the authors' code.
+    subtree_counts: True makes a tree the mean of its tokens; False their sum divided by 1 + the children of the root,
+        as in the authors' code.
     """
     similarity, parents = _parents(unit, free, segments)
     parts = zip(torch.split(similarity, list(segments)), least, strict=True)
@@ -68,13 +68,13 @@ def grow_trees(
 
 
 def _with_parents(segments: Sequence[int]) -> list[int]:
-    """The frames that have another of their segment before them."""
+    """The frames that are not the first of their segment."""
     ends = accumulate(segments)
     return [frame for end, size in zip(ends, segments, strict=True) for frame in range(end - size + 1, end)]
 
 
 def _parents(unit: Tensor, free: Tensor, segments: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Cosine to the most similar free token of the frame before, and its position; the lowest of equals."""
+    """Cosine to the most similar free token of the previous frame, and its position; the lowest wins a tie."""
     similarity = unit.new_full(free.shape, _NO_PARENT)
     parents = torch.zeros(free.shape, dtype=torch.int64, device=free.device)
     for frame in _with_parents(segments):
@@ -86,7 +86,7 @@ def _parents(unit: Tensor, free: Tensor, segments: Sequence[int]) -> tuple[Tenso
 
 
 def _above(similarity: Tensor, least: int, threshold: float) -> Tensor:
-    """Which tokens ``(n, L)`` of a segment merge, so that at least ``least`` are left."""
+    """Which tokens ``(n, L)`` of a segment merge, such that at least ``least`` are left."""
     surplus = similarity.numel() - least
     if surplus < 1:
         return torch.zeros_like(similarity, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Temporal video segmentation: where consecutive frames belong together."""
+"""Temporal segmentation of a video, and the grid positions that are static in a segment."""
 
 from collections.abc import Sequence
 from itertools import accumulate, groupby
@@ -14,14 +14,13 @@ from .similarity import adjacent_similarity, compute_dtype, normalize
 T = TypeVar("T")
 
 WINDOW_CAP = 1024
-NO_FRAME_FEATURES = "no frame features given: segmented by the mean of each frame's tokens"
 
 
 def similarity_threshold(equivalent_retention: float) -> float:
-    """Cosine above which a token stays the same from one frame to the next, by the mean kept fraction over the layers.
+    """Cosine above which a token counts as unchanged from one frame to the next, by the equivalent retention.
 
-    0.65 up to 0.10, else 0.8 (HoliTom, arXiv 2505.21334; Tango, arXiv 2604.09547): the papers set it by the equivalent
-    retention (Eq. 1), not by what a pair keeps before the model.
+    0.65 up to a retention of 0.10, else 0.8 (HoliTom, arXiv 2505.21334; Tango, arXiv 2604.09547). The papers set it by
+    the mean kept fraction over the layers (Eq. 1), not by what a pair keeps before the model.
 
     >>> similarity_threshold(0.10), similarity_threshold(0.15)
     (0.65, 0.8)
@@ -43,12 +42,28 @@ def static_runs(static: Tensor) -> Tensor:
     return pair - last_change
 
 
+def static_positions(static: Tensor, segments: tuple[int, ...]) -> Tensor:
+    """Positions ``(S, L)`` that are static in every pair of adjacent frames of a segment; none in a single frame.
+
+    Parameters
+    ----------
+    static: ``(T - 1, L)`` bool on the host; whether a position stays the same between a frame and the next.
+    segments: frames of each segment.
+    """
+    runs = static_runs(static)
+    masks = torch.zeros(len(segments), static.shape[1], dtype=torch.bool)
+    for mask, size, end in zip(masks, segments, accumulate(segments), strict=True):
+        if size > 1:
+            mask.copy_(runs[end - 2] >= size - 1)
+    return masks
+
+
 def segment_by_gain(static: Tensor) -> tuple[int, ...]:
     """Segments that make the most tokens redundant (HoliTom, arXiv 2505.21334; the Tango default).
 
-    An interval of frames [a, b] gains ``(b - a)`` tokens for every grid position that is static throughout it; a
-    dynamic programme over prefixes maximises the sum of gains. Ties favour a frame of its own, then the shortest
-    window. At most `WINDOW_CAP` frames a segment. O(T L + T min(T, cap)) time and memory.
+    An interval of frames [a, b] gains ``(b - a)`` tokens for every grid position that is static throughout it; dynamic
+    programming over prefixes maximises the sum of gains. Ties favour a segment of one frame, then the shortest window.
+    A segment has at most `WINDOW_CAP` frames. Time and memory are O(T L + T min(T, cap)).
 
     Parameters
     ----------
@@ -75,7 +90,7 @@ def segment_by_gain(static: Tensor) -> tuple[int, ...]:
 
 
 def _gains(static: Tensor) -> list[list[int]]:
-    """For pair p and n: n times the number of positions that are static in the n pairs that end with p."""
+    """For each pair p and each n: n times the number of positions that are static in the n pairs ending with p."""
     pairs = static.shape[0]
     longest = min(pairs, WINDOW_CAP - 1)
     runs = static_runs(static).clamp_max(longest)
@@ -86,10 +101,10 @@ def _gains(static: Tensor) -> list[list[int]]:
 
 
 def segment_by_frames(similarity: Tensor, threshold: float, cuts: int = 7) -> tuple[int, ...]:
-    """Segments between unlike frames (FastVID, arXiv 2503.11187).
+    """Segments between dissimilar frames (FastVID, arXiv 2503.11187).
 
     Cut after frame t if its similarity to the next is below ``threshold`` or among the ``cuts`` smallest; the earliest
-    of equals first.
+    wins a tie.
 
     Parameters
     ----------
@@ -104,8 +119,9 @@ def segment_by_frames(similarity: Tensor, threshold: float, cuts: int = 7) -> tu
 def segment_by_labels(labels: Sequence[int]) -> tuple[int, ...]:
     """Segments from the cluster of each frame, made contiguous (PruneVid, arXiv 2412.16117).
 
-    A cluster keeps its longest runs of frames, but none of a single frame; each gap that is left joins, as a whole and
-    from left to right, the longer of the runs beside it, the left one of equals. Without any run all is one segment.
+    A cluster keeps its longest runs of frames, but no run of a single frame. Each remaining gap joins, as a whole and
+    from left to right, the longer of the adjacent runs, the left one if they are equal. Without any run the video is
+    one segment.
     """
     runs = [(label, len(list(group))) for label, group in groupby(labels)]
     longest = {label: max(size for other, size in runs if other == label) for label, _ in runs}
@@ -135,5 +151,5 @@ def adjacent_frames(frames: Tensor) -> Tensor:
 
 
 def by_segment(values: Sequence[T], segments: Sequence[int]) -> list[Sequence[T]]:
-    """Values of frames as one part a segment."""
+    """Split values of frames by segment."""
     return [values[end - size : end] for end, size in zip(accumulate(segments), segments, strict=True)]

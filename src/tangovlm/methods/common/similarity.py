@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 _EPSILON = 1e-12
-# Elements worked on at a time: 8 MiB in float32, which a CPU's cache holds; elsewhere few launches count more.
-_HELD_ELEMENTS = (1 << 21, 1 << 26)
+# Elements processed at a time: on a CPU 8 MiB in float32, to fit its cache; elsewhere more, for fewer launches.
+_CHUNK_ELEMENTS = (1 << 21, 1 << 26)
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type that similarities, distances and means are computed in: float64 for float64, else float32."""
+    """The dtype for similarities, distances and means: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -28,14 +28,14 @@ def adjacent_similarity(unit: Tensor) -> Tensor:
 def norms_and_cosines(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Norms ``(T, ...)`` of vectors ``(T, ..., D)``, never zero, and cosines ``(T - 1, ...)`` of adjacent frames.
 
-    Both in `compute_dtype`, in one pass over the vectors, which need not be unit ones. A few frames are worked on at a
-    time; nothing of the size of the vectors is made.
+    Both in `compute_dtype`, in one pass over the vectors, which need not be normalized. A few frames are processed at a
+    time; no tensor of the size of the vectors is allocated.
     """
     wide = compute_dtype(vectors.dtype)
-    # Made before the parts: small results between large temporaries would keep the allocator from using these again.
+    # Allocated first: small results between large temporaries would keep the allocator from reusing the latter.
     norms = torch.empty(vectors.shape[:-1], dtype=wide, device=vectors.device)
     cosines = torch.empty_like(norms[1:])
-    step = max(1, _HELD_ELEMENTS[vectors.device.type != "cpu"] // vectors[0].numel())
+    step = max(1, _CHUNK_ELEMENTS[vectors.device.type != "cpu"] // vectors[0].numel())
     for start in range(0, len(vectors), step):
         frames = vectors[start : start + step + 1].to(wide)
         norms[start : start + step] = clamped_norms(frames[:step])

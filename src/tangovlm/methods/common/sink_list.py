@@ -1,4 +1,4 @@
-"""Measured sinks as a file: what `tangovlm inspect sinks` writes and a method's `sink_tokens` takes."""
+"""The file format of measured attention sinks, written by `tangovlm inspect sinks` and read for `sink_tokens`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ...errors import MethodError
 
 FORMAT, VERSION = "tangovlm-sinks", 1
 _MEASURE = "measure them with `tangovlm inspect sinks CLIPS... --out FILE.json`"
-# Far more than a list for any grid takes; a file given by mistake is not read into memory.
-_MOST_BYTES = 2**22
+# Far larger than a list for any grid, so that a file passed by mistake is not read into memory.
+_MAX_BYTES = 2**22
 
 
 class SinkList(tuple[int, ...]):
-    """Grid positions ``h * W + w`` that belong to one grid.
+    """Grid positions ``h * W + w`` on one grid.
 
-    It is a tuple, and as JSON a list, of the positions. Two are equal if positions and grid are.
+    A tuple of the positions, which JSON stores as a list. Two are equal if their positions and grids are.
 
     Parameters
     ----------
     positions: integers inside the grid.
-    grid: (H, W); None for a list that goes with any.
+    grid: (H, W); None if the list applies to any grid.
     """
 
     grid: tuple[int, int] | None
@@ -49,35 +49,35 @@ class SinkList(tuple[int, ...]):
         return f"SinkList({tuple(self)}, grid={self.grid})"
 
     def check_grid(self, height: int, width: int) -> None:
-        """Raise `MethodError` that names both grids unless the list is for this one."""
+        """Raise `MethodError`, which names both grids, unless the list applies to this one."""
         if self.grid not in (None, (height, width)):
             raise MethodError(
-                f"sink_tokens are positions on a grid of {_said(self.grid)}, but the video's is {height} x {width}: "
+                f"sink_tokens are positions on a grid of {_describe(self.grid)}, but the video has {height} x {width}: "
                 "measure sinks with the same model and clips of the same shape, or leave sink_tokens out"
             )
 
 
 def read_sinks(source: str | Path | Mapping[str, Any]) -> SinkList:
-    """The sinks of a file that `tangovlm inspect sinks` wrote.
+    """Read the sinks in a file written by `tangovlm inspect sinks`.
 
     Parameters
     ----------
-    source: its path, or its content as `json.load` gives it.
+    source: its path, or its content as returned by `json.load`.
 
     Raises
     ------
-    MethodError: no such file, not JSON, or something else than measured sinks.
+    MethodError: no such file, not JSON, or not a list of measured sinks.
     """
     if isinstance(source, Mapping):
         return _from_document(source, "sink_tokens")
-    return _from_document(_parsed(Path(source)), f"sink_tokens: {source}")
+    return _from_document(_parse(Path(source)), f"sink_tokens: {source}")
 
 
-def _parsed(path: Path) -> object:
+def _parse(path: Path) -> object:
     if not path.is_file():
-        raise MethodError(f"sink_tokens: there is no file {path}: give its path, or {_MEASURE}")
+        raise MethodError(f"sink_tokens: there is no file {path}: pass the path of one, or {_MEASURE}")
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        if path.stat().st_size > _MAX_BYTES:
             raise MethodError(f"sink_tokens: {path} is too large for a list of sinks: {_MEASURE}")
         parsed: object = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -89,7 +89,7 @@ def _parsed(path: Path) -> object:
 
 def _from_document(document: object, where: str) -> SinkList:
     if not isinstance(document, Mapping) or document.get("format") != FORMAT:
-        raise MethodError(f'{where} holds no measured sinks (no "format": "{FORMAT}"): {_MEASURE}')
+        raise MethodError(f'{where} has no measured sinks (no "format": "{FORMAT}"): {_MEASURE}')
     if document.get("version") != VERSION:
         raise MethodError(f"{where} has version {document.get('version')!r} of the format, not {VERSION}: {_MEASURE}")
     grid, positions = document.get("grid"), document.get("positions")
@@ -107,5 +107,5 @@ def _is_count(value: object, low: int, end: float = float("inf")) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value < end
 
 
-def _said(grid: tuple[int, int] | None) -> str:
+def _describe(grid: tuple[int, int] | None) -> str:
     return "any size" if grid is None else f"{grid[0]} x {grid[1]}"

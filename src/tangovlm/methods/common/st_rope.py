@@ -27,7 +27,7 @@ def default_sections(dim: int) -> Sections:
 
 
 def neighbors_as_halves(sections: Sections) -> Tensor:
-    """``(D,)``: an order of the channels in which the pairs (2k, 2k + 1) of each block are (k, k + d // 2).
+    """``(D,)``: a permutation of the channels that moves the pairs (2k, 2k + 1) of each block to (k, k + d // 2).
 
     >>> neighbors_as_halves((4, 3, 0)).tolist()
     [0, 2, 1, 3, 4, 5, 6]
@@ -57,12 +57,12 @@ def rotation_tables(
 
     Parameters
     ----------
-    times_s: on the device where the tables are to be.
+    times_s: on the device of the tables.
     grid: (H, W, D).
 
     Raises
     ------
-    InputError: sections that do not sum to D.
+    InputError: the sections do not sum to D.
     """
     height, width, dim = grid
     sections = sections or default_sections(dim)
@@ -87,13 +87,13 @@ def st_rope(
     base_time: float = 1e4,
     base_space: float = 1e3,
 ) -> Tensor:
-    """Rotate unit tokens ``(T, H, W, D)`` by their time ``times_s (T,)`` in seconds and their place in the grid.
+    """Rotate unit tokens ``(T, H, W, D)`` by their time ``times_s (T,)`` in seconds and their position in the grid.
 
     An odd last channel of a block is not rotated. Returns a new tensor of the shape and type of ``unit``.
 
     Raises
     ------
-    InputError: sections that do not sum to D.
+    InputError: the sections do not sum to D.
     """
     _, height, width, dim = unit.shape
     tables = rotation_tables(
@@ -111,28 +111,28 @@ def st_rope(
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Where distances between the tokens of a video are taken: unit tokens, rotated or not, made when asked for.
+    """The points between which distances are measured: unit tokens, rotated or not, computed on request.
 
     Parameters
     ----------
     features: ``(N, D)``, any floating type.
     norms: ``(N,)`` float32 or float64, never zero.
-    tables: in the type of ``norms``; None leaves the tokens as they are.
+    tables: in the dtype of ``norms``; None means no rotation.
     """
 
     features: Tensor
     norms: Tensor
     tables: Tables | None
 
-    def of(self, index: Tensor) -> Tensor:
-        """``(M, D)``: the points of tokens ``index (M,)``, in the type of ``norms``."""
+    def at(self, index: Tensor) -> Tensor:
+        """``(M, D)``: the points of tokens ``index (M,)``, in the dtype of ``norms``."""
         if self.tables is None:
             return unit_rows(self.features, index, self.norms)
         return rotate_rows(self.features, index, self.norms, self.tables)
 
 
 def _table(position: Tensor, half: int, base: float, dtype: torch.dtype) -> Rotation:
-    """cos and sin ``(n, half)`` of positions ``(n,)``. Angles are float64: a late second is a large angle."""
+    """cos and sin ``(n, half)`` of positions ``(n,)``. Angles are float64, since late frames have large angles."""
     exponents = torch.arange(half, device=position.device, dtype=torch.float64) / max(half, 1)
     angles = position.double()[:, None] * base**-exponents
     return angles.cos().to(dtype), angles.sin().to(dtype)

@@ -1,4 +1,4 @@
-"""FastV: drop the visual tokens that the last prompt token looks at least (arXiv 2403.06764)."""
+"""FastV: drop the visual tokens that the last prompt token attends to least (arXiv 2403.06764)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,16 +6,18 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...registry import register_method
-from .common.base import Cut, OneCut, PromptView, Step, top
+from .common.base import Cut
+from .common.schedules import SingleCut
+from .common.view import LayerSelection, PromptView, highest
 
 
 @register_method
 @dataclass(frozen=True)
-class FastV(OneCut):
-    """Keep the visual tokens with the highest attention of the last prompt token, as they are.
+class FastV(SingleCut):
+    """Keep the visual tokens that the last prompt token attends to most, unchanged.
 
-    The attention is that of the layer before the cut, averaged over the heads. Kept tokens keep their positions. For
-    the fields see `OneCut`; the paper cuts in front of layer 2 and keeps half.
+    The attention is that of the layer before the cut, averaged over the heads. Kept tokens keep their positions. The
+    paper cuts before layer 2 and keeps half. For the parameters see `SingleCut`.
     """
 
     name: ClassVar[str] = "fastv"
@@ -23,16 +25,15 @@ class FastV(OneCut):
     official_repo: ClassVar[str] = "https://github.com/pkunlp-icler/FastV@d165972"
     paper_cuts: ClassVar[tuple[Cut, ...]] = (Cut(2, 0.5),)
 
-    def __call__(self, view: PromptView) -> Step:
-        """See `Inside`."""
-        indices = by_last_token(view, self.exact)
-        return Step(indices, view.hidden[view.visual[indices]])
+    def __call__(self, view: PromptView) -> LayerSelection:
+        indices = most_attended(view, self.exact)
+        return LayerSelection(indices, view.hidden[view.visual[indices]])
 
 
-def by_last_token(view: PromptView, exact: bool) -> Tensor:
-    """Ascending indices ``(k,)`` of the visual tokens that the last prompt token looks at most.
+def most_attended(view: PromptView, exact: bool) -> Tensor:
+    """Ascending indices ``(k,)`` of the visual tokens that the last prompt token attends to most.
 
-    The release of FastV, and what is built on it, rounds halves to even.
+    The release of FastV, and the methods derived from it, round halves to even.
     """
     keep = view.keep if exact else max(1, round(view.ratio * view.entered))
-    return top(view.probe.attention().mean(dim=(0, 1))[view.visual], keep)
+    return highest(view.probe.attention().mean(dim=(0, 1))[view.visual], keep)

@@ -1,32 +1,33 @@
-"""PyramidDrop: drop visual tokens in several stages, the deeper the more (arXiv 2410.17247)."""
+"""PyramidDrop: drop visual tokens in several stages, more in deeper layers (arXiv 2410.17247)."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...registry import register_method
-from .common.base import Cut, PromptView, Stages, Step, top
+from .common.base import Cut
+from .common.schedules import MultiStage
+from .common.view import LayerSelection, PromptView, highest
 
 
 @register_method
 @dataclass(frozen=True)
-class PyramidDrop(Stages):
-    """At each stage keep the visual tokens that the last prompt token is about to look at most, as they are.
+class PyramidDrop(MultiStage):
+    """At each stage, keep the visual tokens that the last prompt token will attend to most, unchanged.
 
-    The attention is what the layer behind the cut would compute from the present states, averaged over the heads.
-    Positions are counted anew behind each cut, without gaps (on models with three rows of positions, in all three).
-    For the fields see `Stages`; the paper cuts in front of layers 8, 16 and 24 and leaves 1/2, 1/4 and 1/8 of the
-    tokens. With `exact` off they are rounded down, as in the release.
+    The attention is that of the layer after the cut, computed on the states before it and averaged over the heads.
+    Position ids are renumbered without gaps after each cut (with M-RoPE, on all three axes). The paper cuts before
+    layers 8, 16 and 24 and keeps 1/2, 1/4 and 1/8 of the tokens. With ``exact=False`` counts are rounded down, as in
+    the release. For the parameters see `MultiStage`.
     """
 
     name: ClassVar[str] = "pyramiddrop"
     paper: ClassVar[str] = "https://arxiv.org/abs/2410.17247"
     official_repo: ClassVar[str] = "https://github.com/Cooperx521/PyramidDrop@6444f30"
-    looks_at: ClassVar[Literal["before", "own"]] = "own"
+    probe_layer: ClassVar[Literal["before", "own"]] = "own"
     renumbers: ClassVar[bool] = True
     paper_cuts: ClassVar[tuple[Cut, ...]] = (Cut(8, 0.5), Cut(16, 0.25), Cut(24, 0.125))
 
-    def __call__(self, view: PromptView) -> Step:
-        """See `Inside`."""
+    def __call__(self, view: PromptView) -> LayerSelection:
         keep = view.keep if self.exact else max(1, int(view.entered * view.ratio))
-        indices = top(view.probe.attention().mean(dim=(0, 1))[view.visual], keep)
-        return Step(indices, view.hidden[view.visual[indices]])
+        indices = highest(view.probe.attention().mean(dim=(0, 1))[view.visual], keep)
+        return LayerSelection(indices, view.hidden[view.visual[indices]])

@@ -1,4 +1,4 @@
-"""Tango inside the language model: FastV that merges what it drops (arXiv 2604.09547, Table 2)."""
+"""Tango inside the language model: FastV that merges the tokens it drops (arXiv 2604.09547, Table 2)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,23 +8,26 @@ import torch
 from ...registry import register_method
 from ..common.checks import check_number
 from ..common.similarity import compute_dtype
-from .common.base import Cut, OneCut, PromptView, Step
-from .common.merge import nearest_kept
-from .fastv import by_last_token
+from .common.base import Cut
+from .common.merge import assign_to_kept
+from .common.schedules import SingleCut
+from .common.view import LayerSelection, PromptView
+from .fastv import most_attended
 
 
 @register_method
 @dataclass(frozen=True)
-class TangoFastV(OneCut):
-    """Keep the visual tokens that the last prompt token looks at most, and merge each other one into the most similar.
+class TangoFastV(SingleCut):
+    """Keep the visual tokens that the last prompt token attends to most, and merge the others into them.
 
-    Chosen as by `FastV`. A kept token h becomes ``anchor_weight * h`` plus the rest of the mean of h and what was given
-    to it. Kept tokens keep their positions. For the other fields see `OneCut`; the paper cuts in front of layer 18 and
-    keeps half.
+    Kept tokens are selected as by `FastV`; each of the others is merged into the most similar one. A kept token h
+    becomes ``anchor_weight * h + (1 - anchor_weight) * mean``, where the mean is that of h and the tokens merged into
+    it. Kept tokens keep their positions. The paper cuts before layer 18 and keeps half.
 
     Parameters
     ----------
-    anchor_weight: weight of a kept token beside the mean of its group, in [0, 1].
+    retention, exact, layer, keep_ratio: see `SingleCut`.
+    anchor_weight: weight of a kept token against the mean of its group, in [0, 1].
     """
 
     name: ClassVar[str] = "tango-fastv"
@@ -38,14 +41,13 @@ class TangoFastV(OneCut):
         super().__post_init__()
         check_number("anchor_weight", self.anchor_weight, 0, 1)
 
-    def __call__(self, view: PromptView) -> Step:
-        """See `Inside`."""
-        indices = by_last_token(view, self.exact)
+    def __call__(self, view: PromptView) -> LayerSelection:
+        indices = most_attended(view, self.exact)
         states = view.hidden[view.visual]
-        groups = nearest_kept(states, indices)
+        groups = assign_to_kept(states, indices)
         exact = states.to(compute_dtype(states.dtype))
         kept = exact[indices]
         total = kept.index_add(0, groups.slots, exact[groups.dropped])
         members = 1 + torch.bincount(groups.slots, minlength=indices.numel())[:, None]
         values = self.anchor_weight * kept + (1 - self.anchor_weight) * total / members
-        return Step(indices, values.to(states.dtype))
+        return LayerSelection(indices, values.to(states.dtype))

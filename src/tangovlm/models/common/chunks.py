@@ -1,4 +1,4 @@
-"""The frames of a call in chunks: how many the vision encoder sees at a time, and its outputs put together again."""
+"""Chunks of the frames of a call: how many frames are encoded at a time, and how the outputs are joined."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,21 +11,21 @@ from torch import Tensor
 from ...errors import InputError
 from ...machine.memory import memory_guard
 
-# Working memory of a chunk. On CUDA a share of the device, which many times over fills it with work; the whole memory
-# counts and not the free one, as the size of a matrix product may touch its last bit, and results must not depend on
-# what else is running.
+# Working memory of a chunk. On CUDA it is a share of the device's memory, which is enough to keep it busy. The share is
+# of the total memory, not of the free memory: the size of a matrix product may affect the last bit of its result, and
+# results must not depend on what else is running.
 _CUDA_SHARE = 16
-# One frame keeps a CPU busy; more only cost memory.
+# One frame keeps a CPU busy; more only need memory.
 _CPU_BYTES = 2**29
 _OPTIONAL = ("hidden_states", "attentions")
 
 
 def frames_at_once(frame_bytes: int, device: torch.device) -> int:
-    """Frames of a chunk, at least 1, by the size of the device.
+    """Number of frames of a chunk, at least 1, by the memory of the device.
 
     Parameters
     ----------
-    frame_bytes: working memory that one frame takes.
+    frame_bytes: working memory of one frame.
     """
     total = _CPU_BYTES
     if device.type == "cuda":
@@ -41,7 +41,7 @@ def check_chunk_frames(chunk_frames: object) -> None:
 
 
 def bounds(frames: int, at_most: int) -> list[tuple[int, int]]:
-    """(start, stop) of as few chunks as possible, of sizes that differ by at most one, the larger ones first.
+    """(start, stop) of the fewest possible chunks, with sizes that differ by at most one, the larger ones first.
 
     >>> bounds(7, 3)
     [(0, 3), (3, 5), (5, 7)]
@@ -53,15 +53,15 @@ def bounds(frames: int, at_most: int) -> list[tuple[int, int]]:
 
 
 def fields(output: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the output of a chunk is kept: hidden states and attentions only if the caller asked for them.
+    """The fields of the output of a chunk to keep: hidden states and attentions only if the caller asked for them.
 
-    Stock code collects hidden states for itself. Holding those of all frames is what chunks are there to avoid.
+    Stock code collects hidden states for itself. Chunks exist in order not to keep those of all frames.
     """
     return {name: value for name, value in output.items() if name not in _OPTIONAL or options.get(f"output_{name}")}
 
 
 def join(parts: Sequence[Any]) -> Any:
-    """Tensors of all chunks one after another along their first dimension, also inside of tuples; None stays None."""
+    """Concatenate tensors of all chunks along their first dimension, also within tuples; None stays None."""
     if isinstance(parts[0], Tensor):
         return torch.cat(list(parts))
     return None if parts[0] is None else tuple(join(entries) for entries in zip(*parts, strict=True))
@@ -70,11 +70,11 @@ def join(parts: Sequence[Any]) -> Any:
 def collect(
     make: Callable[[int, int], Any], bounds: Sequence[tuple[int, int]], options: Mapping[str, Any]
 ) -> tuple[type[Any], dict[str, Any], list[Any]]:
-    """Outputs of all chunks: their class, their joined `fields` without `pooler_output`, and that of each chunk.
+    """Compute all chunks: the class of their outputs, the joined `fields`, and `pooler_output` of each chunk.
 
     Parameters
     ----------
-    make: gives the output for frames from start to stop.
+    make: returns the output for frames from start to stop.
     bounds: of the chunks.
     options: of the call.
     """
@@ -85,13 +85,13 @@ def collect(
         part.pop("pooler_output", None)
         parts.append(part)
         pooled.append(output.pooler_output)
-        # What it holds beside these must be gone before the next chunk makes the like.
+        # Free the other fields before the next chunk allocates its own.
         del output
     return kind, {name: join([part[name] for part in parts]) for name in parts[0]}, pooled
 
 
 def guarded(frames: int, frame_bytes: int, device: torch.device) -> AbstractContextManager[None]:
-    """Where ``frames`` are encoded at once: see `memory_guard`."""
+    """A guard around encoding this number of frames at once, see `memory_guard`."""
     wanted = f"encoding {frames} frames at once takes about {frames * frame_bytes / 1e9:.1f} GB beside the model"
     fewer = max(1, frames // 4)
     way_out = f"give chunk_frames={fewer} (or --chunk-frames {fewer})"

@@ -1,8 +1,9 @@
-"""Saliency and keys of one layer of a vision encoder, from the modules that make its queries and its keys.
+"""Saliency and keys of one layer of a vision encoder, from the modules that compute its queries and keys.
 
 Shape letters: F frames, P patches of a frame, C channels of the encoder.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,22 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .layout import Found
 from .saliency import mean_attention, mean_keys
-from .taps import Tap, behind
+from .signals import EncoderSignals, ForwardHook, SignalParts, on_output
 
 
 @dataclass(frozen=True, eq=False)
 class LayerAttention:
-    """Where the attention of a layer is to be heard.
+    """The modules of one attention layer.
 
     Parameters
     ----------
     query, key: modules whose outputs ``(F, leading + P, C)`` are the layer's queries and keys; queries come first.
     heads: of the layer.
-    pool: takes values of patches ``(F, P, c)`` to the token grid, ``(F, H, W, c)``.
-    leading: tokens in front of the patches, such as a class token. Saliency is the attention that the others get,
-        averaged over heads and all queries and divided by its sum over the frame.
+    pool: pools values of patches ``(F, P, c)`` to the token grid, ``(F, H, W, c)``.
+    leading: number of tokens before the patches, such as a class token. Saliency is the attention that the patches
+        receive, averaged over heads and all queries and divided by its sum over the frame.
     """
 
     query: nn.Module
@@ -34,44 +34,59 @@ class LayerAttention:
     pool: Callable[[Tensor], Tensor]
     leading: int = 0
 
-    def listen(self, found: Found, needs: frozenset[str]) -> list[Tap]:
-        """Taps that append "saliency" ``(F, H, W)`` and "keys" ``(F, H, W, c)`` to `found`, where needed."""
+    def hooks(self, collected: SignalParts, needs: frozenset[str]) -> list[ForwardHook]:
+        """Hooks that append "saliency" ``(F, H, W)`` and "keys" ``(F, H, W, c)`` to `collected`, if needed."""
         queries: list[Tensor] = []
-        taps = []
+        hooks = []
         if "saliency" in needs:
-            taps.append(behind(self.query, lambda _module, _args, output: queries.append(output)))
+            hooks.append(on_output(self.query, lambda _module, _args, output: queries.append(output)))
         if needs & {"saliency", "keys"}:
-            taps.append(behind(self.key, self._on_key(found, needs, queries)))
-        return taps
+            hooks.append(on_output(self.key, self._on_key(collected, needs, queries)))
+        return hooks
 
-    def _on_key(self, found: Found, needs: frozenset[str], queries: list[Tensor]) -> Callable[..., None]:
+    def _on_key(self, collected: SignalParts, needs: frozenset[str], queries: list[Tensor]) -> Callable[..., None]:
         @torch.no_grad()
         def hook(_module: nn.Module, _args: tuple[Any, ...], key: Tensor) -> None:
             if queries:
                 scores = mean_attention(queries.pop(), key, self.heads)[:, self.leading :]
                 if self.leading:
                     scores = scores / scores.sum(dim=1, keepdim=True)
-                found["saliency"].append(self.pool(scores[..., None])[..., 0])
+                collected["saliency"].append(self.pool(scores[..., None])[..., 0])
             if "keys" in needs:
-                found["keys"].append(self.pool(mean_keys(key[:, self.leading :], self.heads)))
+                collected["keys"].append(self.pool(mean_keys(key[:, self.leading :], self.heads)))
 
         return hook
 
 
-def listen_to_output(module: nn.Module, found: Found, name: str, take: Callable[[Tensor], Tensor]) -> Tap:
-    """A tap that appends what `take` makes of the module's output to `found` under a name, in float32."""
+class LayerSignals(EncoderSignals):
+    """Saliency ("attn") and keys of one layer; a subclass may add hooks for frame features."""
+
+    saliency_kinds = ("attn",)
+
+    @property
+    @abstractmethod
+    def layer(self) -> LayerAttention:
+        """The layer."""
+
+    def hooks(self, collected: SignalParts, needs: frozenset[str], _kind: str) -> list[ForwardHook]:
+        """See `EncoderSignals.hooks`."""
+        return self.layer.hooks(collected, needs)
+
+
+def output_hook(module: nn.Module, collected: SignalParts, name: str, take: Callable[[Tensor], Tensor]) -> ForwardHook:
+    """A hook that appends `take` of the module's output to ``collected[name]``, in float32."""
 
     @torch.no_grad()
     def hook(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
-        found[name].append(take(output).float())
+        collected[name].append(take(output).float())
 
-    return behind(module, hook)
+    return on_output(module, hook)
 
 
 def layer_of(hidden_states: int | Sequence[int], layers: nn.ModuleList) -> Any:
-    """The last of the layers whose outputs are these entries of the hidden states, of which the first is their input.
+    """The last of the layers whose outputs are these entries of the hidden states.
 
-    Negative entries count from the end.
+    The first entry of the hidden states is the input of the first layer; negative entries count from the end.
     """
     entries = [hidden_states] if isinstance(hidden_states, int) else hidden_states
     last = max(entry if entry >= 0 else len(layers) + 1 + entry for entry in entries)

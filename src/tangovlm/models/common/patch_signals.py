@@ -1,63 +1,93 @@
-"""Hooks on a tower that takes the patches of all videos of a call in one row: saliency, keys and means of steps.
+"""Signals of an encoder that receives the patches of all videos of a call as one sequence.
 
 Shape letters: S patches of a call, F steps (frames of the token grids) of a call, P patches of a step, A heads, d
 channels of a head.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .layout import Found
 from .saliency import grouped_mean, mean_attention, mean_keys, mean_query_attention, rotate_half
+from .signals import EncoderSignals, ForwardHook, SignalParts, on_input, on_output
 from .transformers_compat import Arg
 
-if TYPE_CHECKING:
-    from .patch_sequence import PatchSequenceFamily
+
+class PatchSequenceSignals(EncoderSignals):
+    """Signals of the last layer of the encoder, step by step.
+
+    "mean-query": after the rotary embedding, the mean of a step's queries attends to the keys of its tokens (each the
+    mean of its patches' keys), averaged over heads (Tango's release for Qwen2.5-VL). "attn": the mean attention that
+    the patches of a token receive. Frame features are the means of a step's tokens.
+    """
+
+    saliency_kinds = ("mean-query", "attn")
+
+    def hooks(self, collected: SignalParts, needs: frozenset[str], kind: str) -> list[ForwardHook]:
+        """See `EncoderSignals.hooks`."""
+        family = self.family
+        recorder = family.recorder(family, collected, needs, kind)
+        hooks = [on_input(family.tower, recorder.before_tower)]
+        if "frame_features" in needs:
+            hooks.append(on_output(family.token_module, recorder.on_tokens))
+        if needs & {"saliency", "keys"}:
+            hooks.append(on_input(family.attention, recorder.before_attention))
+            hooks += [on_output(module, recorder.on_query_key) for module in family.query_key]
+        return hooks
+
+    def join(self, parts: list[Tensor]) -> list[Tensor]:
+        """See `EncoderSignals.join`: a list, as videos may have different grids."""
+        return parts
 
 
-class Listener:
-    """Hooks on one tower; what a call tells before it computes is kept for as long as it lasts."""
+class PatchSignalRecorder:
+    """The functions of the hooks on one encoder, which keep what they need of the current call.
 
-    def __init__(self, family: PatchSequenceFamily, found: Found, needs: frozenset[str], kind: str) -> None:
+    Parameters
+    ----------
+    family: a `PatchSequenceFamily`, bound to a model.
+    collected: to which steps are appended.
+    needs: names of signals.
+    kind: of the saliency.
+    """
+
+    def __init__(self, family: Any, collected: SignalParts, needs: frozenset[str], kind: str) -> None:
         self._family = family
-        self._found = found
+        self._collected = collected
         self._needs = needs
         self._kind = kind
         self._thw: Tensor
         self._steps: list[tuple[int, int]] = []
         self._rotary: tuple[Tensor, Tensor]
-        self._projected: dict[nn.Module, Tensor] = {}
+        self._outputs: dict[nn.Module, Tensor] = {}
 
     def before_tower(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note the grids of the call."""
+        """Store the grids of the call."""
         self._thw = torch.as_tensor(kwargs[Arg.GRIDS] if Arg.GRIDS in kwargs else args[1])
-        side = self._family.merge
+        side = self._family.merge_size
         self._steps = [(high // side, wide // side) for count, high, wide in self._thw.tolist() for _ in range(count)]
 
     def before_attention(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note the rotary tables of the call, ``(S, d)`` each."""
+        """Store the rotary tables of the call, ``(S, d)`` each."""
         self._rotary = kwargs[Arg.ROTARY]
-        self._projected.clear()
+        self._outputs.clear()
 
     @torch.no_grad()
-    def on_projection(self, module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
-        """Queries and keys are there, once all projections have run."""
-        self._projected[module] = output
-        if len(self._projected) < len(self._family.projections):
+    def on_query_key(self, module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+        """Compute saliency and keys once queries and keys are available."""
+        self._outputs[module] = output
+        if len(self._outputs) < len(self._family.query_key):
             return
-        found = [self._projected[projection] for projection in self._family.projections]
-        parts = found[0].chunk(3, dim=-1)[:2] if len(found) == 1 else found
+        outputs = [self._outputs[module] for module in self._family.query_key]
+        parts = outputs[0].chunk(3, dim=-1)[:2] if len(outputs) == 1 else outputs
         query, key = (part.view(*part.shape[:-1], self._family.heads, -1) for part in parts)
-        self._projected.clear()
-        group = self._family.merge**2
+        self._outputs.clear()
+        group = self._family.merge_size**2
         if "saliency" in self._needs:
             cos, sin = (table.float()[:, None] for table in self._rotary)
-            scores = [self._scores(q, k, c, s, group) for q, k, c, s in self._runs(query, key, cos, sin)]
+            scores = [self._scores(q, k, c, s, group) for q, k, c, s in self._equal_steps(query, key, cos, sin)]
             self._add("saliency", torch.cat(scores))
         if "keys" in self._needs:
             flat = key.flatten(1)
@@ -65,36 +95,40 @@ class Listener:
 
     @torch.no_grad()
     def on_tokens(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        """The finished tokens are there, in raster order."""
+        """Compute frame features from the tokens, which are in raster order."""
         tokens = getattr(output, "pooler_output", output)
         sizes = [height * width for height, width in self._steps]
-        self._found["frame_features"] += [step.mean(dim=0, dtype=torch.float32) for step in torch.split(tokens, sizes)]
+        self._collected["frame_features"] += [
+            step.mean(dim=0, dtype=torch.float32) for step in torch.split(tokens, sizes)
+        ]
 
     def _scores(self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, group: int) -> Tensor:
-        """Scores ``(F * tokens,)`` of steps with equally many patches: all arguments are ``(F, P, A or 1, d)``."""
+        """Scores ``(F * tokens,)`` of steps with equal numbers of patches: all arguments are ``(F, P, A or 1, d)``."""
         query, key = (part.float() * cos + rotate_half(part.float()) * sin for part in (query, key))
         if self._kind == "mean-query":
             return mean_query_attention(query, key, group).flatten()
         attention = mean_attention(query.flatten(2), key.flatten(2), self._family.heads)
         return grouped_mean(attention[..., None], group).flatten()
 
-    def _runs(self, *rows: Tensor) -> list[tuple[Tensor, ...]]:
-        """Rows ``(S, ...)`` as ``(F, P, ...)``, for each run of steps with equally many patches."""
-        sizes = [height * width * self._family.merge**2 for height, width in self._steps]
-        borders = [place for place in range(1, len(sizes)) if sizes[place] != sizes[place - 1]]
-        runs, start = [], 0
+    def _equal_steps(self, *sequences: Tensor) -> list[tuple[Tensor, ...]]:
+        """Sequences ``(S, ...)`` as ``(F, P, ...)``, for each group of adjacent steps with equal numbers of patches."""
+        sizes = [height * width * self._family.merge_size**2 for height, width in self._steps]
+        borders = [step for step in range(1, len(sizes)) if sizes[step] != sizes[step - 1]]
+        groups, start = [], 0
         for first, last in pairwise([0, *borders, len(sizes)]):
             stop = start + (last - first) * sizes[first]
-            runs.append(tuple(part[start:stop].reshape(last - first, -1, *part.shape[1:]) for part in rows))
+            groups.append(tuple(part[start:stop].reshape(last - first, -1, *part.shape[1:]) for part in sequences))
             start = stop
-        return runs
+        return groups
 
     def _add(self, name: str, values: Tensor) -> None:
-        """Values ``(tokens, ...)`` in the order of the last layer, as one tensor a step."""
-        places = self._family.raster(self._thw)
-        if places is not None:
+        """Append values ``(tokens, ...)``, which are in the order of the last layer, as one tensor per step."""
+        order = self._family.token_order(self._thw)
+        if order is not None:
             ordered = torch.empty_like(values)
-            ordered[places.to(values.device)] = values
+            ordered[order.to(values.device)] = values
             values = ordered
         parts = torch.split(values, [height * width for height, width in self._steps])
-        self._found[name] += [part.view(*grid, *part.shape[1:]) for part, grid in zip(parts, self._steps, strict=True)]
+        self._collected[name] += [
+            part.view(*grid, *part.shape[1:]) for part, grid in zip(parts, self._steps, strict=True)
+        ]

@@ -1,4 +1,4 @@
-"""From pixels and text to the arguments of `generate`: what of it every family has in common."""
+"""How a prompt is written: from frames and text to the arguments of `generate`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,8 @@ from torch import Tensor
 from ...errors import InputError
 from ...inputs.prompting import chat_prompt
 from ...inputs.timestamps import of_frames
+from .layout import FeatureLayout
+from .part import FamilyPart
 from .transformers_compat import Arg
 
 
@@ -20,10 +22,10 @@ class VideoInput(NamedTuple):
     Parameters
     ----------
     pixels: see `PromptFormat.pixels`.
-    seconds: ``(T,)`` times of its frames; None for one a second.
-    duration_s: how long the whole video lasts, of which these are some frames; None if unknown.
-    sampled_fps: how many frames a second of it these are; None for T / `duration_s`, or as far as their times tell.
-    most_frames: of the longest video of the call, which `PromptFormat.build_inputs` finds out; 0 before.
+    seconds: ``(T,)`` times of its frames; None for one frame per second.
+    duration_s: length of the whole video, from which these frames were sampled; None if unknown.
+    sampled_fps: sampled frames per second of the whole video; None to compute it from `duration_s` or the times.
+    most_frames: frames of the longest video of the call, set by `PromptFormat.build_inputs`; 0 before.
     """
 
     pixels: Tensor
@@ -43,16 +45,31 @@ class VideoInput(NamedTuple):
 
         Raises
         ------
-        InputError: times that no frames can have.
+        InputError: invalid times, see `of_frames`.
         """
         return of_frames(self.seconds, self.frames)
 
+    @property
+    def seconds_per_frame(self) -> float:
+        """Mean time between two frames.
 
-class PromptFormat(ABC):
-    """How prompts with videos are written for a family of models."""
+        As in stock processors it is the length of the whole video over the number of its sampled frames; if that is
+        unknown, the mean difference of their times, and one second for a single frame.
+        """
+        if self.sampled_fps:
+            return 1 / self.sampled_fps
+        if self.duration_s:
+            return self.duration_s / self.frames
+        times = self.times
+        interval = float(times[-1] - times[0]) / (self.frames - 1) if self.frames > 1 else 1.0
+        return interval or 1.0
+
+
+class PromptFormat(FamilyPart, ABC):
+    """How a question about videos becomes the inputs of a model."""
 
     streams: ClassVar[bool] = False
-    """Whether `streamed` can be called."""
+    """Whether `streamed` is implemented."""
 
     # --- pixels -------------------------------------------------------------------------------------------------
 
@@ -60,15 +77,15 @@ class PromptFormat(ABC):
     def pixels(self, frames: Tensor, config: Mapping[str, Any], *, resized: bool = False) -> Tensor:
         """Model inputs of one video from uint8 frames ``(T, 3, H, W)`` and the checkpoint's preprocessor config.
 
-        They are what the stock video processor makes of the same frames, up to rounding.
+        They equal the output of the stock video processor for the same frames, up to rounding.
 
         Parameters
         ----------
-        resized: whether the frames were scaled to their `frame_size` before, as they are while decoding.
+        resized: whether the frames already have their `frame_size`, as after decoding.
 
         Raises
         ------
-        InputError, ModelError: frames or a config that give the model nothing that it takes.
+        InputError, ModelError: frames or a config that are not supported.
         """
 
     @abstractmethod
@@ -80,71 +97,71 @@ class PromptFormat(ABC):
         Parameters
         ----------
         height, width: of the frames in pixels.
-        frames: of the video; None for as many as the model is meant for. Some models have a budget for all of them.
+        frames: number of frames of the video, which may share a budget of pixels; None for the family's default.
         """
 
     def limited(self, _config: Mapping[str, Any], max_frame_pixels: int) -> Mapping[str, Any]:
-        """A preprocessor config under which frames have at most so many pixels (height times width).
+        """A preprocessor config that limits frames to this number of pixels (height times width).
 
         Raises
         ------
-        InputError: the model takes frames of one size only, or the number is less than a token.
+        InputError: the model accepts frames of one size only, or the number is less than a token.
         """
         raise InputError(
             f"max_frame_pixels is {max_frame_pixels}, but the frames of this model have one size only: leave it out"
         )
 
     def notes(self, _config: Mapping[str, Any]) -> tuple[str, ...]:
-        """In what the inputs differ from those of the stock processor, for the user."""
+        """Notes for the user: differences between these inputs and those of the stock processor."""
         return ()
 
     def streamed(
         self, frames: int, config: Mapping[str, Any], take: Callable[[int, int], Tensor]
     ) -> AbstractContextManager[Tensor]:
-        """Within the context, what `pixels` would give, filled in as the vision tower asks for it; for one call.
+        """Within the context, the output of `pixels`, filled while the vision tower reads it; for one call.
 
         Parameters
         ----------
         frames: of the video.
         config: see `pixels`.
-        take: gives the uint8 frames ``(n, 3, H, W)`` from one to another, called in order.
+        take: returns the uint8 frames ``(n, 3, H, W)`` of a range (start, stop); it is called in order.
         """
         raise NotImplementedError(f"{type(self).__name__}.streams is False")
 
     # --- text ---------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def video_token(self, tokenizer: Any) -> str:
-        """What a chat template writes for a video."""
+        """What a chat template writes for a video; by default the placeholder."""
+        return str(tokenizer.convert_ids_to_tokens(self.family.layout.placeholder))
 
     def reserved(self, _tokenizer: Any) -> tuple[str, ...]:
-        """Other tokens that stand for pictures, which a question must not hold."""
+        """Other tokens that represent pictures, which a question must not contain."""
         return ()
 
-    def template(self, given: str | None) -> str | None:
-        """The chat template for prompts with videos: the processor's, or None for the tokenizer's."""
-        return given
+    def template(self, template: str | None) -> str | None:
+        """The chat template for prompts with videos, from the processor's (None for the tokenizer's)."""
+        return template
 
     @abstractmethod
     def render_video(self, tokenizer: Any, video: VideoInput) -> str:
-        """What stands in a prompt for a video: placeholders for all features, and what goes with them."""
+        """The text of a video in a prompt: placeholders for all features, with marks and times around them."""
 
     # --- arguments ----------------------------------------------------------------------------------------------
 
     @abstractmethod
     def media_kwargs(self, video: VideoInput) -> dict[str, Tensor]:
-        """Arguments of `generate` for one video, without the prompt's."""
+        """Arguments of `generate` for one video, without those of the text."""
 
     def token_types(self, _ids: Tensor) -> dict[str, Tensor]:
-        """Arguments of `generate` that say what each token of ``(B, Q)`` prompts is."""
+        """Arguments of `generate` with the type of each token of prompts ``(B, Q)``."""
         return {}
 
     def collate(self, videos: Sequence[Sequence[Mapping[str, Tensor]]]) -> dict[str, Tensor]:
-        """Arguments for all videos of all prompts out of those of each; by default one after another.
+        """Arguments for all videos of all prompts, from those of each; by default concatenated.
 
         Parameters
         ----------
-        videos: of each prompt.
+        videos: `media_kwargs` of the videos of each prompt.
         """
         flat = [video for prompt in videos for video in prompt]
         if len(flat) == 1:
@@ -156,29 +173,29 @@ class PromptFormat(ABC):
 
         Parameters
         ----------
-        prompts: with a video token for each of the videos, which are taken in order.
+        prompts: with one video token for each of the videos, in order.
 
         Raises
         ------
-        InputError: more or fewer videos than tokens for them, videos that do not go into one batch, or times that no
-            frames can have.
+        InputError: the numbers of videos and video tokens differ, the videos do not fit into one batch, or their times
+            are invalid.
         """
         token = self.video_token(tokenizer)
-        asked = [prompt.split(token) for prompt in prompts]
-        count = sum(len(parts) - 1 for parts in asked)
+        split = [prompt.split(token) for prompt in prompts]
+        count = sum(len(texts) - 1 for texts in split)
         if count != len(videos):
             raise InputError(f"the prompts have {count} video tokens but {len(videos)} videos are given: one each")
         most = max((video.frames for video in videos), default=0)
-        waiting = (video._replace(seconds=video.times, most_frames=most) for video in videos)
-        texts, found = [], []
-        for first, *rest in asked:
-            own = [next(waiting) for _ in rest]
-            pieces = (self.render_video(tokenizer, video) + text for video, text in zip(own, rest, strict=True))
-            texts.append(first + "".join(pieces))
-            found.append([self.media_kwargs(video) for video in own])
-        ids, mask = _padded([_ids(tokenizer, text) for text in texts], _pad_token(tokenizer))
+        remaining = (video._replace(seconds=video.times, most_frames=most) for video in videos)
+        rendered, media_of_prompts = [], []
+        for first, *rest in split:
+            own = [next(remaining) for _ in rest]
+            parts = (self.render_video(tokenizer, video) + text for video, text in zip(own, rest, strict=True))
+            rendered.append(first + "".join(parts))
+            media_of_prompts.append([self.media_kwargs(video) for video in own])
+        ids, mask = _padded([_ids(tokenizer, text) for text in rendered], _pad_token(tokenizer))
         try:
-            media = self.collate(found)
+            media = self.collate(media_of_prompts)
         except RuntimeError as error:
             raise InputError("the videos differ in the number or size of their frames: make a call for each") from error
         return {Arg.IDS: ids, Arg.MASK: mask} | self.token_types(ids) | media
@@ -204,8 +221,25 @@ class PromptFormat(ABC):
         return self.build_inputs(tokenizer, [prompt], [VideoInput(pixels, seconds, duration_s)])
 
 
+class VideoPlaceholders(PromptFormat):
+    """A video is one run of placeholders, and its pixels are the one argument of `FeatureLayout.grids`."""
+
+    def reserved(self, tokenizer: Any) -> tuple[str, ...]:
+        """See `PromptFormat.reserved`."""
+        return (str(tokenizer.convert_ids_to_tokens(self.model.config.image_token_index)),)
+
+    def render_video(self, tokenizer: Any, video: VideoInput) -> str:
+        """See `PromptFormat.render_video`."""
+        layout: FeatureLayout = self.family.layout
+        return self.video_token(tokenizer) * sum(layout.feature_count(grid) for grid in layout.grids(video.pixels))
+
+    def media_kwargs(self, video: VideoInput) -> dict[str, Tensor]:
+        """See `PromptFormat.media_kwargs`."""
+        return {Arg.VIDEO_PIXELS: video.pixels}
+
+
 def _ids(tokenizer: Any, text: str) -> list[int]:
-    """Tokens of a prompt, which may begin with the first special token already, as templates write it."""
+    """Token ids of a prompt, which may already begin with the first special token, as templates write it."""
     first = getattr(tokenizer, "bos_token", None)
     begun = isinstance(first, str) and first != "" and text.startswith(first)
     ids: list[int] = tokenizer(text, **({"add_special_tokens": False} if begun else {}))[Arg.IDS]
@@ -213,13 +247,13 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def _pad_token(tokenizer: Any) -> int:
-    found = [tokenizer.pad_token_id, tokenizer.eos_token_id]
-    return next((int(number) for number in found if number is not None), 0)
+    candidates = [tokenizer.pad_token_id, tokenizer.eos_token_id]
+    return next((int(number) for number in candidates if number is not None), 0)
 
 
-def _padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Rows as ``(B, Q)`` int64, padded on the left, and the mask of what is no padding."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows], dtype=torch.int64)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+def _padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Prompts as ``(B, Q)`` int64, padded on the left, and their attention mask."""
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], dtype=torch.int64)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     return ids, mask

@@ -1,9 +1,9 @@
-"""How much a vision encoder looks at each patch, computed from the tensors of one layer, in float32.
+"""Saliency: how much a vision encoder attends to each patch, from the tensors of one layer, in float32.
 
 Two signals (Tango paper, arXiv 2604.09547, section on saliency):
 
-* p-attn: the softmax row of the encoder's attention-pooling head, whose one learned probe is the only query. The
-  probe is folded into the key projection once, so that no attention map and no key tensor is ever made.
+* p-attn: the attention of the encoder's pooling head, whose one learned probe is the only query. The probe is folded
+  into the key projection once, so that neither an attention map nor a key tensor is computed.
 * attn: the attention of one encoder layer, averaged over its heads and queries, from that layer's queries and keys.
 
 Shape letters: F frames, P patches of a frame, C channels of the encoder, A attention heads.
@@ -22,10 +22,10 @@ CHUNK_ELEMENTS = 2**22
 
 
 def fold_probe(probe: Tensor, in_proj_weight: Tensor, in_proj_bias: Tensor, heads: int) -> Tensor:
-    """Query of an attention-pooling head, moved through its key projection.
+    """Query of an attention-pooling head, folded into its key projection.
 
     With ``q_a = (W_q probe + b_q)_a`` the score of a token x is ``q_a (W_k x + b_k)_a / sqrt(d)``; the term of ``b_k``
-    is the same for all tokens and cancels in the softmax, so ``U_a = W_k,a^T q_a / sqrt(d)`` is all that is needed.
+    is the same for all tokens and cancels in the softmax, so ``U_a = W_k,a^T q_a / sqrt(d)`` is sufficient.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def probe_attention(hidden_FPC: Tensor, folded_AC: Tensor) -> Tensor:
 def mean_attention(query_FPC: Tensor, key_FPC: Tensor, heads: int) -> Tensor:
     """Attention of one layer averaged over heads and queries: ``(F, P)`` float32, rows sum to one.
 
-    A few frames are worked on at a time, so that no full map of the whole video is held.
+    A few frames are processed at a time, so that the full map of the video is never in memory.
     """
     _, patches, channels = query_FPC.shape
     step = max(1, CHUNK_ELEMENTS // (heads * patches * patches))
@@ -70,7 +70,7 @@ def mean_query_attention(query_FPAd: Tensor, key_FPAd: Tensor, group: int) -> Te
     Parameters
     ----------
     query_FPAd, key_FPAd: after the rotary embedding.
-    group: neighbours that form a token; their keys are averaged.
+    group: number of neighbouring patches of a token; their keys are averaged.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def grouped_mean(values_FPC: Tensor, group: int) -> Tensor:
 
 
 def rotate_half(x: Tensor) -> Tensor:
-    """The second half of the channels, negated, in front of the first: a quarter turn in each pair (k, k + d / 2)."""
+    """The negated second half of the channels, then the first: a rotation by 90 degrees in each pair (k, k + d / 2)."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([-second, first], dim=-1)
 
@@ -135,7 +135,7 @@ class PoolingHead:
         return cls(moved, heads, eps, activation, folded)
 
     def to(self, device: torch.device) -> "PoolingHead":
-        """The head on a device; itself where it is there already."""
+        """The head on a device; itself if it is there already."""
         if self.folded.device == device:
             return self
         weights = {name: tensor.to(device) for name, tensor in self.weights.items()}
@@ -163,7 +163,7 @@ class PoolingHead:
         return torch.cat(scores), torch.cat(pooled) if pool else None
 
     def _pool(self, normed_FPC: Tensor, attention_FAP: Tensor) -> Tensor:
-        """Attention output, then ``x + MLP(LN(x))``: what the head gives for a frame, ``(F, C)``."""
+        """Attention output, then ``x + MLP(LN(x))``: the output of the head for each frame, ``(F, C)``."""
         value_weight = self.weights["head.attention.in_proj_weight"].chunk(3)[2]
         value_bias = self.weights["head.attention.in_proj_bias"].chunk(3)[2]
         # Rows of the attention sum to one, so averaging before the value projection gives the same.
@@ -206,7 +206,7 @@ def pool_to_grid(values_FPC: Tensor, side: int) -> Tensor:
 
 
 def pool_means(values_FPC: Tensor, side: int, factor: int) -> Tensor:
-    """Means of ``factor`` x ``factor`` patches of a square; rows and columns that do not come out even are left out.
+    """Means of ``factor`` x ``factor`` patches of a square; remaining rows and columns are left out.
 
     Parameters
     ----------

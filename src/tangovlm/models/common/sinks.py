@@ -1,4 +1,4 @@
-"""Sinks, grid positions that an encoder looks at whatever the picture shows: the known ones, and how to find more.
+"""Attention sinks, grid positions to which an encoder attends whatever the picture shows: known ones, and measurement.
 
 Shape letters: F frames of all clips, H, W rows and columns of the grid, L tokens of a frame.
 """
@@ -11,20 +11,20 @@ from torch import Tensor
 from ...errors import InputError
 
 SINK_THRESHOLD = 0.9
-"""A position above it is among the tenth of a frame that is looked at most, in all but unusual frames: it takes the
-place of a token that says something about the picture, as a tenth is what methods keep and choose from by default."""
+"""A position above it is among the tenth of a frame with the highest saliency, in all but unusual frames. By default
+methods keep a tenth, so it would replace a token with information about the picture."""
 
 
 @dataclass(frozen=True)
 class ReleasedSinks:
-    """A list that the authors' release masks, for SigLIP-so400m/14 at 384 px.
+    """A list of positions that the authors' release masks, for SigLIP-so400m/14 at 384 px.
 
     Parameters
     ----------
     family: of the model.
     grid: rows and columns.
     positions: ``row * columns + column``, in the order of the release.
-    source: where the release has it.
+    source: address in the release.
     """
 
     family: str
@@ -42,12 +42,12 @@ RELEASED: tuple[ReleasedSinks, ...] = (
 
 
 def released_for_grid(height: int, width: int) -> ReleasedSinks | None:
-    """The released list for a grid of this size, if there is one."""
+    """The released list for a grid of this size; None if there is none."""
     return next((entry for entry in RELEASED if entry.grid == (height, width)), None)
 
 
 def sinks_for_grid(height: int, width: int) -> tuple[int, ...] | None:
-    """Positions ``h * width + w`` to mask on a grid of this size, or None where nobody has measured them."""
+    """Positions ``h * width + w`` to mask on a grid of this size, or None if unmeasured."""
     entry = released_for_grid(height, width)
     return None if entry is None else entry.positions
 
@@ -55,7 +55,7 @@ def sinks_for_grid(height: int, width: int) -> tuple[int, ...] | None:
 def frame_ranks(saliency_FL: Tensor) -> Tensor:
     """Twice the rank of each token among those of its frame: ``(F, L)`` int64, 0 the lowest, 2 (L - 1) the highest.
 
-    Equal tokens share the mean of their ranks, which doubled is a whole number: no position is ahead by its index.
+    Equal tokens share the mean of their ranks, of which the double is an integer: ties do not depend on the index.
     """
     ordered = saliency_FL.sort(dim=1).values.contiguous()
     values = saliency_FL.contiguous()
@@ -68,9 +68,9 @@ class SinkRanks:
     """Mean and standard deviation of the rank of every grid position, over all frames that were added.
 
     A frame's tokens are ranked by saliency from 0, the lowest, to 1, the highest. A position whose rank is high in
-    every frame of many unlike clips is a sink: see `sinks`. (Tango paper, arXiv 2604.09547, appendix B.3: mean and
-    standard deviation of the rank.) Sums are kept as whole numbers, so that neither the order of the clips nor the way
-    they are divided into calls changes a bit of the result.
+    every frame of many different clips is a sink: see `sinks`. (Tango paper, arXiv 2604.09547, appendix B.3: mean and
+    standard deviation of the rank.) Sums are integers, so that the result depends neither on the order of the clips nor
+    on how they are divided into calls.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class SinkRanks:
         self._sum = self._squares = torch.zeros(0, dtype=torch.int64)
 
     def add(self, saliency: Tensor) -> None:
-        """Rank the tokens of some more frames.
+        """Rank the tokens of further frames.
 
         Parameters
         ----------
@@ -99,7 +99,7 @@ class SinkRanks:
         if self._grid not in (None, grid):
             raise InputError(
                 f"the grid is {grid[0]} x {grid[1]} tokens here and {self.height} x {self.width} before: "
-                "sinks are places on one grid, so measure clips of one shape at a time"
+                "sinks are positions on one grid, so measure clips of one shape at a time"
             )
         ranks = frame_ranks(saliency.detach().cpu().flatten(1))
         if self._grid is None:
@@ -144,7 +144,7 @@ class SinkRanks:
 
     @property
     def floor(self) -> Tensor:
-        """``(L,)`` float64: mean minus one standard deviation, which a position rarely falls below."""
+        """``(L,)`` float64: mean minus one standard deviation; the rank of a position is rarely lower."""
         return self.mean - self.sd
 
     def order(self) -> list[int]:
@@ -170,6 +170,6 @@ class SinkRanks:
 
 
 def check_threshold(threshold: float, name: str = "threshold") -> None:
-    """Raise `InputError` unless it is in [0.5, 1]: below, positions of no more than the mean rank would be sinks."""
+    """Raise `InputError` unless it is in [0.5, 1]: below, positions of average rank would be sinks."""
     if not 0.5 <= threshold <= 1:
         raise InputError(f"{name} is {threshold:g}: it must be in [0.5, 1] (0.5 is the mean rank, 1 the highest)")

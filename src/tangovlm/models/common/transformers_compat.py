@@ -1,7 +1,7 @@
-"""The seam to `transformers`: every name of a host's argument, and all that differs between the supported releases.
+"""Compatibility with `transformers`: names of arguments of stock models, and differences between supported releases.
 
-No other file spells the name of an argument of a host's forward. What releases call differently is looked up in the
-signatures of the model at hand, when a method is attached: an unknown name is refused there.
+No other file contains the name of an argument of a stock forward. Names that differ between releases are looked up in
+the signatures of the model when a method is attached; an unknown name raises an error there.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from torch import Tensor
 from ...errors import ModelError
 
 TESTED: tuple[str, ...] = ("5.17", "5.18", "5.19", "5.20", "5.21", "5.22", "5.23", "5.24")
-"""Releases of transformers on which the families are known to be right; each with all of its patches."""
+"""Releases of transformers on which the families are tested; each with all of its patch releases."""
 
 
 def is_tested(version: str) -> bool:
@@ -25,7 +25,7 @@ def is_tested(version: str) -> bool:
 
 
 class Arg:
-    """Arguments of stock models, and of what `generate` calls on the way to them."""
+    """Names of arguments of stock models, and of the functions through which `generate` calls them."""
 
     INPUTS = "inputs"
     IDS = "input_ids"
@@ -59,21 +59,21 @@ class Arg:
 
 
 _OTHER_NAMES: dict[str, tuple[str, ...]] = {
-    # 5.17 to 5.23. Later releases still take it from a caller, and rename it behind our hooks.
+    # 5.17 to 5.23. Later releases still accept it from a caller, and rename it after our hooks have run.
     Arg.CACHE: ("past_key_values",),
 }
 
 
 def value_of(kwargs: Mapping[str, Any], name: str) -> Any:
-    """An argument of a call, under any of the names that releases have for it; None if it is not there."""
+    """An argument of a call, under any of its names in supported releases; None if it is missing."""
     for known in (name, *_OTHER_NAMES.get(name, ())):
         if kwargs.get(known) is not None:
             return kwargs[known]
     return None
 
 
-def taken(kwargs: dict[str, Any], name: str) -> Any:
-    """As `value_of`, and out of `kwargs`."""
+def pop_value(kwargs: dict[str, Any], name: str) -> Any:
+    """As `value_of`, and remove it from `kwargs`."""
     found = value_of(kwargs, name)
     for known in (name, *_OTHER_NAMES.get(name, ())):
         kwargs.pop(known, None)
@@ -81,17 +81,17 @@ def taken(kwargs: dict[str, Any], name: str) -> Any:
 
 
 class Signature:
-    """What the installed release calls the arguments of one function of a host.
+    """Names of the arguments of one function of a stock model in the installed release.
 
     Parameters
     ----------
-    function: of the model at hand.
-    what: says in messages which it is.
-    needs: arguments that it must take under a known name, as in `Arg`.
+    function: of the model.
+    what: its description in messages.
+    needs: arguments, as in `Arg`, that it must accept under a known name.
 
     Raises
     ------
-    ModelError: it has no argument of a known name for one of them.
+    ModelError: it does not accept one of them under any known name.
 
     Examples
     --------
@@ -115,12 +115,12 @@ class Signature:
                 )
 
     def name(self, name: str) -> str:
-        """What the function calls an argument."""
+        """The function's name of an argument."""
         known = (name, *_OTHER_NAMES.get(name, ()))
         return next((own for own in known if own in self.names), name)
 
     def get(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """An argument of a call, by name or by place; None if it is not there."""
+        """An argument of a call, by name or position; None if it is missing."""
         if (found := value_of(kwargs, name)) is not None:
             return found
         own = self.name(name)
@@ -128,65 +128,65 @@ class Signature:
         return args[place] if place < len(args) else None
 
     def values(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments under the function's own names."""
+        """Arguments under the function's names."""
         return {self.name(name): value for name, value in values.items()}
 
     def changed(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], values: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of a call with some in place of others, each where the caller has it."""
+        """The arguments of a call with some values replaced, each by name or position as the caller has it."""
         placed, named = list(args), dict(kwargs)
         for name, value in values.items():
             own = self.name(name)
             if own in self.names and self.names.index(own) < len(args):
                 placed[self.names.index(own)] = value
             else:
-                taken(named, name)
+                pop_value(named, name)
                 named[own] = value
         return tuple(placed), named
 
 
 def cache_for(function: Callable[..., Any], cache: Any) -> dict[str, Any]:
-    """The keyword under which a function of a host takes a cache."""
+    """The keyword argument with a cache for a function of a stock model."""
     return Signature(function, "a function", ()).values({Arg.CACHE: cache})
 
 
 def cache_in(output: Any) -> Any:
     """The cache in the output of a model; None if there is none."""
-    # By its keys: newer releases answer to the old name too, with a warning.
+    # By its keys: the attribute of the old name still exists in newer releases, with a warning.
     return value_of(dict(output.items()), Arg.CACHE) if isinstance(output, Mapping) else None
 
 
 def pixels_name(kwargs: Mapping[str, Any]) -> str:
-    """Keyword of the pixels in a call of LLaVA-OneVision's `get_video_features`; 5.17 does not tell videos apart."""
+    """Keyword of the pixels in a call of `get_video_features` of the LLaVA models; 5.17 has one name for all pixels."""
     return Arg.VIDEO_PIXELS if Arg.VIDEO_PIXELS in kwargs else Arg.PIXELS
 
 
 def newest_tested() -> str:
-    """For messages: the newest release that is known to be right, with any patch of it."""
+    """The newest tested release and its patch releases, for messages."""
     return f"{TESTED[-1]}.*"
 
 
 def encodes_first(model: Any) -> bool:
-    """Whether `generate` encodes videos once, before it copies prompts for beams and hands them to a streamer.
+    """Whether `generate` encodes videos once, before it copies prompts for beams and passes them to a streamer.
 
-    Otherwise (5.17) the first forward encodes, and every copy of a video anew.
+    Otherwise (5.17) the first forward encodes every copy of a video.
     """
     return Arg.ENCODED in inspect.signature(model.forward).parameters
 
 
 def copies_prompts(model: Any) -> bool:
-    """Whether the videos of a prompt are copied together (5.17) for several beams or sequences, not each by itself.
+    """Whether the videos of a prompt are copied together (5.17) for several beams or sequences, not one by one.
 
-    Models do that whose videos lie in a row in one tensor of patches.
+    This is so in models that receive the patches of all videos as one sequence.
     """
     from transformers.generation.utils import GenerationMixin
 
     return type(model)._expand_inputs_for_generation is not GenerationMixin._expand_inputs_for_generation
 
 
-def pooled(output: Any) -> Any:
-    """An output with `pooler_output` among its fields: in 5.17, VideoLLaMA3's is an attribute and no field."""
+def with_pooler_output(output: Any) -> Any:
+    """An output with `pooler_output` among its fields: in 5.17, it is an attribute of VideoLLaMA3's, but no field."""
     if "pooler_output" in output:
         return output
     # Not above: `import tangovlm` must not import transformers.
@@ -195,21 +195,21 @@ def pooled(output: Any) -> Any:
     return BaseModelOutputWithPooling(**output, pooler_output=output.pooler_output)
 
 
-def bare(tower: Any) -> Any:
-    """A SigLIP or CLIP vision model, without the wrapper that 5.17 puts around it."""
+def vision_model(tower: Any) -> Any:
+    """A SigLIP or CLIP vision model, without its wrapper in 5.17."""
     return getattr(tower, "vision_model", tower)
 
 
-def in_a_row(features: Any) -> Tensor:
-    """Features ``(R, ...)`` of a call, which releases give as that or as one tensor for each video or row."""
+def concatenated(features: Any) -> Tensor:
+    """Features ``(R, ...)`` of a call, which are one tensor or a sequence of tensors, depending on the release."""
     return features if isinstance(features, Tensor) else torch.cat(list(features))
 
 
-def divided(rows: Tensor, sizes: Sequence[int], like: Any) -> Any:
-    """Undoes `in_a_row`, in the form of `like`: rows ``(R, ...)`` of all videos, or as many as its size for each."""
-    return rows if isinstance(like, Tensor) else type(like)(torch.split(rows, list(sizes)))
+def split_like(features: Tensor, sizes: Sequence[int], like: Any) -> Any:
+    """Inverse of `concatenated`: features ``(R, ...)`` in the form of `like`, divided into these sizes if it is."""
+    return features if isinstance(like, Tensor) else type(like)(torch.split(features, list(sizes)))
 
 
-def stacked(videos: Tensor, like: Any) -> Any:
-    """Features of equally long videos ``(V, ...)`` in the form of `like`: in one tensor, or one for each video."""
+def stack_like(videos: Tensor, like: Any) -> Any:
+    """Features of videos of equal length ``(V, ...)`` in the form of `like`: one tensor, or one for each video."""
     return videos if isinstance(like, Tensor) else type(like)(videos)

@@ -1,7 +1,6 @@
-"""A tiny random model of every family, with what it should answer worked out without hooks and caches.
+"""A tiny random model of every family, with a reference for its answers that uses no hooks and no cache.
 
-The tests use them, and so do `tangovlm doctor` and the check of `attach` on an unknown release of
-transformers.
+The tests use them, and so do `tangovlm doctor` and the check of `attach` on an untested release of transformers.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """Where a twin is, and whose it is: known without importing it, which imports transformers."""
+    """A twin, its family and its module, without importing it, which would import transformers."""
 
     family: str
     architecture: str
@@ -44,11 +43,11 @@ TWINS: Mapping[str, Entry] = {
     "smolvlm": Entry("smolvlm2", "SmolVLMForConditionalGeneration", "smolvlm", "SmolVLMTwin"),
     "video_llama_3": Entry("videollama3", "VideoLlama3ForConditionalGeneration", "video_llama_3", "VideoLlama3Twin"),
 }
-"""Every model class that is registered has at least one; two where its text models differ."""
+"""Every registered model class has at least one, and two if its text models differ."""
 
 
 def load(name: str) -> type[Twin]:
-    """The class of a twin, imported when asked for."""
+    """Import the class of a twin."""
     entry = TWINS[name]
     twin: type[Twin] = getattr(import_module(f".{entry.module}", __name__), entry.cls)
     return twin

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from ...models.common.transformers_compat import Arg
-from .common.parts import IMAGE, VIDEO, Image, Piece, Video
+from .common.parts import IMAGE, VIDEO, EncodedPart, Image, Video
 from .common.weights import text_config
 from .qwen2_5_vl import MERGE, PATCH, STEP, Qwen25VLTwin
 
@@ -33,7 +33,7 @@ ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 1
 
 
 class Glm4vTwin(Qwen25VLTwin):
-    """Each step stands where an image would, between an image's brackets, and its time behind it."""
+    """Each step is written as an image, followed by its time."""
 
     family = "glm-4v"
     specials: ClassVar = {
@@ -52,12 +52,12 @@ class Glm4vTwin(Qwen25VLTwin):
     def times(self, _videos: int) -> dict[str, Any]:
         return {}
 
-    def also(self, ids: Tensor) -> dict[str, Tensor]:
+    def extra_inputs(self, ids: Tensor) -> dict[str, Tensor]:
         inside = (ids == VIDEO_START).cumsum(1) > (ids == VIDEO_END).cumsum(1)
         return {Arg.TOKEN_TYPES: (ids == IMAGE).int() * (1 + inside.int())}
 
     @torch.no_grad()
-    def encode(self, part: Video | Image) -> Piece:
+    def encode(self, part: Video | Image) -> EncodedPart:
         piece = super().encode(part)
         assert piece.grid is not None
         steps, size = piece.grid[0], piece.grid[1] * piece.grid[2]
@@ -81,7 +81,7 @@ class Glm4vMoeTwin(Glm4vTwin):
 
 
 class Glm46VTwin(Glm4vTwin):
-    """GLM-4.6V's own class."""
+    """The class of GLM-4.6V."""
 
     def make(self, attention: str, layers: int) -> Any:
         text = text_config(layers) | {"rope_parameters": ROPE, "model_type": "glm4v_text"}

@@ -8,7 +8,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration, Inter
 
 from ...models.common.transformers_compat import Arg, encodes_first
 from .common.base import Twin
-from .common.parts import IMAGE, Image, Piece, Video
+from .common.parts import IMAGE, EncodedPart, Image, Video
 from .common.weights import qwen2, random
 
 PATCH, SIDE = 7, 6
@@ -16,7 +16,7 @@ NEWLINE, FRAME, COLON, START, END, DIGITS = 2, 3, 4, 5, 6, 10
 
 
 class InternVLTwin(Twin):
-    """3 x 3 tokens a frame; text in front of each, with its number."""
+    """3 x 3 tokens per frame; text before each, with its number."""
 
     family = "internvl"
     placeholders = (IMAGE,)
@@ -44,22 +44,23 @@ class InternVLTwin(Twin):
         return {Arg.PIXELS: torch.cat([self.tiles(part) for part in parts])}
 
     @property
-    def broken(self) -> frozenset[str]:
-        """Older releases copy every tile by itself for several beams or answers."""
+    def broken_uses(self) -> frozenset[str]:
+        """Older releases copy every tile separately for several beams or answers."""
         return frozenset() if encodes_first(self.model) else frozenset({"beams", "sampling"})
 
-    def told(self, frames: int) -> dict[str, Any]:
+    def attach_options(self, frames: int) -> dict[str, Any]:
         """A single frame looks like an image."""
         return {"timestamps": torch.arange(frames, dtype=torch.float64)}
 
     @torch.no_grad()
-    def encode(self, part: Video | Image) -> Piece:
-        rows = self.model.model.get_image_features(self.tiles(part), **{Arg.AS_DICT: True}).pooler_output.flatten(0, 1)
+    def encode(self, part: Video | Image) -> EncodedPart:
+        output = self.model.model.get_image_features(self.tiles(part), **{Arg.AS_DICT: True})
+        features = output.pooler_output.flatten(0, 1)
         if isinstance(part, Image):
-            return Piece([START, *[IMAGE] * 9, END], rows)
+            return EncodedPart([START, *[IMAGE] * 9, END], features)
         ids: list[int] = []
         for number in range(1, part.frames + 1):
             ids += [NEWLINE] if number > 1 else []
             digits = [DIGITS + int(digit) for digit in str(number)]
             ids += [FRAME, *digits, COLON, START, *[IMAGE] * 9, END]
-        return Piece(ids, rows, grid=(part.frames, 3, 3))
+        return EncodedPart(ids, features, grid=(part.frames, 3, 3))

@@ -1,4 +1,4 @@
-"""InternVLTwin 3.5 under test."""
+"""InternVL 3.5 under test."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from .internvl import InternVLTwin
 
 
 class InternVL35Twin(InternVLTwin):
-    """As InternVLTwin 3, with a text model that norms its queries and keys."""
+    """As InternVL 3, with a text model that normalises its queries and keys."""
 
     def language(self, layers: int) -> Any:
         return Qwen3Config(**text_config(layers), head_dim=16)

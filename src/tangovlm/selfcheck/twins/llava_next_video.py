@@ -8,21 +8,21 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextVideoConfig, Ll
 
 from ...models.common.transformers_compat import Arg
 from .common.base import Twin
-from .common.parts import IMAGE, VIDEO, Image, Piece, Video
+from .common.parts import IMAGE, VIDEO, EncodedPart, Image, Video
 from .common.weights import random, text_config
 
 PATCH, SIDE = 7, 6
 
 
 class LlavaNextVideoTwin(Twin):
-    """3 x 3 tokens a frame."""
+    """3 x 3 tokens per frame."""
 
     family = "llava-next-video"
 
     def __init__(self, attention: str = "sdpa", seed: int = 0, layers: int = 2) -> None:
         super().__init__(attention, seed, layers)
         with torch.no_grad():
-            # Without a cache, stock code takes a placeholder that the model says for one more feature to come.
+            # Without a cache, stock code expects one more feature for a placeholder that the model generated.
             self.model.lm_head.weight[[IMAGE, VIDEO]] = 0
 
     def make(self, attention: str, layers: int) -> Any:
@@ -53,10 +53,11 @@ class LlavaNextVideoTwin(Twin):
         return found | (images[0] if images else {})
 
     @torch.no_grad()
-    def encode(self, part: Video | Image) -> Piece:
+    def encode(self, part: Video | Image) -> EncodedPart:
         inner = self.model.model
         if isinstance(part, Image):
-            rows = inner.get_image_features(**self.image(part), **{Arg.AS_DICT: True}).pooler_output[0]
-            return Piece([IMAGE] * len(rows), rows)
-        rows = inner.get_video_features(self.frames(part)[None], **{Arg.AS_DICT: True}).pooler_output[0].flatten(0, -2)
-        return Piece([VIDEO] * len(rows), rows, grid=(part.frames, 3, 3))
+            features = inner.get_image_features(**self.image(part), **{Arg.AS_DICT: True}).pooler_output[0]
+            return EncodedPart([IMAGE] * len(features), features)
+        output = inner.get_video_features(self.frames(part)[None], **{Arg.AS_DICT: True})
+        features = output.pooler_output[0].flatten(0, -2)
+        return EncodedPart([VIDEO] * len(features), features, grid=(part.frames, 3, 3))

@@ -8,14 +8,14 @@ from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGener
 
 from ...models.common.transformers_compat import Arg
 from .common.base import Twin
-from .common.parts import IMAGE, VIDEO, Image, Piece, Video
+from .common.parts import IMAGE, VIDEO, EncodedPart, Image, Video
 from .common.weights import qwen2, random
 
 PATCH, SIDE = 7, 6
 
 
 class LlavaOnevisionTwin(Twin):
-    """3 x 3 tokens a frame, and a newline behind a video."""
+    """3 x 3 tokens per frame, and a newline after a video."""
 
     family = "llava-onevision"
     preprocessor: ClassVar = {"size": {"height": PATCH * SIDE, "width": PATCH * SIDE}}
@@ -50,14 +50,14 @@ class LlavaOnevisionTwin(Twin):
         return {Arg.PIXELS: random((1, 2, 3, side, side), part.seed), "image_sizes": torch.tensor([[side, side]])}
 
     @torch.no_grad()
-    def encode(self, part: Video | Image) -> Piece:
+    def encode(self, part: Video | Image) -> EncodedPart:
         inner = self.model.model
         if isinstance(part, Image):
-            rows = inner.get_image_features(**self.image(part), **{Arg.AS_DICT: True}).pooler_output[0]
-            return Piece([IMAGE] * len(rows), rows)
-        rows = inner.get_video_features(self.frames(part)[None], **{Arg.AS_DICT: True}).pooler_output[0]
+            features = inner.get_image_features(**self.image(part), **{Arg.AS_DICT: True}).pooler_output[0]
+            return EncodedPart([IMAGE] * len(features), features)
+        features = inner.get_video_features(self.frames(part)[None], **{Arg.AS_DICT: True}).pooler_output[0]
         grid = (part.frames, (SIDE + 1) // 2, (SIDE + 1) // 2)
-        if len(rows) == grid[0] * grid[1] * grid[2]:
+        if len(features) == grid[0] * grid[1] * grid[2]:
             # Older releases add the newline later.
-            rows = torch.cat([rows, inner.image_newline[None]])
-        return Piece([VIDEO] * len(rows), rows, grid=grid)
+            features = torch.cat([features, inner.image_newline[None]])
+        return EncodedPart([VIDEO] * len(features), features, grid=grid)

@@ -10,7 +10,7 @@ from transformers import LlavaOnevisionConfig, SiglipVisionConfig
 from ...models.common.transformers_compat import Arg
 from ...models.llava_video import LlavaVideoForConditionalGeneration
 from .common.base import Twin
-from .common.parts import IMAGE, VIDEO, Image, Piece, Video
+from .common.parts import IMAGE, VIDEO, EncodedPart, Image, Video
 from .common.weights import qwen2, random
 
 PATCH, SIDE = 7, 7
@@ -18,7 +18,7 @@ PIXELS = PATCH * SIDE
 
 
 class LlavaVideoTwin(Twin):
-    """3 x 3 tokens a frame (the last row and column of 7 x 7 patches are left out), and a newline behind each row."""
+    """3 x 3 tokens per frame (the last row and column of 7 x 7 patches are left out), and a newline after each row."""
 
     family = "llava-video"
     preprocessor: ClassVar = {"size": {"height": PIXELS, "width": PIXELS}}
@@ -53,30 +53,30 @@ class LlavaVideoTwin(Twin):
         return found | (self.image(images[0]) if images else {})
 
     @torch.no_grad()
-    def encode(self, part: Video | Image) -> Piece:
-        """Videos by hand, from the stock tower and projector; images as stock code has them."""
+    def encode(self, part: Video | Image) -> EncodedPart:
+        """Videos from the stock tower and projector; images from stock code."""
         inner = self.model.model
         if isinstance(part, Image):
-            rows = inner.get_image_features(**self.image(part), **{Arg.AS_DICT: True}).pooler_output[0]
-            return Piece([IMAGE] * len(rows), rows)
+            features = inner.get_image_features(**self.image(part), **{Arg.AS_DICT: True}).pooler_output[0]
+            return EncodedPart([IMAGE] * len(features), features)
         hidden = inner.vision_tower(self.frames(part), output_hidden_states=True, **{Arg.AS_DICT: True}).hidden_states[
             -1
         ]
         patches = inner.multi_modal_projector(hidden).view(part.frames, SIDE, SIDE, -1)
-        half, rows = SIDE // 2, []
+        half, features = SIDE // 2, []
         for frame in patches:
             for y in range(half):
                 for x in range(half):
                     corners = (frame[2 * y + dy, 2 * x + dx] for dy in (0, 1) for dx in (0, 1))
-                    rows.append(sum(corners) / 4)
-                rows.append(inner.image_newline)
-        return Piece([VIDEO] * len(rows), torch.stack(rows), grid=(part.frames, half, half))
+                    features.append(sum(corners) / 4)
+                features.append(inner.image_newline)
+        return EncodedPart([VIDEO] * len(features), torch.stack(features), grid=(part.frames, half, half))
 
-    def grid_rows(self, piece: Piece) -> Tensor:
+    def grid_indices(self, piece: EncodedPart) -> Tensor:
         half = SIDE // 2
         return torch.tensor([row for row in range(len(piece.ids)) if row % (half + 1) != half])
 
-    def kept(self, _piece: Piece, on_grid: Tensor) -> Tensor:
+    def kept_features(self, _piece: EncodedPart, on_grid: Tensor) -> Tensor:
         half, kept = SIDE // 2, []
         for start in range(0, len(on_grid), half):
             row = on_grid[start : start + half].tolist()

@@ -9,7 +9,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from ...models.common.transformers_compat import Arg
 from .common.base import Twin
-from .common.parts import IMAGE, VIDEO, Image, Piece, Video, mrope
+from .common.parts import IMAGE, VIDEO, EncodedPart, Image, Video, mrope
 from .common.weights import random, text_config
 
 PATCH, MERGE, STEP = 4, 2, 2
@@ -19,7 +19,7 @@ IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id"
 
 
 class Qwen25VLTwin(Twin):
-    """Windows of 2 x 2 tokens, two frames a step; 3 x 3 tokens, or 2 x 5 of a wide video: windows are ragged."""
+    """Windows of 2 x 2 tokens, two frames per step; 3 x 3 tokens, or 2 x 5 of a wide video, so windows are ragged."""
 
     family = "qwen2.5-vl"
     specials: ClassVar = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO, "<|vision_start|>": 3, "<|vision_end|>": 4}
@@ -40,13 +40,13 @@ class Qwen25VLTwin(Twin):
         )
         return Qwen2_5_VLForConditionalGeneration(config)
 
-    # --- also of the models like it -----------------------------------------------------------------------------
+    # --- shared with similar models -----------------------------------------------------------------------------
 
     def thw(self, part: Video | Image) -> list[int]:
         rows, columns = (4, 10) if isinstance(part, Video) and part.wide else (6, 6)
         return [-(-part.frames // STEP) if isinstance(part, Video) else 1, rows, columns]
 
-    def packed(self, parts: Sequence[Video | Image]) -> tuple[Tensor, Tensor]:
+    def patches(self, parts: Sequence[Video | Image]) -> tuple[Tensor, Tensor]:
         channels = 3 * STEP * PATCH**2
         grids = [self.thw(part) for part in parts]
         rows = [random((t * h * w, channels), part.seed) for part, (t, h, w) in zip(parts, grids, strict=True)]
@@ -57,29 +57,29 @@ class Qwen25VLTwin(Twin):
         videos = [part for part in parts if isinstance(part, Video)]
         images = [part for part in parts if isinstance(part, Image)]
         if videos:
-            found[Arg.VIDEO_PIXELS], found[Arg.VIDEO_GRIDS] = self.packed(videos)
+            found[Arg.VIDEO_PIXELS], found[Arg.VIDEO_GRIDS] = self.patches(videos)
             found |= self.times(len(videos))
         if images:
-            found[Arg.PIXELS], found[Arg.IMAGE_GRIDS] = self.packed(images)
+            found[Arg.PIXELS], found[Arg.IMAGE_GRIDS] = self.patches(images)
         return found
 
     def times(self, videos: int) -> dict[str, Any]:
         return {Arg.STEP_SECONDS: torch.full((videos,), self.seconds_per_step)}
 
-    def also(self, ids: Tensor) -> dict[str, Tensor]:
+    def extra_inputs(self, ids: Tensor) -> dict[str, Tensor]:
         return {Arg.TOKEN_TYPES: 2 * (ids == VIDEO).int() + (ids == IMAGE).int()}
 
     @torch.no_grad()
-    def encode(self, part: Video | Image) -> Piece:
+    def encode(self, part: Video | Image) -> EncodedPart:
         kind = "video" if isinstance(part, Video) else "image"
-        pixels, thw = self.packed([part])
+        pixels, thw = self.patches([part])
         rows = getattr(self.model.model, f"get_{kind}_features")(pixels, thw, **{Arg.AS_DICT: True}).pooler_output[0]
         token = VIDEO if isinstance(part, Video) else IMAGE
         steps, height, width = self.thw(part)
         ids = [START, *[token] * len(rows), END]
-        return Piece(ids, rows, grid=(steps, height // MERGE, width // MERGE))
+        return EncodedPart(ids, rows, grid=(steps, height // MERGE, width // MERGE))
 
-    def positions(self, pieces: Sequence[Piece]) -> Tensor:
+    def positions(self, pieces: Sequence[EncodedPart]) -> Tensor:
         media = [piece for piece in pieces if piece.grid is not None]
         step = self.tokens_per_second * self.seconds_per_step
         return mrope(pieces, self.placeholders, [step if VIDEO in piece.ids else 1 for piece in media])

@@ -9,7 +9,7 @@ from .qwen2_5_vl import IDS, MERGE, PATCH, ROPE, STEP, Qwen25VLTwin
 
 
 class Qwen2VLTwin(Qwen25VLTwin):
-    """As Qwen2.5-VL, with one position id a step, whatever its time."""
+    """As Qwen2.5-VL, with one position id per step, whatever its time."""
 
     family = "qwen2-vl"
     seconds_per_step = 1.0

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from ...models.common.transformers_compat import Arg
-from .common.parts import Image, Piece, Video
+from .common.parts import EncodedPart, Image, Video
 from .common.weights import text_config
 from .qwen2_5_vl import END, IDS, MERGE, PATCH, ROPE, START, STEP, Qwen25VLTwin
 
@@ -25,12 +25,12 @@ VISION = {
 
 
 def text(layers: int) -> dict[str, Any]:
-    """Settings of the text model, which has a layer behind those that the tower's are added to."""
+    """Settings of the text model, which has one layer more than those to which features of the tower are added."""
     return text_config(max(layers, 3)) | {"head_dim": 12, "rope_parameters": ROPE | {"mrope_interleaved": True}}
 
 
 class Qwen3VLTwin(Qwen25VLTwin):
-    """Two layers of the tower are added in the text model; each step stands between brackets behind its time."""
+    """Two layers of the tower are added in the text model; each step has its time before it."""
 
     family = "qwen3-vl"
     seconds_per_step = 1.0
@@ -46,10 +46,10 @@ class Qwen3VLTwin(Qwen25VLTwin):
         return {}
 
     @torch.no_grad()
-    def encode(self, part: Video | Image) -> Piece:
+    def encode(self, part: Video | Image) -> EncodedPart:
         piece = super().encode(part)
         assert piece.grid is not None
-        pixels, thw = self.packed([part])
+        pixels, thw = self.patches([part])
         kind = "video" if isinstance(part, Video) else "image"
         output = getattr(self.model.model, f"get_{kind}_features")(pixels, thw, **{Arg.AS_DICT: True})
         layers = [layer if isinstance(layer, torch.Tensor) else layer[0] for layer in output.deepstack_features]
@@ -61,7 +61,7 @@ class Qwen3VLTwin(Qwen25VLTwin):
 
 
 class Qwen3VLMoeTwin(Qwen3VLTwin):
-    """Each layer of the text model has experts."""
+    """Every layer of the text model has experts."""
 
     def make(self, attention: str, layers: int) -> Any:
         experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}

@@ -1,1 +1,1 @@
-"""The models that vLLM runs in place of its own."""
+"""Models that vLLM runs in place of its own: subclasses that prune videos."""

@@ -1,8 +1,8 @@
-"""LLaVA-OneVision on vLLM, with its videos pruned.
+"""LLaVA-OneVision on vLLM with pruned videos.
 
-The processor names the retention and the timestamps of every video and leaves room for the tokens that will be kept;
-the model reads the same retention, so that the two cannot disagree. Kept tokens stand side by side, as positions are
-contiguous for this family.
+The processor writes the retention and the timestamps of every video into its fields, and a placeholder of as many
+tokens as will be kept. The model reads the retention from the same field, so that the two cannot disagree. Positions
+of this family are contiguous, so kept tokens simply follow each other.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,14 +17,14 @@ from ...errors import InputError
 from ...models.common import chunks
 from ...models.common.layout import Grid
 from ...models.common.transformers_compat import Arg
-from .. import compat
+from .. import compatibility
 from ..metrics import count_video
 from ..options import ServeOptions, without_ours
-from ..pruning import Pruning, options_of
-from . import items
-from .llava_onevision_tower import Head, Served
+from ..video_pruner import VideoPruner, pruning_options
+from . import video_fields
+from .siglip_tower import PoolingHead, ServedLlavaOnevision
 
-with compat.internals():
+with compatibility.importing_vllm():
     from vllm.model_executor.models import llava_onevision as stock
     from vllm.multimodal import MULTIMODAL_REGISTRY
     from vllm.multimodal.parse import VideoEmbeddingItems, VideoProcessorItems
@@ -33,22 +33,22 @@ with compat.internals():
 _TOWER = "vision_tower."
 _NESTED_TOWER = "vision_tower.vision_model."
 _HEAD = "tango_head."
-_PARTS_OF_HEAD = ("head.", "post_layernorm.")
+_HEAD_PREFIXES = ("head.", "post_layernorm.")
 
 
 class Info(stock.LlavaOnevisionProcessingInfo):
-    """The stock facts about the model, and the options of the server."""
+    """The stock processing info, and the options of the server."""
 
     @cached_property
     def options(self) -> ServeOptions | None:
-        """How videos are pruned; None for not at all."""
+        """How videos are pruned; None if they are not."""
         return ServeOptions.of(self.get_hf_config())
 
     def get_data_parser(self) -> Any:
-        """The stock parser, or the one that keeps metadata."""
+        """The parser that keeps metadata if videos are pruned, else the stock parser."""
         if self.options is None:
             return super().get_data_parser()
-        return items.Parser(
+        return video_fields.VideoParser(
             video_needs_metadata=True,
             expected_hidden_size=self._get_expected_hidden_size(),
             allow_missing_mm_embeddings=self.allow_missing_mm_embeddings,
@@ -56,11 +56,11 @@ class Info(stock.LlavaOnevisionProcessingInfo):
 
 
 class Processor(stock.LlavaOnevisionMultiModalProcessor):
-    """The stock processor, which sizes a video's placeholder by what will be kept of it."""
+    """The stock processor, with a placeholder of as many tokens as will be kept of a video."""
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
         fields = dict(super()._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs))
-        return fields if self.info.options is None else fields | items.fields()
+        return fields if self.info.options is None else fields | video_fields.field_configs()
 
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
         options = self.info.options
@@ -71,10 +71,12 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
         data = super()._apply_hf_processor_main(mm_items, without_ours(hf_kwargs))
         for pixels in (*data.get(Arg.VIDEO_PIXELS, ()), *data.get(Arg.PIXELS, ())):
             self._check_size(pixels)
-        if (metadata := data.get(items.TIMESTAMPS)) is not None:
+        if (metadata := data.get(video_fields.TIMESTAMPS)) is not None:
             frames = [len(pixels) for pixels in data[Arg.VIDEO_PIXELS]]
-            data[items.RETENTION] = torch.full((len(frames),), retention, dtype=torch.float64)
-            data[items.TIMESTAMPS] = [items.seconds(*each) for each in zip(metadata, frames, strict=True)]
+            data[video_fields.RETENTION] = torch.full((len(frames),), retention, dtype=torch.float64)
+            data[video_fields.TIMESTAMPS] = [
+                video_fields.frame_seconds(*each) for each in zip(metadata, frames, strict=True)
+            ]
             for number in frames:
                 count_video(self._frame_tokens * number, count(retention, self._frame_tokens * number))
         return data
@@ -84,25 +86,25 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
         videos = inputs.hf_data.get("videos")
         if self.info.options is not None and videos:
             inputs.hf_data["videos"] = [frames for frames, _ in videos]
-            inputs.passthrough_data[items.TIMESTAMPS] = [metadata for _, metadata in videos]
+            inputs.passthrough_data[video_fields.TIMESTAMPS] = [metadata for _, metadata in videos]
         return inputs
 
     def _check_lengths(self, videos: Any, retention: float, own: float) -> None:
-        """See `items.check_length`, for the videos of a request that are not embeddings already."""
+        """See `video_fields.check_length`; for the videos of a request that are not embeddings already."""
         if not isinstance(videos, VideoProcessorItems):
             return
         most = self.info.ctx.model_config.max_model_len
         for frames, _ in videos.get_all():
-            items.check_frames(len(frames))
-            items.check_length(len(frames), self._frame_tokens * len(frames), retention, own, most)
+            video_fields.check_frames(len(frames))
+            video_fields.check_length(len(frames), self._frame_tokens * len(frames), retention, own, most)
 
     def _check_size(self, pixels: Tensor) -> None:
-        """See that the tower can take frames; where it cannot, vLLM's engine would end with all requests."""
+        """Check that the tower accepts the size of frames; an error in the tower would end vLLM's engine."""
         *_, height, width = pixels.shape
         if (height, width) != (self._side, self._side):
             raise InputError(
-                f"mm_processor_kwargs makes frames of {height} x {width} pixels, but the model takes {self._side} x "
-                f"{self._side}: leave size and do_resize out"
+                f"mm_processor_kwargs results in frames of {height} x {width} pixels, but the model accepts "
+                f"{self._side} x {self._side}: leave size and do_resize out"
             )
 
     @property
@@ -123,95 +125,98 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
             return updates
         placeholder = self.info.get_hf_config().video_token_index
 
-        def kept(item: int) -> list[int]:
+        def replacement(item: int) -> list[int]:
             fields = out_mm_kwargs["video"][item]
             tokens = self._frame_tokens * len(fields[Arg.VIDEO_PIXELS].data)
             # A newline follows the video.
-            return [placeholder] * (count(float(fields[items.RETENTION].data), tokens) + 1)
+            return [placeholder] * (count(float(fields[video_fields.RETENTION].data), tokens) + 1)
 
         others = [update for update in updates if update.modality != "video"]
-        return [*others, PromptReplacement(modality="video", target=[placeholder], replacement=kept)]
+        return [*others, PromptReplacement(modality="video", target=[placeholder], replacement=replacement)]
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=stock.LlavaOnevisionDummyInputsBuilder)
 class TangoLlavaOnevision(stock.LlavaOnevisionForConditionalGeneration):
-    """The stock model; where options name a retention, its videos are pruned behind the tower.
+    """The stock model, whose videos are pruned after the tower if the options request it.
 
     Raises
     ------
-    ModelError: a tower whose signals the method cannot have.
+    ModelError: a tower that does not provide the signals of the method.
     """
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        options = options_of(vllm_config)
-        self._family = Served(self, head_weights=None if options is None else options.head_weights)
-        self._pruning = None if options is None else Pruning(self._family, options)
+        options = pruning_options(vllm_config)
+        self._family = ServedLlavaOnevision(self, head_weights=None if options is None else options.head_weights)
+        self._pruning = None if options is None else VideoPruner(self._family, options)
         self._videos: dict[str, Any] = {}
         self._has_head = True
         if self._pruning is None:
             return
-        # vLLM counts what it encodes at a time in pruned tokens, which would be too many videos.
+        # vLLM limits what it encodes at a time by the number of pruned tokens, which would be too many videos.
         self.requires_sequential_video_encoding = True
         self._family.check_tower()
-        if self._family.wants_head(self._pruning.needs, self._pruning.kind):
+        if self._family.signals.needs_head(self._pruning.needs, self._pruning.kind):
             self._has_head = False
-            self.tango_head = Head(self.config.vision_config)
+            self.tango_head = PoolingHead(self.config.vision_config)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """The stock weights, also under transformers' newer names, and those of the pooling head.
+        """Load the stock weights, also under the newer names of transformers, and those of the pooling head.
 
-        The head is the checkpoint's own, unless another is named; see `LlavaOnevision.head` for the errors where there
-        is none.
+        The head is that of the checkpoint unless the options name another; see `LlavaOnevision.head` for the errors if
+        there is none.
         """
-        loaded: set[str] = super().load_weights(self._named(weights))
+        loaded: set[str] = super().load_weights(self._rename(weights))
         if not self._has_head:
-            loaded |= {_HEAD + name for name in self.tango_head.take(self._family.find_head())}
+            loaded |= {_HEAD + name for name in self.tango_head.copy_weights(self._family.find_head())}
             self._has_head = True
         self._family.forget_head()
         return loaded
 
-    def _named(self, weights: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
+    def _rename(self, weights: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
         own = not self._has_head and self._family.head_weights is None
         for name, weight in weights:
             before, tower, part = name.partition(_TOWER)
             part = part.removeprefix("vision_model.")
-            if own and tower and part.startswith(_PARTS_OF_HEAD):
+            if own and tower and part.startswith(_HEAD_PREFIXES):
                 self._has_head = True
                 yield _HEAD + part, weight
             yield (before + _NESTED_TOWER + part if tower else name), weight
 
     def embed_multimodal(self, **kwargs: object) -> Any:
-        """Embeddings of images as ever, of videos ``(K + 1, D)`` each."""
-        self._videos = {name: kwargs.pop(name) for name in (items.RETENTION, items.TIMESTAMPS) if name in kwargs}
+        """The stock embeddings of images, and embeddings ``(K + 1, D)`` of each video."""
+        self._videos = {
+            name: kwargs.pop(name) for name in (video_fields.RETENTION, video_fields.TIMESTAMPS) if name in kwargs
+        }
         try:
             return super().embed_multimodal(**kwargs)
         finally:
             self._videos = {}
 
     def _process_video_pixels(self, inputs: Any) -> Any:
-        if self._pruning is None or items.RETENTION not in self._videos:
+        if self._pruning is None or video_fields.RETENTION not in self._videos:
             return super()._process_video_pixels(inputs)
-        retentions, seconds = self._videos[items.RETENTION], self._videos[items.TIMESTAMPS]
+        retentions, seconds = self._videos[video_fields.RETENTION], self._videos[video_fields.TIMESTAMPS]
         videos = zip(inputs[Arg.VIDEO_PIXELS], retentions, seconds, strict=True)
-        return [self._pruned(pixels, float(retention), times) for pixels, retention, times in videos]
+        return [self._embed_video(pixels, float(retention), times) for pixels, retention, times in videos]
 
-    def _pruned(self, pixels: Tensor, retention: float, seconds: Tensor) -> Tensor:
+    def _embed_video(self, pixels: Tensor, retention: float, seconds: Tensor) -> Tensor:
         if retention == 1:
-            rows: Tensor = self._video_pixels_to_features(self.vision_tower, pixels).flatten(0, 1)
+            features: Tensor = self._video_pixels_to_features(self.vision_tower, pixels).flatten(0, 1)
         else:
             assert self._pruning is not None
-            grid = self._family.grid(len(pixels))
-            rows = self._pruning(lambda: self._features(pixels), grid, retention, items.known(seconds))[0].features
-        return torch.cat([rows, self.image_newline[None]])
+            grid = self._family.layout.grid(len(pixels))
+            times = video_fields.usable_seconds(seconds)
+            features = self._pruning(lambda: self._encode(pixels), grid, retention, times)[0].features
+        return torch.cat([features, self.image_newline[None]])
 
-    def _features(self, pixels: Tensor) -> Tensor:
-        """Features ``(T * L, D)`` of a video, a chunk of frames at a time, which bounds the working memory."""
-        grids: list[Grid] = [self._family.grid(len(pixels))]
-        at_once = chunks.frames_at_once(self._family.frame_bytes(grids), self._family.device)
+    def _encode(self, pixels: Tensor) -> Tensor:
+        """Features ``(T * L, D)`` of a video, computed in chunks of frames to bound the working memory."""
+        grids: list[Grid] = [self._family.layout.grid(len(pixels))]
+        at_once = chunks.frames_at_once(self._family.encoding.frame_bytes(grids), self._family.device)
         parts = [self._video_pixels_to_features(self.vision_tower, part) for part in torch.split(pixels, at_once)]
         return torch.cat(parts).flatten(0, 1)
 
 
-# vLLM tells models apart by the names of their classes here and there.
+# vLLM distinguishes models by the names of their classes in some places.
 TangoLlavaOnevision.__name__ = stock.LlavaOnevisionForConditionalGeneration.__name__

@@ -1,11 +1,12 @@
-"""M-RoPE positions of a prompt in which videos are pruned: every token has the position of the unpruned prompt.
+"""M-RoPE positions of a prompt with pruned videos: every token has its position in the unpruned prompt.
 
-vLLM asks for a request's positions before its videos are encoded. So those of text are final from the start, while each
-token of a pruned video holds the base of its video, its first position in the unpruned prompt, as ``-1 - base``. What a
-token is away from the base comes with its embedding, in channels behind the others, as embeddings are kept and handed
-out by vLLM for any request, any chunk of a prompt, and again after a preemption.
+vLLM computes the positions of a request before its videos are encoded. So positions of text are final from the start,
+but those of a pruned video are pending: each of its tokens has the position ``-1 - base``, where the base is the first
+position of the video in the unpruned prompt. The offset of a token from the base is stored with its embedding, in extra
+channels, because vLLM caches embeddings and returns them for any request, any chunk of a prompt, and again after a
+preemption.
 
-Shape letters: N tokens of a prompt, L tokens of a pruned video's place in it, C channels of an embedding.
+Shape letters: N tokens of a prompt, L tokens of a pruned video in it, C channels of an embedding.
 """
 
 from collections.abc import Sequence
@@ -19,31 +20,31 @@ _BASE = 256
 _NUMBERS = 5
 
 CHANNELS = _NUMBERS * _DIGITS
-"""Of an embedding, beside its own."""
+"""Number of extra channels of an embedding."""
 
 
-def attached(rows: Tensor, offsets: Tensor, lead: int) -> Tensor:
-    """Embeddings of a pruned video with their positions behind them.
+def append_positions(embeddings: Tensor, offsets: Tensor, lead: int) -> Tensor:
+    """Append the positions of a pruned video to its embeddings.
 
     Parameters
     ----------
-    rows: ``(L, C)``.
-    offsets: ``(3, L)`` int64, positions in the unpruned prompt counted from the video's first.
-    lead: tokens of the video's place in the prompt in front of the first with the video's own id.
+    embeddings: ``(L, C)``.
+    offsets: ``(3, L)`` int64, positions in the unpruned prompt relative to the first one of the video.
+    lead: number of tokens of the video before the first one with the id of a video token.
 
     Returns
     -------
-    ``(L, C + CHANNELS)`` in the dtype of `rows`: digits to the base 256, which even bfloat16 holds exactly.
+    ``(L, C + CHANNELS)`` in the dtype of `embeddings`: digits to the base 256, which bfloat16 represents exactly.
     """
-    place = torch.arange(len(rows))
+    place = torch.arange(len(embeddings))
     numbers = torch.stack([*offsets.cpu(), place, torch.full_like(place, lead)], dim=1)
     powers = _BASE ** torch.arange(_DIGITS)
     digits = (numbers[..., None] // powers % _BASE).flatten(1)
-    return torch.cat([rows, digits.to(rows)], dim=1)
+    return torch.cat([embeddings, digits.to(embeddings)], dim=1)
 
 
 class _Part(NamedTuple):
-    """Consecutive embeddings of a pruned video: offsets ``(3, n)``, the place of the first, and `attached`'s lead."""
+    """Consecutive tokens of a pruned video: their offsets ``(3, n)``, the index of the first, and the video's lead."""
 
     offsets: Tensor
     place: int
@@ -51,19 +52,19 @@ class _Part(NamedTuple):
 
 
 def _read(channels: Tensor) -> _Part:
-    """What `attached` wrote, from ``(n, CHANNELS)``."""
+    """Decode the extra channels ``(n, CHANNELS)`` that `append_positions` wrote."""
     digits = channels.cpu().long().view(len(channels), _NUMBERS, _DIGITS)
     numbers = (digits * _BASE ** torch.arange(_DIGITS)).sum(dim=2)
     place, lead = numbers[0, 3:].tolist()
     return _Part(numbers[:, :3].T, place, lead)
 
 
-def pending(base: Tensor, length: int) -> Tensor:
-    """Positions ``(3, length)`` of a pruned video until its embeddings come; base: ``(3,)``."""
+def pending_positions(base: Tensor, length: int) -> Tensor:
+    """Positions ``(3, length)`` of a pruned video before it is encoded; base: ``(3,)``."""
     return (-1 - base)[:, None].expand(-1, length)
 
 
-def settle(
+def fill_positions(
     positions: Tensor,
     embeddings: Sequence[Tensor],
     width: int,
@@ -71,19 +72,19 @@ def settle(
     video_token: int,
     computed: int,
 ) -> list[Tensor]:
-    """Give the pruned videos of a chunk of a prompt their positions.
+    """Fill in the pending positions of the pruned videos in a chunk of a prompt.
 
     Parameters
     ----------
-    positions: ``(3, N)`` int64 of the prompt, changed in place where they are pending.
-    embeddings: of the chunk, in the order of the prompt; those of videos may be cut off at its borders.
-    width: C; others than those of pruned videos have nothing behind them.
+    positions: ``(3, N)`` int64 of the prompt; pending ones are replaced in place.
+    embeddings: of the images and videos in the chunk, in order; the first and the last may be parts.
+    width: C; only embeddings of pruned videos have extra channels.
     input_ids: of the prompt.
-    computed: tokens of the prompt in front of the chunk.
+    computed: number of tokens of the prompt before the chunk.
 
     Returns
     -------
-    The embeddings ``(n, C)``.
+    The embeddings ``(n, C)`` without the extra channels.
     """
     place = computed
     for embedding in embeddings:
@@ -95,12 +96,12 @@ def settle(
         stop = place + len(embedding)
         chunk = positions[:, place:stop]
         offsets = part.offsets.to(positions.device)
-        # A preempted request comes again with positions that are settled.
+        # Positions of a preempted request have been filled in before.
         chunk.copy_(torch.where(chunk < 0, offsets - 1 - chunk, chunk))
         place = stop
     return [embedding[:, :width] for embedding in embeddings]
 
 
-def delta(positions: Tensor) -> int:
-    """What a generated token's position is away from its place in the sequence, for a prompt that ends in text."""
+def position_delta(positions: Tensor) -> int:
+    """Position minus index in the sequence of a generated token, for a prompt that ends in text."""
     return int(positions[0, -1]) + 1 - positions.shape[1]

@@ -1,8 +1,8 @@
-"""Qwen3-VL on vLLM, with its videos pruned.
+"""Qwen3-VL on vLLM with pruned videos.
 
-The place of a video in a prompt has the times of its steps as text, each in front of the step's tokens and their
-brackets. How many tokens a step keeps is known only behind the tower: in the prompt all of them stand in the first
-step, and the model hands the whole place out as embeddings, text among them.
+In a prompt, each temporal step of a video consists of its time as text and its visual tokens between two brackets. How
+many tokens of a step are kept is known only after encoding. So in the prompt all kept tokens are in the first step, and
+the model replaces the whole video, its text included, by embeddings in the right order.
 """
 
 from typing import Any
@@ -12,24 +12,25 @@ from torch import Tensor
 
 from ...budget import count
 from ...inputs import timestamps
-from ...models.common.layout import Clip, Grid, Signals
+from ...models.common.layout import Clip, Grid
+from ...models.common.signals import Signals
 from ...models.common.transformers_compat import Arg
 from ...models.qwen3_vl import Qwen3VL
 from ...tokens import VideoTokens
-from .. import compat
+from .. import compatibility
 from ..options import ServeOptions
-from . import mrope_positions as positions
-from .qwen import QwenModel, Tower, item
+from . import mrope_positions
+from .qwen import QwenModel, ServedPatchFamily, item
 from .qwen_processor import QwenProcessor
 
-with compat.internals():
+with compatibility.importing_vllm():
     from vllm.model_executor.models import qwen3_vl as stock
     from vllm.model_executor.models import qwen3_vl_moe as stock_moe
     from vllm.multimodal import MULTIMODAL_REGISTRY
 
 
-def _written(config: Any, tokenizer: Any, times: Any, tokens: list[int], whole: bool) -> Any:
-    """The place of a video in a prompt, with so many tokens in each of its steps; `whole` as without pruning."""
+def _video_replacement(config: Any, tokenizer: Any, times: Any, tokens: list[int], whole: bool) -> Any:
+    """Token ids of a video in a prompt, with so many visual tokens in each step; `whole` as without pruning."""
     names = ("vision_start_token_id", "vision_end_token_id", "video_token_id")
     return stock.Qwen3VLMultiModalProcessor.get_video_repl(
         tokens_per_frame=tokens,
@@ -41,15 +42,15 @@ def _written(config: Any, tokenizer: Any, times: Any, tokens: list[int], whole: 
 
 
 class _StepTimes(list[float]):
-    """Seconds of a video's steps, as its prompt has them, and of the frames ``(T,)`` of which they are means."""
+    """Seconds of the steps of a video, as in its prompt, and those of its frames ``(T,)``, of which they are means."""
 
     def __init__(self, steps: list[float], frames: Tensor) -> None:
         super().__init__(steps)
         self.frames = frames
 
 
-class _Timed:
-    """In front of stock facts about a model: where videos are pruned, times of steps remember those of their frames."""
+class _FrameTimes:
+    """Mix-in for stock processing info: if videos are pruned, keeps the times of frames with those of steps."""
 
     def _calculate_timestamps(self, indices: Any, video_fps: float, merge_size: int) -> list[float]:
         steps: list[float] = super()._calculate_timestamps(indices, video_fps, merge_size)  # type: ignore[misc]
@@ -58,16 +59,16 @@ class _Timed:
         return _StepTimes(steps, torch.as_tensor(indices, dtype=torch.float64) / video_fps)
 
 
-class Info(_Timed, stock.Qwen3VLProcessingInfo):
-    """The stock facts about the model."""
+class Info(_FrameTimes, stock.Qwen3VLProcessingInfo):
+    """The stock processing info."""
 
 
-class MoeInfo(_Timed, stock_moe.Qwen3VLMoeProcessingInfo):
-    """The stock facts about the mixture of experts."""
+class MoeInfo(_FrameTimes, stock_moe.Qwen3VLMoeProcessingInfo):
+    """The stock processing info of the mixture of experts."""
 
 
 class Processor(QwenProcessor, stock.Qwen3VLMultiModalProcessor):
-    """The stock processor, with placeholders for what will be kept."""
+    """The stock processor, with placeholders for the kept tokens."""
 
     _family = Qwen3VL
 
@@ -81,47 +82,49 @@ class Processor(QwenProcessor, stock.Qwen3VLMultiModalProcessor):
         if retention < 1:
             tokens = [count(retention, grid.tokens)] + [0] * (grid.frames - 1)
         config, tokenizer = self.info.get_hf_config(), self.info.get_tokenizer()
-        return _written(config, tokenizer, fields["timestamps"].data, tokens, whole=retention == 1)
+        return _video_replacement(config, tokenizer, fields["timestamps"].data, tokens, whole=retention == 1)
 
 
-class Served(Tower, Qwen3VL):
-    """The family, bound to vLLM's model."""
+class ServedQwen3VL(ServedPatchFamily, Qwen3VL):
+    """The family, bound to the model of vLLM."""
 
     def video_tokens(self, rows: Tensor, clip: Clip, signals: Signals, timestamps: Tensor | None) -> VideoTokens:
-        """See `Family.video_tokens`: without the features for layers of the text model."""
+        """See `Family.video_tokens`; without the features for layers of the text model."""
         return super().video_tokens(rows[:, : self.model.visual_dim], clip, signals, timestamps)
 
 
-class _Pruned(QwenModel):
-    served = Served
+class _PrunedQwen3VL(QwenModel):
+    family_class = ServedQwen3VL
 
     @property
     def _width(self) -> int:
         return int(self.visual_dim + self.multiscale_dim)
 
-    def _placed(self, rows: Tensor, kept: Tensor, grid: Grid, video_input: Any, number: int) -> Tensor:
+    def _place(self, features: Tensor, indices: Tensor, grid: Grid, video_input: Any, number: int) -> Tensor:
         fields = item(
             **{Arg.VIDEO_GRIDS: video_input[Arg.VIDEO_GRIDS][number]}, timestamps=video_input["timestamps"][number]
         )
-        tokens = torch.bincount(kept // (grid.height * grid.width), minlength=grid.frames).tolist()
-        ids = self._text(fields, tokens)
-        whole = torch.tensor(self._unpruned(ids.tolist(), grid))
+        tokens = torch.bincount(indices // (grid.height * grid.width), minlength=grid.frames).tolist()
+        ids = self._video_ids(fields, tokens)
+        whole = torch.tensor(self._unpruned_ids(ids.tolist(), grid))
         visual, all_visual = ids == self.config.video_token_id, whole == self.config.video_token_id
-        placed = rows.new_zeros(len(ids), self._width)
-        placed[:, : self.visual_dim] = self.get_language_model().embed_input_ids(ids.to(rows.device))
-        placed[visual.to(rows.device)] = rows
-        alone = self._alone(whole.tolist(), fields)
-        offsets = alone.new_empty(3, len(ids))
-        offsets[:, visual] = alone[:, all_visual][:, kept.cpu()]
-        offsets[:, ~visual] = alone[:, ~all_visual]
-        # In the prompt the first step has all tokens, behind its time and its bracket.
+        placed = features.new_zeros(len(ids), self._width)
+        placed[:, : self.visual_dim] = self.get_language_model().embed_input_ids(ids.to(features.device))
+        placed[visual.to(features.device)] = features
+        positions = self._video_positions(whole.tolist(), fields)
+        offsets = positions.new_empty(3, len(ids))
+        offsets[:, visual] = positions[:, all_visual][:, indices.cpu()]
+        offsets[:, ~visual] = positions[:, ~all_visual]
+        # In the prompt the first step has all visual tokens, after its time and its bracket.
         lead = ids.tolist().index(self.config.vision_start_token_id) + 1
-        return positions.attached(placed, offsets, lead)
+        return mrope_positions.append_positions(placed, offsets, lead)
 
-    def _text(self, fields: Any, tokens: list[int]) -> Tensor:
-        return torch.tensor(_written(self.config, self._tokenizer, fields["timestamps"].data, tokens, whole=True).full)
+    def _video_ids(self, fields: Any, tokens: list[int]) -> Tensor:
+        return torch.tensor(
+            _video_replacement(self.config, self._tokenizer, fields["timestamps"].data, tokens, whole=True).full
+        )
 
-    def _unpruned(self, ids: list[int], grid: Grid) -> list[int]:
+    def _unpruned_ids(self, ids: list[int], grid: Grid) -> list[int]:
         whole: list[int] = []
         for token in ids:
             if token != self.config.video_token_id:
@@ -132,15 +135,15 @@ class _Pruned(QwenModel):
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=stock.Qwen3VLDummyInputsBuilder)
-class TangoQwen3VL(_Pruned, stock.Qwen3VLForConditionalGeneration):
-    """The stock model; where options name a retention, its videos are pruned behind the tower."""
+class TangoQwen3VL(_PrunedQwen3VL, stock.Qwen3VLForConditionalGeneration):
+    """The stock model, whose videos are pruned after the vision encoder if the options request it."""
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=MoeInfo, dummy_inputs=stock.Qwen3VLDummyInputsBuilder)
-class TangoQwen3VLMoe(_Pruned, stock_moe.Qwen3VLMoeForConditionalGeneration):
-    """The stock mixture of experts, likewise."""
+class TangoQwen3VLMoe(_PrunedQwen3VL, stock_moe.Qwen3VLMoeForConditionalGeneration):
+    """The stock mixture of experts, whose videos are pruned likewise."""
 
 
-# vLLM tells models apart by the names of their classes here and there.
+# vLLM distinguishes models by the names of their classes in some places.
 TangoQwen3VL.__name__ = stock.Qwen3VLForConditionalGeneration.__name__
 TangoQwen3VLMoe.__name__ = stock_moe.Qwen3VLMoeForConditionalGeneration.__name__

@@ -1,4 +1,4 @@
-"""What the processors of Qwen2.5-VL and Qwen3-VL on vLLM share: room in the prompt for what will be kept of a video."""
+"""Common parts of the processors of Qwen2.5-VL and Qwen3-VL on vLLM: placeholders for the kept tokens of a video."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +13,12 @@ from ...inputs import timestamps
 from ...models.common.family import Family
 from ...models.common.layout import Grid
 from ...models.common.transformers_compat import Arg
-from .. import compat
+from .. import compatibility
 from ..metrics import count_video
 from ..options import ServeOptions, without_ours
-from . import items
+from . import video_fields
 
-with compat.internals():
+with compatibility.importing_vllm():
     from vllm.multimodal.parse import VideoProcessorItems
 
 if TYPE_CHECKING:
@@ -30,18 +30,18 @@ _UNKNOWN = torch.empty(0, dtype=torch.float64)
 
 
 def grid_of(fields: Mapping[str, Any], merge: int) -> Grid:
-    """Token grid of the video of a processed item."""
+    """Token grid of a processed video."""
     steps, height, width = fields[Arg.VIDEO_GRIDS].data.tolist()
     return Grid(steps, height // merge, width // merge)
 
 
 def retention_of(fields: Mapping[str, Any]) -> float:
-    """What is kept of a processed item; all of an image, and of a video that comes as embeddings made elsewhere."""
-    return float(fields[items.RETENTION].data) if items.RETENTION in fields else 1.0
+    """Retention of a processed item; 1 for an image, and for a video that the request sends as embeddings."""
+    return float(fields[video_fields.RETENTION].data) if video_fields.RETENTION in fields else 1.0
 
 
 class QwenProcessor(_Stock):
-    """In front of a stock processor: sizes a video's placeholder by what will be kept of it."""
+    """Mix-in for a stock processor: the placeholder of a video has as many tokens as will be kept."""
 
     _family: ClassVar[type[Family]]
 
@@ -55,7 +55,7 @@ class QwenProcessor(_Stock):
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
         fields = dict(super()._get_mm_fields_config(hf_inputs, without_ours(hf_processor_mm_kwargs)))
-        return fields if self._options is None else fields | items.fields()
+        return fields if self._options is None else fields | video_fields.field_configs()
 
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
         options = self._options
@@ -65,31 +65,31 @@ class QwenProcessor(_Stock):
         videos = mm_items.get("video")
         if isinstance(videos, VideoProcessorItems):
             for frames, _ in videos.get_all():
-                items.check_frames(len(frames))
+                video_fields.check_frames(len(frames))
         data = super()._apply_hf_processor_main(mm_items, without_ours(hf_kwargs))
         if Arg.VIDEO_PIXELS in data:
             grids, pair = data[Arg.VIDEO_GRIDS], self.info.get_hf_config().vision_config.temporal_patch_size
             seconds = self._seconds(mm_items, data)
             times = timestamps.assign(seconds, grids[:, 0].tolist(), pair, self._family.middle_of_steps)
-            data[items.RETENTION] = torch.full((len(grids),), retention, dtype=torch.float64)
-            data[items.TIMESTAMPS] = [_UNKNOWN if each is None else each for each in times]
+            data[video_fields.RETENTION] = torch.full((len(grids),), retention, dtype=torch.float64)
+            data[video_fields.TIMESTAMPS] = [_UNKNOWN if each is None else each for each in times]
             for steps, tokens in zip(grids[:, 0].tolist(), (grids.prod(dim=1) // self._merge**2).tolist(), strict=True):
-                # At the server's own retention vLLM sees to it, in whose warm-up a video may be too long.
+                # At the retention of the server vLLM checks it; its warm-up may use a video that is too long.
                 if retention < options.retention:
                     most = self.info.ctx.model_config.max_model_len
-                    items.check_length(steps * pair, tokens, retention, options.retention, most)
+                    video_fields.check_length(steps * pair, tokens, retention, options.retention, most)
                 count_video(tokens, count(retention, tokens))
         return data
 
     def _seconds(self, mm_items: Any, _data: Any) -> list[Tensor | None]:
-        """Times of the frames (or steps) of each video, None where they are unknown.
+        """Times of the frames (or steps) of each video, None if they are unknown.
 
         Raises
         ------
         InputError: times that are not finite or decrease.
         """
-        found = [timestamps.from_metadata(metadata)[0] for _, metadata in mm_items["video"].get_all()]
-        return [None if times is None else timestamps.of_frames(times, times.numel()) for times in found]
+        frame_times = [timestamps.from_metadata(metadata)[0] for _, metadata in mm_items["video"].get_all()]
+        return [None if times is None else timestamps.of_frames(times, times.numel()) for times in frame_times]
 
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
@@ -105,5 +105,5 @@ class QwenProcessor(_Stock):
         return [replace(update, replacement=content) if update.modality == "video" else update for update in updates]
 
     def _placeholder(self, fields: Any, grid: Grid, retention: float) -> Any:
-        """What stands in the prompt for the video of a processed item."""
+        """The tokens of a processed video in the prompt."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Rows of an attention map, from queries and keys before their rotation; never the whole map."""
+"""Rows of an attention map, from queries and keys before rotary embedding; never the whole map."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from ...methods.common.similarity import compute_dtype
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of ``(heads, N, d)`` by tables ``(N, d)``, halves of the channels against each other."""
+    """Rotary embedding of ``(heads, N, d)`` by tables ``(N, d)``; channel i is rotated with channel i + d/2."""
     half = states.shape[-1] // 2
-    turned = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
-    return states * cos + turned * sin
+    rotated = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
+    return states * cos + rotated * sin
 
 
 def attention_rows(queries: Tensor, keys: Tensor, places: Tensor, scaling: float, past: Tensor | None = None) -> Tensor:
-    """Causal softmax rows in float32 (float64 for float64 input).
+    """Rows of the causal softmax in float32 (float64 for float64 input).
 
     Parameters
     ----------
@@ -25,16 +25,18 @@ def attention_rows(queries: Tensor, keys: Tensor, places: Tensor, scaling: float
     keys: ``(G, N, d)``, rotated; G divides A.
     places: ``(R,)`` position of each query among the N keys.
     scaling: of the logits.
-    past: ``(G, P, d)`` keys of earlier turns, which all queries see.
+    past: ``(G, P, d)`` keys of earlier turns, visible to all queries.
 
-    Returns ``(A, R, N)``; the weight of the past is left out.
+    Returns
+    -------
+    ``(A, R, N)``; the weights of the past are left out.
     """
     number_type = compute_dtype(queries.dtype)
-    heads, rows, _ = queries.shape
+    heads, count, _ = queries.shape
     groups, length, _ = keys.shape
-    seen = keys if past is None else torch.cat([past, keys], dim=1)
-    grouped = queries.to(number_type).reshape(groups, heads // groups * rows, -1)
-    logits = (grouped @ seen.to(number_type).transpose(1, 2)).view(heads, rows, -1) * scaling
+    visible = keys if past is None else torch.cat([past, keys], dim=1)
+    grouped = queries.to(number_type).reshape(groups, heads // groups * count, -1)
+    logits = (grouped @ visible.to(number_type).transpose(1, 2)).view(heads, count, -1) * scaling
     later = torch.arange(length, device=places.device) > places[:, None]
     logits[..., -length:].masked_fill_(later, float("-inf"))
     return logits.softmax(dim=-1)[..., -length:]
@@ -42,16 +44,16 @@ def attention_rows(queries: Tensor, keys: Tensor, places: Tensor, scaling: float
 
 @dataclass(frozen=True, eq=False)
 class LayerProbe:
-    """`AttentionProbe` at one prompt.
+    """The `AttentionProbe` of one prompt at one layer.
 
     Parameters
     ----------
-    query: gives queries ``(A, R, d)`` of positions ``(R,)``, before rotation.
-    key: gives keys ``(G, N, d)``, before rotation.
+    query: returns queries ``(A, R, d)`` of positions ``(R,)``, before rotation.
+    key: returns keys ``(G, N, d)``, before rotation.
     cos, sin: ``(N, d)``.
     scaling: of the attention's logits.
-    past: gives rotated keys ``(G, P, d)`` of earlier turns, or None.
-    final_norm: of the model.
+    past: returns rotated keys ``(G, P, d)`` of earlier turns, or None.
+    final_norm: the norm after the model's last layer.
     """
 
     query: Callable[[Tensor], Tensor]

@@ -1,11 +1,11 @@
-"""Ways to generate in which the prompt is not read at once, as one forward with a cache that is its own."""
+"""Options of `generate` with which the prompt is not read at once, by one forward with a cache of its own."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from ...errors import InputError
 
-_WAYS = {
+_UNSUPPORTED = {
     "assistant_model": "assisted generation",
     "prompt_lookup_num_tokens": "prompt lookup",
     "prefill_chunk_size": "prefill in chunks",
@@ -13,26 +13,27 @@ _WAYS = {
 
 
 def check_generation(options: Mapping[str, Any], default: Any) -> None:
-    """Raise `InputError` for a way to generate that does not go with pruning inside the model.
+    """Raise `InputError` for an option of `generate` that pruning inside the model does not support.
 
     Parameters
     ----------
     options: arguments of `generate` by name.
-    default: the model's generation config, which also fills what a given one leaves open.
+    default: the model's generation config, which also provides what the given config leaves open.
     """
     configs = [config for config in (options.get("generation_config"), default) if config is not None]
-    for name, words in _WAYS.items():
-        said = (options.get(name), *(getattr(config, name, None) for config in configs))
-        if next((value for value in said if value is not None), None):
+    for name, title in _UNSUPPORTED.items():
+        values = (options.get(name), *(getattr(config, name, None) for config in configs))
+        if next((value for value in values if value is not None), None):
             raise InputError(
-                f"{name}: {words} does not go with pruning inside the model, which must see the whole prompt and "
-                "nothing else at once: leave it out, or prune before the model only"
+                f"{name}: {title} does not work with pruning inside the model, which must read the whole prompt in one "
+                "forward: leave it out, or prune before the language model only"
             )
 
 
 def check_cache(cache: Any) -> None:
-    """Raise `InputError` where `generate` reads a prompt with videos without a cache."""
+    """Raise `InputError` if `generate` reads a prompt with videos without a cache."""
     if cache is None:
         raise InputError(
-            "use_cache: pruning inside the model needs the cache, or each word would prune anew: leave it on"
+            "use_cache: pruning inside the model needs the cache, without which every new token would prune the prompt "
+            "again: leave it on"
         )

@@ -1,95 +1,53 @@
-"""Attention masks of layers that hold fewer positions than the first, and what a cache remembers of them.
+"""Attention masks for layers that hold fewer positions than the first.
 
 Layers between two cuts form a group and hold the same positions. Stock code makes one mask, for the first layer; the
-groups behind a cut get their own.
+groups after a cut need their own.
 """
-
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ...errors import ModelError
+from ..cache_state import LayerPositions
 
 
-@dataclass(frozen=True, eq=False)
-class Held:
-    """Positions that the layers of one group hold in a cache.
-
-    Parameters
-    ----------
-    mask: ``(B, n)`` bool, which of them are no padding.
-    padded: whether any is (kept beside the mask, since asking the device costs a synchronisation).
-    """
-
-    mask: Tensor
-    padded: bool
-
-    def picked(self, index: Tensor) -> "Held":
-        """The same of some rows."""
-        return replace(self, mask=self.mask[index.to(self.mask.device)])
-
-    def followed_by(self, mask: Tensor, padded: bool) -> "Held":
-        """With new positions ``(B, q)`` behind."""
-        return Held(torch.cat([self.mask, mask], dim=1), self.padded or padded)
-
-    def positions(self, new: int) -> Tensor:
-        """Positions ``(B, new)`` of the last ones when all are counted without gaps."""
-        return (self.mask.long().cumsum(dim=1) - 1).clamp_min(0)[:, -new:]
-
-
-@dataclass(frozen=True, eq=False)
-class Memory:
-    """What a cache remembers: what the groups behind each cut hold when the first layer holds `length` positions."""
-
-    groups: tuple[Held, ...]
-    length: int
-
-    @property
-    def batch(self) -> int:
-        """See `carried.State.batch`."""
-        return self.groups[0].mask.shape[0]
-
-    def picked(self, index: Tensor) -> "Memory":
-        """See `carried.State.picked`."""
-        return replace(self, groups=tuple(held.picked(index) for held in self.groups))
-
-    def cropped(self, length: int) -> "Memory":
-        """The memory of a cache from which the last positions of every layer were taken back."""
-        if length >= self.length:
-            return self
-        gone = self.length - length
-        groups = tuple(replace(held, mask=held.mask[:, : max(0, held.mask.shape[1] - gone)]) for held in self.groups)
-        return Memory(groups, length)
-
-
-def attention_mask(held: Held, new: int, width: int, implementation: str, dtype: torch.dtype) -> Tensor | None:
-    """What a layer takes for its mask when the last `new` of the positions held are queries.
+def attention_mask(
+    positions: LayerPositions, new: int, width: int, implementation: str, dtype: torch.dtype
+) -> Tensor | None:
+    """The mask that a layer is given when the last `new` of its positions are queries.
 
     Parameters
     ----------
-    width: keys that the layer's cache gives, more than are held where it is static.
+    width: keys in the layer's cache, which are more than its positions if the cache is static.
     implementation: of the model's attention.
     dtype: of the hidden states.
 
+    Returns
+    -------
+    Depends on the implementation: ``(B, 1, new, width)`` bool for "sdpa" and in `dtype` for "eager", ``(B, n)`` bool
+    for flash attention; None where the layer needs no mask.
+
     Raises
     ------
-    ModelError: an attention whose masks are not known here.
+    ModelError: an implementation whose masks are not known here.
     """
-    batch, length = held.mask.shape
+    batch, length = positions.valid.shape
     if implementation.startswith("flash"):
-        return held.mask if held.padded else None
+        return positions.valid if positions.has_padding else None
     if implementation not in ("sdpa", "eager"):
-        raise ModelError(f"pruning inside the model knows the attention sdpa, eager and flash, not {implementation!r}")
-    if implementation == "sdpa" and not held.padded and (new == length or (new == 1 and width == length)):
+        raise ModelError(
+            f"pruning inside the model supports the attention implementations sdpa, eager and flash, not "
+            f"{implementation!r}"
+        )
+    if implementation == "sdpa" and not positions.has_padding and (new == length or (new == 1 and width == length)):
         return None
-    places = torch.arange(width, device=held.mask.device)
-    queries = torch.arange(length - new, length, device=held.mask.device)[:, None]
-    seen = torch.nn.functional.pad(held.mask, (0, width - length))[:, None, None, :] & (places <= queries)
-    # Padding sees itself: a row that sees nothing is NaN in some kernels.
-    seen = seen | (places == queries)
+    keys = torch.arange(width, device=positions.valid.device)
+    queries = torch.arange(length - new, length, device=positions.valid.device)[:, None]
+    valid = torch.nn.functional.pad(positions.valid, (0, width - length))[:, None, None, :]
+    # Padding attends to itself: a query without keys is NaN in some kernels.
+    visible = (valid & (keys <= queries)) | (keys == queries)
     if implementation == "sdpa":
-        return seen
-    return torch.zeros(batch, 1, new, width, dtype=dtype, device=seen.device).masked_fill_(
-        ~seen, torch.finfo(dtype).min
+        return visible
+    return torch.zeros(batch, 1, new, width, dtype=dtype, device=visible.device).masked_fill_(
+        ~visible, torch.finfo(dtype).min
     )

@@ -1,55 +1,35 @@
-"""Runs a method between the layers of a stock text model, with hooks in front of its layers and nothing else.
+"""Runs a method between the layers of a stock text model, using only hooks before its layers.
 
-While the prompt is read, the hook in front of a cut's layer asks the method and shortens the hidden states; from there
-on the hooks hand every layer masks and rotary tables of the shorter sequence. While the answer is written they hand on
-masks only. Every layer's cache so holds what the layer has seen, and is shorter the deeper it lies.
+During prefill, the hook before a cut's layer calls the method and shortens the hidden states; from there on the hooks
+pass masks and rotary tables of the shorter sequence to every layer. During decoding they pass masks only. The cache of
+a layer therefore holds what the layer has read: deeper layers hold fewer positions.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError, ModelError
-from ...methods.in_llm.common.base import Cut, InLLMMethod, PromptView
+from ...errors import InputError
+from ...methods.in_llm.common.base import Cut, InLLMMethod
+from ...methods.in_llm.common.view import PromptView
 from ...models.common.transformers_compat import Arg, Signature
-from ..carried import carried, carry, check_rows
+from ..cache_state import CacheState, LayerPositions, cached_length
 from .attention import LayerProbe
-from .masks import Held, Memory, attention_mask
-from .prompt_rows import Change, Row, change, pad_left, per_video, read_rows, untouched
-
-
-@dataclass(eq=False)
-class Pass:
-    """One forward of the text model.
-
-    Parameters
-    ----------
-    past: what the first layer and the groups held before.
-    new: ``(B, q)`` bool, which of the positions that came with it are no padding; shorter behind a cut.
-    padded: whether any is.
-    rows: the prompts, None where there is nothing to prune.
-    length: positions of the first layer when it is done.
-    now: what the groups reached so far hold.
-    overrides: keywords of the layers of the present group.
-    tables: rotary tables ``(..., B, q, d)`` of the present group.
-    queries, keys: of the layer that is looked at, before their rotation.
-    counts: of each prompt, visual tokens of its videos in each group.
-    """
-
-    past: list[Held]
-    new: Tensor
-    padded: bool
-    rows: list[Row] | None
-    length: int
-    now: list[Held] = field(default_factory=list)
-    overrides: dict[str, Any] = field(default_factory=dict)
-    tables: tuple[Tensor, Tensor] | None = None
-    queries: Tensor | None = None
-    keys: Tensor | None = None
-    counts: list[list[list[int]]] = field(default_factory=list)
+from .forward_pass import ForwardPass
+from .layer_access import (
+    check_text_model,
+    compute_projections,
+    expand_tables,
+    gather_tables,
+    hooks_did_not_run,
+    projection,
+    recorded_projections,
+)
+from .masks import attention_mask
+from .prompts import PromptTokens, PrunedPrompt, apply_step, count_per_video, keep_all, pad_left, split_batch
 
 
 class Runner:
@@ -57,15 +37,15 @@ class Runner:
 
     Parameters
     ----------
-    decoder: a stock Qwen2, Qwen2.5-VL or Qwen3 text model, or one built like them.
-    method: what prunes.
-    cuts: where, see `InLLMMethod.cuts`; at least one.
+    decoder: a stock Qwen2, Qwen2.5-VL or Qwen3 text model, or one of the same structure.
+    method: the method.
+    cuts: at least one, see `InLLMMethod.cuts`.
     layer: signature of a layer's forward.
-    running: gives what `begin` returned for the forward that runs in this thread, or None.
+    running: returns the `ForwardPass` of the forward that runs in this thread, or None.
 
     Raises
     ------
-    ModelError: layers of another build, or with a sliding window, or that have visual features added to them.
+    ModelError: layers of another structure, with a sliding window, or with visual features added to their outputs.
     """
 
     def __init__(
@@ -74,284 +54,236 @@ class Runner:
         method: InLLMMethod,
         cuts: Sequence[Cut],
         layer: Signature,
-        running: Callable[[], Pass | None],
+        running: Callable[[], ForwardPass | None],
     ) -> None:
         self._decoder = decoder
         self._layers = list(decoder.layers)
         self._method = method
         self._cuts = {cut.layer: cut for cut in cuts}
         self._groups = {layer: number for number, layer in enumerate(self._cuts, start=1)}
-        self._of = layer
+        self._signature = layer
         self._running = running
-        if hasattr(decoder, "_deepstack_process"):
-            raise _refusal(f"knows no {type(decoder).__name__}, whose first layers get features of the tower too")
-        for layer in self._layers:
-            _check(layer)
+        check_text_model(decoder)
 
-    def hooks(self) -> list[Any]:
-        """Put the hooks on; each has `remove`."""
+    def register_hooks(self) -> list[Any]:
+        """Register the hooks and return their handles."""
         first = min(self._cuts)
-        hooks = [
-            layer.register_forward_pre_hook(self._before(number), with_kwargs=True)
+        handles = [
+            layer.register_forward_pre_hook(self._layer_hook(number), with_kwargs=True)
             for number, layer in enumerate(self._layers)
             if number >= first - 1
         ]
-        if self._method.looks_at == "before":
+        if self._method.probe_layer == "before":
             for cut in self._cuts:
                 attention = self._layers[cut - 1].self_attn
-                hooks += [
-                    _last(attention, "q").register_forward_hook(self._keep("queries")),
-                    _last(attention, "k").register_forward_hook(self._keep("keys")),
+                handles += [
+                    projection(attention, "q").register_forward_hook(self._recording_hook("queries")),
+                    projection(attention, "k").register_forward_hook(self._recording_hook("keys")),
                 ]
-        return hooks
+        return handles
 
     # --- around the text model ------------------------------------------------------------------------------------
 
-    def begin(self, embeds: Tensor, mask: Tensor | None, cache: Any, video: Tensor | None) -> Pass | None:
-        """In front of the text model: one forward of it, None where there is nothing to do.
+    def begin(
+        self, embeds: Tensor, mask: Tensor | None, cache: Any, state: CacheState | None, video: Tensor | None
+    ) -> ForwardPass | None:
+        """Begin a forward of the text model; None if there is nothing to do in it.
 
         Parameters
         ----------
-        embeds: ``(B, q, D)``, what it is handed.
+        embeds: its input ``(B, q, D)``.
         mask: ``(B, past + q)`` or None.
-        cache: or None.
-        video: ``(B, q)`` int64, which video of its prompt a token belongs to, -1 for text; None where all is text.
-        """
-        memory = None if cache is None else carried(cache, Memory)
-        rows = None
-        batch, length = embeds.shape[:2]
-        past = 0 if cache is None else int(cache.get_seq_length()) if memory is None else memory.length
-        ones = torch.ones(batch, past + length, dtype=torch.bool, device=embeds.device)
-        valid = ones if mask is None or mask.shape[1] != past + length else mask.to(embeds.device, torch.bool)
-        if video is not None:
-            rows = [
-                self._begun(row, states)
-                for row, states in zip(read_rows(valid[:, past:], video.to(embeds.device)), embeds, strict=True)
-            ]
-            if not any(row.entered for row in rows):
-                rows = None
-        if rows is None and memory is None:
-            return None
-        if memory is not None:
-            check_rows(memory, batch)
-            self._check_lengths(memory, cache)
-        old = Held(valid[:, :past], mask is not None and past > 0)
-        groups = [old] * len(self._cuts) if memory is None else list(memory.groups)
-        padded = mask is not None and not bool(valid[:, past:].all())
-        run = Pass([old, *groups], valid[:, past:], padded, rows, past + length)
-        if rows is not None:
-            run.counts = [[per_video(row)] for row in rows]
-        return run
-
-    def end(self, run: Pass, cache: Any) -> list[list[list[int]]]:
-        """Behind the text model: of each prompt and each of its videos, the visual tokens in each layer.
+        cache, state: the cache and its state, each None if there is none.
+        video: ``(B, q)`` int64, the video of its prompt that a token belongs to, -1 for text; None if all is text.
 
         Raises
         ------
-        ModelError: the layers ran without the hooks on them.
+        InputError: a cache with other batch entries, or whose layers were not all cut in the same way.
         """
-        if len(run.now) < len(self._cuts):
-            raise _unheard()
-        if cache is not None:
-            carry(cache, Memory(tuple(run.now), run.length))
-        return [[self._spread(groups) for groups in zip(*prompt, strict=True)] for prompt in run.counts]
+        groups = () if state is None else state.layers[1:]
+        batch, length = embeds.shape[:2]
+        past = cached_length(cache, state)
+        ones = torch.ones(batch, past + length, dtype=torch.bool, device=embeds.device)
+        valid = ones if mask is None or mask.shape[1] != past + length else mask.to(embeds.device, torch.bool)
+        prompts = None if video is None else self._begin_prompts(embeds, valid[:, past:], video)
+        if prompts is None and not groups:
+            return None
+        if state is not None and groups:
+            state.check_batch_size(batch)
+            self._check_lengths(groups, cache)
+        before = LayerPositions(valid[:, :past], mask is not None and past > 0)
+        has_padding = mask is not None and not bool(valid[:, past:].all())
+        run = ForwardPass(
+            past=[before, *(groups or [before] * len(self._cuts))],
+            first=LayerPositions(valid, before.has_padding or has_padding),
+            new=valid[:, past:],
+            has_padding=has_padding,
+            prompts=prompts,
+        )
+        if prompts is not None:
+            run.counts = [[count_per_video(prompt)] for prompt in prompts]
+        return run
 
-    def _spread(self, groups: Sequence[int]) -> list[int]:
-        """Counts of the groups as counts of the layers."""
+    def end(self, run: ForwardPass) -> tuple[tuple[LayerPositions, ...], list[list[list[int]]]]:
+        """End a forward of the text model.
+
+        Returns
+        -------
+        What the groups after the cuts hold; and of each prompt and each of its videos, the visual tokens in each layer.
+
+        Raises
+        ------
+        ModelError: the layers ran without their hooks.
+        """
+        if len(run.groups) < len(self._cuts):
+            raise hooks_did_not_run()
+        return tuple(run.groups), [
+            [self._counts_per_layer(groups) for groups in zip(*prompt, strict=True)] for prompt in run.counts
+        ]
+
+    def _counts_per_layer(self, groups: Sequence[int]) -> list[int]:
         counts, group = [], 0
         for layer in range(len(self._layers)):
             group = self._groups.get(layer, group)
             counts.append(groups[group])
         return counts
 
-    def _check_lengths(self, memory: Memory, cache: Any) -> None:
-        """See that layers hold what they are remembered to hold: some ways to cut a cache spare the shorter ones."""
+    def _check_lengths(self, groups: Sequence[LayerPositions], cache: Any) -> None:
+        """Check that layers hold as many positions as recorded: some ways to cut a cache skip the shorter layers."""
         if getattr(cache, "is_compileable", False):
             return
-        for layer, held in zip(self._cuts, memory.groups, strict=True):
-            if int(cache.get_seq_length(layer)) != held.mask.shape[1]:
+        for layer, positions in zip(self._cuts, groups, strict=True):
+            length = int(cache.get_seq_length(layer))
+            if length != positions.length:
                 raise InputError(
-                    f"layer {layer} of the cache holds {int(cache.get_seq_length(layer))} positions, but "
-                    f"{held.mask.shape[1]} are remembered: cut it with a negative number, so many off every layer"
+                    f"layer {layer} of the cache holds {length} positions instead of {positions.length}: crop the "
+                    "cache by a negative number, which removes as many positions from every layer"
                 )
 
-    def _begun(self, row: Row, embeds: Tensor) -> Row:
-        if not row.entered:
-            return row
-        states = embeds[row.index]
-        text = states[int(row.visual[-1]) + 1 :]
-        return Row(row.index, row.video, row.visual, row.entered, self._method.begin(states[row.visual], text))
+    def _begin_prompts(self, embeds: Tensor, valid: Tensor, video: Tensor) -> list[PromptTokens] | None:
+        """The prompts of a batch, which the method has seen; None if no visual token is among them."""
+        prompts = split_batch(valid, video.to(embeds.device))
+        if not any(prompt.entered for prompt in prompts):
+            return None
+        return [self._begin_prompt(prompt, states) for prompt, states in zip(prompts, embeds, strict=True)]
 
-    # --- in front of the layers -----------------------------------------------------------------------------------
+    def _begin_prompt(self, prompt: PromptTokens, embeds: Tensor) -> PromptTokens:
+        if not prompt.entered:
+            return prompt
+        states = embeds[prompt.index]
+        text = states[int(prompt.visual[-1]) + 1 :]
+        return replace(prompt, memo=self._method.prepare(states[prompt.visual], text))
 
-    def _keep(self, name: str) -> Callable[..., None]:
+    # --- hooks ----------------------------------------------------------------------------------------------------
+
+    def _recording_hook(self, name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
             run = self._running()
-            if run is not None and run.rows is not None:
+            if run is not None and run.prompts is not None:
                 setattr(run, name, output.to(run.new.device))
 
         return hook
 
-    def _before(self, number: int) -> Callable[..., Any]:
+    def _layer_hook(self, number: int) -> Callable[..., Any]:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             run = self._running()
             if run is None:
                 return None
             hidden, *rest = args
             if run.tables is None:
-                run.tables = _for_rows(self._of.get(Arg.ROTARY, args, kwargs), run.new)
+                run.tables = expand_tables(self._signature.get(Arg.ROTARY, args, kwargs), run.new)
             if number in self._cuts:
-                # The layers may lie on several devices: their states are pruned where the prompt was spliced.
-                hidden = self._enter(run, number, hidden.to(run.new.device), kwargs)
-            return self._of.changed((hidden, *rest), kwargs, run.overrides)
+                # Layers may be on several devices: states are pruned on the device of the input embeddings.
+                hidden = self._cut(run, number, hidden.to(run.new.device), kwargs)
+            return self._signature.changed((hidden, *rest), kwargs, run.overrides)
 
         return hook
 
     @torch.no_grad()
-    def _enter(self, run: Pass, number: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
-        """Go over to the next group of layers: shorten the prompts, and make what its layers are handed."""
-        cache, group = self._of.get(Arg.CACHE, (), kwargs), self._groups[number]
+    def _cut(self, run: ForwardPass, number: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """Begin the next group of layers: prune the prompts, and make the arguments of its layers."""
+        cache, group = self._signature.get(Arg.CACHE, (), kwargs), self._groups[number]
         assert run.tables is not None
-        if run.rows is not None:
-            if self._method.looks_at == "own" and run.past[group].mask.shape[1]:
-                # The cut's own layer counts the positions of earlier turns behind their cut.
-                self._renumber(run, hidden, run.past[group].followed_by(run.new, run.padded))
-            changes = [self._changed(run, row, place, number, hidden, cache) for place, row in enumerate(run.rows)]
-            hidden = self._shorten(run, changes)
-        held = run.past[group].followed_by(run.new, run.padded)
-        run.now.append(held)
-        self._renumber(run, hidden, held)
-        length = held.mask.shape[1]
-        width = length
+        if run.prompts is not None:
+            if self._method.probe_layer == "own" and run.past[group].length:
+                # In the cut's own layer, positions of earlier turns are counted as they are after their cut.
+                self._renumber(run, hidden, run.past[group].append(run.new, run.has_padding))
+            pruned = [
+                self._prune(run, prompt, entry, number, hidden[entry, prompt.index], cache)
+                for entry, prompt in enumerate(run.prompts)
+            ]
+            hidden = self._replace_prompts(run, pruned)
+        positions = run.past[group].append(run.new, run.has_padding)
+        run.groups.append(positions)
+        self._renumber(run, hidden, positions)
+        width = positions.length
         if cache is not None and getattr(cache, "is_compileable", False):
             width = cache.layers[number].max_cache_len
         implementation = self._decoder.config._attn_implementation
         run.overrides = {
-            Arg.MASK: attention_mask(held, run.new.shape[1], width, implementation, hidden.dtype),
+            Arg.MASK: attention_mask(positions, run.new.shape[1], width, implementation, hidden.dtype),
             Arg.ROTARY: run.tables,
-            # Read by nothing but flash attention, which takes gaps for the borders of packed prompts.
+            # Read by flash attention only, which takes gaps for the boundaries of packed prompts.
             Arg.POSITIONS: None,
         }
         return hidden
 
-    def _renumber(self, run: Pass, hidden: Tensor, held: Held) -> None:
+    def _renumber(self, run: ForwardPass, hidden: Tensor, positions: LayerPositions) -> None:
         if self._method.renumbers:
-            places = held.positions(run.new.shape[1])
+            ids = positions.last_position_ids(run.new.shape[1])
             if "mrope_section" in (self._decoder.config.rope_parameters or {}):
-                places = places.expand(3, -1, -1)
-            run.tables = self._decoder.rotary_emb(hidden, places)
+                ids = ids.expand(3, -1, -1)
+            run.tables = self._decoder.rotary_emb(hidden, ids)
 
-    def _changed(self, run: Pass, row: Row, place: int, number: int, hidden: Tensor, cache: Any) -> Change:
-        states = hidden[place, row.index]
-        if not row.visual.numel():
-            return untouched(row, states)
-        probe = self._probe(run, row, place, number, states, cache)
-        view = PromptView(states, row.visual, row.entered, self._cuts[number].keep, probe, row.memo)
-        return change(row, states, self._method(view))
+    def _prune(
+        self, run: ForwardPass, prompt: PromptTokens, entry: int, number: int, states: Tensor, cache: Any
+    ) -> PrunedPrompt:
+        """Call the method with hidden states ``(N, D)`` of the prompt of a batch entry."""
+        if not prompt.visual.numel():
+            return keep_all(prompt, states)
+        probe = self._probe(run, prompt, entry, number, states, cache)
+        view = PromptView(states, prompt.visual, prompt.entered, self._cuts[number].keep, probe, prompt.memo)
+        return apply_step(prompt, states, self._method(view))
 
-    def _shorten(self, run: Pass, changes: list[Change]) -> Tensor:
-        """Put the changed prompts in place of the old ones; returns hidden states ``(B, M, D)``."""
-        assert run.rows is not None
+    def _replace_prompts(self, run: ForwardPass, pruned: list[PrunedPrompt]) -> Tensor:
+        """Replace the prompts by the pruned ones; returns hidden states ``(B, M, D)``."""
+        assert run.prompts is not None
         assert run.tables is not None
-        sources = [row.index[new.source] for row, new in zip(run.rows, changes, strict=True)]
+        sources = [prompt.index[new.source] for prompt, new in zip(run.prompts, pruned, strict=True)]
         index, run.new = pad_left(sources)
-        run.tables = _gathered(run.tables, index)
-        hidden, _ = pad_left([new.hidden for new in changes])
+        run.tables = gather_tables(run.tables, index)
+        hidden, _ = pad_left([new.hidden for new in pruned])
         width = index.shape[1]
         places = torch.arange(width, device=index.device)
-        run.rows = [
-            Row(places[width - new.source.numel() :], new.row.video, new.row.visual, new.row.entered, new.row.memo)
-            for new in changes
-        ]
-        run.padded = any(row.length < width for row in run.rows)
-        for counts, row in zip(run.counts, run.rows, strict=True):
-            counts.append(per_video(row, len(counts[0])))
+        run.prompts = [replace(new.tokens, index=places[width - new.source.numel() :]) for new in pruned]
+        run.has_padding = any(prompt.length < width for prompt in run.prompts)
+        for counts, prompt in zip(run.counts, run.prompts, strict=True):
+            counts.append(count_per_video(prompt, len(counts[0])))
         return hidden
 
-    def _probe(self, run: Pass, row: Row, place: int, number: int, states: Tensor, cache: Any) -> LayerProbe:
-        """At the layer before the cut, whose projections were caught, or at the cut's own."""
-        own = self._method.looks_at == "own"
-        number = number if own else number - 1
+    def _probe(
+        self, run: ForwardPass, prompt: PromptTokens, entry: int, cut: int, states: Tensor, cache: Any
+    ) -> LayerProbe:
+        """Of the layer before the cut, whose projections were recorded, or of the cut's own."""
+        own = self._method.probe_layer == "own"
+        number = cut if own else cut - 1
         layer = self._layers[number]
-        attention = layer.self_attn
         assert run.tables is not None
-        cos, sin = (table[place][row.index] for table in run.tables)
-
-        def caught(made: Tensor | None) -> Tensor:
-            if made is None:
-                raise _unheard()
-            return made
-
-        def heads(made: Tensor) -> Tensor:
-            return made.reshape(len(made), -1, attention.head_dim).transpose(0, 1).to(states.device)
-
-        def query(places: Tensor) -> Tensor:
-            if own:
-                return heads(_made(attention, "q", layer.input_layernorm(states[places])))
-            return heads(caught(run.queries)[place, row.index[places]])
-
-        def key() -> Tensor:
-            if own:
-                return heads(_made(attention, "k", layer.input_layernorm(states)))
-            return heads(caught(run.keys)[place, row.index])
+        cos, sin = (table[entry][prompt.index] for table in run.tables)
+        if own:
+            query, key = compute_projections(layer, states)
+        else:
+            query, key = recorded_projections(layer.self_attn, run.queries, run.keys, entry, prompt.index, states)
 
         def past() -> Tensor | None:
-            held = run.past[self._groups.get(number, len(run.now))].mask[place]
-            if not held.numel():
+            valid = run.past[self._groups.get(number, len(run.groups))].valid[entry]
+            if not valid.numel():
                 return None
-            keys: Tensor = cache.layers[number].keys[place].to(held.device)
-            return keys[:, : held.numel()][:, held]
+            keys: Tensor = cache.layers[number].keys[entry].to(valid.device)
+            return keys[:, : valid.numel()][:, valid]
 
         def norm(hidden: Tensor) -> Tensor:
             normed: Tensor = self._decoder.norm(hidden)
             return normed.to(hidden.device)
 
-        return LayerProbe(query, key, cos, sin, attention.scaling, past, norm)
-
-
-def _for_rows(tables: tuple[Tensor, Tensor], new: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotary tables ``(1 or B, q, d)`` with all B rows, on the device of what is new ``(B, q)``."""
-    cos, sin = (table.to(new.device).expand(len(new), -1, -1) for table in tables)
-    return cos, sin
-
-
-def _gathered(tables: tuple[Tensor, Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotary tables ``(B, q, d)`` at ``(B, M)``."""
-    cos, sin = (table.gather(1, index[..., None].expand(-1, -1, table.shape[-1])) for table in tables)
-    return cos, sin
-
-
-def _made(attention: Any, which: str, states: Tensor) -> Tensor:
-    """Queries ("q") or keys ("k") of states ``(n, D)`` before their rotation, in heads where these are normed."""
-    projected: Tensor = getattr(attention, f"{which}_proj")(states)
-    norm = getattr(attention, f"{which}_norm", None)
-    return projected if norm is None else norm(projected.view(len(states), -1, attention.head_dim))
-
-
-def _last(attention: Any, which: str) -> nn.Module:
-    """The module whose output is what `_made` returns."""
-    norm: nn.Module | None = getattr(attention, f"{which}_norm", None)
-    return getattr(attention, f"{which}_proj") if norm is None else norm
-
-
-def _unheard() -> ModelError:
-    return ModelError("the layers of the text model ran without the hooks on them: attach first, then torch.compile")
-
-
-def _refusal(why: str) -> ModelError:
-    return ModelError(f"pruning inside the model {why}: choose a method that prunes before the language model")
-
-
-def _check(layer: Any) -> None:
-    attention: Any = getattr(layer, "self_attn", None)
-    parts = ("q_proj", "k_proj", "head_dim", "scaling")
-    if not hasattr(layer, "input_layernorm") or not all(hasattr(attention, part) for part in parts):
-        raise _refusal(f"needs layers built like Qwen2's, not {type(layer).__name__}")
-    weight = getattr(getattr(attention, "q_norm", None), "weight", None)
-    if hasattr(attention, "q_norm") and (weight is None or weight.numel() != attention.head_dim):
-        raise _refusal(f"knows no {type(layer).__name__}, which does not norm the queries of each head by themselves")
-    rope = getattr(getattr(attention, "config", None), "rope_parameters", None) or {}
-    if hasattr(layer, "post_self_attn_layernorm") or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise _refusal(f"knows no {type(layer).__name__}, which rotates other channels")
-    if getattr(attention, "sliding_window", None) is not None:
-        raise _refusal("needs layers that see everything, not a sliding window")
+        return LayerProbe(query, key, cos, sin, layer.self_attn.scaling, past, norm)

@@ -1,1 +1,1 @@
-"""The synthetic world that the embedded model was trained on."""
+"""The synthetic world: clips, frames, and questions about them."""

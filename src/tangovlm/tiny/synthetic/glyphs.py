@@ -1,4 +1,4 @@
-"""What things of the synthetic world look like: names, palette, shape masks, surface patterns, a 5 x 7 font."""
+"""Looks of things in the synthetic world: palette, shape masks, surface patterns, and a 5 x 7 font."""
 
 from functools import cache
 
@@ -56,13 +56,13 @@ _SUPERSAMPLING = 4
 
 
 def sign_size(text: str) -> tuple[int, int]:
-    """(width, height) in pixels of the board that carries `text`."""
+    """(width, height) in pixels of the sign with `text`."""
     return 12 * len(text) + 4, 7 * _GLYPH_SCALE + 4
 
 
 @cache
 def sign_mask(text: str) -> Array:
-    """Ink of a sign: 1 where a letter is, 0 on the board, (height, width)."""
+    """Mask of the letters of a sign, (height, width): 1 on a letter, 0 elsewhere."""
     width, height = sign_size(text)
     mask = np.zeros((height, width), np.float32)
     for position, letter in enumerate(text):
@@ -99,7 +99,7 @@ def shape_mask(shape: str, size: int) -> Array:
 
 @cache
 def pattern_shade(pattern: str, size: int) -> Array:
-    """Brightness factor of a surface pattern, (size, size): 1 = full colour, lower = darker ink."""
+    """Brightness factor of a surface pattern, (size, size): 1 = full colour, lower = darker."""
     y, x = np.mgrid[0:size, 0:size]
     ink = {
         "plain": np.zeros((size, size), bool),

@@ -1,4 +1,4 @@
-"""Dense labels for training the vision tower: for every cell of a frame, what the thing that fills it is."""
+"""Dense labels for training the vision tower: the attributes of the thing that fills each cell of a frame."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ ATTRIBUTES = {
 
 
 def cell_labels(clip: Clip, times: Sequence[float], owners: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Classes (frames, 8, 8, attributes) of the cells whose owners `render` gave."""
+    """Attribute classes of each cell, int8 (frames, 8, 8, attributes); `owners` is returned by `render`."""
     table = np.array([[0] * len(ATTRIBUTES), *(_classes(thing) for thing in clip.things)], np.int8)
     labels = table[owners]
     for frame, time in enumerate(times):

@@ -1,4 +1,4 @@
-"""Questions in plain English about a clip, each with its answer in words and four choices."""
+"""Questions about a clip in English, each with its answer in words and four choices."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -13,36 +13,38 @@ from .world import DIRECTIONS, LARGEST_GROUP, SIDE, Clip, Thing
 KINDS = ("color", "shape", "pattern", "count", "read", "motion", "position", "brief", "order")
 POSITIONS = ("top left", "top right", "bottom left", "bottom right")
 _MIDDLE = 6
-"""Pixels around the middle lines in which a thing is neither left nor right, neither top nor bottom."""
+"""Distance in pixels from a middle line within which a thing has no side."""
 
 
 @dataclass(frozen=True)
 class Question:
+    """A question with its true answer."""
+
     kind: str
     text: str
     answer: str
     choices: tuple[str, ...]
-    """Four possible answers, the true one among them; empty for the descriptions that only training uses."""
+    """Four possible answers including the true one; empty for descriptions, which only training uses."""
     about: tuple[int, ...]
-    """Indices of the things that must be seen to answer."""
+    """Indices of the things that must be visible to answer."""
 
 
 def questions(clip: Clip, rng: np.random.Generator, visible: Collection[int] | None = None) -> list[Question]:
-    """Every question that the clip answers, with the choices drawn from `rng`.
+    """Every question that the clip answers, with choices drawn from `rng`.
 
-    Args:
-        visible: indices of the things that can be seen at all; the others, hidden behind a mover, are not asked
-            about. None = all.
+    Parameters
+    ----------
+    visible: indices of the visible things; no question is about the others, which are hidden by a mover. None for all.
     """
-    known = [i for i in range(len(clip.things)) if visible is None or i in visible]
-    asker = _Asker(clip, rng, known)
-    return [q for i in known for q in asker.about(i)] + asker.order()
+    asked = [i for i in range(len(clip.things)) if visible is None or i in visible]
+    asker = _Asker(clip, rng, asked)
+    return [q for i in asked for q in asker.about(i)] + asker.order()
 
 
 class _Asker:
-    def __init__(self, clip: Clip, rng: np.random.Generator, known: Sequence[int]) -> None:
+    def __init__(self, clip: Clip, rng: np.random.Generator, asked: Sequence[int]) -> None:
         self.clip, self.rng = clip, rng
-        self.shaped = [i for i in known if clip.things[i].role != "sign"]
+        self.shaped = [i for i in asked if clip.things[i].role != "sign"]
         self.colors = Counter(thing.color for thing in clip.things if thing.role != "sign")
 
     def about(self, index: int) -> list[Question]:
@@ -50,14 +52,14 @@ class _Asker:
         if thing.role == "sign":
             what, pool = ("number", self._numbers(thing.text)) if thing.text.isdigit() else ("word", list(SIGN_WORDS))
             return [self._ask("read", f"What {what} is on the sign?", thing.text, pool, index)]
-        name, seen = _name(thing), [self.clip.things[i] for i in self.shaped]
+        name, shown = _name(thing), [self.clip.things[i] for i in self.shaped]
         be, suffix = ("are", "s") if len(thing.points) > 1 else ("is", "")
         tail = " that flashes by" if thing.role == "flash" else ""
         brief = "brief" if thing.role == "flash" else ""
-        colors = self._likely([t.color for t in seen], COLORS)
+        colors = self._likely([t.color for t in shown], COLORS)
         out = [self._ask(brief or "color", f"What color {be} the {name}{tail}?", thing.color, colors, index)]
         if self.colors[thing.color] == 1:
-            shapes = self._likely([t.shape for t in seen], SHAPES)
+            shapes = self._likely([t.shape for t in shown], SHAPES)
             text = f"What shape {be} the {thing.color} thing{suffix}{tail}?"
             out.append(self._ask(brief or "shape", text, thing.shape, shapes, index))
         if not brief:
@@ -76,7 +78,7 @@ class _Asker:
         return out
 
     def order(self) -> list[Question]:
-        """Up to two questions for the first of three or four things that appear at different moments."""
+        """Up to two questions about which of three or four things appears first."""
         out = []
         for picked in _of_different_moments(self.clip, self.rng, self.shaped, fewest=3, most=4):
             shapes = [self.clip.things[i].shape for i in picked]
@@ -87,19 +89,19 @@ class _Asker:
         return out
 
     def _ask(self, kind: str, text: str, answer: str, pool: Sequence[str], *about: int) -> Question:
-        """Choices are the answer and the first three others of the pool (shuffled if the pool has no order)."""
+        """A question whose choices are the answer and the first three others of the pool, shuffled if unordered."""
         others = [p for p in dict.fromkeys(pool) if p != answer]
         if kind not in ("color", "shape", "brief", "order", "read"):
             others = [str(o) for o in self.rng.permutation(others)]
         choices = [str(c) for c in self.rng.permutation([answer, *others[:3]])]
         return Question(kind, text, answer, tuple(choices), about)
 
-    def _likely(self, seen: Sequence[str], pool: Sequence[str]) -> list[str]:
-        """The pool, in random order, what the clip shows first: the wrong choices are seen somewhere too."""
-        return [str(x) for x in (*self.rng.permutation(seen), *self.rng.permutation(pool))]
+    def _likely(self, shown: Sequence[str], pool: Sequence[str]) -> list[str]:
+        """The pool in random order, values in the clip first, so that wrong choices are visible elsewhere in it."""
+        return [str(x) for x in (*self.rng.permutation(shown), *self.rng.permutation(pool))]
 
     def _numbers(self, text: str) -> list[str]:
-        """Numbers that share a digit with the true one, then others."""
+        """Numbers that share a digit with the true one, then random ones."""
         tens, units = text[0], text[1]
         near = [f"{tens}{self.rng.integers(10)}", f"{self.rng.integers(1, 10)}{units}"]
         if units != "0":
@@ -108,7 +110,7 @@ class _Asker:
 
 
 def descriptions(clip: Clip, rng: np.random.Generator, visible: Collection[int]) -> list[Question]:
-    """Sentences every word of which must be looked up in the video: they teach more a token than questions do."""
+    """Descriptions of things and their paths, which give more training signal per token than questions."""
     out = []
     for index in visible:
         thing = clip.things[index]
@@ -131,7 +133,7 @@ def descriptions(clip: Clip, rng: np.random.Generator, visible: Collection[int])
 def _of_different_moments(
     clip: Clip, rng: np.random.Generator, things: Collection[int], fewest: int = 2, most: int = 6
 ) -> list[list[int]]:
-    """Two draws of things that appear at different moments, earliest first; none where there are too few moments."""
+    """Two samples of things that appear at different moments, earliest first; none if there are too few moments."""
     starts: dict[float, list[int]] = {}
     for index in things:
         starts.setdefault(clip.things[index].start, []).append(index)
@@ -142,7 +144,7 @@ def _of_different_moments(
 
 
 def position(thing: Thing) -> str:
-    """The quarter of the frame where a thing stays all the time, or "" if it does not stay in one."""
+    """The quarter of the frame that a thing stays in, or "" if it does not stay in one."""
     places = {_quarter(x, y) for x, y in (*thing.at(thing.start), *thing.at(thing.end))}
     return places.pop() if len(places) == 1 else ""
 
@@ -163,7 +165,7 @@ def _quarter(x: float, y: float) -> str:
 
 
 def _path(thing: Thing, rng: np.random.Generator) -> str:
-    """Where a thing is first and last, in rows and columns of cells, and where it goes; in either order."""
+    """The first and last cell of a thing, and its direction, in either order."""
 
     def cell(time: float) -> str:
         x, y = thing.at(time)[0]

@@ -1,4 +1,4 @@
-"""Painting clips: frames, and for training the map of which thing fills which cell."""
+"""Render clips to frames, with a map of which thing fills which cell."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,17 +12,18 @@ from .world import SIDE, Clip, Decoy, Scene, Thing
 CELL = 14
 GRID = SIDE // CELL
 _MARGIN = 24
-"""Pixels of background beyond each border of the frame: more than a camera shifts in a scene."""
+"""Pixels of background beyond each border of the frame: more than the camera moves in a scene."""
 _MIN_COVER = 0.12
-"""Share of a cell's pixels that a thing must fill to own it."""
+"""Fraction of the pixels of a cell that a thing must fill to own it."""
 
 
 def render(clip: Clip, times: Sequence[float]) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
-    """Paint the clip at the given moments.
+    """Render the clip at the given moments.
 
-    Returns:
-        frames: uint8 (len(times), 112, 112, 3).
-        owners: int8 (len(times), 8, 8), per cell 1 + the index of the thing that fills most of it, 0 = background.
+    Returns
+    -------
+    frames: uint8 (len(times), 112, 112, 3).
+    owners: int8 (len(times), 8, 8), per cell 1 + the index of the thing that fills most of it, 0 for background.
     """
     backgrounds: dict[int, NDArray[np.float32]] = {}
     frames = np.empty((len(times), SIDE, SIDE, 3), np.uint8)
@@ -48,7 +49,7 @@ def render(clip: Clip, times: Sequence[float]) -> tuple[NDArray[np.uint8], NDArr
 
 
 def _scatter(image: NDArray[np.float32], decoy: Decoy, time: float) -> None:
-    """Paint a decoy; what lies beyond the frame is cut off."""
+    """Paint a decoy, clipped to the frame."""
     alpha, paint = _decoy_sprite(decoy.kind, decoy.size, decoy.seed)
     x, y = (round(c - decoy.size / 2) for c in decoy.at(time))
     top, left = max(y, 0), max(x, 0)
@@ -116,14 +117,14 @@ def _cell_owners(pixel_owner: NDArray[np.int8], things: int) -> NDArray[np.int8]
 
 
 def _crop(background: NDArray[np.float32], scene: Scene, time: float) -> NDArray[np.float32]:
-    """The camera's window: a picture that shifts by +pan shows a window that shifts by -pan."""
+    """The camera's view of the background: an image that moves by +pan shows a window that moves by -pan."""
     elapsed = time - scene.start
     top, left = round(_MARGIN - scene.pan[1] * elapsed), round(_MARGIN - scene.pan[0] * elapsed)
     return background[top : top + SIDE, left : left + SIDE].copy()
 
 
 def _background(rng: np.random.Generator) -> NDArray[np.float32]:
-    """A greyish wash with texture, grey boxes, and up to six bright smears that are no things."""
+    """A greyish gradient with texture, grey boxes, and up to six bright blobs that are not things."""
     side = SIDE + 2 * _MARGIN
     wash = rng.uniform(50, 160) + rng.normal(0, 22, (6, 6, 1)) + rng.normal(0, 9, (6, 6, 3))
     image = np.stack([_stretch(wash[..., channel], side) for channel in range(3)], -1)

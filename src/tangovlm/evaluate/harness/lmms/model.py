@@ -1,4 +1,4 @@
-"""The model `tangovlm` of lmms-eval: what it asks becomes requests of the shared core; see docs/harnesses.md."""
+"""The model `tangovlm` of lmms-eval, which passes its requests to the shared core; see docs/harnesses.md."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,30 +20,30 @@ from tangovlm.pipeline.load import BUILTIN
 from tangovlm.registry import family_for
 from tangovlm.report.provenance import machine
 
-from ..answerer import Answerer, Backend, make
-from ..records import Record, Records, key_of
-from ..requests import STAGES, Answered, Limits, Request
+from ..answerer import Answerer, Backend, load_backend
+from ..records import Record, Records, request_key
+from ..requests import STAGES, Completion, GenerationOptions, Request
 from ..settings import Settings
 from ..versions import check
 
 
 class TangoVLM(lmms):
-    """A chat model of lmms-eval: any family that `tangovlm.load` loads, with any method.
+    """A chat model of lmms-eval: any family that `tangovlm.load` supports, with any method.
 
     Parameters
     ----------
-    batch_size, device: as lmms-eval gives them from its own options.
+    batch_size, device: lmms-eval's own options.
     max_batch_size: not used by this model.
-    records: folder of `records.Records`; what is in it is not asked again. None for none.
-    system_prompt: text, or the file with the text, of a system turn in front of every conversation.
-    given: see `Settings.read`.
+    records: folder of `records.Records`, whose questions are not asked again; None for no records.
+    system_prompt: text of a system turn before every conversation, or a file with the text.
+    arguments: see `Settings.read`.
 
-    A mistake in any of these ends the run with one line and status 2.
+    An invalid argument ends the run with one line and exit status 2.
     """
 
     is_simple = False
     families: ClassVar[tuple[str, ...]] = ()
-    """Families whose checkpoints may be loaded; all where there are none."""
+    """Families whose checkpoints are accepted; empty for all."""
 
     def __init__(
         self,
@@ -52,18 +52,18 @@ class TangoVLM(lmms):
         max_batch_size: int | None = None,
         records: str | None = None,
         system_prompt: str | None = None,
-        **given: Any,
+        **arguments: Any,
     ) -> None:
         super().__init__()
         del max_batch_size
-        with _one_line():
+        with _exit_on_error():
             check("lmms-eval")
             self.accelerator = Accelerator()
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-            self.settings = Settings.read(batch_size=batch_size, device=device, **given)
+            self.settings = Settings.read(batch_size=batch_size, device=device, **arguments)
             if self._world_size > 1:
-                self.settings = _of_one_process(self.settings, self._world_size, str(self.accelerator.device))
-            self._backend: Backend | None = make(self.settings)
+                self.settings = _process_settings(self.settings, self._world_size, str(self.accelerator.device))
+            self._backend: Backend | None = load_backend(self.settings)
             self._check_family()
             self._system = None if system_prompt is None else self._resolve_system_prompt(str(system_prompt))
             self._records: Records | None = None
@@ -73,61 +73,61 @@ class TangoVLM(lmms):
 
     @property
     def device(self) -> Any:
-        """Where lmms-eval may put what it sends between processes."""
+        """The device on which lmms-eval gathers results of several processes."""
         return self.accelerator.device
 
-    # --- what lmms-eval asks --------------------------------------------------------------------------------------
+    # --- interface of lmms-eval -----------------------------------------------------------------------------------
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answers, in the order of the requests."""
-        with _one_line():
+        with _exit_on_error():
             return self._generate(requests)
 
     def loglikelihood(self, requests: list[Instance]) -> NoReturn:
-        """Refused: the pruned model is asked for answers in words only."""
+        """Refused: only generated answers are supported."""
         _refuse("loglikelihood", requests)
 
     def generate_until_multi_round(self, requests: list[Instance]) -> NoReturn:
-        """Refused."""
+        """Refused: only generated answers are supported."""
         _refuse("generate_until_multi_round", requests)
 
     def clean(self) -> None:
-        """Give the model's memory back once all is answered."""
+        """Free the model's memory after the last request."""
         self._backend = None
         super().clean()
 
-    # --- how it is answered ---------------------------------------------------------------------------------------
+    # --- answers --------------------------------------------------------------------------------------------------
 
     def _generate(self, instances: Sequence[Instance]) -> list[GenerationResult]:
         if self._backend is None:
             raise InputError("the model was cleaned up: start another run")
-        asked = [self._request(instance) for instance in instances]
-        keys = [key_of(task, doc, request) for task, doc, request in asked]
+        requests = [self._request(instance) for instance in instances]
+        keys = [request_key(task, doc, request) for task, doc, request in requests]
         known = {} if self._records is None else self._records.known
-        # The same question may be there more than once, as processes are given equally many.
-        missing = {key: place for place, key in enumerate(keys) if key not in known}
-        found = {key: known[key].answered for key in keys if key in known}
-        order, fresh = list(missing.items()), []
+        # lmms-eval repeats questions so that all processes have equally many.
+        missing = {key: index for index, key in enumerate(keys) if key not in known}
+        completions = {key: known[key].completion for key in keys if key in known}
+        order, new = list(missing.items()), []
         with tqdm(total=len(keys), initial=len(keys) - len(missing), desc="tangovlm", disable=self.rank != 0) as bar:
 
-            def finished(number: int, answered: Answered) -> None:
-                key, place = order[number]
-                task, doc, _request = asked[place]
-                found[key] = answered
-                fresh.append(answered)
+            def on_completion(number: int, completion: Completion) -> None:
+                key, index = order[number]
+                task, doc, _request = requests[index]
+                completions[key] = completion
+                new.append(completion)
                 if self._records is not None:
-                    self._records.add(Record(task, str(doc), key, answered))
+                    self._records.add(Record(task, str(doc), key, completion))
                 bar.update()
 
-            self._backend.answer([asked[place][2] for _key, place in order], finished)
-        if fresh:
-            log_metrics(**metrics(fresh, self.rank))
+            self._backend.answer([requests[index][2] for _key, index in order], on_completion)
+        if new:
+            log_metrics(**metrics(new, self.rank))
         results = []
         for instance, key in zip(instances, keys, strict=True):
-            answered = found[key]
-            counts = TokenCounts(input_tokens=answered.read_tokens, output_tokens=answered.output_tokens)
-            results.append(GenerationResult(answered.text, counts))
-            self.cache_hook.add_partial("generate_until", (instance.args[0], instance.args[2]), answered.text)
+            completion = completions[key]
+            counts = TokenCounts(input_tokens=completion.read_tokens, output_tokens=completion.output_tokens)
+            results.append(GenerationResult(completion.text, counts))
+            self.cache_hook.add_partial("generate_until", (instance.args[0], instance.args[2]), completion.text)
         return results
 
     def _request(self, instance: Instance) -> tuple[str, Any, Request]:
@@ -142,7 +142,7 @@ class TangoVLM(lmms):
         ]
         if self._system:
             turns.insert(0, {"role": "system", "content": [{"type": "text", "text": self._system}]})
-        return task, doc_id, Request(conversation=turns, limits=Limits.read(options))
+        return task, doc_id, Request(conversation=turns, options=GenerationOptions.read(options))
 
     def _check_family(self) -> None:
         if not self.families:
@@ -154,41 +154,41 @@ class TangoVLM(lmms):
             name = family_for(architecture(source, local=Path(source).exists())).name
         if name not in self.families:
             raise InputError(
-                f"{self.settings.pretrained} is a checkpoint of the family {name}, not of {self.families[0]}: take "
-                "--model tangovlm, which takes every family"
+                f"{self.settings.pretrained} is a checkpoint of the family {name}, not of {self.families[0]}: use "
+                "--model tangovlm, which supports every family"
             )
 
 
 class TangoLlavaOnevision(TangoVLM):
-    """Checkpoints of LLaVA-OneVision only."""
+    """Accepts checkpoints of LLaVA-OneVision only."""
 
     families = ("llava-onevision",)
 
 
 class TangoLlavaVideo(TangoVLM):
-    """Checkpoints of LLaVA-Video only."""
+    """Accepts checkpoints of LLaVA-Video only."""
 
     families = ("llava-video",)
 
 
 class TangoQwen2VL5(TangoVLM):
-    """Checkpoints of Qwen2.5-VL only."""
+    """Accepts checkpoints of Qwen2.5-VL only."""
 
     families = ("qwen2.5-vl",)
 
 
 class TangoQwen3VL(TangoVLM):
-    """Checkpoints of Qwen3-VL only."""
+    """Accepts checkpoints of Qwen3-VL only."""
 
     families = ("qwen3-vl",)
 
 
-def _of_one_process(settings: Settings, processes: int, device: str) -> Settings:
-    """The settings of one of several processes, each with a model on a device of its own."""
+def _process_settings(settings: Settings, processes: int, device: str) -> Settings:
+    """The settings of one of several processes, each with a model on its own device."""
     if settings.backend == "vllm":
         raise InputError(
-            "backend=vllm runs in one process: leave out accelerate launch, and spread the engine itself, such as with "
-            f"vllm_tensor_parallel_size={processes}"
+            "backend=vllm runs in one process: leave out accelerate launch, and spread the engine itself over the "
+            f"GPUs, such as with vllm_tensor_parallel_size={processes}"
         )
     if settings.device_map is not None:
         raise InputError(
@@ -198,14 +198,15 @@ def _of_one_process(settings: Settings, processes: int, device: str) -> Settings
     return settings if settings.device is not None else replace(settings, device=device)
 
 
-def metrics(answers: Sequence[Answered], rank: int) -> dict[str, Any]:
-    """What `log_metrics` takes: totals of the answers, and as additional metrics their means.
+def metrics(answers: Sequence[Completion], rank: int) -> dict[str, Any]:
+    """Arguments of `log_metrics`: totals over the answers, and means as additional metrics.
 
-    Means are over questions; `ms_encode` and the like over all questions too, those that shared an encoding with 0.
+    All means are over questions; a question that shared an encoding contributes 0 to `ms_decode`, `ms_encode` and
+    `ms_prune`.
     """
     count = len(answers)
     seconds = sum(sum(each.times_ms.values()) for each in answers) / 1000
-    written = sum(each.output_tokens for each in answers)
+    generated = sum(each.output_tokens for each in answers)
     additional: dict[str, Any] = {f"ms_{stage}": _mean(answers, stage) for stage in STAGES}
     additional |= {
         "tokens_before": sum(each.tokens_before for each in answers) / count,
@@ -218,18 +219,18 @@ def metrics(answers: Sequence[Answered], rank: int) -> dict[str, Any]:
     }
     return {
         "total_elapsed_time": seconds,
-        "total_gen_tokens": written,
-        "avg_speed": written / seconds if seconds else 0.0,
+        "total_gen_tokens": generated,
+        "avg_speed": generated / seconds if seconds else 0.0,
         "additional_metrics": additional,
     }
 
 
-def _mean(answers: Sequence[Answered], stage: str) -> float:
+def _mean(answers: Sequence[Completion], stage: str) -> float:
     return sum(each.times_ms.get(stage, 0.0) for each in answers) / len(answers)
 
 
 def _parts(message: Any, where: str) -> list[Mapping[str, Any]]:
-    """The content of a turn of lmms-eval as one of ours."""
+    """The content of a turn of lmms-eval in the form of `Request.conversation`."""
     parts: list[Mapping[str, Any]] = []
     for part in message.content:
         if part.type == "text":
@@ -243,14 +244,14 @@ def _parts(message: Any, where: str) -> list[Mapping[str, Any]]:
 
 def _refuse(what: str, requests: Sequence[Instance]) -> NoReturn:
     task = requests[0].task_name if requests else "a task"
-    with _one_line():
-        raise InputError(f"{task} wants {what}, which tangovlm does not give: choose a task of generate_until")
+    with _exit_on_error():
+        raise InputError(f"{task} needs {what}, which tangovlm does not provide: choose a task of generate_until")
     raise AssertionError
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
-    """Ends the process with a mistake of the user's as one line: lmms-eval prints every other error as a traceback."""
+def _exit_on_error() -> Iterator[None]:
+    """Print an error by the user as one line and exit with status 2; lmms-eval would print a traceback."""
     try:
         yield
     except TangoError as error:

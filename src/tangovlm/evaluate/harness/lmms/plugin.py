@@ -1,23 +1,23 @@
-"""What lmms-eval finds through the entry points of its group `lmms_eval.models`: names of models, nothing heavy."""
+"""The entry point in lmms-eval's group `lmms_eval.models`: names of models, without heavy imports."""
 
 from typing import Any
 
-_CLASSES = f"{__package__}.lmms_eval"
+_MODULE = f"{__package__}.model"
 NAMES = {
     "tango_llava_onevision": "TangoLlavaOnevision",
     "tango_llava_video": "TangoLlavaVideo",
     "tango_qwen2_5_vl": "TangoQwen2VL5",
     "tango_qwen3_vl": "TangoQwen3VL",
 }
-"""Aliases of the model id `tangovlm`, each with the class that takes checkpoints of one family only."""
+"""Aliases of the model id `tangovlm`, each with a class that accepts checkpoints of one family only."""
 
 
 def manifests() -> list[Any]:
-    """The model id `tangovlm` with its aliases, and each alias once more, so that its class knows what was asked for.
+    """The model id `tangovlm` with its aliases, and a separate model for each alias.
 
-    lmms-eval does not say to a class under which name it was found.
+    lmms-eval does not pass the requested name to a class, so each alias needs a class of its own.
     """
     from lmms_eval.models.registry_v2 import ModelManifest
 
-    whole = ModelManifest("tangovlm", chat_class_path=f"{_CLASSES}.TangoVLM", aliases=tuple(NAMES))
-    return [whole, *(ModelManifest(name, chat_class_path=f"{_CLASSES}.{cls}") for name, cls in NAMES.items())]
+    general = ModelManifest("tangovlm", chat_class_path=f"{_MODULE}.TangoVLM", aliases=tuple(NAMES))
+    return [general, *(ModelManifest(name, chat_class_path=f"{_MODULE}.{cls}") for name, cls in NAMES.items())]

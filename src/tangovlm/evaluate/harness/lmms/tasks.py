@@ -1,8 +1,8 @@
-"""Local tasks of lmms-eval about the miniature data sets, scored by lmms-eval's own functions for each benchmark.
+"""Local lmms-eval tasks for the miniature data sets, scored by lmms-eval's own functions for each benchmark.
 
-Videos lie where these functions look for them below HF_HOME. The embedded model answers in words and cannot read
-options, so its prompt is the question alone, and the option that its answer names is scored; for any other model
-prompts are the benchmark's own.
+The videos are linked below HF_HOME, where these functions look for them. The embedded model answers in words and does
+not understand options, so its prompt is the question alone, and its answer is scored as the option that it names. Other
+models get the prompts of the benchmark.
 """
 
 import json
@@ -21,17 +21,18 @@ _UTILS = "from tangovlm.evaluate.harness.lmms.tasks import *  # noqa: F403\n"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """How lmms-eval names what belongs to a benchmark.
+    """lmms-eval's names for the parts of a benchmark.
 
     Parameters
     ----------
-    module: of `lmms_eval.tasks`.
-    prefix: of its functions.
-    visual: its function that finds the video.
-    videos: folder below HF_HOME where that looks.
-    metric: key of the score. aggregation: its function.
-    options: keyword arguments of its prompts.
-    max_new_tokens: of its own task.
+    module: module of `lmms_eval.tasks`.
+    prefix: prefix of its functions.
+    visual: the function that finds the video.
+    videos: folder below HF_HOME in which that function looks.
+    metric: key of the score.
+    aggregation: the function that aggregates the scores.
+    options: keyword arguments of the prompts.
+    max_new_tokens: of lmms-eval's task.
     """
 
     module: str
@@ -85,8 +86,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 }
 
 
-def write_tasks(found: Sequence[Item], folder: Path, *, prompts: str = "question") -> list[str]:
-    """Write a task for each benchmark; returns their names.
+def write_tasks(questions: Sequence[Item], folder: Path, *, prompts: str = "question") -> list[str]:
+    """Write a task for each benchmark, and return the names of the tasks.
 
     Run lmms-eval with ``--include_path FOLDER/tasks`` and HF_HOME set to ``FOLDER/home``.
 
@@ -95,16 +96,16 @@ def write_tasks(found: Sequence[Item], folder: Path, *, prompts: str = "question
     prompts: "question" for the embedded model, "benchmark" for any other.
     """
     assert prompts in PROMPTS
-    clips = write_videos(found, folder / "clips")
+    clips = write_videos(questions, folder / "clips")
     tasks = folder / "tasks"
     tasks.mkdir(parents=True, exist_ok=True)
     (tasks / "utils.py").write_text(_UTILS, encoding="utf-8")
     for name, benchmark in BENCHMARKS.items():
-        records = write_records(found, name, folder / "records" / f"{name}.jsonl")
-        place = folder / "home" / benchmark.videos
-        place.mkdir(parents=True, exist_ok=True)
+        records = write_records(questions, name, folder / "records" / f"{name}.jsonl")
+        videos = folder / "home" / benchmark.videos
+        videos.mkdir(parents=True, exist_ok=True)
         for clip in clips.values():
-            link = place / clip.name
+            link = videos / clip.name
             if not link.exists():
                 link.symlink_to(clip.resolve())
         (tasks / f"{PREFIX}{name}.yaml").write_text(_yaml(name, benchmark, records, prompts), encoding="utf-8")
@@ -113,7 +114,7 @@ def write_tasks(found: Sequence[Item], folder: Path, *, prompts: str = "question
 
 def _yaml(name: str, benchmark: Benchmark, records: Path, prompts: str) -> str:
     options = json.dumps({**benchmark.options, "prompts": prompts})
-    # JSON is YAML, but for the tags.
+    # JSON is valid YAML; only the tags need YAML syntax.
     return f"""task: {PREFIX}{name}
 dataset_path: json
 dataset_kwargs:
@@ -140,18 +141,19 @@ metadata:
 """
 
 
-# --- functions of the tasks -------------------------------------------------------------------------------------------
+# --- functions that the tasks name ------------------------------------------------------------------------------------
 
 
-def _of(name: str, function: str) -> Callable[..., Any]:
-    """A function of lmms-eval's own task."""
-    found: Callable[..., Any] = getattr(import_module(f"lmms_eval.tasks.{BENCHMARKS[name].module}"), function)
+def _lmms_function(name: str, function: str) -> Callable[..., Any]:
+    """A function of lmms-eval's task for a benchmark."""
+    module = import_module(f"lmms_eval.tasks.{BENCHMARKS[name].module}")
+    found: Callable[..., Any] = getattr(module, function)
     return found
 
 
 def _visual(name: str) -> Callable[..., Any]:
     def visual(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None) -> Any:
-        find = _of(name, BENCHMARKS[name].visual)
+        find = _lmms_function(name, BENCHMARKS[name].visual)
         return find(doc, lmms_eval_specific_kwargs) if name == "mvbench" else find(doc)
 
     return visual
@@ -161,7 +163,7 @@ def _text(name: str) -> Callable[..., str]:
     def text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any]) -> str:
         if lmms_eval_specific_kwargs["prompts"] == "question":
             return str(doc["question"]).split("\n", maxsplit=1)[0]
-        return str(_of(name, f"{name}_doc_to_text")(doc, lmms_eval_specific_kwargs))
+        return str(_lmms_function(name, f"{name}_doc_to_text")(doc, lmms_eval_specific_kwargs))
 
     return text
 
@@ -169,18 +171,18 @@ def _text(name: str) -> Callable[..., str]:
 def _results(name: str) -> Callable[..., Any]:
     def results(doc: Mapping[str, Any], replies: Sequence[str]) -> Any:
         (reply,) = replies
-        # A guess at random is what LongVideoBench makes of a reply without a letter.
+        # LongVideoBench scores a random guess for a reply without a letter.
         absent = LETTERS[-1] if name == "longvideobench" and not any(letter in reply for letter in LETTERS) else reply
         choices = _choices(name, doc)
         word = reply.strip().lower().rstrip(".")
         scored = LETTERS[choices.index(word)] if word in choices else absent
-        return _of(name, f"{name}_process_results")(doc, [scored])
+        return _lmms_function(name, f"{name}_process_results")(doc, [scored])
 
     return results
 
 
 def _choices(name: str, doc: Mapping[str, Any]) -> list[str]:
-    """The choices of a record in words."""
+    """The choices of a record, in words."""
     if name == "videomme":
         return [option.split(". ", maxsplit=1)[1] for option in doc["options"]]
     if name == "mlvu":
@@ -190,7 +192,7 @@ def _choices(name: str, doc: Mapping[str, Any]) -> list[str]:
 
 def _aggregate(name: str) -> Callable[..., Any]:
     def aggregate(results: Sequence[Any]) -> Any:
-        return _of(name, BENCHMARKS[name].aggregation)(results)
+        return _lmms_function(name, BENCHMARKS[name].aggregation)(results)
 
     return aggregate
 

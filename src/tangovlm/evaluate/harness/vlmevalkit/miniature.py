@@ -1,6 +1,6 @@
-"""Miniature data sets in the files that VLMEvalKit's classes read; see `miniature`.
+"""Miniature data sets as files that VLMEvalKit's classes read; see `harness.miniature`.
 
-The columns are those that VLMEvalKit makes of a data set's own records when it has downloaded them.
+The columns are those that VLMEvalKit writes when it converts the records of a downloaded data set.
 """
 
 import csv
@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tangovlm.evaluate.task import QUESTIONS
-
+from ...tangoworld import QUESTIONS
 from .. import miniature
 from ..miniature import LETTERS, Item, items
 
@@ -19,19 +18,21 @@ def write(folder: Path, clips: int = 2, questions: int = 3) -> None:
 
     Parameters
     ----------
-    folder: to give as `--data-dir`, or as `LMUDataRoot()`. clips: how many. questions: about each clip, at most.
+    folder: a directory for `--data-dir` or `LMUDataRoot()`.
+    clips: number of clips.
+    questions: maximum number of questions per clip.
 
     Example
     -------
     >>> write(Path("miniature"), clips=1)  # doctest: +SKIP
     """
-    found: dict[str, list[Item]] = {}
+    by_clip: dict[str, list[Item]] = {}
     for item in items(QUESTIONS):
-        found.setdefault(item.clip, []).append(item)
-    asked = [item for about in list(found.values())[:clips] for item in about[:questions]]
-    for name, (place, row) in _DATA_SETS.items():
-        miniature.write_videos(asked, folder / name / place)
-        rows = [{**row(item), "index": index} for index, item in enumerate(asked)]
+        by_clip.setdefault(item.clip, []).append(item)
+    chosen = [item for of_clip in list(by_clip.values())[:clips] for item in of_clip[:questions]]
+    for name, (videos, row) in _DATA_SETS.items():
+        miniature.write_videos(chosen, folder / name / videos)
+        rows = [{**row(item), "index": index} for index, item in enumerate(chosen)]
         _write_table(folder / name / f"{name}.tsv", rows)
 
 
@@ -75,11 +76,11 @@ _DATA_SETS: Mapping[str, tuple[str, Callable[[Item], dict[str, Any]]]] = {
     "LongVideoBench": ("videos", _longvideobench),
     "MLVU_MCQ": ("MLVU/video/1_plotQA", _mlvu),
 }
-"""Data set to the directory of its videos and what makes the row of a question."""
+"""Data set to the directory of its videos and the function that formats a question as a table row."""
 
 
 def _with_options(item: Item) -> str:
-    """The embedded model answers in words, which VLMEvalKit looks up among the options in the lines of the question."""
+    """The question and its options; VLMEvalKit matches an answer in words with the options in these lines."""
     options = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, item.choices, strict=False)]
     return "\n".join([item.text, *options])
 

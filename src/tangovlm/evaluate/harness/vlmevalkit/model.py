@@ -1,4 +1,4 @@
-"""A model of VLMEvalKit's interface that answers through `Answerer`, and records each answer as soon as it is there."""
+"""A model with VLMEvalKit's interface that answers through a `Backend` and records each answer immediately."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,38 +10,38 @@ from typing import Any
 from tangovlm.errors import InputError
 from tangovlm.report import provenance
 
-from ..answerer import Answerer, Backend, make
-from ..records import Record, Records, key_of, read
-from ..requests import Limits, Request
+from ..answerer import Answerer, Backend, load_backend
+from ..records import Record, Records, read, request_key
+from ..requests import GenerationOptions, Request
 from ..settings import Settings
 
 VIDEO_FIRST = ("llava-onevision", "llava-video", "llava-next-video")
-"""Families whose prompts have the video before all text, as the authors' release writes them for LLaVA.
+"""Families whose prompts have the video before all text, as in the authors' release for LLaVA.
 
-The others get text and video in VLMEvalKit's order, which has a data set's system text before the video."""
+Other families use VLMEvalKit's order, which has a data set's system text before the video."""
 
 
-class Stopped(BaseException):
-    """Ends a run of VLMEvalKit, which takes any `Exception` for a reason to go on with the next data set."""
+class StopRun(BaseException):
+    """Ends a run of VLMEvalKit, which catches every `Exception` and continues with the next data set."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
 
 
-def builder(settings: Settings, folder: Path, limits: Limits) -> Callable[..., Any]:
-    """What `supported_VLM` holds for our model: a function that makes it, when the first question is asked.
+def model_builder(settings: Settings, folder: Path, options: GenerationOptions) -> Callable[..., Any]:
+    """The entry of `supported_VLM` for our model: a function that constructs it.
 
     Parameters
     ----------
-    settings: of model and method; `frames` comes from the data preset.
-    folder: of the records; VLMEvalKit itself saves answers only now and then.
-    limits: of each answer.
+    settings: of model and method; the data preset sets `frames`.
+    folder: of the records; VLMEvalKit itself saves answers only occasionally.
+    options: of the generation of each answer.
     """
 
     def build(use_vllm: bool = False, **_options: Any) -> Any:
         if use_vllm:
-            raise Stopped(InputError("--use-vllm is for VLMEvalKit's own models: give --param backend=vllm instead"))
+            raise StopRun(InputError("--use-vllm is for VLMEvalKit's own models: give --param backend=vllm instead"))
         from vlmeval.vlm.base import BaseModel
 
         class Model(BaseModel):
@@ -50,7 +50,7 @@ def builder(settings: Settings, folder: Path, limits: Limits) -> Callable[..., A
 
             def __init__(self) -> None:
                 super().__init__()
-                self.asker = Asker(settings, folder, limits)
+                self.answerer = MessageAnswerer(settings, folder, options)
 
             def use_custom_prompt(self, dataset: str) -> bool:
                 del dataset
@@ -59,113 +59,115 @@ def builder(settings: Settings, folder: Path, limits: Limits) -> Callable[..., A
             def generate_inner(self, message: Sequence[Mapping[str, Any]], dataset: str | None = None) -> str:
                 del dataset
                 try:
-                    return self.asker(message)
+                    return self.answerer(message)
                 except Exception as error:
-                    raise Stopped(error) from error
+                    raise StopRun(error) from error
 
         return Model()
 
     return build
 
 
-class Asker:
-    """Answers VLMEvalKit's messages, each of them once.
+class MessageAnswerer:
+    """Answers VLMEvalKit's messages; a message that has been recorded is not answered again.
 
     Parameters
     ----------
-    settings, folder, limits: see `builder`.
+    settings, folder, options: see `model_builder`.
 
     Example
     -------
-    >>> asker = Asker(Settings("tangovlm-tiny"), Path("out"), Limits())  # doctest: +SKIP
-    >>> asker([{"type": "video", "value": "a.mp4", "frames": 8, "task": "Video-MME_8frame", "doc": "0"}, \
+    >>> answerer = MessageAnswerer(Settings("tangovlm-tiny"), Path("out"), GenerationOptions())  # doctest: +SKIP
+    >>> answerer([{"type": "video", "value": "a.mp4", "frames": 8, "task": "Video-MME_8frame", "doc": "0"}, \
 {"type": "text", "value": "What color is the star?"}])  # doctest: +SKIP
     'red'
     """
 
-    def __init__(self, settings: Settings, folder: Path, limits: Limits) -> None:
+    def __init__(self, settings: Settings, folder: Path, options: GenerationOptions) -> None:
         self._settings = settings
         self._folder = folder
-        self._limits = limits
+        self._options = options
         self._known: Mapping[str, Record] | None = None
         self._backend: Backend | None = None
         self._records: Records | None = None
-        self._open = ExitStack()
+        self._stack = ExitStack()
 
     def __call__(self, message: Sequence[Mapping[str, Any]]) -> str:
         """The answer to one message.
 
         Raises
         ------
-        TangoError: a message with images, or without a number of frames; see `Records`, `answerer.make` and
+        TangoError: a message with images, or without a number of frames; see `Records`, `answerer.load_backend` and
             `Answerer.answer`.
         """
-        parts = merged(message)
-        frames, task, doc = _asked(message)
-        known = self._taking(frames)
-        key = key_of(task, doc, Request(conversation=[{"role": "user", "content": parts}], limits=self._limits))
+        parts = merge_parts(message)
+        frames, task, doc = _question(message)
+        known = self._select_frames(frames)
+        conversation = [{"role": "user", "content": parts}]
+        key = request_key(task, doc, Request(conversation=conversation, options=self._options))
         if key in known:
-            return known[key].answered.text
-        backend, records = self._ready()
+            return known[key].completion.text
+        backend, records = self._load()
         family = backend.llm.family.name if isinstance(backend, Answerer) else VIDEO_FIRST[0]
-        (answered,) = backend.answer([arranged(parts, family, self._limits)])
-        records.add(Record(task, doc, key, answered))
-        return answered.text
+        (completion,) = backend.answer([build_request(parts, family, self._options)])
+        records.add(Record(task, doc, key, completion))
+        return completion.text
 
-    def _taking(self, frames: int) -> Mapping[str, Record]:
-        """Take so many frames of a video from here on; the records of such questions, which have their own folder."""
+    def _select_frames(self, frames: int) -> Mapping[str, Record]:
+        """Set the number of frames, and return the records with this number, which have their own folder."""
         if self._known is None or self._settings.frames != frames:
-            self._open.close()
+            self._stack.close()
             self._records = None
             self._settings = replace(self._settings, frames=frames)
             if self._backend is not None:
                 loaded = self._backend.llm if isinstance(self._backend, Answerer) else None
                 self._backend = None if loaded is None else Answerer(self._settings, loaded)
-            self._known = read(self._of_frames, self._settings).records
+            self._known = read(self._records_folder, self._settings).records
         return self._known if self._records is None else self._records.known
 
-    def _ready(self) -> tuple[Backend, Records]:
-        """The model, which is loaded for the first question without an answer, and the open records."""
+    def _load(self) -> tuple[Backend, Records]:
+        """The model and the open records; the model is loaded for the first question without a record."""
         if self._backend is None:
-            self._backend = make(self._settings)
+            self._backend = load_backend(self._settings)
         if self._records is None:
             llm = self._backend.llm if isinstance(self._backend, Answerer) else None
             about = {} if llm is None else provenance.machine(llm.family.device)
             rank = int(os.environ.get("RANK", "0"))
-            self._records = self._open.enter_context(Records(self._of_frames, self._settings, rank, about))
+            self._records = self._stack.enter_context(Records(self._records_folder, self._settings, rank, about))
         return self._backend, self._records
 
     @property
-    def _of_frames(self) -> Path:
+    def _records_folder(self) -> Path:
         return self._folder / f"{self._settings.frames}frame"
 
 
-def arranged(parts: Sequence[Mapping[str, str]], family: str, limits: Limits) -> Request:
-    """The request as the authors' release would put it to a model of the family; see `VIDEO_FIRST`.
+def build_request(parts: Sequence[Mapping[str, str]], family: str, options: GenerationOptions) -> Request:
+    """The request for a model of a family, with text and video in the order of the authors' release.
 
     Parameters
     ----------
-    parts: of `merged`.
+    parts: of `merge_parts`.
+    family: see `VIDEO_FIRST`.
 
     Example
     -------
-    >>> parts = merged([{"type": "text", "value": "Watch. "}, {"type": "video", "value": "a.mp4"}, \
+    >>> parts = merge_parts([{"type": "text", "value": "Watch. "}, {"type": "video", "value": "a.mp4"}, \
 {"type": "text", "value": "Who?"}])
-    >>> arranged(parts, "llava-onevision", Limits()).text
+    >>> build_request(parts, "llava-onevision", GenerationOptions()).text
     'Watch. Who?'
-    >>> [part["type"] for part in arranged(parts, "qwen2.5-vl", Limits()).turns[0]["content"]]
+    >>> [part["type"] for part in build_request(parts, "qwen2.5-vl", GenerationOptions()).turns[0]["content"]]
     ['text', 'video', 'text']
     """
     if family in VIDEO_FIRST:
         text = "".join(part["text"] for part in parts if part["type"] == "text")
-        return Request(text, [part["video"] for part in parts if part["type"] == "video"], limits=limits)
-    return Request(conversation=[{"role": "user", "content": list(parts)}], limits=limits)
+        return Request(text, [part["video"] for part in parts if part["type"] == "video"], options=options)
+    return Request(conversation=[{"role": "user", "content": list(parts)}], options=options)
 
 
-def merged(message: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The parts of a conversation's one turn: texts that follow each other joined as they are.
+def merge_parts(message: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The parts of the user's turn, with consecutive texts concatenated.
 
-    The text that VLMEvalKit marks as the assistant's, MVBench's "Best option:(", stays in the user's turn, as in the
+    Text that VLMEvalKit marks as the assistant's, MVBench's "Best option:(", stays in the user's turn, as in the
     authors' release.
 
     Raises
@@ -175,7 +177,7 @@ def merged(message: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     Example
     -------
     >>> texts = [{"type": "text", "value": "Who?"}, {"type": "text", "value": " Only the letter."}]
-    >>> merged([{"type": "video", "value": "a.mp4"}, *texts])
+    >>> merge_parts([{"type": "video", "value": "a.mp4"}, *texts])
     [{'type': 'video', 'video': 'a.mp4'}, {'type': 'text', 'text': 'Who? Only the letter.'}]
     """
     parts: list[dict[str, str]] = []
@@ -192,9 +194,9 @@ def merged(message: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     return parts
 
 
-def _asked(message: Iterable[Mapping[str, Any]]) -> tuple[int, str, str]:
-    """The number of frames, the preset and the question's index, which `vlmevalkit_data` puts beside the video."""
+def _question(message: Iterable[Mapping[str, Any]]) -> tuple[int, str, str]:
+    """The number of frames, the preset and the question's index, which `presets` adds to the part of the video."""
     for part in message:
         if part["type"] == "video" and part.get("frames"):
             return int(part["frames"]), part["task"], part["doc"]
-    raise InputError("VLMEvalKit does not say how many frames to take: name presets with a number of frames")
+    raise InputError("VLMEvalKit does not pass a number of frames: name presets with a number of frames")

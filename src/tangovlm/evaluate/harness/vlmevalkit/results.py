@@ -1,4 +1,4 @@
-"""What a run of VLMEvalKit leaves: our settings beside its files, and its score of every question."""
+"""The results of a VLMEvalKit run: its score of every question, and our settings in the same directory."""
 
 import json
 import re
@@ -23,8 +23,8 @@ class Score:
     ----------
     index: of the question in the data set.
     prediction: the answer.
-    score: 1 for a right answer, 0 for a wrong one, -1 where VLMEvalKit got no answer.
-    row: all that its file says of the question, such as "video" and "task_type".
+    score: 1 for a correct answer, 0 for a wrong one, -1 if VLMEvalKit has no answer.
+    row: all columns of the question in VLMEvalKit's file, such as "video" and "task_type".
     """
 
     index: str
@@ -34,7 +34,7 @@ class Score:
 
 
 def model_name(settings: Settings) -> str:
-    """What VLMEvalKit calls the model, and its directory and files.
+    """The name of the model in VLMEvalKit, of its directory, and in its file names.
 
     Example
     -------
@@ -46,7 +46,7 @@ def model_name(settings: Settings) -> str:
     return re.sub(r"[^A-Za-z0-9.+-]", "_", name)
 
 
-class RunDir:
+class RunDirectory:
     """The directory of a model and its settings within a work directory.
 
     Parameters
@@ -56,8 +56,9 @@ class RunDir:
 
     Attributes
     ----------
-    name: of the model in VLMEvalKit. path: the directory.
-    records: folder that has for each number of frames, such as `32frame`, a folder of `records.Records`.
+    name: of the model in VLMEvalKit.
+    path: the directory.
+    records: a folder with a folder of `records.Records` for each number of frames, such as `32frame`.
     """
 
     def __init__(self, work_dir: Path, settings: Settings) -> None:
@@ -67,44 +68,46 @@ class RunDir:
         self._settings = settings
 
     def claim(self, about: Mapping[str, Any], data: Mapping[str, str], reuse: bool) -> None:
-        """Write down what the directory's results belong to.
+        """Create the directory and write its settings, or check the settings of an existing directory.
 
         Parameters
         ----------
-        about: what they depend on beside the settings, such as a limit and a judge.
-        data: MD5 of data sets of the user's, by preset.
-        reuse: whether results that are there may be gone on with.
+        about: what the results depend on in addition to the settings, such as a limit and a judge.
+        data: MD5 of local data sets, by preset.
+        reuse: whether existing results are continued.
 
         Raises
         ------
-        InputError: results that are there, of other settings or of unknown ones; or any, without `reuse`.
+        InputError: existing results of other or unknown settings; or any existing results, without `reuse`.
         """
         file = self.path / SETTINGS_FILE
-        # The presets name the frames, and where a model runs changes nothing.
+        # The presets set the frames, and results do not depend on the device.
         free = {"frames": None, "device": None, "device_map": None}
-        wanted = json.loads(json.dumps({"settings": {**self._settings.as_dict(), **free}, "about": dict(about)}))
+        required = json.loads(json.dumps({"settings": {**self._settings.as_dict(), **free}, "about": dict(about)}))
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            known, there = dict(found["data"]), {"settings": found["settings"], "about": found["about"]}
+            content = json.loads(file.read_text(encoding="utf-8"))
+            known_data, existing = dict(content["data"]), {name: content[name] for name in ("settings", "about")}
         except FileNotFoundError:
             if self.path.is_dir() and any(self.path.iterdir()):
                 raise InputError(
                     f"{self.path} has results without {SETTINGS_FILE}, of unknown settings: choose another --work-dir"
                 ) from None
-            known, there = {}, wanted
+            known_data, existing = {}, required
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{file} cannot be read ({error}): choose another --work-dir") from error
         else:
             if not reuse:
-                raise InputError(f"{self.path} has results already: go on with --reuse, or choose another --work-dir")
-        _compare(self.path, _flat(there), _flat(wanted))
-        _compare(self.path, known, {name: data.get(name, known[name]) for name in known})
+                raise InputError(
+                    f"{self.path} has results already: continue with --reuse, or choose another --work-dir"
+                )
+        _compare(self.path, _flatten(existing), _flatten(required))
+        _compare(self.path, known_data, {name: data.get(name, known_data[name]) for name in known_data})
         self.path.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**wanted, "data": {**known, **data}}, indent=2)
+        text = json.dumps({**required, "data": {**known_data, **data}}, indent=2)
         file.write_text(text + "\n", encoding="utf-8")
 
     def scores(self, preset: str) -> list[Score] | None:
-        """VLMEvalKit's scores of a data set, in its order; None where there are none."""
+        """VLMEvalKit's scores of a data set, in the order of its file; None without a file."""
         file = self._file(preset, "_score")
         if file is None:
             return None
@@ -115,19 +118,19 @@ class RunDir:
         return self._file(preset, "") is not None
 
     def _file(self, preset: str, suffix: str) -> Path | None:
-        """The newest such file: a checkout makes a directory for each run within that of the model."""
+        """The newest matching file: a checkout creates a subdirectory for each run."""
         names = [f"{self.name}_{preset}{suffix}.{kind}" for kind in _FORMATS]
-        found = [file for name in names for place in (name, f"*/{name}") for file in self.path.glob(place)]
-        return max(found, key=lambda file: file.stat().st_mtime, default=None)
+        files = [file for name in names for pattern in (name, f"*/{name}") for file in self.path.glob(pattern)]
+        return max(files, key=lambda file: file.stat().st_mtime, default=None)
 
 
 def accuracy(scores: Sequence[Score]) -> float:
-    """Fraction of right answers; those that are missing count as wrong."""
+    """Fraction of correct answers; missing answers count as wrong."""
     return sum(each.score == 1 for each in scores) / len(scores)
 
 
-def check_finished(run: RunDir, presets: Iterable[str], judged: bool) -> None:
-    """See that VLMEvalKit did what it was asked: it writes its faults to its log alone.
+def check_finished(run: RunDirectory, presets: Iterable[str], judged: bool) -> None:
+    """Check that VLMEvalKit has finished its work, since it reports errors in its log only.
 
     Raises
     ------
@@ -145,7 +148,7 @@ def check_finished(run: RunDir, presets: Iterable[str], judged: bool) -> None:
 
 
 def _table(file: Path) -> list[dict[str, Any]]:
-    # Comes with VLMEvalKit, which wrote the file.
+    # A dependency of VLMEvalKit, which wrote the file.
     import pandas
 
     if file.suffix == ".json":
@@ -159,20 +162,20 @@ def _table(file: Path) -> list[dict[str, Any]]:
 
 
 def _score(value: Any) -> int:
-    """Where VLMEvalKit scored nothing, the field is empty."""
+    """The field is empty if VLMEvalKit has no answer."""
     return int(value) if value in (0, 1) else -1
 
 
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    own = dict(settings["settings"])
-    params = own.pop("params")
-    return {**own, **params, **settings["about"]}
+def _flatten(content: Mapping[str, Any]) -> dict[str, Any]:
+    settings = dict(content["settings"])
+    params = settings.pop("params")
+    return {**settings, **params, **content["about"]}
 
 
-def _compare(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for name in dict.fromkeys([*there, *wanted]):
-        if there.get(name) != wanted.get(name):
+def _compare(path: Path, existing: Mapping[str, Any], required: Mapping[str, Any]) -> None:
+    for name in dict.fromkeys([*existing, *required]):
+        if existing.get(name) != required.get(name):
             raise InputError(
-                f"{path} has results of other settings ({name} is {there.get(name)!r} there, and {wanted.get(name)!r} "
-                "here): choose another --work-dir"
+                f"{path} has results of other settings ({name} is {existing.get(name)!r} there, and "
+                f"{required.get(name)!r} here): choose another --work-dir"
             )

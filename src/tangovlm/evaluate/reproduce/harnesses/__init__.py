@@ -1,1 +1,1 @@
-"""The harnesses that `tangovlm reproduce` runs."""
+"""Evaluation harnesses as `tangovlm reproduce` uses them: the command of a row, and its results."""

@@ -1,4 +1,4 @@
-"""The answers of a row as either harness judged them, question by question, and the scores that follow."""
+"""The answers of a row as judged by a harness, question by question, and the scores computed from them."""
 
 import json
 from collections import defaultdict
@@ -15,13 +15,16 @@ from ..benchmarks import BENCHMARKS, Benchmark
 
 @dataclass(frozen=True)
 class Answer:
-    """One question of a benchmark as its harness judged the answer.
+    """A judged answer to one question.
 
     Parameters
     ----------
-    benchmark: its name. question: an id that is the same in every row. clip: which video it is about.
-    category, group: of the question; the group is one of `Benchmark.groups` or empty.
-    right: whether the harness took the answer for right.
+    benchmark: name of the benchmark.
+    question: identifier of the question, which is the same in every row.
+    clip: identifier of its video.
+    category: of the question.
+    group: one of `Benchmark.groups`, or empty.
+    right: whether the harness judged the answer as correct.
     """
 
     benchmark: str
@@ -34,14 +37,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Results:
-    """What became of a row.
+    """The results of a row.
 
     Parameters
     ----------
-    answers: of all its benchmarks.
+    answers: of all benchmarks.
     reported: the harness's own scores in percent, by the name of the benchmark.
-    measured: times, tokens and memory, see `times.of_records`; empty where none were taken.
     harness: name and version.
+    measured: times, tokens and memory, see `times.means_of_records`; empty if unmeasured.
     """
 
     answers: tuple[Answer, ...]
@@ -50,14 +53,14 @@ class Results:
     measured: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, name: str) -> list[Answer]:
-        """Those of a benchmark."""
+        """The answers of a benchmark."""
         return [each for each in self.answers if each.benchmark == name]
 
 
 def weights(answers: Sequence[Answer], benchmarks: Sequence[Benchmark]) -> list[float]:
-    """What each answer weighs in the mean over benchmarks, which is then the mean of weight times rightness.
+    """The weight of each answer, such that the mean of weight times correctness is the mean score over benchmarks.
 
-    A benchmark counts as much as any other; in one that is scored by category, so does each of its categories.
+    All benchmarks count equally, and so do all categories of a benchmark that is scored by category.
     """
     groups = [_bucket(each) for each in answers]
     sizes: dict[tuple[str, str], int] = defaultdict(int)
@@ -71,7 +74,7 @@ def weights(answers: Sequence[Answer], benchmarks: Sequence[Benchmark]) -> list[
 
 
 def score(answers: Sequence[Answer]) -> float | None:
-    """Percent of right answers; of one benchmark, by its rule. None without answers."""
+    """The score of one benchmark in percent, by its own rule; None without answers."""
     if not answers:
         return None
     right: dict[tuple[str, str], list[bool]] = defaultdict(list)
@@ -81,20 +84,20 @@ def score(answers: Sequence[Answer]) -> float | None:
 
 
 def scores(results: Results, benchmarks: Iterable[Benchmark]) -> dict[str, float | None]:
-    """Percent by benchmark, by group of a benchmark, and the "average" over benchmarks."""
+    """Scores in percent by benchmark, by group of a benchmark, and the "average" over benchmarks."""
     found: dict[str, float | None] = {}
     for benchmark in benchmarks:
         answers = results.of(benchmark.name)
         found[benchmark.name] = score(answers)
         for group in benchmark.groups:
             found[f"{benchmark.name}/{group}"] = score([each for each in answers if each.group == group])
-    whole = [value for name, value in found.items() if "/" not in name and value is not None]
-    found["average"] = sum(whole) / len(whole) if whole else None
+    benchmark_scores = [value for name, value in found.items() if "/" not in name and value is not None]
+    found["average"] = sum(benchmark_scores) / len(benchmark_scores) if benchmark_scores else None
     return found
 
 
 def save(path: Path, results: Results) -> None:
-    """Write them as JSON."""
+    """Write results as JSON."""
     about = {
         "harness": results.harness,
         "reported": dict(results.reported),
@@ -105,7 +108,7 @@ def save(path: Path, results: Results) -> None:
 
 
 def load(path: Path) -> Results:
-    """Read what `save` wrote.
+    """Read results that `save` wrote.
 
     Raises
     ------
@@ -116,7 +119,7 @@ def load(path: Path) -> Results:
         answers = tuple(Answer(*each) for each in about["answers"])
         return Results(answers, about["reported"], about["harness"], about["measured"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: remove it, and the row is collected again") from error
+        raise InputError(f"{path} is damaged: remove it to collect the row again") from error
 
 
 def _bucket(answer: Answer) -> tuple[str, str]:

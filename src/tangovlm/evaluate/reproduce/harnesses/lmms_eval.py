@@ -1,4 +1,4 @@
-"""lmms-eval: one process a row over all tasks, with the model that this package registers in it."""
+"""lmms-eval: one process per row over all tasks, with the model that this package registers in it."""
 
 import json
 import sys
@@ -8,12 +8,12 @@ from typing import Any
 
 from tangovlm.errors import InputError
 
-from ...harness.lmms import tasks as lmms_tasks
+from ...harness.lmms.tasks import PREFIX, write_tasks
 from ...harness.miniature import items
 from ..benchmarks import Benchmark
-from ..times import of_records
+from ..times import means_of_records
 from .answers import Answer, Results
-from .base import Command, Work, hub_folder, version
+from .base import Command, RowJob, hub_folder, version
 
 _RECORDS = "records"
 
@@ -24,75 +24,77 @@ class LmmsEval:
     name = "lmms-eval"
     distribution = "lmms-eval"
 
-    def command(self, work: Work) -> Command:
+    def command(self, job: RowJob) -> Command:
         """See `Harness.command`."""
-        plan = work.plan
-        tasks = ",".join(self.task(each, work) for each in plan.benchmarks)
+        plan = job.plan
+        tasks = ",".join(_task(each, job) for each in plan.benchmarks)
         words = [sys.executable, "-m"]
         if plan.gpus > 1:
             words += ["accelerate.commands.launch", f"--num_processes={plan.gpus}", "-m"]
-        words += ["lmms_eval", "--model", "tangovlm", "--model_args", self.model_args(work), "--tasks", tasks]
-        words += ["--batch_size", "1", "--output_path", str(work.folder), "--log_samples"]
+        words += ["lmms_eval", "--model", "tangovlm", "--model_args", _model_args(job), "--tasks", tasks]
+        words += ["--batch_size", "1", "--output_path", str(job.folder), "--log_samples"]
         if plan.limit is not None:
             words += ["--limit", str(plan.limit)]
-        if work.data is None:
+        if job.data is None:
             return Command(words)
-        # lmms-eval looks for videos there.
-        return Command([*words, "--include_path", str(work.data / "tasks")], {"HF_HOME": str(work.data / "home")})
+        # lmms-eval looks for videos below HF_HOME.
+        return Command([*words, "--include_path", str(job.data / "tasks")], {"HF_HOME": str(job.data / "home")})
 
-    def model_args(self, work: Work) -> str:
-        """The model and the method as lmms-eval's `--model_args` takes them."""
-        settings = work.step.row.settings(work.plan.shape)
-        told: dict[str, Any] = {
-            "pretrained": settings.pretrained,
-            "method": settings.method,
-            "retention": settings.retention,
-            "frames": settings.frames,
-            "saliency": settings.saliency,
-            "in_llm": settings.in_llm,
-            "max_frame_pixels": settings.max_frame_pixels,
-            **settings.params,
-            # Answers are written there one by one, and a run that was ended goes on from them.
-            "records": work.folder / _RECORDS,
-        }
-        return ",".join(f"{name}={value}" for name, value in told.items() if value is not None)
-
-    def task(self, benchmark: Benchmark, work: Work) -> str:
-        """What lmms-eval calls a benchmark."""
-        return benchmark.lmms_task if work.data is None else f"{lmms_tasks.PREFIX}{benchmark.name}"
-
-    def collect(self, work: Work) -> Results:
+    def collect(self, job: RowJob) -> Results:
         """See `Harness.collect`."""
-        summary = _newest(work.folder, "*_results.json")
+        summary = _newest(job.folder, "*_results.json")
         stamp = summary.name.removesuffix("results.json")
         results: dict[str, Any] = _read(summary)["results"]
         answers: list[Answer] = []
         reported: dict[str, float] = {}
-        for benchmark in work.plan.benchmarks:
-            task = self.task(benchmark, work)
+        for benchmark in job.plan.benchmarks:
+            task = _task(benchmark, job)
             files = sorted(summary.parent.glob(f"{stamp}samples_{task}*.jsonl"))
             if not files:
                 raise InputError(
-                    f"{summary.parent} has no answers of {task}: remove {work.folder} and run the row again"
+                    f"{summary.parent} has no answers of {task}: remove {job.folder} and run the row again"
                 )
             for file in files:
                 name = file.name.removeprefix(f"{stamp}samples_").removesuffix(".jsonl")
                 answers += (_answer(benchmark.name, name, sample) for sample in _lines(file))
             reported |= _reported(benchmark, task, results)
-        measured = of_records(work.folder / _RECORDS)
+        measured = means_of_records(job.folder / _RECORDS)
         return Results(tuple(answers), reported, f"{self.name} {version(self)}", measured)
 
     def miniature(self, folder: Path, questions: int) -> None:
         """See `Harness.miniature`."""
-        lmms_tasks.write_tasks(items(questions), folder)
+        write_tasks(items(questions), folder)
 
     def missing(self, benchmarks: tuple[Benchmark, ...]) -> list[str]:
         """See `Harness.missing`."""
         return [
-            f"{each.title}: no {folder}; get it with `hf download --repo-type dataset {each.lmms_repository}`"
+            f"{each.title}: no {folder}; download it with `hf download --repo-type dataset {each.lmms_repository}`"
             for each in benchmarks
             if not (folder := hub_folder(each.lmms_repository)).is_dir()
         ]
+
+
+def _model_args(job: RowJob) -> str:
+    """The model and the method as lmms-eval's `--model_args`."""
+    settings = job.step.row.settings(job.plan.shape)
+    arguments: dict[str, Any] = {
+        "pretrained": settings.pretrained,
+        "method": settings.method,
+        "retention": settings.retention,
+        "frames": settings.frames,
+        "saliency": settings.saliency,
+        "in_llm": settings.in_llm,
+        "max_frame_pixels": settings.max_frame_pixels,
+        **settings.params,
+        # An interrupted run continues from the answers in these records.
+        "records": job.folder / _RECORDS,
+    }
+    return ",".join(f"{name}={value}" for name, value in arguments.items() if value is not None)
+
+
+def _task(benchmark: Benchmark, job: RowJob) -> str:
+    """The name of a benchmark in lmms-eval."""
+    return benchmark.lmms_task if job.data is None else f"{PREFIX}{benchmark.name}"
 
 
 _METRICS = {
@@ -101,15 +103,15 @@ _METRICS = {
     "longvideobench": "lvb_acc",
     "mlvu": "mlvu_percetion_score",
 }
-"""What lmms-eval calls the judgement of an answer, by benchmark; the spelling is its own."""
+"""The key of the judged answer in lmms-eval's samples, by benchmark; the spelling is lmms-eval's."""
 
 
 def _answer(benchmark: str, task: str, sample: Mapping[str, Any]) -> Answer:
-    """A line of a file of samples.
+    """The answer in one line of a file of samples.
 
     Raises
     ------
-    InputError: the line has another form.
+    InputError: the line has another format.
     """
     number = str(sample["doc_id"])
     try:
@@ -127,12 +129,12 @@ def _answer(benchmark: str, task: str, sample: Mapping[str, Any]) -> Answer:
         return Answer(benchmark, number, number, judged["task_type"], "", judged["pred_answer"] == judged["answer"])
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"a sample of {task} in lmms-eval's files has another form than that of release 0.7.3 ({error!r})"
+            f"a sample of {task} in lmms-eval's files has another format than in release 0.7.3 ({error!r})"
         ) from error
 
 
 def _reported(benchmark: Benchmark, task: str, results: Mapping[str, Any]) -> dict[str, float]:
-    """The harness's own score in percent; of a group of tasks, their mean."""
+    """The harness's own score in percent; the mean for a group of tasks."""
     metric = f"{_METRICS[benchmark.name]},none"
     own = [values[metric] for name, values in results.items() if name == task and metric in values]
     own = own or [
@@ -147,7 +149,9 @@ def _reported(benchmark: Benchmark, task: str, results: Mapping[str, Any]) -> di
 def _newest(folder: Path, pattern: str) -> Path:
     found = sorted(folder.rglob(pattern), key=lambda path: path.name)
     if not found:
-        raise InputError(f"{folder} has no {pattern} of lmms-eval, though it ended well: see log.txt beside it")
+        raise InputError(
+            f"{folder} has no {pattern} of lmms-eval, although it exited without an error: see its log.txt"
+        )
     return found[-1]
 
 

@@ -1,4 +1,4 @@
-"""VLMEvalKit, with which the paper measures: one process a row over all its data presets."""
+"""VLMEvalKit, with which the paper measures accuracy: one process per row over all data presets."""
 
 import math
 import os
@@ -7,59 +7,62 @@ from pathlib import Path
 
 from tangovlm.errors import InputError
 
-from ...harness.vlmevalkit import launcher as vlmevalkit
-from ...harness.vlmevalkit import miniature as vlmevalkit_miniature
-from ...harness.vlmevalkit.results import RunDir, Score
+from ...harness.vlmevalkit import miniature
+from ...harness.vlmevalkit.command import command_line
+from ...harness.vlmevalkit.installation import DISTRIBUTION
+from ...harness.vlmevalkit.results import RunDirectory, Score
 from ..benchmarks import Benchmark
-from ..times import of_records
+from ..times import means_of_records
 from .answers import Answer, Results
-from .base import Command, Work, hub_folder, version
+from .base import Command, RowJob, hub_folder, version
 
 _CATEGORIES = ("task_type", "question_category", "task_category")
-"""Columns that hold the category of a question, in one data set or another."""
+"""Possible columns with the category of a question; they differ between data sets."""
 _ROOT = "LMUData"
-"""The variable that names VLMEvalKit's own folder of data sets, and what it is called by default."""
-_ABOUT_A_CLIP = 3
-"""Questions of a miniature data set."""
+"""The environment variable with VLMEvalKit's folder of data sets, and the default name of this folder."""
+_QUESTIONS_PER_CLIP = 3
+"""In miniature data sets."""
 
 
 class VLMEvalKit:
     """See `Harness`."""
 
     name = "vlmevalkit"
-    distribution = vlmevalkit.DISTRIBUTION
+    distribution = DISTRIBUTION
 
-    def command(self, work: Work) -> Command:
+    def command(self, job: RowJob) -> Command:
         """See `Harness.command`."""
-        plan, row = work.plan, work.step.row
+        plan, row = job.plan, job.step.row
         presets = [_preset(each, row.frames) for each in plan.benchmarks]
         settings = row.settings(plan.shape)
-        words = vlmevalkit.command(settings, presets, work.folder, plan.limit, plan.gpus, work.data)
-        # The interpreter that runs this one, whatever the path finds.
+        words = command_line(settings, presets, job.folder, plan.limit, plan.gpus, job.data)
+        # The interpreter of this process, not the first one on PATH.
         start = {"tangovlm": ["-m", "tangovlm"], "torchrun": ["-m", "torch.distributed.run"]}[words[0]]
         return Command([sys.executable, *start, *words[1:]])
 
-    def collect(self, work: Work) -> Results:
+    def collect(self, job: RowJob) -> Results:
         """See `Harness.collect`."""
-        directory = RunDir(work.folder, work.step.row.settings(work.plan.shape))
+        directory = RunDirectory(job.folder, job.step.row.settings(job.plan.shape))
         answers: list[Answer] = []
-        for benchmark in work.plan.benchmarks:
-            preset = _preset(benchmark, work.step.row.frames)
+        for benchmark in job.plan.benchmarks:
+            preset = _preset(benchmark, job.step.row.frames)
             scores = directory.scores(preset)
             if scores is None:
-                raise InputError(f"{directory.path} has no scores of {preset}: remove {work.folder} and run it again")
+                raise InputError(f"{directory.path} has no scores of {preset}: remove {job.folder} and run it again")
             answers += (_answer(benchmark, score) for score in scores)
-        return Results(tuple(answers), {}, f"{self.name} {version(self)}", of_records(directory.records))
+        return Results(tuple(answers), {}, f"{self.name} {version(self)}", means_of_records(directory.records))
 
     def miniature(self, folder: Path, questions: int) -> None:
         """See `Harness.miniature`."""
-        vlmevalkit_miniature.write(folder, clips=math.ceil(questions / _ABOUT_A_CLIP), questions=_ABOUT_A_CLIP)
+        clips = math.ceil(questions / _QUESTIONS_PER_CLIP)
+        miniature.write(folder, clips=clips, questions=_QUESTIONS_PER_CLIP)
 
     def missing(self, benchmarks: tuple[Benchmark, ...]) -> list[str]:
-        """See `Harness.missing`; VLMEvalKit has a folder of its own too."""
+        """See `Harness.missing`; VLMEvalKit also has a data folder of its own."""
         root = Path(os.environ.get(_ROOT, f"~/{_ROOT}")).expanduser()
         return [
-            f"{each.title}: neither {own} nor {folder}; get it with `hf download --repo-type dataset {each.repository}`"
+            f"{each.title}: neither {own} nor {folder}; download it with `hf download --repo-type dataset "
+            f"{each.repository}`"
             for each in benchmarks
             if not (folder := hub_folder(each.repository)).is_dir()
             and not (own := root / each.dataset / f"{each.dataset}.tsv").is_file()

@@ -1,8 +1,8 @@
 """A twin of a family: a tiny random model of the real class, its inputs, and a reference without hooks and caches.
 
 A prompt is a sequence of parts: words, videos, images. The reference embeds every part by itself with the stock model,
-puts a method's values in, leaves dropped tokens out by hand, counts positions by hand, and runs the text model anew for
-every token. Shape letters as in `tangovlm.tokens`; n tokens of a prompt.
+writes the values of a method, leaves out dropped tokens, counts positions, and runs the text model on the whole
+sequence for every token. Shape letters as in `tangovlm.tokens`; n tokens of a prompt.
 """
 
 from __future__ import annotations
@@ -19,27 +19,39 @@ from ....methods.in_llm.common.base import InLLMMethod
 from ....models.common.transformers_compat import Arg
 from ....tokens import Pruner, VideoTokens
 from .inside import Reference, greedy
-from .parts import FIRST_WORD, IMAGE, PAD, VIDEO, Image, Part, Piece, Row, Said, Video, Words
+from .parts import (
+    FIRST_WORD,
+    IMAGE,
+    PAD,
+    VIDEO,
+    EncodedPart,
+    Image,
+    PromptPart,
+    PromptParts,
+    RandomWords,
+    TokenIds,
+    Video,
+)
 from .weights import loud
 
 
 class Twin(ABC):
-    """A tiny random model of the real class, and what its answers must be."""
+    """A tiny random model of the real class, and the reference for its answers."""
 
     family: ClassVar[str]
     placeholders: ClassVar[tuple[int, ...]] = (VIDEO, IMAGE)
-    """Ids that stand for features."""
+    """Ids of placeholders for features."""
     specials: ClassVar[dict[str, int]] = {"<image>": IMAGE, "<video>": VIDEO}
-    """Tokens of the tokenizer that stand for themselves, with ids below `FIRST_WORD`."""
+    """Special tokens of the tokenizer, with ids below `FIRST_WORD`."""
     template: ClassVar[str] = "<video>"
     """What a chat template writes for a video."""
     preprocessor: ClassVar[dict[str, Any]] = {}
     """The checkpoint's preprocessor config."""
     cell_pixels: ClassVar[int | None] = None
-    """Pixels along a side of a cell of the grid; None where the cells fill a frame."""
+    """Side of a cell of the grid in pixels; None if the cells fill a frame."""
 
     def __init__(self, attention: str = "sdpa", seed: int = 0, layers: int = 2) -> None:
-        # Drawn from the CPU's generator alone, which is put back: `torch.manual_seed` would seed the others too.
+        # Only the CPU's generator is used, and restored: `torch.manual_seed` would seed the others too.
         state = torch.get_rng_state()
         try:
             torch.default_generator.manual_seed(seed)
@@ -48,87 +60,87 @@ class Twin(ABC):
         finally:
             torch.set_rng_state(state)
         with torch.no_grad():
-            # A placeholder in an answer would be read as one in the next turn, or where nothing is cached.
+            # A placeholder in an answer would be read as such in the next turn, or without a cache.
             self.model.lm_head.weight[:FIRST_WORD] = 0
 
     # --- of the family ------------------------------------------------------------------------------------------
 
     @abstractmethod
     def make(self, attention: str, layers: int) -> Any:
-        """A tiny model of the real config class; weights are drawn anew."""
+        """A tiny model of the real config class; its weights are replaced later."""
 
     @abstractmethod
     def pixels(self, parts: Sequence[Video | Image]) -> dict[str, Any]:
         """Arguments of `generate` for all videos and images of a call, in order."""
 
     @abstractmethod
-    def encode(self, part: Video | Image) -> Piece:
-        """A video or an image by itself, with all its placeholders, from the stock model."""
+    def encode(self, part: Video | Image) -> EncodedPart:
+        """A video or an image by itself, with all its placeholders, encoded by the stock model."""
 
-    def grid_rows(self, piece: Piece) -> Tensor:
-        """Which of the features are tokens of the grid, in raster order: ``(N,)`` int64. Default: the first ones."""
+    def grid_indices(self, piece: EncodedPart) -> Tensor:
+        """Indices of the grid's tokens among the features, in raster order: ``(N,)``; by default the first ones."""
         assert piece.grid is not None
         frames, height, width = piece.grid
         return torch.arange(frames * height * width)
 
-    def kept(self, piece: Piece, on_grid: Tensor) -> Tensor:
-        """Which of the features stay: ``(R,)`` bool, from those of the grid ``(N,)``."""
-        assert piece.rows is not None
-        kept = torch.ones(len(piece.rows), dtype=torch.bool)
-        kept[self.grid_rows(piece)] = on_grid
+    def kept_features(self, piece: EncodedPart, on_grid: Tensor) -> Tensor:
+        """Which of the features are kept: ``(R,)`` bool, from those of the grid ``(N,)``."""
+        assert piece.features is not None
+        kept = torch.ones(len(piece.features), dtype=torch.bool)
+        kept[self.grid_indices(piece)] = on_grid
         return kept
 
-    def positions(self, _pieces: Sequence[Piece]) -> Tensor | None:
-        """Position ids ``(3, n)`` of the unpruned prompt, counted by hand; None where kept tokens are renumbered."""
+    def positions(self, _pieces: Sequence[EncodedPart]) -> Tensor | None:
+        """Position ids ``(3, n)`` of the unpruned prompt, counted here; None if kept tokens are renumbered."""
         return None
 
     @property
-    def broken(self) -> frozenset[str]:
-        """Uses that the installed release of transformers gets wrong by itself."""
+    def broken_uses(self) -> frozenset[str]:
+        """Uses in which the installed release of transformers itself is wrong."""
         return frozenset()
 
-    def told(self, _frames: int) -> dict[str, Any]:
-        """Arguments of `attach` that tell a video of so many frames from images, where prompts do not."""
+    def attach_options(self, _frames: int) -> dict[str, Any]:
+        """Arguments of `attach` that distinguish a video of this length from images, if prompts do not."""
         return {}
 
-    def also(self, _ids: Tensor) -> dict[str, Tensor]:
+    def extra_inputs(self, _ids: Tensor) -> dict[str, Tensor]:
         """Other arguments of `generate` for padded prompts ``(B, n)``."""
         return {}
 
     # --- the same for all ---------------------------------------------------------------------------------------
 
-    def piece(self, part: Part, pruner: Pruner | None) -> Piece:
-        """A part of a prompt; a video is pruned where there is a method."""
-        if isinstance(part, (Words, Said)):
-            return Piece(list(part.ids))
+    def encode_part(self, part: PromptPart, pruner: Pruner | None) -> EncodedPart:
+        """Encode a part of a prompt; a video is pruned if there is a method."""
+        if isinstance(part, (RandomWords, TokenIds)):
+            return EncodedPart(list(part.ids))
         piece = self.encode(part)
         if pruner is None or isinstance(part, Image):
             return piece
-        places = self.grid_rows(piece)
-        assert piece.rows is not None
+        indices = self.grid_indices(piece)
+        assert piece.features is not None
         assert piece.grid is not None
-        tokens = VideoTokens(piece.rows[places].view(*piece.grid, -1))
+        tokens = VideoTokens(piece.features[indices].view(*piece.grid, -1))
         selection = pruner(tokens)
-        rows = piece.rows.clone()
-        rows[places[selection.indices]] = selection.features
+        features = piece.features.clone()
+        features[indices[selection.indices]] = selection.features
         on_grid = torch.zeros(tokens.count, dtype=torch.bool)
         on_grid[selection.indices] = True
-        return replace(piece, rows=rows, kept=self.kept(piece, on_grid))
+        return replace(piece, features=features, kept=self.kept_features(piece, on_grid))
 
-    def ids(self, row: Row) -> list[int]:
-        return [number for part in row for number in self.piece(part, None).ids]
+    def ids(self, prompt: PromptParts) -> list[int]:
+        return [number for part in prompt for number in self.encode_part(part, None).ids]
 
-    def inputs(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def inputs(self, prompts: Sequence[PromptParts]) -> dict[str, Any]:
         """Arguments of `generate` for prompts, padded on the left."""
-        ids = [self.ids(row) for row in rows]
+        ids = [self.ids(prompt) for prompt in prompts]
         longest = max(map(len, ids))
         padded = torch.tensor([[PAD] * (longest - len(row)) + row for row in ids])
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids])
-        media = [part for row in rows for part in row if isinstance(part, (Video, Image))]
-        return {Arg.IDS: padded, Arg.MASK: mask} | self.also(padded) | (self.pixels(media) if media else {})
+        media = [part for prompt in prompts for part in prompt if isinstance(part, (Video, Image))]
+        return {Arg.IDS: padded, Arg.MASK: mask} | self.extra_inputs(padded) | (self.pixels(media) if media else {})
 
-    def next_turn(self, inputs: dict[str, Any], said: Tensor, question: Words) -> dict[str, Any]:
-        """Arguments of `generate` for another turn of a conversation whose cache goes on.
+    def next_turn(self, inputs: dict[str, Any], said: Tensor, question: RandomWords) -> dict[str, Any]:
+        """Arguments of `generate` for another turn of a conversation with the same cache.
 
         Parameters
         ----------
@@ -138,22 +150,24 @@ class Twin(ABC):
         ids = torch.cat([said, torch.tensor([question.ids] * len(said))], dim=1)
         new = ids[:, inputs[Arg.IDS].shape[1] :]
         mask = torch.cat([inputs[Arg.MASK], torch.ones_like(new)], dim=1)
-        # An answer may hold a placeholder's id, which then is a word.
+        # An answer may contain the id of a placeholder, which is a word there.
         shown = torch.cat([inputs[Arg.IDS], torch.zeros_like(new)], dim=1)
         known = {name: inputs[name] for name in (Arg.VIDEO_GRIDS, Arg.STEP_SECONDS) if name in inputs}
-        return {Arg.IDS: ids, Arg.MASK: mask} | self.also(shown) | known
+        return {Arg.IDS: ids, Arg.MASK: mask} | self.extra_inputs(shown) | known
 
     def next_token(self, token: int) -> dict[str, Any]:
-        """Arguments of the model for one more token of a prompt that its cache holds."""
+        """Arguments of the model for one more token of a prompt in its cache."""
         return {Arg.IDS: torch.tensor([[token]])}
 
-    def marked(self, inputs: dict[str, Any], grid: tuple[int, int, int], cell: tuple[int, int, int]) -> dict[str, Any]:
-        """Arguments of a prompt with one video whose pixels are other ones in one cell (t, h, w) of its grid."""
+    def with_changed_cell(
+        self, inputs: dict[str, Any], grid: tuple[int, int, int], cell: tuple[int, int, int]
+    ) -> dict[str, Any]:
+        """Arguments of a prompt with one video, with changed pixels in one cell (t, h, w) of its grid."""
         name = Arg.VIDEO_PIXELS if Arg.VIDEO_PIXELS in inputs else Arg.PIXELS
         pixels = inputs[name].clone()
         (frames, height, width), (t, h, w) = grid, cell
         if pixels.dim() == 2:
-            # Patches, those of a cell side by side.
+            # Patches; those of a cell are contiguous.
             part = pixels.unflatten(0, (frames * height * width, -1))[(t * height + h) * width + w]
         else:
             pictures = pixels.view(-1, *pixels.shape[-3:])
@@ -163,36 +177,37 @@ class Twin(ABC):
         return inputs | {name: pixels}
 
     @torch.no_grad()
-    def reference(self, row: Row, pruner: Pruner | None, new: int, original: bool = False) -> tuple[list[int], Tensor]:
+    def reference(
+        self, row: PromptParts, pruner: Pruner | None, new: int, original: bool = False
+    ) -> tuple[list[int], Tensor]:
         """Greedy continuation, and the logits of its first token ``(V,)``.
 
         Parameters
         ----------
-        original: whether kept tokens have the position ids of the unpruned prompt; they do in any case where there
-            are `positions`.
+        original: whether kept tokens have the position ids of the unpruned prompt; with `positions` they always do.
         """
-        pieces = [self.piece(part, pruner) for part in row]
+        pieces = [self.encode_part(part, pruner) for part in row]
         said: list[int] = []
         first: Tensor | None = None
         for _ in range(new):
-            logits = self._logits([*pieces, Piece(list(said))], original)
+            logits = self._logits([*pieces, EncodedPart(list(said))], original)
             first = logits if first is None else first
             said.append(int(logits.argmax()))
         assert first is not None
         return said, first
 
     @torch.no_grad()
-    def inside(self, row: Row, pruner: InLLMMethod, new: int) -> tuple[list[int], Tensor, list[int]]:
-        """As `reference`, of a method inside the text model; and what each layer held of the prompt."""
-        pieces = [self.piece(part, None) for part in row]
+    def inside(self, row: PromptParts, pruner: InLLMMethod, new: int) -> tuple[list[int], Tensor, list[int]]:
+        """As `reference`, for a method inside the text model; also the number of tokens of the prompt in each layer."""
+        pieces = [self.encode_part(part, None) for part in row]
         table, embeds, visual, start = self.model.get_input_embeddings().weight, [], [], 0
         for part, piece in zip(row, pieces, strict=True):
             ids = torch.tensor(piece.ids)
             rows = table[ids].clone()
-            if piece.rows is not None:
+            if piece.features is not None:
                 at = torch.isin(ids, torch.tensor(self.placeholders)).nonzero()[:, 0]
-                rows[at] = piece.rows
-                visual += (start + at[self.grid_rows(piece)]).tolist() if isinstance(part, Video) else []
+                rows[at] = piece.features
+                visual += (start + at[self.grid_indices(piece)]).tolist() if isinstance(part, Video) else []
             embeds.append(rows)
             start += len(rows)
         decoder = self.model.get_decoder()
@@ -203,29 +218,29 @@ class Twin(ABC):
         )
 
     @torch.no_grad()
-    def at_positions(self, words: Words, positions: Tensor) -> Tensor:
-        """What the text model makes of the last word ``(D,)`` at position ids ``(n,)``, or ``(3, n)`` of M-RoPE."""
+    def at_positions(self, words: RandomWords, positions: Tensor) -> Tensor:
+        """Hidden state ``(D,)`` of the last word at position ids ``(n,)``, or ``(3, n)`` of M-RoPE."""
         embeds = self.model.get_input_embeddings()(torch.tensor([words.ids]))
         mask = torch.ones(embeds.shape[:2])
         return self.text(embeds, **{Arg.MASK: mask, Arg.POSITIONS: positions[..., None, :]})[0, -1]
 
-    def length(self, row: Row, pruner: Pruner | None) -> int:
-        """Tokens that the text model reads."""
-        pieces = [self.piece(part, pruner) for part in row]
+    def length(self, row: PromptParts, pruner: Pruner | None) -> int:
+        """Number of tokens that the text model reads."""
+        pieces = [self.encode_part(part, pruner) for part in row]
         dropped = sum(int((~piece.kept).sum()) for piece in pieces if piece.kept is not None)
         return sum(len(piece.ids) for piece in pieces) - dropped
 
-    def _logits(self, pieces: Sequence[Piece], original: bool) -> Tensor:
-        """Of the last position, everything computed anew."""
+    def _logits(self, pieces: Sequence[EncodedPart], original: bool) -> Tensor:
+        """Logits of the last position, computed without a cache."""
         table = self.model.get_input_embeddings().weight
         embeds, kept, visual, layers = [], [], [], []
         for piece in pieces:
             ids = torch.tensor(piece.ids, dtype=torch.long)
             rows = table[ids].clone()
             stay = torch.ones(len(ids), dtype=torch.bool)
-            if piece.rows is not None:
+            if piece.features is not None:
                 at = torch.isin(ids, torch.tensor(self.placeholders))
-                rows[at] = piece.rows
+                rows[at] = piece.features
                 if piece.kept is not None:
                     stay[at] = piece.kept
                 visual.append(at)
@@ -241,7 +256,7 @@ class Twin(ABC):
         stay = torch.cat(kept)
         positions = self.positions(pieces)
         left = stay.nonzero()[:, 0]
-        # Gaps between position ids are borders of packed prompts where no mask says that they are not.
+        # Without a mask, gaps between position ids are read as borders of packed prompts.
         mask = torch.ones(1, len(left), dtype=torch.long)
         extras: dict[str, Any] = {Arg.MASK: mask, Arg.POSITIONS: torch.arange(len(left))[None]}
         if original:

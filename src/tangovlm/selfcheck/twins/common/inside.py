@@ -1,4 +1,4 @@
-"""Pruning inside a text model written out slowly: no hooks, no cache, whole maps, the whole sequence at every step."""
+"""Reference of pruning inside a text model: no hooks, no cache, full attention maps, whole sequences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ....kernels.dpc_knn.reference import dpc_knn_reference
 
 @dataclass
 class Scene:
-    """What one prompt shows in front of a cut: all tensors cut off behind its last token."""
+    """The inputs of a cut for one prompt: all tensors end at its last token."""
 
     states: Tensor
     visual: list[int]
@@ -84,8 +84,8 @@ def dart(scene: Scene) -> Choice:
 
 
 def sparsevlm(scene: Scene) -> Choice:
-    behind = scene.visual[-1] + 1
-    rows = [behind + rater for rater in scene.raters] or [len(scene.states) - 1]
+    after = scene.visual[-1] + 1
+    rows = [after + rater for rater in scene.raters] or [len(scene.states) - 1]
     scores = scene.attention[:, rows].mean(dim=(0, 1))
     dropped = len(scene.visual) - scene.keep
     better = min(dropped, math.floor(0.3 * dropped + 1e-9) + 1)
@@ -119,7 +119,7 @@ CHOICES: dict[str, Choose] = {
 
 @dataclass
 class Prompt:
-    """A turn's prompt: where it ends in the whole sequence, and its visual positions."""
+    """The prompt of one turn: its end in the whole sequence, and its visual positions."""
 
     end: int
     visual: list[int]
@@ -155,14 +155,14 @@ class Reference:
         query, keys = (self.rotate(heads(name), cos, sin) for name in "qk")
         repeats = len(query) // len(keys)
         logits = query @ keys.repeat_interleave(repeats, 0).transpose(1, 2) / size**0.5
-        ahead = torch.ones(len(states), len(states), dtype=torch.bool).triu(1)
-        weights = logits.masked_fill(ahead, float("-inf")).softmax(-1)
+        future = torch.ones(len(states), len(states), dtype=torch.bool).triu(1)
+        weights = logits.masked_fill(future, float("-inf")).softmax(-1)
         mixed = weights @ heads("v").repeat_interleave(repeats, 0)
         return attention.o_proj(mixed.transpose(0, 1).flatten(1)), weights, keys
 
     @torch.no_grad()
     def states(self, embeds: Tensor, positions: Tensor, prompts: list[Prompt]) -> Tensor:
-        """Final hidden states (N', D) of a sequence with positions (..., N); `lengths` tells what each layer held."""
+        """Final hidden states (N', D) of a sequence with positions (..., N); `lengths` are the tokens of each layer."""
         states, self.lengths = embeds, []
         entered = [len(prompt.visual) for prompt in prompts]
         raters = [find_raters(embeds[p.visual], embeds[p.visual[-1] + 1 : p.end]) if p.visual else [] for p in prompts]
@@ -220,17 +220,17 @@ class Reference:
 def greedy(
     reference: Reference, head: Any, table: Tensor, embeds: Tensor, visual: list[int], new: int, start: Any = None
 ) -> tuple[list[int], Tensor, list[int]]:
-    """Tokens, the first step's logits, and what each layer held after the prompt."""
+    """Tokens, the first step's logits, and the number of tokens in each layer after the prompt."""
     prompts = [Prompt(len(embeds), visual)]
     positions = torch.arange(len(embeds)) if start is None else start
-    said, first, lengths = [], None, []
+    answer, first, lengths = [], None, []
     for _ in range(new):
         with torch.no_grad():
             logits = head(reference.states(embeds, positions, prompts)[-1])
         if first is None:
             first, lengths = logits, reference.lengths
-        said.append(int(logits.argmax()))
-        embeds = torch.cat([embeds, table[said[-1]][None]])
+        answer.append(int(logits.argmax()))
+        embeds = torch.cat([embeds, table[answer[-1]][None]])
         positions = torch.cat([positions, positions[..., -1:].max() + torch.ones_like(positions[..., -1:])], dim=-1)
     assert first is not None
-    return said, first, lengths
+    return answer, first, lengths

@@ -1,4 +1,4 @@
-"""Parts of a twin's prompt, and what they become.
+"""Parts of a twin's prompt, before and after encoding.
 
 Shape letters as in `tangovlm.tokens`; n tokens of a prompt, R features of a video or an image.
 """
@@ -15,7 +15,7 @@ PAD, IMAGE, VIDEO, FIRST_WORD, VOCABULARY = 0, 1, 2, 10, 64
 
 
 @dataclass(frozen=True)
-class Words:
+class RandomWords:
     """Random words."""
 
     count: int
@@ -28,15 +28,15 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Said:
-    """Given words."""
+class TokenIds:
+    """Tokens with known ids."""
 
     ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Video:
-    """Random frames; `wide` ones have another aspect ratio where a family takes any."""
+    """Random frames; `wide` ones have another aspect ratio if the family accepts any."""
 
     frames: int
     seed: int
@@ -50,25 +50,25 @@ class Image:
     seed: int
 
 
-Part = Words | Said | Video | Image
-Row = tuple[Part, ...]
+PromptPart = RandomWords | TokenIds | Video | Image
+PromptParts = tuple[PromptPart, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
-    """A part of a prompt, ready to be read.
+class EncodedPart:
+    """An encoded part of a prompt.
 
     Parameters
     ----------
     ids: ``(n,)``, with placeholders.
-    rows: ``(R, D)`` features for the placeholders among them; None for words.
-    layers: what is added to them behind the first layers of the text model, ``(R, D)`` each.
-    kept: ``(R,)`` bool, which of the features the text model gets.
+    features: ``(R, D)`` for the placeholders among them; None for words.
+    layers: features that are added after each of the first layers of the text model, ``(R, D)`` each.
+    kept: ``(R,)`` bool, which of the features the text model receives.
     grid: T, H, W of a video or an image; None for words.
     """
 
     ids: list[int]
-    rows: Tensor | None = None
+    features: Tensor | None = None
     layers: list[Tensor] = field(default_factory=list)
     kept: Tensor | None = None
     grid: tuple[int, int, int] | None = None
@@ -79,25 +79,25 @@ class Piece:
         return 0 if self.grid is None else math.prod(self.grid)
 
 
-def mrope(pieces: Sequence[Piece], placeholders: Sequence[int], interval: Sequence[float]) -> Tensor:
+def mrope(pieces: Sequence[EncodedPart], placeholders: Sequence[int], interval: Sequence[float]) -> Tensor:
     """Position ids ``(3, n)`` of M-RoPE, counted token by token.
 
-    Text counts on in all three rows. A video or an image that begins at position p has (p + time, p + row, p + column);
-    what follows it goes on at p + the longer side of its grid, whatever its length in time.
+    Text is counted in all three axes. A video or an image that begins at position p has (p + time, p + row, p +
+    column); the text after it continues at p + the longer side of its grid, whatever its length in time.
 
     Parameters
     ----------
-    interval: of each video or image, position ids between two of its steps.
+    interval: of each video or image, difference of the position ids of two steps.
     """
     columns: list[tuple[int, int, int]] = []
-    place, waiting = 0, list(interval)
+    place, remaining = 0, list(interval)
     for piece in pieces:
         if piece.grid is None:
             columns += [(place + offset,) * 3 for offset in range(len(piece.ids))]
             place += len(piece.ids)
             continue
         frames, height, width = piece.grid
-        step = waiting.pop(0)
+        step = remaining.pop(0)
         cells = [(t, h, w) for t in range(frames) for h in range(height) for w in range(width)]
         number, start = 0, None
         for token in piece.ids:
@@ -109,7 +109,7 @@ def mrope(pieces: Sequence[Piece], placeholders: Sequence[int], interval: Sequen
                 continue
             if start is None:
                 start = place
-                # Steps that text separates begin anew.
+                # Steps with text between them are counted from the beginning.
                 first = cells[number][0]
             t, h, w = cells[number]
             columns.append((start + int((t - first) * step), start + h, start + w))

@@ -31,7 +31,7 @@ def qwen2(layers: int = 2, **changes: Any) -> Qwen2Config:
 
 
 def text_config(layers: int = 2) -> dict[str, Any]:
-    """Settings that small text models share."""
+    """Settings of all small text models."""
     return {
         "vocab_size": VOCABULARY,
         "hidden_size": 48,

@@ -1,0 +1,141 @@
+"""A corpus of questions as JSON lines, one row per line: ``{"id": ..., "video": path, "question": ...}``."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..budget import validate_retention
+from ..errors import InputError, TangoError
+from ..inputs.prompting import check_question
+
+Id = int | str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A valid row.
+
+    Parameters
+    ----------
+    id: the id in the row, or else the number of its line.
+    video: as in the row.
+    retention: fraction of the visual tokens to keep; None for the default of a server.
+    max_new_tokens: length limit of the answer.
+    root: folder to which a relative path refers.
+    own_retention: whether the retention is set in the row.
+    """
+
+    id: Id
+    video: str
+    question: str
+    retention: float | None
+    max_new_tokens: int
+    root: str = ""
+    own_retention: bool = False
+
+    @property
+    def path(self) -> str:
+        """Path or URL of the video."""
+        # An invalid path is refused with a message when it is opened.
+        return str(Path(self.root, self.video)) if self.root and "://" not in self.video else self.video
+
+
+@dataclass(frozen=True)
+class InvalidRow:
+    """A row that is not valid, and why.
+
+    Parameters
+    ----------
+    id: the id in the row, or else "line" and the number of its line, which differs from the ids of other rows.
+    reason: in one line.
+    fields: the valid ones of its video and question.
+    """
+
+    id: Id
+    reason: str
+    fields: Mapping[str, str]
+
+
+Row = Task | InvalidRow
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The rows of a file.
+
+    Parameters
+    ----------
+    path: of JSON lines; other entries of a row are ignored.
+    defaults: a task with the values of entries that a row does not have.
+    limit: read only the first so many rows; None for all.
+    """
+
+    path: Path
+    defaults: Task
+    limit: int | None = None
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        """Every row with the number of its line, read lazily; empty lines are skipped.
+
+        Raises
+        ------
+        InputError: the file cannot be read.
+        """
+        return islice(self._rows(), self.limit)
+
+    def _rows(self) -> Iterator[tuple[int, Row]]:
+        try:
+            with self.path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield number, self._row(number, line)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read ({error.strerror}): give a file of JSON lines") from error
+
+    def _row(self, number: int, line: bytes) -> Row:
+        try:
+            entries = json.loads(line)
+        except (ValueError, RecursionError):
+            entries = None
+        line_name = f"line {number}"
+        if not isinstance(entries, dict):
+            reason = f'{line_name} is no JSON object: give {{"id": ..., "video": ..., "question": ...}}'
+            return InvalidRow(line_name, reason, {})
+        name = entries.get("id")
+        valid = {key: entries[key] for key in ("video", "question") if isinstance(entries.get(key), str)}
+        if name is not None and (isinstance(name, bool) or not isinstance(name, Id)):
+            return InvalidRow(line_name, f"the id is {name!r}: give text or a whole number, or leave it out", valid)
+        try:
+            return self._task(number if name is None else name, entries)
+        except TangoError as error:
+            return InvalidRow(line_name if name is None else name, str(error), valid)
+
+    def _task(self, name: Id, entries: Mapping[str, Any]) -> Task:
+        """
+        Raises
+        ------
+        InputError: a missing entry, or one with an invalid type or value.
+        """
+        video, question = entries.get("video"), entries.get("question")
+        if not isinstance(video, str) or not video:
+            raise InputError("the row names no video: give the path of a file as text")
+        if question is None:
+            raise InputError("the row has no question: ask something about the video")
+        check_question(question)
+        task = replace(self.defaults, id=name, video=video, question=question)
+        if (retention := entries.get("retention")) is not None:
+            task = replace(task, retention=validate_retention(retention), own_retention=True)
+        if (longest := entries.get("max_new_tokens")) is not None:
+            if isinstance(longest, bool) or not isinstance(longest, int) or longest < 1:
+                raise InputError(f"max_new_tokens is {longest!r}: it must be a whole number, at least 1")
+            task = replace(task, max_new_tokens=longest)
+        return task
+
+
+def digest(value: Any) -> int:
+    """A 64-bit hash of a JSON value, small enough to keep millions in memory."""
+    return int.from_bytes(blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).digest())

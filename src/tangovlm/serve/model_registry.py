@@ -1,0 +1,75 @@
+"""The model classes that the plug-in registers in vLLM, as attributes of this module named by architecture.
+
+On an incompatible release of vLLM the attribute is the stock class, which refuses to start with pruning. vLLM imports
+the class of a model before it checks any option, and hides an error of that import in its log. So models without
+pruning run as usual, and a user who requests pruning gets a one-line message.
+"""
+
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from . import compatibility
+from .options import ServeOptions
+
+
+class ServedModel(NamedTuple):
+    """A model class that prunes.
+
+    Parameters
+    ----------
+    module, name: of the class; the module is in `models`.
+    stock: module of vLLM that has the stock class, which is named like the architecture.
+    internals: groups of `vllm_internals.groups` that this class uses, in addition to those that all use.
+    """
+
+    module: str
+    name: str
+    stock: str
+    internals: tuple[str, ...]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """All groups of internals that a server of this model uses."""
+        return ("start-up", "videos", *self.internals)
+
+
+SERVED_MODELS = {
+    "LlavaOnevisionForConditionalGeneration": ServedModel(
+        "llava_onevision", "TangoLlavaOnevision", "llava_onevision", ("llava-onevision",)
+    ),
+    "Qwen2_5_VLForConditionalGeneration": ServedModel(
+        "qwen2_5_vl", "TangoQwen25VL", "qwen2_5_vl", ("qwen", "qwen2.5-vl", "runners")
+    ),
+    "Qwen3VLForConditionalGeneration": ServedModel(
+        "qwen3_vl", "TangoQwen3VL", "qwen3_vl", ("qwen", "qwen3-vl", "runners")
+    ),
+    "Qwen3VLMoeForConditionalGeneration": ServedModel(
+        "qwen3_vl", "TangoQwen3VLMoe", "qwen3_vl_moe", ("qwen", "qwen3-vl", "runners")
+    ),
+}
+"""Architecture to the class that prunes."""
+
+
+def __getattr__(architecture: str) -> Any:
+    if architecture not in SERVED_MODELS:
+        raise AttributeError(f"module {__name__!r} has no attribute {architecture!r}")
+    model = SERVED_MODELS[architecture]
+    if compatibility.first_problem(*model.groups):
+        return _without_pruning(
+            getattr(import_module(f"vllm.model_executor.models.{model.stock}"), architecture), model
+        )
+    return getattr(import_module(f".models.{model.module}", __package__), model.name)
+
+
+def _without_pruning(stock: type, model: ServedModel) -> type:
+    """The stock class, which refuses to start if pruning is requested."""
+
+    class WithoutPruning(stock):
+        def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+            if ServeOptions.of(vllm_config.model_config.hf_config) is not None:
+                compatibility.require_internals(*model.groups)
+            super().__init__(vllm_config=vllm_config, prefix=prefix)
+
+    # vLLM distinguishes models by the names of their classes in some places.
+    WithoutPruning.__name__ = stock.__name__
+    return WithoutPruning

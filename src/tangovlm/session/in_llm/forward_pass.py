@@ -1,0 +1,40 @@
+"""The state of one forward of a text model with a method between its layers."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ..cache_state import LayerPositions
+from .prompts import PromptTokens
+
+
+@dataclass(eq=False)
+class ForwardPass:
+    """One forward of the text model.
+
+    Parameters
+    ----------
+    past: what each group of layers held before.
+    first: what the first layer holds after it.
+    new: ``(B, q)`` bool, False for padding among the positions of this forward; shorter after a cut.
+    has_padding: whether any of them is padding.
+    prompts: None if there is nothing to prune.
+    groups: what the groups after the cuts that were reached hold.
+    overrides: keyword arguments for the layers of the present group.
+    tables: rotary tables ``(..., B, q, d)`` of the present group.
+    queries, keys: ``(B, q, ...)`` of the layer before a cut, before their rotation.
+    counts: of each prompt, the visual tokens of its videos in each group.
+    """
+
+    past: list[LayerPositions]
+    first: LayerPositions
+    new: Tensor
+    has_padding: bool
+    prompts: list[PromptTokens] | None
+    groups: list[LayerPositions] = field(default_factory=list)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    tables: tuple[Tensor, Tensor] | None = None
+    queries: Tensor | None = None
+    keys: Tensor | None = None
+    counts: list[list[list[int]]] = field(default_factory=list)

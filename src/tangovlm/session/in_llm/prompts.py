@@ -1,0 +1,114 @@
+"""The prompts of a batch between the layers: token positions on the device, their numbers on the host."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...methods.in_llm.common.view import LayerSelection
+
+
+@dataclass(frozen=True, eq=False)
+class PromptTokens:
+    """The tokens of one prompt.
+
+    Parameters
+    ----------
+    index: ``(N,)`` int64, their positions in the padded batch, ascending.
+    video: ``(N,)`` int64, the video of the prompt that each belongs to, -1 for text.
+    visual: ``(n,)`` int64, which of the N are visual.
+    entered: number of visual tokens that entered the language model.
+    memo: what the method's `begin` returned for this prompt.
+    """
+
+    index: Tensor
+    video: Tensor
+    visual: Tensor
+    entered: int
+    memo: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """N."""
+        return self.index.numel()
+
+
+def split_batch(valid: Tensor, video: Tensor) -> list[PromptTokens]:
+    """The prompts of a batch.
+
+    Parameters
+    ----------
+    valid: ``(B, M)`` bool, False for padding.
+    video: ``(B, M)`` int64, number of the video, -1 for text.
+    """
+    device = valid.device
+    prompts = []
+    # One transfer for the whole batch; everything below is computed on the host.
+    for is_valid, numbers in zip(*torch.stack([valid.long(), video]).cpu(), strict=True):
+        index = is_valid.nonzero().flatten()
+        own = numbers[index]
+        visual = (own >= 0).nonzero().flatten()
+        prompts.append(PromptTokens(index.to(device), own.to(device), visual.to(device), visual.numel()))
+    return prompts
+
+
+def count_per_video(prompt: PromptTokens, videos: int | None = None) -> list[int]:
+    """Visual tokens of each video of a prompt; `videos` is the number of videos, None to read it from the tokens."""
+    if videos == 1:
+        return [prompt.visual.numel()]
+    counts: list[int] = torch.bincount(prompt.video[prompt.visual], minlength=videos or 0).tolist()
+    return counts
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedPrompt:
+    """A prompt after a cut.
+
+    Parameters
+    ----------
+    tokens: after the cut; their `index` is still that before it.
+    source: ``(N',)`` int64, the old token of each new one; a token that a method adds has that of the last kept one.
+    hidden: ``(N', D)`` hidden states.
+    """
+
+    tokens: PromptTokens
+    source: Tensor
+    hidden: Tensor
+
+
+def apply_step(prompt: PromptTokens, hidden: Tensor, step: LayerSelection) -> PrunedPrompt:
+    """Replace the visual tokens of a prompt with hidden states ``(N, D)`` by those that a method keeps."""
+    kept = prompt.visual[step.indices]
+    added = step.values.shape[0] - kept.numel()
+    is_visual = torch.zeros(prompt.length, dtype=torch.bool, device=hidden.device)
+    is_visual[prompt.visual] = True
+    text = _true_indices(~is_visual, prompt.length - prompt.visual.numel())
+    sources = torch.cat([text, kept, kept[-1:].expand(added)])
+    states = torch.cat([hidden[text], step.values])
+    # Stable, so that added tokens come after the kept one whose position they share.
+    order = sources.argsort(stable=True)
+    source = sources[order]
+    visual = _true_indices(order >= text.numel(), step.values.shape[0])
+    return PrunedPrompt(replace(prompt, video=prompt.video[source], visual=visual), source, states[order])
+
+
+def _true_indices(mask: Tensor, count: int) -> Tensor:
+    """Ascending indices of the `count` true values of a mask ``(n,)``; a known count saves a synchronization."""
+    return (~mask).long().argsort(stable=True)[:count]
+
+
+def keep_all(prompt: PromptTokens, hidden: Tensor) -> PrunedPrompt:
+    """A prompt that a cut does not change."""
+    return PrunedPrompt(prompt, torch.arange(prompt.length, device=hidden.device), hidden)
+
+
+def pad_left(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Tensors ``(N_b, ...)`` as one ``(B, M, ...)`` with zeros on the left, and ``(B, M)`` bool, False for padding."""
+    longest = max(part.shape[0] for part in parts)
+    padded = parts[0].new_zeros(len(parts), longest, *parts[0].shape[1:])
+    valid = torch.zeros(len(parts), longest, dtype=torch.bool, device=parts[0].device)
+    for number, part in enumerate(parts):
+        padded[number, longest - part.shape[0] :] = part
+        valid[number, longest - part.shape[0] :] = True
+    return padded, valid

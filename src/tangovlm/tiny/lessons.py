@@ -1,0 +1,232 @@
+"""Training batches of the language stage: clips, some of their tokens, and the questions that follow each.
+
+The curriculum lengthens the context from the cells of a few things to whole clips. Tokens of a whole clip are dropped
+uniformly at random, so that no pruning method has an advantage.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerFast
+
+from .cache import EncodedClips
+from .synthetic.questions import Question, descriptions, questions
+from .synthetic.world import LENGTHS, Clip
+from .tokenizer import ANSWER, END
+
+_QUESTIONS = 9
+_HARD = ("count", "motion", "order", "brief")
+_DESCRIBED = {"describe": 0.4, "trace": 0.3, "list": 0.9}
+"""Fraction of the descriptions of each kind that are included; for the paths of movers it is higher."""
+_ORIGINAL_POSITIONS = 0.25
+"""Fraction of the clips whose tokens keep their position ids in the full clip."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """How much of a clip a lesson contains.
+
+    Parameters
+    ----------
+    tokens: expected number of tokens of a clip, which sets the batch size; for whole clips, the maximum number kept.
+    things: maximum number of things, or None for whole clips.
+    all_things: fraction of the clips with all their things.
+    cells: maximum number of cells of each thing.
+    background: maximum number of additional random cells.
+    frames: maximum number of frames of a clip.
+    """
+
+    tokens: int
+    things: int | None = None
+    all_things: float = 0.0
+    cells: int = 0
+    background: int = 0
+    frames: int = LENGTHS[-1]
+
+
+FEW = Level(tokens=8, things=3, all_things=0.1, cells=3)
+SOME = Level(tokens=24, things=8, all_things=0.5, cells=4, background=6)
+MORE = Level(tokens=60, things=8, all_things=0.8, cells=8, background=32)
+THIN = (Level(tokens=128), Level(tokens=256))
+LONG = (Level(tokens=256), Level(tokens=512), Level(tokens=1024))
+WHOLE = (Level(tokens=512, frames=8), Level(tokens=1024, frames=16), Level(tokens=2048, frames=32), Level(tokens=4096))
+
+CURRICULUM: tuple[tuple[float, tuple[Level, ...]], ...] = (
+    (0.0, (FEW,)),
+    (0.25, (FEW, SOME, MORE)),
+    (0.45, (SOME, MORE, *THIN)),
+    (0.60, (MORE, *THIN, *LONG)),
+    (0.80, (*THIN, *LONG, *WHOLE)),
+)
+"""Fraction of the steps from which on a set of levels is used, and the set."""
+_PATHS_FROM = 0.06
+"""Fraction of the steps from which on paths and sequences are included."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One batch of B clips with K visual tokens and N text tokens.
+
+    Parameters
+    ----------
+    features: (B, K, 192) float16, zero beyond `lengths`.
+    lengths: (B,) number of visual tokens.
+    positions: (B, K + 1 + N) position ids of visual tokens, newline and text.
+    text: (B, N) token ids.
+    block: (B, N) the question that a text token belongs to, -1 for padding.
+    targets: (B, N) the next token in the answers, -100 elsewhere.
+    """
+
+    features: Tensor
+    lengths: Tensor
+    positions: Tensor
+    text: Tensor
+    block: Tensor
+    targets: Tensor
+
+
+class Writer:
+    """Encodes questions as token ids: question, answer marker, answer, end."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        self.answer = int(tokenizer.convert_tokens_to_ids(ANSWER))
+        self.end = int(tokenizer.convert_tokens_to_ids(END))
+        self._ids: dict[str, list[int]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        if text not in self._ids:
+            self._ids[text] = self.tokenizer(text).input_ids
+        return self._ids[text]
+
+    def block(self, question: str, answer: str) -> tuple[list[int], int]:
+        """Token ids, and the index of the first token of the answer."""
+        asked = [*self.ids(question), self.answer]
+        return [*asked, *self.ids(answer), self.end], len(asked)
+
+
+def pack(
+    features: list[Tensor], positions: list[Tensor], newlines: list[int], blocks: list[list[tuple[list[int], int]]]
+) -> Lesson:
+    """Pad clips of K_i tokens and their questions to one batch.
+
+    Parameters
+    ----------
+    features: (K_i, 192) of each clip.
+    positions: (K_i,) position ids of each clip.
+    newlines: position id of the newline of each clip.
+    blocks: the questions of each clip, see `Writer.block`.
+    """
+    batch, visual = len(features), max(len(f) for f in features)
+    words = max(sum(len(ids) for ids, _ in asked) for asked in blocks)
+    text, block = torch.zeros(batch, words, dtype=torch.long), torch.full((batch, words), -1)
+    targets = torch.full((batch, words), -100)
+    all_positions = torch.zeros(batch, visual + 1 + words, dtype=torch.long)
+    padded = torch.zeros(batch, visual, features[0].shape[-1], dtype=features[0].dtype)
+    for entry, (kept, place, newline, asked) in enumerate(zip(features, positions, newlines, blocks, strict=True)):
+        padded[entry, : len(kept)] = kept
+        all_positions[entry, : len(kept)] = place
+        all_positions[entry, visual] = newline
+        at = 0
+        for number, (ids, first) in enumerate(asked):
+            stop = at + len(ids)
+            text[entry, at:stop] = torch.tensor(ids)
+            block[entry, at:stop] = number
+            targets[entry, at + first - 1 : stop - 1] = torch.tensor(ids[first:])
+            all_positions[entry, visual + 1 + at : visual + 1 + stop] = newline + 1 + torch.arange(len(ids))
+            at = stop
+    return Lesson(padded, torch.tensor([len(f) for f in features]), all_positions, text, block, targets)
+
+
+class Lessons(Dataset[Lesson]):
+    """The lessons of `steps` steps; each depends only on its number and the arguments.
+
+    Parameters
+    ----------
+    first: step of the first lesson.
+    tokens: approximate number of visual and text tokens in a lesson.
+    begin: fraction of the curriculum that is skipped.
+    """
+
+    def __init__(
+        self,
+        encoded: EncodedClips,
+        writer: Writer,
+        steps: int,
+        first: int,
+        tokens: int,
+        seed: int = 21,
+        begin: float = 0.0,
+    ) -> None:
+        self.encoded, self.writer, self.steps, self.first = encoded, writer, steps, first
+        self.tokens, self.seed, self.begin = tokens, seed, begin
+        lengths = np.array([clip.length for clip in encoded.clips])
+        self._up_to = {frames: np.flatnonzero(lengths <= frames) for frames in LENGTHS}
+
+    def __len__(self) -> int:
+        return self.steps - self.first
+
+    def __getitem__(self, index: int) -> Lesson:
+        step = self.first + index
+        rng = np.random.default_rng([self.seed, step])
+        share = self.begin + (1 - self.begin) * step / self.steps
+        levels = next(levels for start, levels in reversed(CURRICULUM) if start <= share)
+        level = levels[int(rng.integers(len(levels)))]
+        clips = max(1, self.tokens // (level.tokens + 90))
+        draws = [self._clip(rng, level, share >= _PATHS_FROM) for _ in range(clips)]
+        return pack(*(list(column) for column in zip(*draws, strict=True)))
+
+    def _clip(
+        self, rng: np.random.Generator, level: Level, paths: bool
+    ) -> tuple[Tensor, Tensor, int, list[tuple[list[int], int]]]:
+        index = int(rng.choice(self._up_to[level.frames]))
+        backwards = rng.random() < 0.5
+        clip, features, owners = self.encoded.clips[index], self.encoded.features[index], self.encoded.owners[index]
+        if backwards:
+            clip, features, owners = clip.reversed(), features.flip(0), owners.flip(0)
+        flat = owners.flatten().numpy()
+        cells = _choose(rng, flat, level)
+        asked = _questions(rng, clip, set(flat[cells].tolist()) - {0}, paths)
+        blocks = [self.writer.block(q.text, q.answer) for q in asked] or [self.writer.block("", "")]
+        chosen = torch.from_numpy(cells)
+        original = rng.random() < _ORIGINAL_POSITIONS
+        positions, newline = (chosen, len(flat)) if original else (torch.arange(len(cells)), len(cells))
+        return features.flatten(0, 1)[chosen], positions, newline, blocks
+
+
+def _choose(rng: np.random.Generator, owners: np.ndarray, level: Level) -> np.ndarray:
+    """Sorted indices of the tokens of a clip that a lesson contains."""
+    if level.things is None:
+        return np.sort(rng.choice(len(owners), min(level.tokens, len(owners)), replace=False))
+    things = [number for number in np.unique(owners) if number]
+    if rng.random() >= level.all_things:
+        things = list(rng.permutation(things)[: int(rng.integers(1, level.things + 1))])
+    parts = [rng.choice(len(owners), int(rng.integers(0, level.background + 1)), replace=False)]
+    for number in things:
+        cells = np.flatnonzero(owners == number)
+        # The first and the last cell are always included: they show where a thing comes from and where it goes.
+        if len(cells) > level.cells:
+            inner = rng.choice(cells[1:-1], level.cells - 2, replace=False)
+            cells = np.concatenate([cells[:1], inner, cells[-1:]])
+        parts.append(cells)
+    return np.unique(np.concatenate(parts)) if things else np.zeros(1, np.int64)
+
+
+def _questions(rng: np.random.Generator, clip: Clip, shown: set[int], paths: bool) -> list[Question]:
+    """Questions that the visible things answer, fewer of the kinds that are learnt early, and descriptions."""
+    visible = {number - 1 for number in shown}
+    pool = [q for q in questions(clip, rng, visible) if visible.issuperset(q.about)]
+    pool = [pool[i] for i in rng.permutation(len(pool))]
+    first = {q.kind: q for q in pool}
+    hard = [q for q in pool if q.kind in _HARD]
+    easy = [q for kind, q in first.items() if kind not in _HARD and rng.random() < 0.6]
+    chosen = (hard + easy)[:_QUESTIONS]
+    for sentence in descriptions(clip, rng, visible):
+        moves = sentence.kind == "trace" and clip.things[sentence.about[0]].role == "mover"
+        chance = 0.9 if moves else _DESCRIBED[sentence.kind]
+        if (paths or sentence.kind == "describe") and rng.random() < chance:
+            chosen.append(sentence)
+    return chosen

@@ -1,0 +1,98 @@
+"""The questions of the benchmark are fixed, even, and about clips of their own."""
+
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import pytest
+
+from scripts.make_tangoworld import make_cases
+from tangovlm.errors import InputError
+from tangovlm.evaluate import tangoworld
+from tangovlm.evaluate.tangoworld import (
+    CELLS,
+    QUESTIONS,
+    ROUND,
+    ClipQuestions,
+    fingerprint,
+    load_questions,
+    render_clip,
+)
+from tangovlm.tiny.synthetic.questions import KINDS, questions
+
+FINGERPRINT = "622e41c711564abc646cca769dc0b3bfa82e5594cfd3ba287da00ab1166395b6"
+"""Of version 1. Results are compared by it: another one is another version."""
+TRAINING_SEEDS = {0, 1, 7, 8, 11, 12, 13, 21, 99}
+
+
+def places(chosen: tuple[ClipQuestions, ...]) -> Counter[tuple[int, str]]:
+    """How many questions of each kind each cell has."""
+    return Counter((case.cell, asked.question.kind) for case in chosen for asked in case.questions)
+
+
+def numbers(chosen: tuple[ClipQuestions, ...]) -> list[int]:
+    return sorted(asked.number for case in chosen for asked in case.questions)
+
+
+def test_this_version_is_fixed() -> None:
+    assert fingerprint() == FINGERPRINT
+    assert tangoworld.SEED not in TRAINING_SEEDS
+
+
+def test_it_is_large_and_even() -> None:
+    everything = load_questions()
+    assert numbers(everything) == list(range(QUESTIONS))
+    assert QUESTIONS >= 1000
+    assert places(everything) == dict.fromkeys(product(range(len(CELLS)), KINDS), QUESTIONS // ROUND)
+    assert {(8, "still"), (64, "busy")} <= set(CELLS)
+    assert len({(case.cell, case.draw) for case in everything}) == len(everything)
+    for case in everything:
+        assert max(Counter(asked.question.kind for asked in case.questions).values()) == 1
+        for asked in case.questions:
+            assert len(set(asked.question.choices)) == 4
+            assert asked.question.answer in asked.question.choices
+
+
+@pytest.mark.parametrize("cell", [0, 4, 8, 11])
+def test_making_it_again_gives_the_same(cell: int) -> None:
+    rounds = 2
+    again = [(case.draw, case.digest, case.questions) for case in make_cases(cell, rounds)]
+    first = [case for case in load_questions(rounds * ROUND) if case.cell == cell]
+    assert again == [(case.draw, case.digest, case.questions) for case in first]
+
+
+def test_questions_fit_their_clips() -> None:
+    case = load_questions()[-1]
+    clip = case.clip()
+    texts = {question.text for question in questions(clip, np.random.default_rng(0))}
+    assert {asked.question.text for asked in case.questions if asked.question.kind != "order"} <= texts
+    seen = render_clip(clip, case.length)
+    assert seen.pixels.shape == (64, 3, 112, 112)
+    for asked in case.questions:
+        assert all((seen.owners == thing + 1).any() for thing in asked.question.about)
+
+
+@pytest.mark.parametrize("limit", [1, 9, 108, 200, 216])
+def test_the_first_questions_are_even(limit: int) -> None:
+    chosen = load_questions(limit)
+    assert numbers(chosen) == list(range(limit))
+    by_kind = Counter(kind for (_, kind), count in places(chosen).items() for _ in range(count))
+    by_cell = Counter(cell for (cell, _), count in places(chosen).items() for _ in range(count))
+    assert max(by_kind.values()) - min(by_kind[kind] for kind in KINDS) <= 1
+    assert max(by_cell.values()) - min(by_cell[cell] for cell in range(len(CELLS))) <= 2
+
+
+def test_parts() -> None:
+    assert {asked.question.kind for case in load_questions(kinds=["read"]) for asked in case.questions} == {"read"}
+    assert {case.length for case in load_questions(lengths=[64])} == {64}
+    assert len(numbers(load_questions(lengths=[64]))) == QUESTIONS // 4
+    assert set(numbers(load_questions(5, kinds=["count", "order"]))) <= set(
+        numbers(load_questions(kinds=["count", "order"]))
+    )
+
+
+def test_another_world_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = load_questions(1)[0]
+    monkeypatch.setattr(tangoworld, "SEED", tangoworld.SEED + 1)
+    with pytest.raises(InputError, match="other clips"):
+        case.clip()
