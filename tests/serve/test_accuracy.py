@@ -1,11 +1,11 @@
-"""The benchmark of the embedded model through vLLM, beside the same questions through `attach`."""
+"""The benchmark of the embedded model on vLLM, compared with the same questions through `attach`."""
 
 from pathlib import Path
 
 import pytest
 
 import tangovlm
-from tangovlm.evaluate import runner, runs, task
+from tangovlm.evaluate import runner, runs, tangoworld
 from tangovlm.tiny.evaluate import MAX_NEW_TOKENS
 from tests.support.serve.checkpoints import embedded
 from tests.support.serve.engine import Request, answers
@@ -16,16 +16,16 @@ QUESTIONS = 200
 
 
 def test_two_hundred_questions(tmp_path: Path) -> None:
-    cases = task.cases(QUESTIONS)
+    cases = tangoworld.load_questions(QUESTIONS)
     llm = tangovlm.load(device="cpu")
-    rows = runner.answers(llm, {0: runs.run("tango", 0.1)}, cases, (), lambda _: None)
+    rows = runner.answer_clips(llm, {0: runs.build_run("tango", 0.1)}, cases, (), lambda _: None)
     expected = {row.number: row for found in rows for row in found}
     requests, truth = {}, {}
     for case in cases:
-        seen = task.view(case.clip(), case.length)
+        seen = tangoworld.render_clip(case.clip(), case.length)
         frames = seen.pixels.permute(0, 2, 3, 1).contiguous().numpy()
         video = (frames, {"fps": 1.0, "frames_indices": seen.seconds.tolist()})
-        for asked in case.asked:
+        for asked in case.questions:
             prompt = f"<video>{asked.question.text}<|assistant|>"
             requests[asked.number] = Request(prompt, (video,), max_tokens=MAX_NEW_TOKENS)
             truth[asked.number] = asked.question.answer

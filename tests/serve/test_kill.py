@@ -1,4 +1,4 @@
-"""Kill -9 of vLLM's server while two batch commands ask it: one waits for it, one gives up and goes on later."""
+"""Kill -9 of vLLM's server while two batch commands use it: one waits for it, one gives up and continues later."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tangovlm.tiny.clip import write_clip
-from tangovlm.tiny.synthetic.world import sample_clip
+from tangovlm.tiny.synthetic.sampling import sample_clip
 from tests.support.serve.engine import ENVIRONMENT
 
 pytest.importorskip("vllm")
@@ -60,7 +60,7 @@ def command(log: Path, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def kill_9(process: subprocess.Popen[bytes]) -> None:
-    """Kill a session, whose first process may be gone already."""
+    """Kill a session, whose first process may have ended already."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -88,7 +88,7 @@ def every_row_once(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    """One that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -108,7 +108,7 @@ def test_kill_9_of_the_server(corpus: Path, tmp_path: Path, port: int) -> None:
     with command(patient_log, *ask(patient, START_SECONDS)) as waits:
         with command(log, *serve) as server:
             until(lambda: count(patient) > 0, log, START_SECONDS)
-            # However long the other one takes to start, this one has work left when the server is killed.
+            # Stopped, so that it has rows left when the server is killed, however slowly the other command starts.
             os.killpg(waits.pid, signal.SIGSTOP)
             with command(hasty_log, *ask(hasty, 0)) as gives_up:
                 until(lambda: count(hasty) > 0, hasty_log, RUN_SECONDS)

@@ -1,4 +1,4 @@
-"""What a server is told about pruning, and what it is refused at once."""
+"""The options of a server about pruning, and mistakes in them."""
 
 from types import SimpleNamespace
 
@@ -50,7 +50,7 @@ def test_every_method_before_the_model_can_be_served(method: str) -> None:
         ({"method": "tanga"}, MethodError, "did you mean 'tango'"),
         ({"method": "fastv"}, MethodError, "inside the language model"),
         ({"method": "tango+fastv"}, MethodError, "inside the language model"),
-        ({"params": {"exact": False}}, MethodError, "not known beforehand"),
+        ({"params": {"exact": False}}, MethodError, "not known before encoding"),
         ({"params": {"neighbours": 3}}, MethodError, "did you mean 'neighbors'"),
     ],
 )

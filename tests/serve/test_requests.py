@@ -18,7 +18,7 @@ from tangovlm.bench.server.process import HOST, Server, serving
 from tangovlm.budget import count
 from tangovlm.pipeline.load import BUILTIN
 from tangovlm.tiny.clip import write_demo
-from tests.support.serve.engine import ENVIRONMENT
+from tests.support.serve.engine import ENVIRONMENT, FORKED
 
 pytest.importorskip("vllm")
 
@@ -43,7 +43,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(media: Path) -> Iterator[Server]:
-    with serving(BUILTIN, [*OPTIONS, "--allowed-local-media-path", str(media)], ENVIRONMENT) as running:
+    with serving(BUILTIN, [*OPTIONS, "--allowed-local-media-path", str(media)], ENVIRONMENT | FORKED) as running:
         yield running
 
 
@@ -72,7 +72,7 @@ def body(video: object, text: str = "What color is the star?", **more: Any) -> d
 
 
 def clip(frames: int) -> bytes:
-    """So many small frames, each of one grey."""
+    """A video of so many small grey frames."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(8), options={"preset": "ultrafast"})
@@ -180,7 +180,7 @@ def test_ten_thousand_frames(server: Server, good: dict[str, Any]) -> None:
 
 
 def test_one_frame(server: Server, good: dict[str, Any]) -> None:
-    """vLLM's reader takes none of it."""
+    """The loader of vLLM returns no frame of it."""
     refused(server, body(url(clip(1))), good, "no frame")
 
 

@@ -1,4 +1,4 @@
-"""What a server refuses before it loads a model, and what it is made of."""
+"""Options that a server refuses before it loads a model, and the classes that it runs."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tangovlm.serve import compat, seams
+from tangovlm.serve import compatibility, vllm_internals
+from tangovlm.serve import model_registry as models
 from tangovlm.serve.command import media_io
-from tangovlm.serve.models import served as models
-from tangovlm.serve.models.served import MODELS
+from tangovlm.serve.model_registry import SERVED_MODELS
 from tangovlm.tiny.clip import write_demo
 from tests.support.serve.checkpoints import embedded
 
@@ -29,12 +29,12 @@ def config(tango: object = None, **options: Any) -> Any:
 def test_pruning_names_its_worker_and_reader_of_media() -> None:
     from vllm.multimodal.media.connector import MEDIA_CONNECTOR_REGISTRY
 
-    from tangovlm.serve.media import Connector
+    from tangovlm.serve.media_connector import TangoMediaConnector
 
     assert config().parallel_config.worker_cls.endswith("CPUWorker")
     assert config({}).parallel_config.worker_cls == "tangovlm.serve.cpu_worker.TangoCPUWorker"
     assert config({}, worker_cls="mine.Worker").parallel_config.worker_cls == "mine.Worker"
-    assert isinstance(MEDIA_CONNECTOR_REGISTRY.load("http"), Connector)
+    assert isinstance(MEDIA_CONNECTOR_REGISTRY.load("http"), TangoMediaConnector)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,11 @@ def test_pruning_names_its_worker_and_reader_of_media() -> None:
     [
         ({"retention": 7}, {}, "retention must be a number"),
         ({"method": "fastv"}, {}, "inside the language model"),
-        ({"saliency": "mean-query"}, {}, "the saliency 'mean-query', which the family llava-onevision does not give"),
+        (
+            {"saliency": "mean-query"},
+            {},
+            "saliency 'mean-query', which the family llava-onevision does not provide",
+        ),
         ({}, {"video_pruning_rate": 0.5}, "prune both"),
         ({}, {"compilation_config": {"compile_mm_encoder": True}}, "compile_mm_encoder hides"),
         ({}, {"model_impl": "transformers"}, "cannot prune videos of TransformersMultiModal"),
@@ -55,8 +59,8 @@ def test_refusals(tango: object, options: dict[str, Any], words: str) -> None:
 
 def test_models_go_by_the_names_of_the_stock_ones() -> None:
     """As the draft models of vLLM look for them."""
-    for architecture, model in MODELS.items():
-        ours = getattr(import_module(f"tangovlm.serve.{model.module}"), model.name)
+    for architecture, model in SERVED_MODELS.items():
+        ours = getattr(import_module(f"tangovlm.serve.models.{model.module}"), model.name)
         assert getattr(models, architecture) is ours
         assert ours.__name__ == architecture
         stock = getattr(import_module(f"vllm.model_executor.models.{model.stock}"), architecture)
@@ -64,14 +68,14 @@ def test_models_go_by_the_names_of_the_stock_ones() -> None:
 
 
 def test_all_that_the_plug_in_builds_on_is_there() -> None:
-    assert [(name, state) for name, state in compat.check_seams() if state != "OK"] == []
+    assert [(name, state) for name, state in compatibility.check_internals() if state != "OK"] == []
 
 
 def replaced() -> Iterator[str]:
     """Methods of vLLM's classes in whose place classes of the plug-in have their own."""
-    modules = ["cpu_worker", "items", "media", "batch.in_vllm", *(model.module for model in MODELS.values())]
-    for name in modules:
-        module = import_module(f"tangovlm.serve.{name}")
+    modules = ["serve.cpu_worker", "serve.media_connector", "serve.models.video_fields", "batch.vllm_engine"]
+    for name in [*modules, *(f"serve.models.{model.module}" for model in SERVED_MODELS.values())]:
+        module = import_module(f"tangovlm.{name}")
         for ours in vars(module).values():
             if isinstance(ours, type) and ours.__module__ == module.__name__:
                 yield from _replaced_by(ours)
@@ -88,7 +92,9 @@ def _replaced_by(ours: type) -> Iterator[str]:
 
 
 def test_whatever_is_replaced_stands_in_the_table() -> None:
-    told = {str(seam) for group in seams.groups().values() for seam in group if seam.use == "replace"}
+    told = {
+        str(internal) for group in vllm_internals.groups().values() for internal in group if internal.use == "replace"
+    }
     found = set(replaced())
     assert len(found) > 20
     # The mixture of experts has the methods of the dense model.
@@ -102,7 +108,7 @@ def test_a_changed_release_is_told_in_one_line_and_harms_nobody_else(monkeypatch
     def changed(self: Any, inputs: Any, grids: Any) -> None: ...
 
     monkeypatch.setattr(LlavaOnevisionForConditionalGeneration, "_process_video_pixels", changed)
-    for each in (compat.first_problem, compat.at_start_up):
+    for each in (compatibility.first_problem, compatibility.check_at_startup):
         each.cache_clear()
     try:
         words = r"LlavaOnevisionForConditionalGeneration\._process_video_pixels that takes \(inputs, grids\)"
@@ -110,7 +116,7 @@ def test_a_changed_release_is_told_in_one_line_and_harms_nobody_else(monkeypatch
             config({})
         config()
     finally:
-        for each in (compat.first_problem, compat.at_start_up):
+        for each in (compatibility.first_problem, compatibility.check_at_startup):
             each.cache_clear()
 
 

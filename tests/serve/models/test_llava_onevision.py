@@ -8,10 +8,10 @@ import torch
 
 import tangovlm
 from tangovlm.budget import count
-from tangovlm.tiny.clip import seen_frames
-from tangovlm.tiny.synthetic.world import sample_clip
+from tangovlm.tiny.clip import decoded_frames
+from tangovlm.tiny.synthetic.sampling import sample_clip
 from tests.support.serve.checkpoints import embedded, nested_names, pooling_head, random_llava_onevision
-from tests.support.serve.engine import IN_PROCESS, WITHOUT_PLUGINS, Reply, Request, answers
+from tests.support.serve.engine import FORKED_RANKS, IN_PROCESS, RANKS, WITHOUT_PLUGINS, Reply, Request, answers
 from tests.support.serve.oracle import Oracle
 
 pytest.importorskip("vllm")
@@ -24,7 +24,7 @@ OPTIONS = {"max_model_len": 4096, "hf_overrides": {"tango": {"retention": 0.1}}}
 def video(seed: int, frames: int) -> tuple[np.ndarray, dict[str, object]]:
     """A clip of the synthetic world, its frames further and further apart."""
     clip = sample_clip(np.random.default_rng(seed))
-    pixels = seen_frames(clip, frames)[0].pixels.permute(0, 2, 3, 1).contiguous().numpy()
+    pixels = decoded_frames(clip, frames)[0].pixels.permute(0, 2, 3, 1).contiguous().numpy()
     return pixels, {"fps": 8.0, "frames_indices": [2 * frame + frame * frame // 8 for frame in range(frames)]}
 
 
@@ -62,7 +62,7 @@ AGAIN = [
 
 @pytest.fixture(scope="module")
 def replies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Reply]]:
-    """All that one engine with the plug-in says."""
+    """All replies of one engine with the plug-in."""
     batches = {
         "one": ONE,
         "default": [DEFAULT, UNTIMED],
@@ -89,9 +89,9 @@ def check(reply: Reply, expected: Reply) -> None:
 
 def test_the_oracle_is_what_attach_does(oracle: Oracle) -> None:
     (frames, metadata), llm = CLIP, oracle.llm
-    pixels = llm.family.pixels(torch.from_numpy(frames).permute(0, 3, 1, 2), llm.config)
+    pixels = llm.family.prompt.pixels(torch.from_numpy(frames).permute(0, 3, 1, 2), llm.config)
     seconds = torch.tensor(metadata["frames_indices"]) / 8.0
-    inputs = llm.family.inputs(llm.tokenizer, llm.template, pixels, QUESTION, seconds)
+    inputs = llm.family.prompt.inputs(llm.tokenizer, llm.template, pixels, QUESTION, seconds)
     with tangovlm.attach(llm.model, tangovlm.Tango(retention=0.1), timestamps=seconds):
         said = llm.model.generate(**inputs, max_new_tokens=6, do_sample=False)
     assert said[0, inputs["input_ids"].shape[1] :].tolist() == oracle.reply(TOGETHER[0]).ids
@@ -169,11 +169,12 @@ def test_another_method_with_frame_features(tmp_path: Path) -> None:
         check(reply, oracle.reply(request))
 
 
-@pytest.mark.parametrize("method", ["tango", "visionzip"])
-def test_two_tensor_parallel_ranks(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "ranks"), [("tango", RANKS), ("visionzip", FORKED_RANKS)], ids=["tango", "visionzip"]
+)
+def test_two_tensor_parallel_ranks(method: str, ranks: dict[str, str], tmp_path: Path) -> None:
     """With a pooling head from a file, and with attention and keys of which each rank has half the heads."""
     folder, head = random_llava_onevision(tmp_path / "random"), pooling_head(tmp_path / "head.safetensors")
-    ranks = {"VLLM_CPU_OMP_THREADS_BIND": "0|1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     tango = {"method": method, "head_weights": str(head)}
     options = OPTIONS | {"tensor_parallel_size": 2, "hf_overrides": {"tango": tango}}
     (told,) = answers(tmp_path, [ONE], environment=ranks, model=str(folder), **options)

@@ -14,7 +14,7 @@ from tests.support.serve.qwen_requests import asked, video
 pytest.importorskip("vllm")
 
 SHORT = [Request(asked("What?", "video"), (video(20, 4),), retention=retention) for retention in (1.0, 0.2)]
-"""Where transformers and vLLM agree on what is behind a video."""
+"""Videos after which transformers and vLLM agree on the positions of text."""
 
 
 class TestQwen25VL(QwenCases):

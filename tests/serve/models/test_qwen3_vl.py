@@ -21,7 +21,7 @@ SAMPLED = [
     )
     for retention in (1.0, 0.2)
 ]
-"""As vLLM's loader hands over a short video: all of its frames, of which the stock processor takes some."""
+"""As vLLM's loader returns a short video: all of its frames, of which the stock processor samples some."""
 
 
 class TestQwen3VL(QwenCases):

@@ -1,4 +1,4 @@
-"""What the plug-in's processors and models for Qwen-VL do without an engine."""
+"""The processors and models of the plug-in for Qwen-VL, without an engine."""
 
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ pytest.importorskip("vllm")
 from tangovlm.budget import count
 from tangovlm.errors import InputError, ModelError
 from tangovlm.inputs import timestamps
-from tangovlm.serve.plugin import StartUp
+from tangovlm.serve.plugin import ServedModelConfig
 from tests.support.serve.qwen_checkpoints import qwen2_5_vl, qwen3_vl
 from tests.support.serve.qwen_requests import asked, video
 
@@ -79,7 +79,7 @@ def test_times_of_steps_are_those_of_the_library(folder: Path) -> None:
     clip = video(0, 16)
     told = processed(processor(folder, **TANGO), clip, video(1, 5))
     (times,) = timestamps.from_metadata(clip[1])
-    # Two frames a step: in the middle of both, as the prompt of Qwen3-VL says, or at the first one.
+    # Two frames per step: the time is their mean, as in the prompt of Qwen3-VL, or that of the first one.
     middle = folder.name == "qwen3_vl"
     (wanted,) = timestamps.assign([times], [8], frames_per_step=2, middle=middle)
     assert torch.equal(fields(told)["tango_timestamps"].data, wanted)
@@ -96,7 +96,7 @@ def test_times_of_frames_that_the_processor_samples(folder: Path) -> None:
     times = fields(told)["tango_timestamps"].data
     assert int(fields(told)["video_grid_thw"].data[0]) == 4
     if folder.name == "qwen3_vl":
-        # The stock processor of videos says which frames it took; that of Qwen2.5-VL only how far they are apart.
+        # The stock video processor returns the indices of sampled frames; that of Qwen2.5-VL only their interval.
         taken = torch.linspace(0, 31, 8, dtype=torch.float64).round() / 8
         assert torch.equal(times, (taken[::2] + taken[1::2]) / 2)
     else:
@@ -151,8 +151,8 @@ def test_adapters_find_the_stock_modules(folder: Path) -> None:
         assert model.hf_to_vllm_mapper is stock.hf_to_vllm_mapper
         bare = model.__new__(model)
         vision = SimpleNamespace(spatial_merge_size=2)
-        vars(bare).update(_family=SimpleNamespace(merge=2), config=SimpleNamespace(vision_config=vision))
-        # An adapter of the tower works in front of the pruning.
+        vars(bare).update(_family=SimpleNamespace(merge_size=2), config=SimpleNamespace(vision_config=vision))
+        # An adapter of the vision encoder is applied before pruning.
         assert bare.get_mm_lora_token_counts(modality="video", mm_kwargs=pruned, num_mm_embeds=6) == (240, 60)
         assert bare.get_mm_lora_token_counts(modality="video", mm_kwargs=grid, num_mm_embeds=60) == (240, 60)
         assert bare.get_mm_lora_token_counts(modality="image", mm_kwargs={}, num_mm_embeds=6) == (24, 6)
@@ -176,13 +176,13 @@ def test_the_runner_of_gpus_gets_the_same_positions(folder: Path) -> None:
     from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
     from vllm.v1.worker.gpu.model_states.mm_pruning import MultiModalPruner
 
-    from tangovlm.serve.models import mrope_positions as positions
+    from tangovlm.serve.models import mrope_positions
 
     offsets = torch.randint(0, 300, (3, 40))
-    item = positions.attached(torch.zeros(40, 8), offsets, lead=0)
+    item = mrope_positions.append_positions(torch.zeros(40, 8), offsets, lead=0)
     ids = [9] * 5 + [6] * 40 + [9] * 7
     text = torch.arange(5).expand(3, -1), 500 + torch.arange(7).expand(3, -1)
-    state = torch.cat([text[0], positions.pending(torch.full((3,), 5), 40), text[1]], dim=1).int()
+    state = torch.cat([text[0], mrope_positions.pending_positions(torch.full((3,), 5), 40), text[1]], dim=1).int()
     wanted = torch.cat([text[0], 5 + offsets, text[1]], dim=1)
     deltas: list[int] = []
 
@@ -232,11 +232,11 @@ def test_ways_to_run_that_are_refused(folder: Path, parallel: int, mode: str, wo
         parallel_config=SimpleNamespace(pipeline_parallel_size=parallel, worker_cls="mine"),
     )
     with pytest.raises(ModelError, match=words):
-        StartUp.verify_and_update_config(config)
+        ServedModelConfig.verify_and_update_config(config)
 
 
 def test_a_low_retention_lets_no_longer_videos_in(folder: Path) -> None:
-    """As the encoder sees all frames, whatever is kept of them."""
+    """Because the encoder processes all frames, at any retention."""
     ours = processor(folder, hf_overrides={"tango": {"retention": 1.0}}, max_model_len=100)
     processed(ours, video(0, 8), tango_retention=0.1)
     with pytest.raises(InputError, match="at retention 1, but --max-model-len is 100"):

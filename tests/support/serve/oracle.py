@@ -1,4 +1,4 @@
-"""What a LLaVA-OneVision must answer: features of each video chosen by hand and laid into the prompt, no hooks."""
+"""Expected answers of LLaVA-OneVision: features are selected and inserted into the prompt here, without hooks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,22 +55,22 @@ class Oracle:
         return torch.cat([next(media[token]) if token in media else table[token][None] for token in ids])
 
     def video(self, frames: np.ndarray, metadata: Any, request: Request) -> Tensor:
-        """What stands in the place of a video, its newline included."""
+        """Embeddings of a video in the prompt, its newline included."""
         family, model = self.llm.family, self.llm.model
         retention = self.retention if request.retention is None else float(request.retention)
         pruner = tangovlm.method(self.method, retention=retention)
-        pixels = family.pixels(torch.from_numpy(frames).permute(0, 3, 1, 2), self.llm.config)
-        grid = family.grid(len(frames))
-        kind = family.resolve_saliency(getattr(pruner, "signal", None))
-        with family.observe(pruner.needs, kind) as signals:
+        pixels = family.prompt.pixels(torch.from_numpy(frames).permute(0, 3, 1, 2), self.llm.config)
+        grid = family.layout.grid(len(frames))
+        kind = family.signals.resolve_saliency(getattr(pruner, "signal", None))
+        with family.signals.observe(pruner.needs, kind) as signals:
             output = model.model.get_video_features(pixels, return_dict=True)
-        (rows,) = family.features(output, [Clip(grid, 0)])
+        (rows,) = family.layout.features(output, [Clip(grid, 0)])
         seconds = None if metadata is None else timestamps.from_metadata(metadata)[0]
         selection = pruner(family.video_tokens(rows, Clip(grid, 0), signals, seconds))
         return torch.cat([selection.features, model.model.image_newline[None]])
 
     def image(self, image: np.ndarray) -> Tensor:
-        """What stands in the place of an image, by the stock processor and the stock model."""
+        """Embeddings of an image in the prompt, from the stock processor and the stock model."""
         from transformers import AutoImageProcessor
 
         inputs = AutoImageProcessor.from_pretrained(self.llm.name)(images=[image], return_tensors="pt")

@@ -7,11 +7,9 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from tests.support.serve.engine import IN_PROCESS, WITHOUT_PLUGINS, Reply, Request, answers
+from tests.support.serve.engine import FORKED_RANKS, IN_PROCESS, WITHOUT_PLUGINS, Reply, Request, answers
 from tests.support.serve.qwen_oracle import Oracle
 from tests.support.serve.qwen_requests import AGAIN, DEFAULT, FULL, LONG, ONE, OPTIONS, SEVERAL, TIGHT, TOGETHER, check
-
-RANKS = {"VLLM_CPU_OMP_THREADS_BIND": "0|1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
 
 
 def both(requests: Sequence[Request], replies: Sequence[Reply], oracle: Oracle) -> None:
@@ -40,7 +38,7 @@ class QwenCases:
     @pytest.fixture(scope="class")
     @classmethod
     def replies(cls, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Reply]]:
-        """All that one engine with the plug-in says."""
+        """All replies of one engine with the plug-in."""
         batches = {
             "one": ONE,
             "default": [DEFAULT],
@@ -69,7 +67,7 @@ class QwenCases:
         both(AGAIN, replies["warm"], oracle)
 
     def test_chunks_preemption_and_another_method(self, folder: Path, tmp_path: Path) -> None:
-        """Every answer is that of an oracle, which knows neither chunks nor preemption; the method takes keys."""
+        """Answers are those of the oracle, which has neither chunks nor preemption; the method reads keys."""
         options = OPTIONS | TIGHT | {"hf_overrides": {"tango": {"method": "visionzip"}}}
         batches = [ONE[2:], SEVERAL, TOGETHER, LONG]
         told = answers(tmp_path, batches, model=str(folder), **options)
@@ -84,7 +82,7 @@ class QwenCases:
         """Heads of the tower are shared out between them; the method needs the mean over all."""
         requests = ONE[2:4]
         options = {"model": str(folder), "tensor_parallel_size": 2, **OPTIONS}
-        (replies,) = answers(tmp_path, [requests], environment=RANKS, **options)
+        (replies,) = answers(tmp_path, [requests], environment=FORKED_RANKS, **options)
         both(requests, replies, oracle)
 
     def test_full_retention_is_vanilla(self, replies: dict[str, list[Reply]], folder: Path, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def qwen2_5_vl(folder: Path) -> Path:
 
 
 def qwen3_vl(folder: Path) -> Path:
-    """Four layers of text, of which the first two are handed features of the tower's."""
+    """Four layers of text; the first two also receive features of the vision encoder."""
     from transformers import (
         Qwen2VLImageProcessor,
         Qwen3VLConfig,

@@ -1,4 +1,4 @@
-"""What a Qwen-VL must answer: `tangovlm.attach` on the transformers model, with inputs of the stock processor.
+"""Expected answers of Qwen-VL: `tangovlm.attach` on the transformers model, with inputs of the stock processor.
 
 In transformers the text behind a video of Qwen2.5-VL starts behind its longer side, in vLLM (and the authors' code)
 behind its highest position, which is further where a video is long. The oracle can count as vLLM does.
@@ -27,7 +27,7 @@ class Oracle:
     method: str = "tango"
     retention: float = 0.1
     known: dict[int, Reply] = field(default_factory=dict)
-    """Replies so far, by the identity of what was asked."""
+    """Replies so far, by the identity of the request."""
 
     @classmethod
     def of(cls, folder: Path, *, counted: bool = False, **options: Any) -> "Oracle":
@@ -92,7 +92,7 @@ def rope_index(
     second_per_grid_ts: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Positions ``(3, 1, Q)`` of one prompt of Qwen2.5-VL, and what is behind them."""
+    """Positions ``(3, 1, Q)`` of one prompt of Qwen2.5-VL, and the delta for generated tokens."""
     vision = config.vision_config
     images = iter([] if image_grid_thw is None else image_grid_thw.tolist())
     videos = iter([] if video_grid_thw is None else video_grid_thw.tolist())

@@ -1,4 +1,4 @@
-"""Requests that both Qwen-VL families are asked, and what their replies must have."""
+"""Requests to both Qwen-VL families, and the check of their replies."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ TIGHT = {
     "block_size": 32,
     "num_gpu_blocks_override": 13,
 }
-"""Prompts come in pieces of 48 tokens, and the answers of all requests have no room beside each other."""
+"""Prompts are processed in chunks of 48 tokens, and the cache is too small for the answers of all requests."""
 
 
 def video(seed: int, frames: int, height: int = 96, width: int = 160) -> tuple[np.ndarray, dict[str, object]]:

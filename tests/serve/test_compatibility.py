@@ -1,19 +1,21 @@
-"""What the plug-in builds on in vLLM: a release that has it otherwise is refused by name. vLLM need not be there."""
+"""The internals of vLLM that the plug-in uses: a release that changed one is refused. vLLM need not be installed."""
 
 import ast
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+import tangovlm.batch
 import tangovlm.serve
 from tangovlm.errors import ModelError
-from tangovlm.serve import compare, compat, seams
-from tangovlm.serve.models import served as models
-from tangovlm.serve.plugin import StartUp, Unknown, register
+from tangovlm.serve import compatibility, internals_check, vllm_internals
+from tangovlm.serve import model_registry as models
+from tangovlm.serve.plugin import OtherModelConfig, ServedModelConfig, register
 
 HOST = """
 import functools
@@ -69,11 +71,11 @@ vllm.host
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> Iterator[None]:
-    compat.first_problem.cache_clear()
-    compat.at_start_up.cache_clear()
+    compatibility.first_problem.cache_clear()
+    compatibility.check_at_startup.cache_clear()
     yield
-    compat.first_problem.cache_clear()
-    compat.at_start_up.cache_clear()
+    compatibility.first_problem.cache_clear()
+    compatibility.check_at_startup.cache_clear()
 
 
 def module(monkeypatch: pytest.MonkeyPatch, name: str, source: str = "", **more: Any) -> ModuleType:
@@ -88,17 +90,20 @@ def module(monkeypatch: pytest.MonkeyPatch, name: str, source: str = "", **more:
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of this file in place of the real one."""
-    found = seams.parsed(TABLE)
-    monkeypatch.setattr(compat, "groups", lambda: found)
+    found = vllm_internals.parse_table(TABLE)
+    monkeypatch.setattr(compatibility, "groups", lambda: found)
     module(monkeypatch, "vllm")
 
 
 @pytest.mark.usefixtures("table")
 def test_a_release_as_it_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
     module(monkeypatch, "vllm.host", HOST)
-    assert {state for _, state in compat.check_seams()} == {"OK"}
-    assert [name for name, _ in compat.check_seams("host")][:2] == ["vllm.host.Model.positions", "vllm.host.Parser"]
-    compat.require_seams("host")
+    assert {state for _, state in compatibility.check_internals()} == {"OK"}
+    assert [name for name, _ in compatibility.check_internals("host")][:2] == [
+        "vllm.host.Model.positions",
+        "vllm.host.Parser",
+    ]
+    compatibility.require_internals("host")
 
 
 @pytest.mark.usefixtures("table")
@@ -131,9 +136,9 @@ def test_a_changed_part_is_refused_by_name(
         return made
 
     assert HOST.count(before) == 1
-    monkeypatch.setattr(compare, "import_module", changed)
+    monkeypatch.setattr(internals_check, "import_module", changed)
     with pytest.raises(ModelError) as error:
-        compat.require_seams("host")
+        compatibility.require_internals("host")
     assert wrong in str(error.value)
     assert "tested with vLLM 0.32" in str(error.value)
     assert "\n" not in str(error.value)
@@ -144,7 +149,7 @@ def test_a_changed_part_is_refused_by_name(
     [("0.32.0", True), ("0.32.1+cpu", True), ("0.32", True), ("0.33.0", False), ("0.320", False), ("(unknown)", False)],
 )
 def test_tested_releases(release: str, tested: bool) -> None:
-    assert compat.is_tested(release) is tested
+    assert compatibility.is_tested(release) is tested
 
 
 @pytest.mark.usefixtures("table")
@@ -154,9 +159,9 @@ def test_an_untested_release_is_said_once(release: str, monkeypatch: pytest.Monk
     logger = SimpleNamespace(warning=lambda words, *values: said.append(words % values))
     module(monkeypatch, "vllm.host", HOST)
     module(monkeypatch, "vllm.logger", init_logger=lambda _name: logger)
-    monkeypatch.setattr(compat, "installed", lambda: release)
+    monkeypatch.setattr(compatibility, "installed_release", lambda: release)
     for _ in range(3):
-        compat.at_start_up("host")
+        compatibility.check_at_startup("host")
     assert len(said) == (0 if release == "0.32.0" else 1)
     assert all("vLLM 0.33.0 is not tested" in line for line in said)
 
@@ -165,15 +170,18 @@ def test_without_vllm_every_part_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "vllm", None)
     for name in [name for name in sys.modules if name.startswith("vllm.")]:
         monkeypatch.setitem(sys.modules, name, None)
-    assert all("can be imported" in state for _, state in compat.check_seams())
+    assert all("can be imported" in state for _, state in compatibility.check_internals())
 
 
 def test_an_import_that_fails_is_told_by_name() -> None:
-    with pytest.raises(ModelError, match="cannot import name 'gone'.* tested with vLLM"), compat.internals():
+    with (
+        pytest.raises(ModelError, match="cannot import name 'gone'.* tested with vLLM"),
+        compatibility.importing_vllm(),
+    ):
         raise ImportError("cannot import name 'gone'")
 
 
-# --- what a broken release means for a server ---------------------------------------------------------------------
+# --- servers on an incompatible release ---------------------------------------------------------------------------
 
 ARCHITECTURE = "LlavaOnevisionForConditionalGeneration"
 
@@ -205,13 +213,13 @@ def test_a_broken_release_serves_without_pruning(stock: type) -> None:
     assert issubclass(found, stock)
     assert found.__name__ == ARCHITECTURE
     assert found(vllm_config=SimpleNamespace(model_config=config()), prefix="a").prefix == "a"
-    assert StartUp.verify_and_update_model_config(config()) is None
+    assert ServedModelConfig.verify_and_update_model_config(config()) is None
 
 
 @pytest.mark.usefixtures("stock")
 def test_a_broken_release_refuses_to_prune() -> None:
     with pytest.raises(ModelError, match=r"has no vllm\.ModelRegistry\.register_model, which tangovlm's plug-in"):
-        StartUp.verify_and_update_model_config(config({"retention": 0.1}))
+        ServedModelConfig.verify_and_update_model_config(config({"retention": 0.1}))
     with pytest.raises(ModelError, match=r"has no vllm\.ModelRegistry\.register_model, which tangovlm's plug-in"):
         getattr(models, ARCHITECTURE)(vllm_config=SimpleNamespace(model_config=config({"retention": 0.1})))
 
@@ -240,8 +248,8 @@ def test_a_model_that_is_not_served_is_refused_before_vllms_own_hook(monkeypatch
     once = dict(hooks)
     register()
     assert hooks == once
-    assert hooks["Without"] is Unknown
-    assert hooks[ARCHITECTURE] is StartUp
+    assert hooks["Without"] is OtherModelConfig
+    assert hooks[ARCHITECTURE] is ServedModelConfig
     assert issubclass(hooks["WithHook"], Hook)
     plain, pruned = config(), config({})
     hooks["WithHook"].verify_and_update_model_config(plain)
@@ -256,9 +264,10 @@ def test_a_model_that_is_not_served_is_refused_before_vllms_own_hook(monkeypatch
 
 
 def imported() -> list[tuple[str, str]]:
-    """What the plug-in imports from vLLM, by module and name."""
+    """Imports of the plug-in from vLLM, by module and name."""
     found = []
-    for path in Path(tangovlm.serve.__file__).parent.rglob("*.py"):
+    folders = [Path(package.__file__).parent for package in (tangovlm.serve, tangovlm.batch)]
+    for path in chain.from_iterable(folder.rglob("*.py") for folder in folders):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vllm":
                 found += [(str(node.module), alias.name) for alias in node.names]
@@ -266,9 +275,9 @@ def imported() -> list[tuple[str, str]]:
 
 
 def test_whatever_is_imported_stands_in_the_table() -> None:
-    parts = [seam for group in seams.groups().values() for seam in group]
-    names = {(seam.module, seam.name.split(".")[0]) for seam in parts}
-    modules = {seam.module for seam in parts}
+    parts = [internal for group in vllm_internals.groups().values() for internal in group]
+    names = {(internal.module, internal.name.split(".")[0]) for internal in parts}
+    modules = {internal.module for internal in parts}
     found = imported()
     assert len(found) > 20
     missing = [each for each in found if each not in names and ".".join(each) not in modules]
@@ -276,7 +285,7 @@ def test_whatever_is_imported_stands_in_the_table() -> None:
 
 
 def test_models_name_groups_of_the_table() -> None:
-    for model in models.MODELS.values():
-        assert set(model.groups) <= set(seams.groups())
+    for model in models.SERVED_MODELS.values():
+        assert set(model.groups) <= set(vllm_internals.groups())
     with pytest.raises(AttributeError, match="NoSuchModel"):
         _ = models.NoSuchModel
