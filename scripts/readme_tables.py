@@ -1,8 +1,8 @@
-"""Write the generated parts of README.md and docs/ from the registry, the source tree and the results of benchmarks.
+"""Write the generated parts of README.md and docs/ from the registry, the source tree and the benchmark results.
 
 python scripts/readme_tables.py                write them
 python scripts/readme_tables.py --check        exit with 1 if they are out of date
-python scripts/readme_tables.py --take FOLDER  take in the rows of benchmarks that scripts/on_gpu.sh left there first
+python scripts/readme_tables.py --take FOLDER  first add the benchmark rows that scripts/on_gpu.sh wrote into FOLDER
 """
 
 import json
@@ -13,16 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tangovlm.bench import flops, tables
-from tangovlm.bench.profile import bench as profile
-from tangovlm.bench.prune import bench as prune
+from tangovlm.bench import flops, profile, prune, server, tables, ttft
 from tangovlm.bench.prune import scale
-from tangovlm.bench.server import bench as serve
-from tangovlm.bench.ttft import bench as ttft
 from tangovlm.bench.ttft.models import LlavaOnevision
 from tangovlm.budget import count
-from tangovlm.cli.commands import models
-from tangovlm.cli.commands.methods import MethodCard, cards
+from tangovlm.cli.commands import methods, models
 from tangovlm.errors import InputError
 from tangovlm.evaluate.shapes import TEXTS
 from tangovlm.evaluate.summary import finished, overview, page
@@ -32,44 +27,52 @@ from tangovlm.models.common.sinks import RELEASED
 ROOT = Path(__file__).resolve().parent.parent
 README, BENCHMARK = ROOT / "README.md", ROOT / "docs" / "benchmark.md"
 PERFORMANCE, MODELS = ROOT / "docs" / "performance.md", ROOT / "docs" / "models.md"
-SERVING = ROOT / "docs" / "serving.md"
+METHODS, SERVING = ROOT / "docs" / "methods" / "README.md", ROOT / "docs" / "serving.md"
+SOURCE = ROOT / "src" / "tangovlm"
 FOLDER = ROOT / "benchmarks" / "results"
 UPSTREAM = FOLDER / "upstream-tests.json"
 RESULTS = sorted(FOLDER.glob("*.jsonl.gz"))
-BENCHES = {"prune": prune, "scale": scale, "ttft": ttft, "flops": flops, "serve": serve, "profile": profile}
+BENCHES = {"prune": prune, "scale": scale, "ttft": ttft, "flops": flops, "serve": server, "profile": profile}
 """Command of `tangovlm bench` to its module; results are in benchmarks/results/bench-COMMAND.jsonl."""
+TREE = (
+    "errors.py", "validation.py", "tokens.py", "budget.py", "registry.py", "kernels", "machine", "video", "inputs",
+    "checkpoints", "methods", "models", "selfcheck", "session", "pipeline", "tiny", "report", "serve", "batch",
+    "doctor", "evaluate", "bench", "cli",
+)  # fmt: skip
+"""The library in the order in which data flows through it."""
+CLOSED = {"kernels"}
+"""Folders whose subfolders are not part of the tree."""
+
+
+def methods_overview() -> str:
+    """The names of the registered methods by stage, each with a link to its page."""
+    lines = ["| stage | methods |", "|---|---|"]
+    for stage, title in (("pre-llm", "before the language model"), ("in-llm", "inside the language model")):
+        names = [f"[`{card.name}`](docs/methods/{card.name}.md)" for card in methods.cards() if card.stage == stage]
+        lines.append(f"| {title} | {', '.join(names)} |")
+    return "\n".join(lines)
 
 
 def methods_table() -> str:
-    """Every registered method: name, stage, signals, paper, where its official code is."""
+    """Every registered method: name, stage, signals, paper, official code."""
     lines = ["| method | stage | reads | paper | official code |", "|---|---|---|---|---|"]
-    return "\n".join(lines + [_method_row(card) for card in cards()])
-
-
-def models_table(root: str) -> str:
-    """Every family: its module, model classes, signals, what it is tested in, checkpoints.
-
-    Parameters
-    ----------
-    root: the way from the page to the root of the repository, such as "../".
-    """
-    lines = ["| family | model classes | signals | tested | vLLM | checkpoints |", "|---|---|---|---|---|---|"]
-    lines += [_model_row(card, root) for card in models.cards()]
-    return "\n".join([*lines, "", f"Tested, *all*: {', '.join(FEATURES)}."])
+    return "\n".join(lines + [_method_row(card) for card in methods.cards()])
 
 
 def models_overview() -> str:
-    """As `models_table`, without model classes, and checkpoints by the last part of their names."""
-    lines = ["| family | signals | tested | checkpoints |", "|---|---|---|---|"]
-    for card in models.cards():
-        module = f"src/{card.module.replace('.', '/')}.py"
-        names = ", ".join(f"[{name.split('/')[-1]}](https://huggingface.co/{name})" for name in card.checkpoints)
-        lines.append(f"| [`{card.family}`]({module}) | {', '.join(card.signals)} | {card.tested_in} | {names} |")
+    """The names of the registered families, each with a link to its module."""
+    return ", ".join(f"[`{card.family}`](src/{card.module.replace('.', '/')}.py)" for card in models.cards()) + "."
+
+
+def models_table() -> str:
+    """Every registered family: module, model classes, signals, tested uses, checkpoints."""
+    lines = ["| family | model classes | signals | tested | vLLM | checkpoints |", "|---|---|---|---|---|---|"]
+    lines += [_model_row(card) for card in models.cards()]
     return "\n".join([*lines, "", f"Tested, *all*: {', '.join(FEATURES)}."])
 
 
 def sinks_table() -> str:
-    """The lists of sinks that the release masks."""
+    """The sink positions that the authors' release masks."""
     lines = ["| family | grid | positions (row, column) | source |", "|---|---|---|---|"]
     for entry in RELEASED:
         places = ", ".join("{} ({}, {})".format(place, *divmod(place, entry.grid[1])) for place in entry.positions)
@@ -80,13 +83,13 @@ def sinks_table() -> str:
 
 def settings_table(name: str) -> str:
     """The fields of one method with their defaults."""
-    card = next(card for card in cards() if card.name == name)
+    card = next(card for card in methods.cards() if card.name == name)
     lines = ["| field | default |", "|---|---|"]
     return "\n".join(lines + [f"| `{field}` | `{default!r}` |" for field, default in card.parameters.items()])
 
 
 def sizing_table() -> str:
-    """Keys and values of a clip in bfloat16, all and a tenth, and how many clips fit into a cache."""
+    """Size of the keys and values of a clip in bfloat16, with all and 10 % of the tokens, and clips per cache."""
     cache_gib, bytes_a_token = 40, 2 * TEXTS["7b"].cache_width
     lines = [
         f"| model, clip | tokens | kept | KV MiB | kept MiB | clips in {cache_gib} GiB | kept |",
@@ -102,13 +105,13 @@ def sizing_table() -> str:
 
 
 def _clips() -> list[tuple[str, int, int]]:
-    """Name, tokens that can be pruned, and those that cannot (a newline), of clips of the models of 7B."""
+    """Name of a 7B model and a clip, the tokens that can be pruned, and those that cannot (a newline)."""
     found = []
     for frames in (32, 64):
         tokens = LlavaOnevision.visual_tokens(frames)
         more = LlavaOnevision.placeholders(frames) - tokens
         found.append((f"LLaVA-OneVision-7B, {frames} frames", tokens, more))
-    # A token is 28 x 28 pixels of two frames; sides are rounded to as many.
+    # A token is 28 x 28 pixels of two frames; the sides of a frame are rounded to multiples of 28.
     for frames, (width, height) in ((64, (640, 360)), (256, (640, 360))):
         tokens = frames // 2 * round(width / 28) * round(height / 28)
         found.append((f"Qwen2.5-VL-7B, {frames} frames of {width} × {height}", tokens, 0))
@@ -130,7 +133,7 @@ def bench_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def gpu_note(rows: Sequence[tables.Row]) -> str:
-    """On which GPUs rows of benchmarks were measured."""
+    """A sentence on the GPUs that benchmark rows were measured on."""
     gpus = sorted({str(row["device"]) for row in rows if row.get("device", "cpu") != "cpu"})
     if not gpus:
         return "Nothing here was measured on a GPU yet."
@@ -138,18 +141,18 @@ def gpu_note(rows: Sequence[tables.Row]) -> str:
 
 
 def take(folder: Path, results: Path) -> list[str]:
-    """Take in the rows of benchmarks of a run; one with the same keys as one that is there replaces it.
+    """Add the benchmark rows of a run to the results; a row replaces one with the same keys.
 
     Returns
     -------
-    The benchmarks that had rows.
+    The benchmarks that have rows.
 
     Raises
     ------
-    InputError: the folder has none, those of a rehearsal, or a file that cannot be read.
+    InputError: the folder has no rows, rows of a rehearsal, or a file that cannot be read.
     """
     if (folder / "rehearsal").exists():
-        raise InputError(f"{folder} is of a rehearsal, with shapes that say nothing: take a run on a GPU")
+        raise InputError(f"{folder} is of a rehearsal, whose small shapes are not comparable: use a run on a GPU")
     found = bench_rows(folder)
     if not found:
         raise InputError(f"{folder} has no bench-*.jsonl: give the folder that scripts/on_gpu.sh wrote into")
@@ -165,42 +168,53 @@ def upstream_tables(path: Path) -> str:
     """The results of `upstream_model_tests.py`, a table for each release of transformers, the newest first."""
     releases = json.loads(path.read_text(encoding="utf-8"))
     newest_first = sorted(releases, key=lambda release: [int(part) for part in release.split(".")], reverse=True)
-    # Scripts are no package.
+    # `scripts` is not importable if this file runs as a script.
     table = runpy.run_path(str(ROOT / "scripts" / "upstream_model_tests.py"))["table"]
     return "\n\n".join(f"transformers {release}:\n\n{table(releases[release])}" for release in newest_first)
 
 
 def tree() -> str:
-    """The packages and modules at the top of the library, each with the first line of its docstring."""
+    """The modules, packages and subpackages of the library, each with the first line of its docstring.
+
+    Raises
+    ------
+    SystemExit: `TREE` does not list what is there.
+    """
+    there = {path.name for path in SOURCE.glob("*.py") if not path.name.startswith("_")} | set(_packages(SOURCE))
+    if different := there ^ set(TREE):
+        raise SystemExit(f"TREE and src/tangovlm differ in {', '.join(sorted(different))}: edit TREE")
     lines = ["```", "src/tangovlm/"]
-    for path in sorted((ROOT / "src" / "tangovlm").iterdir(), key=lambda path: (path.is_dir(), path.name)):
-        source = path / "__init__.py" if path.is_dir() else path
-        if path.name.startswith("__") or source.suffix != ".py" or not source.exists():
-            continue
-        name = f"{path.name}/" if path.is_dir() else path.name
-        lines.append(f"  {name:<14}{_summary(source)}".rstrip())
-    return "\n".join([*lines, "```"])
+    for name in TREE:
+        path = SOURCE / name
+        lines.append(f"  {name:<14}{_summary(path)}" if path.is_file() else f"  {name + '/':<14}{_summary(path)}")
+        if name not in CLOSED:
+            lines += [f"    {part + '/':<12}{_summary(path / part)}" for part in _packages(path)]
+    return "\n".join([*map(str.rstrip, lines), "```"])
+
+
+def _packages(folder: Path) -> list[str]:
+    """The names of the packages in a folder."""
+    return sorted(path.parent.name for path in folder.glob("*/__init__.py"))
 
 
 @cache
 def generated() -> dict[Path, dict[str, str]]:
-    """File to the name of each marked part to its text."""
-    pages = {README: {"methods": methods_table(), "models": models_overview(), "tree": tree()}, BENCHMARK: {}}
-    pages[MODELS] = {"models": models_table("../"), "sinks": sinks_table(), "upstream": upstream_tables(UPSTREAM)}
+    """File to name of each marked part to its text."""
+    pages = {README: {"methods": methods_overview(), "models": models_overview(), "tree": tree()}, BENCHMARK: {}}
+    pages[METHODS] = {"methods": methods_table()}
+    pages[MODELS] = {"models": models_table(), "sinks": sinks_table(), "upstream": upstream_tables(UPSTREAM)}
     for path in RESULTS:
         of, lines, headers = finished(path)
-        pages[BENCHMARK][f"benchmark-{of.name}"] = page(of, lines, headers, look=True).rstrip()
+        pages[BENCHMARK][f"benchmark-{of.name}"] = page(of, lines, headers, coverage=True).rstrip()
         if of.name == "methods":
-            pages[README]["benchmark"] = overview(lines)
+            pages[BENCHMARK]["overview"] = overview(lines)
     pages[SERVING] = {"sizing": sizing_table()}
     if parts := bench_tables(FOLDER):
         pages[SERVING] |= {name: part for name, part in parts.items() if name == "bench serve"}
         pages[PERFORMANCE] = {name: part for name, part in parts.items() if name not in pages[SERVING]}
     if "bench prune" in parts:
-        pages[README]["bench"] = parts["bench prune"]
-        note = gpu_note([row for rows in bench_rows(FOLDER).values() for row in rows])
-        pages[README]["gpu"] = pages[PERFORMANCE]["gpu"] = note
-    for card in cards():
+        pages[PERFORMANCE]["gpu"] = gpu_note([row for rows in bench_rows(FOLDER).values() for row in rows])
+    for card in methods.cards():
         pages[ROOT / "docs" / "methods" / f"{card.name}.md"] = {"settings": settings_table(card.name)}
     return pages
 
@@ -215,17 +229,17 @@ def filled(text: str, parts: dict[str, str]) -> str:
     return text
 
 
-def _method_row(card: MethodCard) -> str:
+def _method_row(card: methods.MethodCard) -> str:
     reads = ", ".join(card.signals) or "features only"
     url, _, commit = card.official_repo.partition("@")
     code = f"[{'/'.join(url.split('/')[-2:])} @ {commit}]({url}/tree/{commit})" if url else ""
     short = card.paper.removeprefix("https://").removeprefix("arxiv.org/abs/")
     paper = f"[{short}]({card.paper})" if card.paper else ""
-    return f"| [`{card.name}`](docs/methods/{card.name}.md) | {card.stage} | {reads} | {paper} | {code} |"
+    return f"| [`{card.name}`]({card.name}.md) | {card.stage} | {reads} | {paper} | {code} |"
 
 
-def _model_row(card: models.ModelCard, root: str) -> str:
-    module = f"{root}src/{card.module.replace('.', '/')}.py"
+def _model_row(card: models.ModelCard) -> str:
+    module = f"../src/{card.module.replace('.', '/')}.py"
     classes = "<br>".join(f"`{name}`" for name in card.architectures)
     checkpoints = "<br>".join(f"[{name}](https://huggingface.co/{name})" for name in card.checkpoints)
     served = "yes" if card.served else "no"
@@ -233,13 +247,15 @@ def _model_row(card: models.ModelCard, root: str) -> str:
     return f"| [`{card.family}`]({module}) | {classes} | {signals} | {card.tested_in} | {served} | {checkpoints} |"
 
 
-def _summary(source: Path) -> str:
+def _summary(path: Path) -> str:
+    """The first line of the docstring of a module or package."""
+    source = path / "__init__.py" if path.is_dir() else path
     first = source.read_text(encoding="utf-8").lstrip().split("\n", 1)[0]
     return first.strip('"').rstrip(".") if first.startswith('"""') else ""
 
 
 def main(arguments: list[str]) -> int:
-    """Write the parts, or only compare them."""
+    """Write the generated parts, or only compare them."""
     if arguments[:1] == ["--take"] and len(arguments) == 2:
         try:
             print(f"taken: {', '.join(take(Path(arguments[1]), FOLDER))}")

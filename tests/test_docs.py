@@ -43,7 +43,7 @@ def test_generated_parts_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_drift_is_noticed() -> None:
     tables = load_tables()
-    stale = README.replace("| [`tango`]", "| [`tengo`]")
+    stale = README.replace("[`tango`]", "[`tengo`]")
     assert tables.filled(stale, tables.generated()[ROOT / "README.md"]) == README != stale
 
 
@@ -63,7 +63,7 @@ def test_a_benchmark_without_results_has_no_table(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tables, "RESULTS", [])
     pages = tables.generated.__wrapped__()
     assert pages[tables.PERFORMANCE] == {"bench flops": "a table"}
-    assert "bench" not in pages[tables.README]
+    assert set(pages[tables.README]) == {"methods", "models", "tree"}
 
 
 def test_results_of_benchmarks_are_known() -> None:
@@ -75,6 +75,8 @@ def test_every_method_and_model_is_in_the_readme() -> None:
     for name in registry.methods():
         assert f"docs/methods/{name}.md" in README
         assert (ROOT / "docs" / "methods" / f"{name}.md").is_file()
+    methods = (ROOT / "docs" / "methods" / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| \[`(.+?)`\]", methods, re.MULTILINE) == list(registry.methods())
     models = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     for architecture, family in registry.families().items():
         assert f"[`{family.name}`]" in README
@@ -85,9 +87,32 @@ def test_tree_names_every_module() -> None:
     tree = README.split("<!-- begin tree -->")[1].split("<!-- end tree -->")[0]
     shown = set(re.findall(r"^  ([\w.]+/?)", tree, re.MULTILINE))
     source = ROOT / "src" / "tangovlm"
-    modules = {path.name for path in source.glob("*.py") if not path.name.startswith("__")}
+    modules = {path.name for path in source.glob("*.py") if not path.name.startswith("_")}
     packages = {path.parent.name + "/" for path in source.glob("*/__init__.py")}
     assert shown == modules | packages
+    folders = re.split(r"^  (\w+)/.*\n", tree, flags=re.MULTILINE)[1:]
+    shown_inside = {
+        name: set(re.findall(r"^    (\w+)/", below, re.MULTILINE))
+        for name, below in zip(folders[::2], folders[1::2], strict=True)
+    }
+    for name in load_tables().CLOSED:
+        assert shown_inside.pop(name) == set()
+    assert shown_inside == {
+        name: {path.parent.name for path in (source / name).glob("*/__init__.py")} for name in shown_inside
+    }
+
+
+def test_tree_lists_what_data_passes_first() -> None:
+    tables = load_tables()
+    order = [name.removesuffix(".py") for name in tables.TREE]
+    assert order.index("video") < order.index("methods") < order.index("session") < order.index("cli")
+
+
+def test_a_new_module_needs_its_place_in_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = load_tables()
+    monkeypatch.setattr(tables, "TREE", [name for name in tables.TREE if name != "video"])
+    with pytest.raises(SystemExit, match="differ in video: edit TREE"):
+        tables.tree()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
