@@ -230,12 +230,11 @@ def filled(text: str, parts: dict[str, str]) -> str:
 
 
 def _method_row(card: methods.MethodCard) -> str:
-    reads = ", ".join(card.signals) or "features only"
     url, _, commit = card.official_repo.partition("@")
     code = f"[{'/'.join(url.split('/')[-2:])} @ {commit}]({url}/tree/{commit})" if url else ""
     short = card.paper.removeprefix("https://").removeprefix("arxiv.org/abs/")
     paper = f"[{short}]({card.paper})" if card.paper else ""
-    return f"| [`{card.name}`]({card.name}.md) | {card.stage} | {reads} | {paper} | {code} |"
+    return f"| [`{card.name}`]({card.name}.md) | {card.stage} | {card.reads} | {paper} | {code} |"
 
 
 def _model_row(card: models.ModelCard) -> str:

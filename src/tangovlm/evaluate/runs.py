@@ -75,7 +75,7 @@ class Run:
     @property
     def unpruned(self) -> bool:
         """Whether every token is kept, so that the method does not matter."""
-        return self.pruner.retention == 1
+        return build.is_identity(self.pruner)
 
     @property
     def in_llm(self) -> bool:
@@ -118,7 +118,7 @@ def settings(pruner: Any) -> dict[str, Any]:
 
 
 def build_run(name: str, retention: float, *, label: str = "", group: str = "", **options: Any) -> Run:
-    """A run of a registered method, by default with the saliency that the method is designed for.
+    """A run of a registered method, by default with the saliency that the method is designed for and its positions.
 
     Parameters
     ----------
@@ -131,6 +131,7 @@ def build_run(name: str, retention: float, *, label: str = "", group: str = "", 
     own = {key: options.pop(key) for key in ("saliency", "positions", "frames") if key in options}
     pruner = build.method(name, retention=retention, **options)
     own.setdefault("saliency", getattr(pruner, "signal", "p-attn"))
+    own.setdefault("positions", getattr(pruner, "positions", "contiguous"))
     return Run(label or name, group or percent(retention), pruner, **own)
 
 

@@ -86,9 +86,9 @@ def attach(
         without it.
     record: keep what pictures need in `Session.videos`.
     positions: "contiguous" assigns position ids without gaps to the shorter sequence, as the authors' code does for
-        LLaVA; "original" keeps the position id of every token in the unpruned prompt. None: contiguous, but original
-        for models with M-RoPE, which support nothing else. For models
-        without M-RoPE, `position_ids` of the caller are replaced.
+        LLaVA; "original" keeps the position id of every token in the unpruned prompt. None: the method's own
+        (`PreLLMMethod.positions`), but original for models with M-RoPE, which support nothing else. For models without
+        M-RoPE, `position_ids` of the caller are replaced.
     chunk_frames: the largest number of frames that the vision encoder processes at a time, which bounds its working
         memory. None: as many as need about 512 MiB on the CPU, or a sixteenth of a CUDA device (of its size, not of its
         free memory, so that results do not depend on that), and all at once if nothing is pruned before the language

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -35,6 +35,10 @@ class PreLLMMethod(ABC):
     needs: signals that the method reads, a subset of saliency, keys, timestamps and frame_features. Saliency and keys
         are required; without timestamps or frame features the method falls back, and a note in the selection says so.
     signal: "attn" or "p-attn", the saliency that the method is designed for; only for a method that reads it.
+    positions: position ids of the kept tokens if neither the user nor the family fixes them, see `tangovlm.attach`.
+    reads_question: whether the selection depends on the text of the prompt.
+    adaptive_fields: fields, with values, that let the content decide how many tokens are kept, see `adaptive`; empty if
+        the method cannot.
 
     Parameters
     ----------
@@ -52,6 +56,9 @@ class PreLLMMethod(ABC):
     paper: ClassVar[str] = ""
     official_repo: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()
+    positions: ClassVar[Literal["contiguous", "original"]] = "contiguous"
+    reads_question: ClassVar[bool] = False
+    adaptive_fields: ClassVar[Mapping[str, Any]] = {}
 
     retention: float = 0.1
     exact: bool = True
@@ -97,9 +104,14 @@ class PreLLMMethod(ABC):
         return (tokens.frames,)
 
     @property
+    def adaptive(self) -> bool:
+        """Whether the content decides how many tokens are kept, so that ``retention`` is an upper bound."""
+        return False
+
+    @property
     def is_identity(self) -> bool:
         """Whether every token is kept unchanged."""
-        return self.retention == 1
+        return self.retention == 1 and not self.adaptive
 
     def _lacks(self, signal: str, tokens: VideoTokens) -> bool:
         return signal in self.needs and getattr(tokens, signal) is None

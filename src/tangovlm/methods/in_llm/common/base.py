@@ -36,6 +36,7 @@ class InLLMMethod(ABC):
     paper: address of the paper.
     official_repo: ``address@commit`` of the authors' code.
     probe_layer: "before" to read queries and keys of the layer before the cut, "own" for those of the cut's layer.
+    reads_question: whether the selection depends on the text of the prompt.
     renumbers: whether position ids are renumbered without gaps from each cut on; otherwise tokens keep theirs.
     paper_cuts: the cuts of the paper, for a model of 28 layers.
 
@@ -57,6 +58,7 @@ class InLLMMethod(ABC):
     official_repo: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     probe_layer: ClassVar[Literal["before", "own"]] = "before"
+    reads_question: ClassVar[bool] = True
     renumbers: ClassVar[bool] = False
     paper_cuts: ClassVar[tuple[Cut, ...]]
 
