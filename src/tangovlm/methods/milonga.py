@@ -37,8 +37,8 @@ class Milonga(PreLLMMethod):
     Tokens that stay alike at a position over adjacent frames form a run, which counts once: it has the mean of its
     tokens, at the position of its first one. Runs are chosen greedily, each time the one with the largest
     ``weight * distance to the nearest chosen run``, where the mean of all tokens counts as chosen. Every other run is
-    merged into its nearest chosen run, or dropped if that is far away. If there are fewer runs than tokens to keep,
-    the tokens that differ most from the first one of their run are taken out of it.
+    merged into its nearest chosen run, or dropped if that is far away. If there are fewer runs than tokens to keep, all
+    are kept, and tokens are taken out of runs: those that differ most from the first of their run and from each other.
 
     Distances are squared distances between sketches, relative to those between two random tokens of the video, so that
     the thresholds have the same meaning for features with another norm or with a large common mean.
@@ -179,15 +179,17 @@ def _center_and_spread(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _with_at_least(count: int, first: Tensor, points: Tensor, weights: Tensor) -> Tensor:
-    """``first (N,)``, with tokens taken out of their runs if there are fewer than ``count``: those that differ most."""
-    every = torch.arange(len(first), device=first.device)
-    begins = first == every
-    missing = count - int(begins.sum())
+    """``first (N,)``, with tokens taken out of their runs if there are fewer than ``count``.
+
+    They are chosen as runs are, by their distance to the first token of their run and to each other.
+    """
+    inside = (first != torch.arange(len(first), device=first.device)).nonzero().flatten()
+    missing = count - (len(first) - len(inside))
     if missing <= 0:
         return first
-    apart = weights * (points - points[first]).square().sum(dim=1)
-    more = apart.masked_fill(begins, -1).sort(descending=True, stable=True).indices[:missing]
-    return first.scatter(0, more, more)
+    apart = (points[inside] - points[first[inside]]).square().sum(dim=1)
+    chosen = choose_farthest(points[inside], weights[inside].float(), apart, missing, None).order
+    return first.scatter(0, inside[chosen], inside[chosen])
 
 
 def _merge(features: Tensor, slot: Tensor, anchors: Tensor, anchor_weight: float) -> Tensor:
