@@ -158,23 +158,20 @@ class _Runs(NamedTuple):
         begins = first == torch.arange(len(first), device=first.device)
         of_token = (begins.cumsum(0) - 1)[first]
         firsts = begins.nonzero().flatten()
-        sizes = torch.zeros_like(firsts).index_add_(0, of_token, torch.ones_like(of_token)).double()
         # Sums of integers: exact in any order.
-        sums = points.new_zeros(len(firsts), points.shape[1]).double().index_add_(0, of_token, points.double())
-        total = torch.zeros_like(firsts).index_add_(0, of_token, weights).double()
-        return _Runs(
-            firsts,
-            of_token,
-            (sums / sizes[:, None]).round_().float(),
-            (total / sizes / _WEIGHT_STEPS).float(),
-        )
+        sizes = torch.zeros_like(firsts).index_add_(0, of_token, torch.ones_like(of_token))
+        sums = torch.zeros(len(firsts), points.shape[1], dtype=torch.int32, device=points.device)
+        means = (sums.index_add_(0, of_token, points.int()) / sizes[:, None]).round_()
+        total = torch.zeros_like(firsts).index_add_(0, of_token, weights)
+        return _Runs(firsts, of_token, means.float(), (total.double() / sizes / _WEIGHT_STEPS).float())
 
 
 def _center_and_spread(points: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of the sketches ``(m,)``, scaled to their length, and the mean squared distance of two tokens ``()``."""
-    wide = points.double()
-    mean = (wide.sum(dim=0) / len(points)).round()
-    spread = 2 * (wide.square().sum() / len(points) - mean.square().sum())
+    # Sums of integers in float64: exact in any order.
+    mean = (points.sum(dim=0, dtype=torch.float64) / len(points)).round()
+    squares = torch.linalg.vecdot(points, points).sum(dtype=torch.float64)
+    spread = 2 * (squares / len(points) - mean.square().sum())
     return to_grid(mean[None])[0], spread.clamp_min(0)
 
 
