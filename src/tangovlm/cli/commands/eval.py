@@ -155,7 +155,7 @@ def _run(
     path = output / f"{table.name}{of.suffix}.jsonl"
     if output.exists():
         check_writable(path.with_suffix(".md"), "--output: the table")
-    llm = tangovlm.load(model, device=device_name, dtype=torch.float32)
+    llm = tangovlm.load(model or of.model, device=device_name, dtype=torch.float32)
     if table.name in list(TableName):
         layers: Any = llm.family.decoder.layers
         table = table.within(len(layers))
