@@ -20,7 +20,7 @@ from tangovlm.budget import count
 from tangovlm.cli.commands import methods, models
 from tangovlm.errors import InputError
 from tangovlm.evaluate.shapes import TEXTS
-from tangovlm.evaluate.summary import finished, overview, page
+from tangovlm.evaluate.tables.summary import finished, overview, page
 from tangovlm.models.common.family import FEATURES
 from tangovlm.models.common.sinks import RELEASED
 

@@ -19,8 +19,8 @@ from ..options import AsJson, DeviceName, Model, Threads
 from ..output import log, only_results, show, show_json
 
 if TYPE_CHECKING:
-    from tangovlm.evaluate.summary import Line
     from tangovlm.evaluate.tables import Table
+    from tangovlm.evaluate.tables.summary import Line
 
 
 class TableName(StrEnum):
@@ -79,7 +79,7 @@ def evaluate(
     check_at_least_one("--limit", limit)
     check_at_least_one("--threads", threads)
     with only_results():
-        from tangovlm.evaluate.summary import page
+        from tangovlm.evaluate.tables.summary import page
         from tangovlm.evaluate.tangoworld import load_questions
 
         chosen = _table(table, method or [], retention or [], param or [])
@@ -129,7 +129,7 @@ def _run(
 
     from tangovlm.evaluate.results import ResultsFile, header
     from tangovlm.evaluate.runner import check_runs, execute
-    from tangovlm.evaluate.summary import summarize
+    from tangovlm.evaluate.tables.summary import summarize
     from tangovlm.tiny.loop import Progress
 
     if threads is not None:

@@ -10,12 +10,11 @@ import pytest
 from tangovlm import Tango, registry
 from tangovlm.budget import count
 from tangovlm.errors import InputError, MethodError
-from tangovlm.evaluate import summary
 from tangovlm.evaluate.results import Content, ResultsFile, ScoredAnswer
 from tangovlm.evaluate.runs import build_run, percent, spec_key, unpruned_run
 from tangovlm.evaluate.statistics import MIN_CLIPS
-from tangovlm.evaluate.summary import coverage_markdown, finished, markdown, overview, page, summarize
-from tangovlm.evaluate.tables import Table, custom, names, table
+from tangovlm.evaluate.tables import Table, custom, names, summary, table
+from tangovlm.evaluate.tables.summary import coverage_markdown, finished, markdown, overview, page, summarize
 from tangovlm.evaluate.tangoworld import load_questions
 from tangovlm.methods import build
 from tangovlm.tiny.synthetic.questions import KINDS

@@ -10,12 +10,12 @@ from tangovlm.errors import InputError
 from tangovlm.pipeline.load import BUILTIN
 from tangovlm.tiny.synthetic.questions import KINDS
 
-from .coverage import TokenCoverage
-from .results import Content, ScoredAnswer, read
-from .runs import Run
-from .statistics import MIN_CLIPS, Bootstrap, Estimate, interval_json, interval_text
-from .tables import Table, table
-from .tangoworld import ClipQuestions, load_questions
+from ..coverage import TokenCoverage
+from ..results import Content, ScoredAnswer, read
+from ..runs import Run
+from ..statistics import MIN_CLIPS, Bootstrap, Estimate, interval_json, interval_text
+from ..tangoworld import ClipQuestions, load_questions
+from .catalog import Table, table
 
 
 @dataclass(frozen=True)

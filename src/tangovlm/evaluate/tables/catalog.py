@@ -12,7 +12,7 @@ from tangovlm.methods.build import plan
 from tangovlm.methods.common.segments import similarity_threshold
 from tangovlm.tiny.synthetic.world import LENGTHS
 
-from .runs import SALIENCIES, Run, build_run, percent, unpruned_run
+from ..runs import SALIENCIES, Run, build_run, percent, unpruned_run
 
 _CONTENT_INDEPENDENT = ("uniform", "random")
 """Methods that do not read the tokens; they are listed last."""
