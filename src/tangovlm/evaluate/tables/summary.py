@@ -1,10 +1,13 @@
-"""The figures of a table, computed from answers, and the table as Markdown."""
+"""The figures of a table, computed from answers."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tangovlm.errors import InputError
 from tangovlm.pipeline.load import BUILTIN
@@ -13,9 +16,41 @@ from tangovlm.tiny.synthetic.questions import KINDS
 from ..coverage import TokenCoverage
 from ..results import Content, ScoredAnswer, read
 from ..runs import Run
-from ..statistics import MIN_CLIPS, Bootstrap, Estimate, interval_json, interval_text
+from ..statistics import Bootstrap, Estimate, interval_json
 from ..tangoworld import ClipQuestions, load_questions
-from .catalog import Table, table
+from .catalog import table
+from .comparison import Answers, Values
+from .table import Table
+
+Differences = Mapping[str, Estimate | None]
+"""`Comparison.name` to a difference in exact match; None without a reference, or for the reference itself."""
+
+
+@dataclass(frozen=True)
+class LengthFigures:
+    """The figures of a run on clips of one length.
+
+    Parameters
+    ----------
+    questions: number of questions.
+    tokens: mean number of visual tokens per question.
+    exact: exact match.
+    against: differences in exact match.
+    """
+
+    questions: int
+    tokens: float
+    exact: Estimate
+    against: Differences
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        return {
+            "questions": self.questions,
+            "tokens": self.tokens,
+            "exact_match": interval_json(self.exact),
+            **_differences_json(self.against),
+        }
 
 
 @dataclass(frozen=True)
@@ -30,7 +65,8 @@ class Line:
     exact: exact match over all questions.
     chosen: accuracy of the most likely choice over all questions.
     share: `exact` as a fraction of the unpruned model's.
-    against_unpruned, against_tango: difference in exact match; None for the run itself, or without Tango in its group.
+    against: differences in exact match over all questions.
+    lengths: by the length of the clips in moments.
     coverage: means of `TokenCoverage`; None for a method inside the language model.
     """
 
@@ -42,8 +78,8 @@ class Line:
     exact: Estimate
     chosen: Estimate
     share: float
-    against_unpruned: Estimate | None
-    against_tango: Estimate | None
+    against: Differences
+    lengths: dict[int, LengthFigures]
     coverage: TokenCoverage | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -53,15 +89,17 @@ class Line:
             "group": self.run.group,
             **self.run.spec,
             "retention": self.run.pruner.retention,
+            "adaptive": self.run.adaptive,
+            "reads_question": self.run.reads_question,
             "questions": self.questions,
             "clips": self.clips,
             "tokens": self.tokens,
             "by_kind": self.kinds,
+            "by_length": {str(length): figures.as_dict() for length, figures in self.lengths.items()},
             "exact_match": interval_json(self.exact),
             "choices": interval_json(self.chosen),
             "share_of_unpruned": self.share,
-            "against_unpruned": interval_json(self.against_unpruned),
-            "against_tango": interval_json(self.against_tango),
+            **_differences_json(self.against),
             "look": self.coverage and self.coverage._asdict(),
         }
 
@@ -70,136 +108,57 @@ def summarize(of: Table, clips: Sequence[ClipQuestions], content: Content) -> li
     """One line per run, in the order of the table; `content` must have every answer."""
     questions = [(clip, each) for clip in clips for each in clip.questions]
     kinds = [each.question.kind for _, each in questions]
-    bootstrap = Bootstrap([(clip.cell, clip.draw) for clip, _ in questions])
-    answers = {
-        run.key: [content.answers[content.runs[run.key], each.number] for _, each in questions] for run in of.runs
-    }
-    unpruned = of.runs[0]
-
-    def difference(run: Run, other: Run | None) -> Estimate | None:
-        if other is None or other.key == run.key:
-            return None
-        return bootstrap.mean([a.exact - b.exact for a, b in zip(answers[run.key], answers[other.key], strict=True)])
-
+    given = {run.key: [content.answers[content.runs[run.key], each.number] for _, each in questions] for run in of.runs}
+    answers = Answers(
+        of.runs,
+        lengths=np.array([clip.length for clip, _ in questions]),
+        exact={key: np.array([each.exact for each in own], np.float64) for key, own in given.items()},
+        tokens={key: np.array([each.tokens for each in own], np.float64) for key, own in given.items()},
+    )
+    identities = [(clip.cell, clip.draw) for clip, _ in questions]
+    overall = Bootstrap(identities)
+    by_length = {}
+    for length in np.unique(answers.lengths).tolist():
+        chosen = answers.lengths == length
+        by_length[length] = (chosen, Bootstrap([identities[place] for place in np.flatnonzero(chosen)]))
+    unpruned = float(answers.exact[of.runs[0].key].mean())
     lines = []
     for run in of.runs:
-        own = answers[run.key]
-        score = bootstrap.mean([answer.exact for answer in own])
-        reference = sum(answer.exact for answer in answers[unpruned.key]) / len(own)
-        by_kind = {
-            kind: _mean([answer.exact for answer, other in zip(own, kinds, strict=True) if other == kind])
-            for kind in KINDS
-            if kind in kinds
-        }
+        own, exact, tokens = given[run.key], answers.exact[run.key], answers.tokens[run.key]
+        differences = {}
+        for comparison in of.comparisons:
+            reference = comparison.reference(run, answers)
+            differences[comparison.name] = None if reference is None else exact - reference
+        score = overall.mean(exact)
         lines.append(
             Line(
                 run=run,
                 questions=len(own),
                 clips=len(clips),
-                tokens=_mean([answer.tokens for answer in own]),
-                kinds=by_kind,
+                tokens=float(tokens.mean()),
+                kinds={
+                    kind: _mean([answer.exact for answer, other in zip(own, kinds, strict=True) if other == kind])
+                    for kind in KINDS
+                    if kind in kinds
+                },
                 exact=score,
-                chosen=bootstrap.mean([answer.chosen for answer in own]),
-                share=score.value / reference if reference else 0.0,
-                against_unpruned=difference(run, unpruned),
-                against_tango=difference(run, of.reference(run)),
+                chosen=overall.mean([answer.chosen for answer in own]),
+                share=score.value / unpruned if unpruned else 0.0,
+                against=_estimates(differences, overall),
+                lengths={
+                    length: _length_figures(exact[chosen], tokens[chosen], _part(differences, chosen), bootstrap)
+                    for length, (chosen, bootstrap) in by_length.items()
+                },
                 coverage=_mean_coverage(own),
             )
         )
     return lines
 
 
-def markdown(lines: Sequence[Line]) -> str:
-    """In the form of the paper's tables: a block per group; exact match in percent, differences with 95 % intervals."""
-    kinds = list(lines[0].kinds)
-    head = ["method", "tokens", *kinds, "all", "of unpruned", "choices", "against unpruned", "against Tango"]
-
-    def cells(line: Line) -> list[str]:
-        return [
-            line.run.label,
-            f"{line.tokens:.0f}",
-            *(f"{100 * line.kinds[kind]:.1f}" for kind in kinds),
-            f"{100 * line.exact.value:.1f}",
-            f"{100 * line.share:.1f} %",
-            f"{100 * line.chosen.value:.1f}",
-            interval_text(line.against_unpruned, 100),
-            interval_text(line.against_tango, 100),
-        ]
-
-    return _blocks(lines, head, cells)
-
-
-def coverage_markdown(lines: Sequence[Line]) -> str:
-    """What the kept tokens cover, in percent."""
-    head = ["method", "tokens", *(_COVERAGE_TITLES[name] for name in TokenCoverage._fields), "all"]
-
-    def cells(line: Line) -> list[str]:
-        shares = line.coverage or ()
-        values = [f"{100 * share:.1f}" for share in shares] or [""] * len(TokenCoverage._fields)
-        return [line.run.label, f"{line.tokens:.0f}", *values, f"{100 * line.exact.value:.1f}"]
-
-    return _blocks(lines, head, cells)
-
-
-_COVERAGE_TITLES = {
-    "found": "asked things found",
-    "cover": "their cells kept",
-    "things": "kept on things",
-    "decoys": "kept on decoys",
-    "frames": "frames used",
-}
-
-
-def _blocks(lines: Sequence[Line], head: Sequence[str], cells: Callable[[Line], list[str]]) -> str:
-    out = [_row(head), _row(["---"] + ["---:"] * (len(head) - 1))]
-    group = None
-    for line in lines:
-        if line.run.group != group:
-            group = line.run.group
-            out.append(_row([f"**{group}**"] + [""] * (len(head) - 1)))
-        out.append(_row(cells(line)))
-    return "\n".join(out)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _mean_coverage(answers: Sequence[ScoredAnswer]) -> TokenCoverage | None:
-    shares = [answer.coverage for answer in answers if answer.coverage is not None]
-    if len(shares) < len(answers):
-        return None
-    return TokenCoverage(*(_mean(column) for column in zip(*shares, strict=True)))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def page(of: Table, lines: Sequence[Line], headers: Sequence[Mapping[str, Any]], coverage: bool) -> str:
-    """The table with its title and the origin of its figures.
-
-    Parameters
-    ----------
-    coverage: whether to add the table of `coverage_markdown`.
-    """
-    text = f"### {of.title}\n\n{markdown(lines)}\n\n{_unreachable(of)}{_origin(lines, headers)}\n"
-    return text + (f"\n#### What the kept tokens cover\n\n{coverage_markdown(lines)}\n" if coverage else "")
-
-
 def builtin_layers() -> int:
     """Number of layers of the embedded model's language model."""
     config = json.loads((BUILTIN / "config.json").read_text(encoding="utf-8"))
     return int(config["text_config"]["num_hidden_layers"])
-
-
-def _unreachable(of: Table) -> str:
-    """The runs that the model's layers cannot reach, a line per method."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for run, reason in of.unreachable:
-        groups.setdefault((run.label, reason.partition(": the ")[2] or reason), []).append(run.group)
-    items = [f"* {label} at {', '.join(group)}: the {reason}" for (label, reason), group in groups.items()]
-    return "Out of reach of the layers of this model:\n\n" + "\n".join(items) + "\n\n" if items else ""
 
 
 def finished(path: Path) -> tuple[Table, list[Line], Sequence[Mapping[str, Any]]]:
@@ -218,36 +177,35 @@ def finished(path: Path) -> tuple[Table, list[Line], Sequence[Mapping[str, Any]]
     return chosen, summarize(chosen, clips, content), content.headers
 
 
-def overview(lines: Sequence[Line]) -> str:
-    """Exact match in percent, a row per method and a column per group; bold if significantly above Tango."""
-    unpruned, *rest = lines
-    groups = list(dict.fromkeys(line.run.group for line in rest))
-    scores: dict[str, dict[str, str]] = {}
-    for line in rest:
-        above = line.against_tango is not None and line.against_tango.clear and line.against_tango.value > 0
-        score = f"{100 * line.exact.value:.1f}"
-        scores.setdefault(line.run.label, {})[line.run.group] = f"**{score}**" if above else score
-    rows = [_row([label, *(by_group.get(group, "") for group in groups)]) for label, by_group in scores.items()]
-    top = _row([unpruned.run.label, *[f"{100 * unpruned.exact.value:.1f}"] * len(groups)])
-    return "\n".join([_row(["method", *groups]), _row(["---"] + ["---:"] * len(groups)), top, *rows])
+def _mean_coverage(answers: Sequence[ScoredAnswer]) -> TokenCoverage | None:
+    shares = [answer.coverage for answer in answers if answer.coverage is not None]
+    if len(shares) < len(answers):
+        return None
+    return TokenCoverage(*(_mean(column) for column in zip(*shares, strict=True)))
 
 
-def _origin(lines: Sequence[Line], headers: Sequence[Mapping[str, Any]]) -> str:
-    """The model, benchmark, machines and versions that the figures come from."""
-    last, clips = headers[-1], lines[0].clips
-    machines = "; and ".join(dict.fromkeys(map(_machine, headers)))
-    intervals = (
-        "differences in points with 95 % intervals by paired bootstrap over clips, bold where zero is outside"
-        if clips >= MIN_CLIPS
-        else f"differences in points, without intervals for fewer than {MIN_CLIPS} clips"
-    )
-    return (
-        f"{lines[0].questions} questions about {clips} clips of {last['benchmark']} {last['version']}; "
-        f"{last['model']} ({last['weights'][:12]}), {last['dtype']}; {machines}. Exact match in percent; {intervals}."
-    )
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
-def _machine(header: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
-    machine = header["machine"]["cpu"] if header["device"] == "cpu" else header["device"]
-    return f"{machine}, {header['machine']['cores']} cores, {header['threads']} threads; {versions}"
+def _part(differences: Mapping[str, Values | None], chosen: NDArray[np.bool_]) -> dict[str, Values | None]:
+    return {name: None if values is None else values[chosen] for name, values in differences.items()}
+
+
+def _length_figures(
+    exact: Values, tokens: Values, differences: Mapping[str, Values | None], bootstrap: Bootstrap
+) -> LengthFigures:
+    """The figures of the questions about clips of one length."""
+    return LengthFigures(len(exact), float(tokens.mean()), bootstrap.mean(exact), _estimates(differences, bootstrap))
+
+
+def _estimates(differences: Mapping[str, Values | None], bootstrap: Bootstrap) -> dict[str, Estimate | None]:
+    """Means of differences; None where a question has no reference."""
+    return {
+        name: None if values is None or np.isnan(values).any() else bootstrap.mean(values)
+        for name, values in differences.items()
+    }
+
+
+def _differences_json(against: Differences) -> dict[str, Any]:
+    return {f"against_{name}": interval_json(estimate) for name, estimate in against.items()}
