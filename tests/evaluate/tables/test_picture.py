@@ -9,7 +9,7 @@ from PIL import Image
 from tangovlm.evaluate.runs import Run, build_run, unpruned_run
 from tangovlm.evaluate.statistics import Estimate
 from tangovlm.evaluate.tables import Table, picture
-from tangovlm.evaluate.tables.summary import Line
+from tangovlm.evaluate.tables.summary import LengthFigures, Line
 from tests.evaluate.tables.adaptive_method import Adaptive
 
 HEADER = {"benchmark": "tangoworld", "version": 1, "model": "tiny"}
@@ -19,7 +19,8 @@ figures = pytest.importorskip("matplotlib.figure", reason="no matplotlib here")
 
 def line(run: Run, tokens: float, exact: float) -> Line:
     estimate = Estimate(exact, exact - 0.02, exact + 0.02)
-    return Line(run, 10, 30, tokens, {}, estimate, estimate, 1.0, {}, {}, None)
+    lengths = {length: LengthFigures(10, tokens, estimate, {}) for length in (16, 64)}
+    return Line(run, 20, 30, tokens, {}, estimate, estimate, 1.0, {}, lengths, None)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_a_table_of_answers() -> None:
 
 def test_a_committed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     about = load_questions(9)
-    monkeypatch.setattr(summary, "load_questions", lambda lengths: about)
+    monkeypatch.setattr(summary, "load_questions", lambda **_: about)
     chosen, path = table("expansion"), tmp_path / "expansion.jsonl"
     with ResultsFile(path, HEADER) as file:
         numbers = [file.number(each) for each in chosen.runs]

@@ -22,6 +22,7 @@ from ..output import log, only_results, show, show_json
 if TYPE_CHECKING:
     from tangovlm.evaluate.tables import Table
     from tangovlm.evaluate.tables.summary import Line
+    from tangovlm.evaluate.tangoworld import Benchmark
 
 
 class TableName(StrEnum):
@@ -72,6 +73,15 @@ def evaluate(
     kinds: Annotated[
         str | None, typer.Option(help="Kinds of question, separated by commas.", show_default="all")
     ] = None,
+    benchmark: Annotated[
+        int, typer.Option(help="Version of the benchmark; each has an embedded model.", show_default="1")
+    ] = 1,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Draw other clips and questions by the same design, for development.", show_default="the official ones"
+        ),
+    ] = None,
     look: Annotated[bool, typer.Option("--look", help="Also show which objects the kept tokens cover.")] = False,
     picture: Annotated[
         bool, typer.Option("--picture", help="Also plot accuracy against mean tokens, OUTPUT/TABLE.png.")
@@ -93,6 +103,7 @@ def evaluate(
     check_at_least_one("--threads", threads)
     with only_results():
         from tangovlm.evaluate.tables.markdown import page
+        from tangovlm.evaluate.tangoworld import benchmark as benchmark_of
         from tangovlm.evaluate.tangoworld import load_questions
 
         if picture:
@@ -100,10 +111,11 @@ def evaluate(
         for path in reuse or []:
             if not path.is_file():
                 raise InputError(f"--reuse {path}: there is no such file")
-        chosen = _table(table, method or [], retention or [], param or [], adaptive)
-        asked = load_questions(limit, _kinds(kinds), chosen.lengths)
+        of = benchmark_of(benchmark, seed)
+        chosen = _table(table, method or [], retention or [], param or [], adaptive, of)
+        asked = load_questions(limit, _kinds(kinds, of), chosen.lengths, of)
         chosen, lines, headers, results = _run(
-            chosen, asked, output, reuse or [], model, threads, check_device(device_name)
+            chosen, asked, of, output, reuse or [], model, threads, check_device(device_name)
         )
         if picture:
             _draw(chosen, lines, headers, results)
@@ -111,7 +123,12 @@ def evaluate(
 
 
 def _table(
-    name: TableName | None, methods: list[str], retentions: list[float], params: list[str], adaptive: bool
+    name: TableName | None,
+    methods: list[str],
+    retentions: list[float],
+    params: list[str],
+    adaptive: bool,
+    of: Benchmark,
 ) -> Table:
     from tangovlm.evaluate import tables
 
@@ -121,7 +138,7 @@ def _table(
     for option, given in (("--param", settings), ("--adaptive", adaptive)):
         if given:
             raise InputError(f"{option} does not go with --table, which has its own settings: leave one of them out")
-    return tables.table(name.value, retentions, methods)
+    return tables.table(name.value, retentions, methods, of)
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -137,19 +154,18 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, {"True": True, "False": False, "None": None}.get(value, value)
 
 
-def _kinds(text: str | None) -> Sequence[str]:
-    from tangovlm.tiny.synthetic.questions import KINDS
-
-    kinds = KINDS if text is None else tuple(kind.strip() for kind in text.split(","))
+def _kinds(text: str | None, of: Benchmark) -> Sequence[str]:
+    kinds = of.kinds if text is None else tuple(kind.strip() for kind in text.split(","))
     for kind in kinds:
-        if kind not in KINDS:
-            raise InputError(f"--kinds has {kind!r}: choose from {', '.join(KINDS)}")
+        if kind not in of.kinds:
+            raise InputError(f"--kinds has {kind!r}: choose from {', '.join(of.kinds)}")
     return kinds
 
 
 def _run(
     table: Table,
     asked: Sequence[Any],
+    of: Benchmark,
     output: Path,
     reuse: Sequence[Path],
     model: str | None,
@@ -165,7 +181,7 @@ def _run(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    path = output / f"{table.name}.jsonl"
+    path = output / f"{table.name}{of.suffix}.jsonl"
     if output.exists():
         check_writable(path.with_suffix(".md"), "--output: the table")
     llm = tangovlm.load(model, device=device_name, dtype=torch.float32)
@@ -174,7 +190,7 @@ def _run(
         table = table.within(len(layers))
     check_runs(llm, table.runs)
     total = len(table.runs) * sum(len(case.questions) for case in asked)
-    with ResultsFile(path, header(llm)) as results, Progress("answers", total) as progress:
+    with ResultsFile(path, header(llm, of)) as results, Progress("answers", total) as progress:
         for other in reuse:
             results.take(other, table.runs)
         execute(llm, table.runs, asked, results, lambda count: progress.step({}, count))

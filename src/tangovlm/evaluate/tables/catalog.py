@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tangovlm.errors import InputError
-from tangovlm.tiny.synthetic.world import LENGTHS
 
 from ..runs import Run, build_run, unpruned_run
+from ..tangoworld import OFFICIAL, Benchmark
 from . import methods, tango
 from .comparison import AllTokens, Comparison, Defaults
 from .options import Options
@@ -24,14 +24,14 @@ class _Recipe:
     retentions: at which it is built by default. On `tangoworld` methods differ below the paper's 10 %.
     build: the runs at one retention.
     takes_methods: whether it compares methods, so that the user may choose them.
-    lengths: the benchmark's lengths of clips that are used, as the bounds of a slice.
+    lengths: the benchmark's lengths of clips that are used, as the bounds of a slice; None for all.
     """
 
     title: str
     retentions: tuple[float, ...]
     build: Callable[[float, Options], Iterator[Run]]
     takes_methods: bool = False
-    lengths: tuple[int | None, int | None] = (None, None)
+    lengths: tuple[int | None, int | None] | None = None
     comparisons: tuple[Comparison, ...] = COMPARISONS
     by_length: bool = False
     axis: Literal["tokens", "frames"] = "tokens"
@@ -82,16 +82,14 @@ def custom(
     return Table("runs", "Chosen methods", distinct((unpruned_run(), *runs)))
 
 
-def table(
-    name: str, retentions: Sequence[float] = (), methods: Sequence[str] = (), lengths: Sequence[int] = LENGTHS
-) -> Table:
+def table(name: str, retentions: Sequence[float] = (), methods: Sequence[str] = (), of: Benchmark = OFFICIAL) -> Table:
     """A table by name.
 
     Parameters
     ----------
     retentions: replace those of the table.
     methods: replace those of the table, if it compares methods.
-    lengths: of the clips of the benchmark, in moments.
+    of: the benchmark, which has the lengths of the clips.
 
     Raises
     ------
@@ -102,13 +100,13 @@ def table(
     recipe = _TABLES[name]
     if methods and not recipe.takes_methods:
         raise InputError(f"--table {name} compares settings of its own methods: leave --method out")
-    options = Options(tuple(methods), tuple(lengths))
+    options = Options(tuple(methods), of)
     runs = [run for retention in retentions or recipe.retentions for run in recipe.build(retention, options)]
     return Table(
         name,
         recipe.title,
         distinct((unpruned_run(), *runs)),
-        lengths=options.lengths[slice(*recipe.lengths)],
+        lengths=None if recipe.lengths is None else of.lengths[slice(*recipe.lengths)],
         comparisons=recipe.comparisons,
         by_length=recipe.by_length,
         axis=recipe.axis,

@@ -132,6 +132,7 @@ def overview(lines: Sequence[Line]) -> str:
 def _origin(lines: Sequence[Line], headers: Sequence[Mapping[str, Any]]) -> str:
     """The model, benchmark, machines and versions that the figures come from."""
     last, clips = headers[-1], lines[0].clips
+    seed = f", seed {last['seed']}" if "seed" in last else ""
     machines = "; and ".join(dict.fromkeys(map(_machine, headers)))
     intervals = (
         "differences in points with 95 % intervals by paired bootstrap over clips, bold where zero is outside"
@@ -139,7 +140,7 @@ def _origin(lines: Sequence[Line], headers: Sequence[Mapping[str, Any]]) -> str:
         else f"differences in points, without intervals for fewer than {MIN_CLIPS} clips"
     )
     return (
-        f"{lines[0].questions} questions about {clips} clips of {last['benchmark']} {last['version']}; "
+        f"{lines[0].questions} questions about {clips} clips of {last['benchmark']} {last['version']}{seed}; "
         f"{last['model']} ({last['weights'][:12]}), {last['dtype']}; {machines}. Exact match in percent; {intervals}."
     )
 

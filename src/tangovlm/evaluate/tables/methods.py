@@ -40,12 +40,12 @@ def frames(retention: float, options: Options) -> Iterator[Run]:
     Thresholds that depend on the retention are those of the longest clips too, so that only the frames change.
     """
     threshold = similarity_threshold(retention)
-    *shorter, longest = options.lengths
+    *shorter, longest = options.benchmark.lengths
     budget = f"as many tokens as {percent(retention)} of {longest} frames"
     for count in shorter:
         yield unpruned_run(count, f"all tokens, {count} frames")
     for name in options.methods or _pre_llm():
-        for count in options.lengths:
+        for count in options.benchmark.lengths:
             share = float(exact(retention) * longest / count)
             if share <= 1:
                 fixed = {"segment_threshold": threshold} if follows_retention(name) else {}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tangovlm.tiny.synthetic.world import LENGTHS
+from ..tangoworld import OFFICIAL, Benchmark
 
 
 @dataclass(frozen=True)
@@ -12,8 +12,8 @@ class Options:
     Parameters
     ----------
     methods: replace those of the table; empty for the table's own.
-    lengths: of the clips of the benchmark, in moments.
+    benchmark: has the lengths of the clips.
     """
 
     methods: tuple[str, ...] = ()
-    lengths: tuple[int, ...] = LENGTHS
+    benchmark: Benchmark = OFFICIAL

@@ -63,7 +63,7 @@ def _series(line: Line) -> str:
 
 
 def _place(of: Table, line: Line) -> float:
-    return line.tokens if of.axis == "tokens" else line.run.frames or max(of.lengths)
+    return line.tokens if of.axis == "tokens" else line.run.frames or max(line.lengths)
 
 
 def _draw_all_tokens(axes: Any, of: Table, lines: Sequence[Line]) -> None:

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from tangovlm.errors import InputError
 from tangovlm.pipeline.load import BUILTIN
-from tangovlm.tiny.synthetic.questions import KINDS
 
 from ..coverage import TokenCoverage
-from ..results import Content, ScoredAnswer, read
+from ..results import Content, ScoredAnswer, benchmark_of, read
 from ..runs import Run
 from ..statistics import Bootstrap, Estimate, interval_json
 from ..tangoworld import ClipQuestions, load_questions
@@ -138,7 +137,7 @@ def summarize(of: Table, clips: Sequence[ClipQuestions], content: Content) -> li
                 tokens=float(tokens.mean()),
                 kinds={
                     kind: _mean([answer.exact for answer, other in zip(own, kinds, strict=True) if other == kind])
-                    for kind in KINDS
+                    for kind in clips[0].benchmark.kinds
                     if kind in kinds
                 },
                 exact=score,
@@ -168,8 +167,11 @@ def finished(path: Path) -> tuple[Table, list[Line], Sequence[Mapping[str, Any]]
     ------
     InputError: damage, or a run that has not answered every question.
     """
-    chosen, content = table(path.name.partition(".")[0]).within(builtin_layers()), read(path)
-    clips = load_questions(lengths=chosen.lengths)
+    content = read(path)
+    of = benchmark_of(content.headers)
+    name = path.name.partition(".")[0].removesuffix(of.suffix)
+    chosen = table(name, of=of).within(builtin_layers())
+    clips = load_questions(lengths=chosen.lengths, benchmark=of)
     for run in chosen.runs:
         number = content.runs.get(run.key, -1)
         if any((number, each.number) not in content.answers for clip in clips for each in clip.questions):

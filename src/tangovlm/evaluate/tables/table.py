@@ -6,7 +6,6 @@ from typing import Literal, Self
 
 from tangovlm.errors import InputError
 from tangovlm.methods.build import plan
-from tangovlm.tiny.synthetic.world import LENGTHS
 
 from ..runs import Run
 from .comparison import AllTokens, Comparison, Defaults
@@ -24,7 +23,7 @@ class Table:
     name: of the file.
     title: for the reader.
     runs: in order, the unpruned model first.
-    lengths: of the clips, in moments.
+    lengths: of the clips, in moments; None for all.
     comparisons: the columns of differences.
     by_length: whether the figures are shown for each length of clips too.
     axis: horizontal axis of the picture.
@@ -34,7 +33,7 @@ class Table:
     name: str
     title: str
     runs: tuple[Run, ...]
-    lengths: tuple[int, ...] = LENGTHS
+    lengths: tuple[int, ...] | None = None
     comparisons: tuple[Comparison, ...] = COMPARISONS
     by_length: bool = False
     axis: Literal["tokens", "frames"] = "tokens"
