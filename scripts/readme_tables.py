@@ -20,7 +20,8 @@ from tangovlm.budget import count
 from tangovlm.cli.commands import methods, models
 from tangovlm.errors import InputError
 from tangovlm.evaluate.shapes import TEXTS
-from tangovlm.evaluate.summary import finished, overview, page
+from tangovlm.evaluate.tables.markdown import overview, page
+from tangovlm.evaluate.tables.summary import finished
 from tangovlm.models.common.family import FEATURES
 from tangovlm.models.common.sinks import RELEASED
 
