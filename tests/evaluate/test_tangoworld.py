@@ -1,19 +1,19 @@
 """The questions of the benchmark are fixed, even, and about clips of their own."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
-from scripts.make_tangoworld import make_cases
 from tangovlm.errors import InputError
-from tangovlm.evaluate import tangoworld
 from tangovlm.evaluate.tangoworld import (
-    CELLS,
-    QUESTIONS,
-    ROUND,
+    OFFICIAL,
+    TRAINING_SEEDS,
     ClipQuestions,
+    benchmark,
+    draw_questions,
     fingerprint,
     load_questions,
     render_clip,
@@ -22,7 +22,7 @@ from tangovlm.tiny.synthetic.questions import KINDS, questions
 
 FINGERPRINT = "622e41c711564abc646cca769dc0b3bfa82e5594cfd3ba287da00ab1166395b6"
 """Of version 1. Results are compared by it: another one is another version."""
-TRAINING_SEEDS = {0, 1, 7, 8, 11, 12, 13, 21, 99}
+CELLS, QUESTIONS, ROUND = OFFICIAL.cells, OFFICIAL.size, OFFICIAL.round_size
 
 
 def places(chosen: tuple[ClipQuestions, ...]) -> Counter[tuple[int, str]]:
@@ -36,7 +36,7 @@ def numbers(chosen: tuple[ClipQuestions, ...]) -> list[int]:
 
 def test_this_version_is_fixed() -> None:
     assert fingerprint() == FINGERPRINT
-    assert tangoworld.SEED not in TRAINING_SEEDS
+    assert OFFICIAL.seed not in TRAINING_SEEDS
 
 
 def test_it_is_large_and_even() -> None:
@@ -56,7 +56,7 @@ def test_it_is_large_and_even() -> None:
 @pytest.mark.parametrize("cell", [0, 4, 8, 11])
 def test_making_it_again_gives_the_same(cell: int) -> None:
     rounds = 2
-    again = [(case.draw, case.digest, case.questions) for case in make_cases(cell, rounds)]
+    again = [(case.draw, case.digest, case.questions) for case in draw_questions(cell, rounds=rounds)]
     first = [case for case in load_questions(rounds * ROUND) if case.cell == cell]
     assert again == [(case.draw, case.digest, case.questions) for case in first]
 
@@ -91,8 +91,27 @@ def test_parts() -> None:
     )
 
 
-def test_another_world_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = load_questions(1)[0]
-    monkeypatch.setattr(tangoworld, "SEED", tangoworld.SEED + 1)
+def test_another_world_is_noticed() -> None:
+    case = replace(load_questions(1)[0], benchmark=benchmark(seed=OFFICIAL.seed + 1))
     with pytest.raises(InputError, match="other clips"):
         case.clip()
+
+
+def test_another_seed_has_other_questions_by_the_same_design() -> None:
+    of = benchmark(seed=1000)
+    assert not of.official
+    cases = list(draw_questions(1, of, rounds=2))
+    assert {case.cell for case in cases} == {1}
+    assert Counter(asked.question.kind for case in cases for asked in case.questions) == dict.fromkeys(KINDS, 2)
+    for case in cases:
+        assert case.clip().length == case.length == 8
+    official = {case.digest for case in load_questions() if case.cell == 1}
+    assert official.isdisjoint(case.digest for case in cases)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [((3,), "version is 3"), ((1, 11), "seed is 11"), ((1, -1), "seed is -1")]
+)
+def test_what_is_refused(arguments: tuple[int, ...], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        benchmark(*arguments)

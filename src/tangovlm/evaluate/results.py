@@ -22,7 +22,7 @@ from tangovlm.report.provenance import machine
 from .coverage import TokenCoverage
 from .json_lines import JsonLinesWriter
 from .runs import Run, spec_key
-from .tangoworld import NAME, QUESTIONS, VERSION, fingerprint
+from .tangoworld import NAME, OFFICIAL, Benchmark, benchmark, fingerprint
 
 FIXED = {
     "benchmark": "benchmark",
@@ -83,17 +83,28 @@ class Content:
     size: int = 0
 
 
-def header(llm: VideoLLM) -> dict[str, Any]:
-    """The header of a file of results of a model on this machine."""
+def header(llm: VideoLLM, of: Benchmark = OFFICIAL) -> dict[str, Any]:
+    """The header of a file of results of a model on this machine; it has a seed if the questions are not official."""
     return {
         "benchmark": NAME,
-        "version": VERSION,
-        "questions": fingerprint(),
+        "version": of.version,
+        **({} if of.official else {"seed": of.seed}),
+        "questions": fingerprint(of),
         "model": llm.name,
         "weights": _weights_digest(llm),
         "dtype": str(llm.model.dtype).removeprefix("torch."),
         **machine(llm.family.device),
     }
+
+
+def benchmark_of(headers: Sequence[Mapping[str, Any]]) -> Benchmark:
+    """The benchmark that the headers of a file name; the official version 1 for none.
+
+    Raises
+    ------
+    InputError: a version that this installation does not have.
+    """
+    return benchmark(headers[-1]["version"], headers[-1].get("seed")) if headers else OFFICIAL
 
 
 def _weights_digest(llm: VideoLLM) -> str:
@@ -211,7 +222,7 @@ def _parse(content: Content, line: Any, expected: Mapping[str, Any] | None) -> N
     answer = ScoredAnswer(*line)
     if not _is_answer(answer):
         raise _DamageError("is no answer")
-    if not 0 <= answer.run < len(content.runs) or not 0 <= answer.number < QUESTIONS:
+    if not 0 <= answer.run < len(content.runs) or not 0 <= answer.number < benchmark_of(content.headers).size:
         raise _DamageError("answers an unknown question or run")
     if (answer.run, answer.number) in content.answers:
         raise _DamageError("repeats an answer")

@@ -8,10 +8,9 @@ from typing import Any
 
 from tangovlm.errors import InputError
 from tangovlm.pipeline.load import BUILTIN
-from tangovlm.tiny.synthetic.questions import KINDS
 
 from .coverage import TokenCoverage
-from .results import Content, ScoredAnswer, read
+from .results import Content, ScoredAnswer, benchmark_of, read
 from .runs import Run
 from .statistics import MIN_CLIPS, Bootstrap, Estimate, interval_json, interval_text
 from .tables import Table, table
@@ -88,7 +87,7 @@ def summarize(of: Table, clips: Sequence[ClipQuestions], content: Content) -> li
         reference = sum(answer.exact for answer in answers[unpruned.key]) / len(own)
         by_kind = {
             kind: _mean([answer.exact for answer, other in zip(own, kinds, strict=True) if other == kind])
-            for kind in KINDS
+            for kind in clips[0].benchmark.kinds
             if kind in kinds
         }
         lines.append(
@@ -209,8 +208,11 @@ def finished(path: Path) -> tuple[Table, list[Line], Sequence[Mapping[str, Any]]
     ------
     InputError: damage, or a run that has not answered every question.
     """
-    chosen, content = table(path.name.partition(".")[0]).within(builtin_layers()), read(path)
-    clips = load_questions(lengths=chosen.lengths)
+    content = read(path)
+    of = benchmark_of(content.headers)
+    name = path.name.partition(".")[0].removesuffix(of.suffix)
+    chosen = table(name, of=of).within(builtin_layers())
+    clips = load_questions(lengths=chosen.lengths, benchmark=of)
     for run in chosen.runs:
         number = content.runs.get(run.key, -1)
         if any((number, each.number) not in content.answers for clip in clips for each in clip.questions):
@@ -235,6 +237,7 @@ def overview(lines: Sequence[Line]) -> str:
 def _origin(lines: Sequence[Line], headers: Sequence[Mapping[str, Any]]) -> str:
     """The model, benchmark, machines and versions that the figures come from."""
     last, clips = headers[-1], lines[0].clips
+    seed = f", seed {last['seed']}" if "seed" in last else ""
     machines = "; and ".join(dict.fromkeys(map(_machine, headers)))
     intervals = (
         "differences in points with 95 % intervals by paired bootstrap over clips, bold where zero is outside"
@@ -242,7 +245,7 @@ def _origin(lines: Sequence[Line], headers: Sequence[Mapping[str, Any]]) -> str:
         else f"differences in points, without intervals for fewer than {MIN_CLIPS} clips"
     )
     return (
-        f"{lines[0].questions} questions about {clips} clips of {last['benchmark']} {last['version']}; "
+        f"{lines[0].questions} questions about {clips} clips of {last['benchmark']} {last['version']}{seed}; "
         f"{last['model']} ({last['weights'][:12]}), {last['dtype']}; {machines}. Exact match in percent; {intervals}."
     )
 

@@ -13,6 +13,7 @@ from tangovlm.methods.common.segments import similarity_threshold
 from tangovlm.tiny.synthetic.world import LENGTHS
 
 from .runs import SALIENCIES, Run, build_run, percent, unpruned_run
+from .tangoworld import OFFICIAL, Benchmark
 
 _CONTENT_INDEPENDENT = ("uniform", "random")
 """Methods that do not read the tokens; they are listed last."""
@@ -28,15 +29,14 @@ class Table:
     name: of the file.
     title: for the reader.
     runs: in order, the unpruned model first; each is compared with it and with Tango in its group.
-    lengths: of the clips, in moments.
+    lengths: of the clips, in moments; None for all.
     unreachable: runs that the model's layers cannot reach, with the reason; see `within`.
     """
 
     name: str
     title: str
     runs: tuple[Run, ...]
-    lengths: tuple[int, ...] = LENGTHS
-
+    lengths: tuple[int, ...] | None = None
     unreachable: tuple[tuple[Run, str], ...] = ()
 
     def within(self, layers: int) -> Self:
@@ -64,13 +64,14 @@ def custom(names: Sequence[str], retentions: Sequence[float], params: dict[str, 
     return Table("runs", "Chosen methods", _distinct((unpruned_run(), *runs)))
 
 
-def table(name: str, retentions: Sequence[float] = (), methods: Sequence[str] = ()) -> Table:
+def table(name: str, retentions: Sequence[float] = (), methods: Sequence[str] = (), of: Benchmark = OFFICIAL) -> Table:
     """A table of the paper.
 
     Parameters
     ----------
     retentions: replace those of the table.
     methods: replace those of the table, if it compares methods.
+    of: the benchmark, which has the lengths of the clips.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def table(name: str, retentions: Sequence[float] = (), methods: Sequence[str] = 
     if methods and build not in (_methods, _frames):
         raise InputError(f"--table {name} compares settings of Tango: leave --method out")
     runs = [each for r in retentions or defaults for each in build(r, tuple(methods))]
-    lengths = _LENGTHS.get(build, LENGTHS)
+    lengths = _LENGTHS[build](of) if build in _LENGTHS else None
     return Table(name, title, _distinct((unpruned_run(), *runs)), lengths)
 
 
@@ -211,8 +212,8 @@ _TABLES: dict[str, tuple[str, tuple[float, ...], Callable[[float, tuple[str, ...
 }
 """Title, retentions, and the runs at one retention. On `tangoworld` methods differ below the paper's 0.10."""
 
-_LENGTHS: dict[Callable[[float, tuple[str, ...]], Iterator[Run]], tuple[int, ...]] = {
-    _frames: LENGTHS[-1:],
-    _pairs: LENGTHS[:2],
+_LENGTHS: dict[Callable[[float, tuple[str, ...]], Iterator[Run]], Callable[[Benchmark], tuple[int, ...]]] = {
+    _frames: lambda _: LENGTHS[-1:],
+    _pairs: lambda of: of.lengths[:2],
 }
 """Lengths of the clips if not all are used: methods inside the model run question by question, which is slow."""

@@ -1,5 +1,7 @@
 """The architecture of the embedded model: a stock `LlavaOnevisionForConditionalGeneration`, 2.8 million parameters."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config, SiglipVisionConfig
@@ -51,6 +53,16 @@ def build(vocabulary: int, end: int, pad: int, image: int, video: int) -> LlavaO
         tie_word_embeddings=True,
     )
     return LlavaOnevisionForConditionalGeneration(config)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint in the format of `transformers`, such as that of the embedded model."""
+    return (folder / "config.json").is_file()
+
+
+def load_checkpoint(folder: Path) -> LlavaOnevisionForConditionalGeneration:
+    """The model of a checkpoint, in float32."""
+    return LlavaOnevisionForConditionalGeneration.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
 
 
 def to_pixels(frames: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 
 from . import cache, language, tower
 from .export import WEIGHTS, export
+from .synthetic.worlds import VERSIONS, world
 from .tokenizer import build_tokenizer
 
 STAGES = ("tower", "cache", "language", "export")
@@ -20,7 +21,10 @@ STAGES = ("tower", "cache", "language", "export")
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tangovlm.tiny.train", description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("tiny-run"), help="directory of checkpoints and cached clips")
-    parser.add_argument("--earlier", type=Path, help="run directory whose trained weights are the starting point")
+    parser.add_argument(
+        "--earlier", type=Path, help="run or checkpoint directory whose trained weights are the starting point"
+    )
+    parser.add_argument("--world", type=int, choices=VERSIONS, default=1, help="version of the synthetic world")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--tower-steps", type=int, default=tower.STEPS)
     parser.add_argument("--language-steps", type=int, default=language.STEPS)
@@ -33,11 +37,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=0, help="number of threads of the training process; 0 for all")
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="directory of the exported checkpoint")
     args = parser.parse_args(argv)
+    of_world = world(args.world)
     args.run.mkdir(parents=True, exist_ok=True)
     if args.threads:
         torch.set_num_threads(args.threads)
     if "tower" in args.stages:
-        tower.train_tower(args.run, args.tower_steps, args.workers, args.earlier)
+        tower.train_tower(args.run, args.tower_steps, args.workers, args.earlier, of_world)
     if "cache" in args.stages:
         cache.cache_clips(args.run, "held-out", cache.HELD_OUT_CLIPS)
         cache.cache_clips(args.run, "train", args.clips)

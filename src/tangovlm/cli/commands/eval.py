@@ -21,6 +21,7 @@ from ..output import log, only_results, show, show_json
 if TYPE_CHECKING:
     from tangovlm.evaluate.summary import Line
     from tangovlm.evaluate.tables import Table
+    from tangovlm.evaluate.tangoworld import Benchmark
 
 
 class TableName(StrEnum):
@@ -66,6 +67,15 @@ def evaluate(
     kinds: Annotated[
         str | None, typer.Option(help="Kinds of question, separated by commas.", show_default="all")
     ] = None,
+    benchmark: Annotated[
+        int, typer.Option(help="Version of the benchmark; each has an embedded model.", show_default="1")
+    ] = 1,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Draw other clips and questions by the same design, for development.", show_default="the official ones"
+        ),
+    ] = None,
     look: Annotated[bool, typer.Option("--look", help="Also show which objects the kept tokens cover.")] = False,
     model: Model = None,
     output: Annotated[Path, typer.Option(help="Directory of results. Answers in it are reused.")] = Path(
@@ -80,15 +90,19 @@ def evaluate(
     check_at_least_one("--threads", threads)
     with only_results():
         from tangovlm.evaluate.summary import page
+        from tangovlm.evaluate.tangoworld import benchmark as benchmark_of
         from tangovlm.evaluate.tangoworld import load_questions
 
-        chosen = _table(table, method or [], retention or [], param or [])
-        asked = load_questions(limit, _kinds(kinds), chosen.lengths)
-        chosen, lines, headers, results = _run(chosen, asked, output, model, threads, check_device(device_name))
+        of = benchmark_of(benchmark, seed)
+        chosen = _table(table, method or [], retention or [], param or [], of)
+        asked = load_questions(limit, _kinds(kinds, of), chosen.lengths, of)
+        chosen, lines, headers, results = _run(chosen, asked, of, output, model, threads, check_device(device_name))
     _show(chosen, page(chosen, lines, headers, look), lines, results, as_json)
 
 
-def _table(name: TableName | None, methods: list[str], retentions: list[float], params: list[str]) -> Table:
+def _table(
+    name: TableName | None, methods: list[str], retentions: list[float], params: list[str], of: Benchmark
+) -> Table:
     from tangovlm.evaluate import tables
 
     settings = dict(_setting(each) for each in params)
@@ -96,7 +110,7 @@ def _table(name: TableName | None, methods: list[str], retentions: list[float], 
         return tables.custom(methods or ["tango"], retentions or [0.1], settings)
     if settings:
         raise InputError("--param does not go with --table, which has its own settings: leave one of them out")
-    return tables.table(name.value, retentions, methods)
+    return tables.table(name.value, retentions, methods, of)
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -112,18 +126,22 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, {"True": True, "False": False, "None": None}.get(value, value)
 
 
-def _kinds(text: str | None) -> Sequence[str]:
-    from tangovlm.tiny.synthetic.questions import KINDS
-
-    kinds = KINDS if text is None else tuple(kind.strip() for kind in text.split(","))
+def _kinds(text: str | None, of: Benchmark) -> Sequence[str]:
+    kinds = of.kinds if text is None else tuple(kind.strip() for kind in text.split(","))
     for kind in kinds:
-        if kind not in KINDS:
-            raise InputError(f"--kinds has {kind!r}: choose from {', '.join(KINDS)}")
+        if kind not in of.kinds:
+            raise InputError(f"--kinds has {kind!r}: choose from {', '.join(of.kinds)}")
     return kinds
 
 
 def _run(
-    table: Table, asked: Sequence[Any], output: Path, model: str | None, threads: int | None, device_name: str | None
+    table: Table,
+    asked: Sequence[Any],
+    of: Benchmark,
+    output: Path,
+    model: str | None,
+    threads: int | None,
+    device_name: str | None,
 ) -> tuple[Table, list[Line], list[dict[str, Any]], Path]:
     import torch
 
@@ -134,7 +152,7 @@ def _run(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    path = output / f"{table.name}.jsonl"
+    path = output / f"{table.name}{of.suffix}.jsonl"
     if output.exists():
         check_writable(path.with_suffix(".md"), "--output: the table")
     llm = tangovlm.load(model, device=device_name, dtype=torch.float32)
@@ -143,7 +161,7 @@ def _run(
         table = table.within(len(layers))
     check_runs(llm, table.runs)
     total = len(table.runs) * sum(len(case.questions) for case in asked)
-    with ResultsFile(path, header(llm)) as results, Progress("answers", total) as progress:
+    with ResultsFile(path, header(llm, of)) as results, Progress("answers", total) as progress:
         execute(llm, table.runs, asked, results, lambda count: progress.step({}, count))
         return table, summarize(table, asked, results.content), results.content.headers, path
 
