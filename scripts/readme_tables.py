@@ -20,7 +20,8 @@ from tangovlm.budget import count
 from tangovlm.cli.commands import methods, models
 from tangovlm.errors import InputError
 from tangovlm.evaluate.shapes import TEXTS
-from tangovlm.evaluate.summary import finished, overview, page
+from tangovlm.evaluate.tables.markdown import overview, page
+from tangovlm.evaluate.tables.summary import finished
 from tangovlm.models.common.family import FEATURES
 from tangovlm.models.common.sinks import RELEASED
 
@@ -230,12 +231,11 @@ def filled(text: str, parts: dict[str, str]) -> str:
 
 
 def _method_row(card: methods.MethodCard) -> str:
-    reads = ", ".join(card.signals) or "features only"
     url, _, commit = card.official_repo.partition("@")
     code = f"[{'/'.join(url.split('/')[-2:])} @ {commit}]({url}/tree/{commit})" if url else ""
     short = card.paper.removeprefix("https://").removeprefix("arxiv.org/abs/")
     paper = f"[{short}]({card.paper})" if card.paper else ""
-    return f"| [`{card.name}`]({card.name}.md) | {card.stage} | {reads} | {paper} | {code} |"
+    return f"| [`{card.name}`]({card.name}.md) | {card.stage} | {card.reads} | {paper} | {code} |"
 
 
 def _model_row(card: models.ModelCard) -> str:

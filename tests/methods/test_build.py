@@ -2,17 +2,24 @@
 
 import itertools
 import re
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tangovlm
 from tangovlm import budget
 from tangovlm.errors import InputError, MethodError
+from tangovlm.methods import build
 from tangovlm.methods.build import Pair, plan
+from tangovlm.methods.common.base import PreLLMMethod
+from tangovlm.methods.common.selection import keep_only
 from tangovlm.methods.in_llm.common.base import InLLMMethod
+from tangovlm.tokens import Selection, VideoTokens
 
 NAMES = sorted(name for name, cls in tangovlm.methods().items() if cls.stage == "in-llm")
 
@@ -23,6 +30,49 @@ def mean(cuts: Any, layers: int, before: float = 1.0) -> float:
 
 def test_all_are_registered() -> None:
     assert NAMES == ["dart", "fastv", "holitom-merge", "pyramiddrop", "sparsevlm", "tango-fastv"]
+
+
+def test_which_methods_read_the_question() -> None:
+    assert all(cls.reads_question for name, cls in tangovlm.methods().items() if name in NAMES)
+    assert not tangovlm.Tango().reads_question
+    assert tangovlm.method("tango+fastv").reads_question
+
+
+@dataclass(frozen=True)
+class HalfAsContentAllows(PreLLMMethod):
+    """Keeps half of its budget if it is adaptive."""
+
+    name: ClassVar[str] = "half-as-content-allows"
+    adaptive_fields: ClassVar[Mapping[str, Any]] = {"exact": False, "half": True}
+
+    half: bool = False
+
+    @property
+    def adaptive(self) -> bool:
+        return self.half
+
+    def reduce(self, tokens: VideoTokens, count: int) -> Selection:
+        return keep_only(tokens, torch.arange(count // 2 if self.half else count))
+
+
+def test_adaptive_counts_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MethodError, match="method 'tango' keeps a fixed number of tokens: adaptive counts"):
+        tangovlm.method("tango", adaptive=True)
+    registered = {**tangovlm.methods(), HalfAsContentAllows.name: HalfAsContentAllows}
+    monkeypatch.setattr(build, "methods", lambda: registered)
+    plain, chosen = (tangovlm.method(HalfAsContentAllows.name, adaptive=adaptive) for adaptive in (False, True))
+    assert (plain.adaptive, chosen.adaptive, chosen.half, chosen.exact) == (False, True, True, False)
+    assert not tangovlm.method(HalfAsContentAllows.name, adaptive=True, half=False).half
+    pair = tangovlm.method(f"{HalfAsContentAllows.name}+fastv", adaptive=True)
+    assert pair.adaptive and pair.before.half
+    assert not tangovlm.method("tango+fastv").adaptive
+
+
+def test_an_adaptive_method_with_retention_1_is_not_the_identity() -> None:
+    tokens = VideoTokens(torch.randn(2, 2, 2, 8, generator=torch.Generator().manual_seed(0)))
+    whole, half = HalfAsContentAllows(retention=1.0), HalfAsContentAllows(retention=1.0, exact=False, half=True)
+    assert plan(whole, 4).before is None and plan(half, 4).before is half
+    assert [method(tokens).indices.numel() for method in (whole, half)] == [8, 4]
 
 
 def test_the_papers_settings() -> None:

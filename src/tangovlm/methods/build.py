@@ -4,6 +4,7 @@ A pair is a method before the language model and one inside it, with one retenti
 `Method` is the type of everything that `tangovlm.attach` accepts.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
@@ -51,6 +52,11 @@ class Pair:
             raise MethodError(
                 f"a pair needs a method inside the model such as fastv second, not {_describe(self.inside)}"
             )
+        if not self.inside.in_pairs:
+            raise MethodError(
+                f"a pair cannot have {self.inside.name!r} second: it chooses among all visual tokens of a video: "
+                "attach it alone, or take fastv or tango-fastv"
+            )
         is_instance = is_dataclass(self.before) and not isinstance(self.before, type)
         if not is_instance or not callable(self.before) or isinstance(self.before, InLLMMethod):
             raise MethodError(
@@ -75,24 +81,47 @@ class Pair:
         """Saliency that the method before the model is designed for."""
         return getattr(self.before, "signal", None)
 
+    @property
+    def reads_question(self) -> bool:
+        """Whether one of the two selections depends on the text of the prompt."""
+        return self.inside.reads_question or getattr(self.before, "reads_question", False)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the content decides how many tokens are kept before the model, see `PreLLMMethod.adaptive`."""
+        return is_adaptive(self.before)
+
 
 Method = Pruner | InLLMMethod | Pair
 """What `tangovlm.attach` accepts: a method before the language model (a `PreLLMMethod` or any other `Pruner`), one
 inside it, or a pair of both."""
 
 
-def method(name: str, **params: Any) -> Any:
+def is_adaptive(pruner: Any) -> bool:
+    """Whether the content decides how many tokens a method keeps, so that its retention is an upper bound."""
+    return bool(getattr(pruner, "adaptive", False))
+
+
+def is_identity(pruner: Any) -> bool:
+    """Whether a method keeps every token unchanged."""
+    return bool(getattr(pruner, "is_identity", pruner.retention == 1))
+
+
+def method(name: str, *, adaptive: bool = False, **params: Any) -> Any:
     """Build a registered method, or a pair of one before the language model and one inside it.
 
     Parameters
     ----------
     name: such as "tango", or "tango+fastv" for a `tangovlm.methods.build.Pair`, whose only parameter is `retention`.
+    adaptive: let the content decide how many tokens are kept, up to the retention: the fields that the method names for
+        that (`PreLLMMethod.adaptive_fields`) are set, unless they are among `params`.
     params: fields of the method.
 
     Raises
     ------
     InputError: a retention outside (0, 1].
-    MethodError: an unknown name, an unknown parameter, or one outside its range.
+    MethodError: an unknown name, an unknown parameter, one outside its range, or `adaptive` for a method with a fixed
+        number of tokens.
 
     >>> method("topk", retention=0.2)
     TopK(retention=0.2, exact=True, signal='attn')
@@ -100,7 +129,7 @@ def method(name: str, **params: Any) -> Any:
     if not isinstance(name, str):
         raise MethodError(f"method expects the name of a method such as 'tango', not {name!r}")
     if "+" in name:
-        return _pair(name, params)
+        return _pair(name, params, adaptive)
     known = methods()
     if name not in known:
         raise MethodError(f"unknown method {name!r}: choose one of {', '.join(known)}{nearest(name, known)}")
@@ -113,10 +142,20 @@ def method(name: str, **params: Any) -> Any:
                     f"method {name!r} has no parameter {param!r}: it takes {', '.join(accepted)}"
                     f"{nearest(param, accepted)}"
                 )
+    if adaptive:
+        params = {**_adaptive_fields(name, known), **params}
     return cls(**params)
 
 
-def _pair(name: str, params: dict[str, Any]) -> Any:
+def _adaptive_fields(name: str, known: Mapping[str, type]) -> Mapping[str, Any]:
+    fields_of = {each: getattr(cls, "adaptive_fields", {}) for each, cls in known.items()}
+    if not fields_of[name]:
+        able = ", ".join(each for each, values in fields_of.items() if values) or "none"
+        raise MethodError(f"method {name!r} keeps a fixed number of tokens: adaptive counts are possible with {able}")
+    return fields_of[name]
+
+
+def _pair(name: str, params: dict[str, Any], adaptive: bool) -> Any:
     parts = name.split("+")
     if len(parts) != 2 or not all(parts):
         raise MethodError(f"a pair has two parts such as 'tango+fastv', not {name!r}")
@@ -125,7 +164,7 @@ def _pair(name: str, params: dict[str, Any]) -> Any:
             f"the pair {name!r} takes retention only, not {unknown[0]!r}: build its methods and pass them to "
             f"tangovlm.methods.build.Pair{nearest(unknown[0], ['retention'], 0.6)}"
         )
-    before, inside = map(method, parts)
+    before, inside = method(parts[0], adaptive=adaptive), method(parts[1])
     return Pair(before, inside, **params)
 
 
@@ -150,6 +189,11 @@ class Plan:
     cuts: tuple[Cut, ...]
     notes: tuple[str, ...]
 
+    def retention_for(self, tokens: int) -> float:
+        """Intended kept fraction of a video with this many tokens: `retention`, unless the method keeps a number."""
+        number = None if self.inside is None else self.inside.absolute_count
+        return self.retention if number is None else min(1.0, number / tokens)
+
 
 def plan(pruner: Method, layers: int) -> Plan:
     """Solve Eq. 1 for a method before the model, one inside it, or a pair.
@@ -171,7 +215,7 @@ def plan(pruner: Method, layers: int) -> Plan:
         return replace(inner, name=pruner.name, retention=pruner.retention, before=before)
     if isinstance(pruner, InLLMMethod):
         return _plan_inside(pruner, layers)
-    return Plan(pruner.name, pruner.retention, None if pruner.retention == 1 else pruner, None, (), ())
+    return Plan(pruner.name, pruner.retention, None if is_identity(pruner) else pruner, None, (), ())
 
 
 def _with_retention(before: Any, retention: float, equivalent: float) -> Any:

@@ -15,7 +15,8 @@ What happens in one call of `generate`, in order:
    positions: without gaps, or those of the unpruned prompt (always for M-RoPE). The positions that a cache holds are
    stored on it (`cache_state.py`), so that a conversation can continue. Other hooks never see tags.
 5. Prune inside (`in_llm/runner.py`). For a method inside the language model, hooks before its layers shorten the prompt
-   again.
+   again. A method that ranks the tokens of a long video in a pass of its own does so between steps 3 and 4
+   (`in_llm/first_pass.py`); what it drops is removed like tagged features.
 
 All patches and hooks are on the instance, none on its class, and all are removed on exit. A call whose hooks did not
 run raises an error.
@@ -86,9 +87,9 @@ def attach(
         without it.
     record: keep what pictures need in `Session.videos`.
     positions: "contiguous" assigns position ids without gaps to the shorter sequence, as the authors' code does for
-        LLaVA; "original" keeps the position id of every token in the unpruned prompt. None: contiguous, but original
-        for models with M-RoPE, which support nothing else. For models
-        without M-RoPE, `position_ids` of the caller are replaced.
+        LLaVA; "original" keeps the position id of every token in the unpruned prompt. None: the method's own
+        (`PreLLMMethod.positions`), but original for models with M-RoPE, which support nothing else. For models without
+        M-RoPE, `position_ids` of the caller are replaced.
     chunk_frames: the largest number of frames that the vision encoder processes at a time, which bounds its working
         memory. None: as many as need about 512 MiB on the CPU, or a sixteenth of a CUDA device (of its size, not of its
         free memory, so that results do not depend on that), and all at once if nothing is pruned before the language
@@ -158,7 +159,7 @@ def attach_family(
     check_chunk_frames(chunk_frames)
     layers: Any = family.decoder.layers
     planned = plan(pruner, len(layers))
-    check_newlines(newlines, planned.before)
+    check_newlines(newlines, planned.before, planned.inside)
     session = Session(
         family,
         pruner,

@@ -48,6 +48,7 @@ class Session:
         self.family = family
         self.pruner = pruner
         self.plan = plan
+        positions = positions or getattr(plan.before, "positions", "contiguous")
         self.original_positions = positions == "original" or family.keeps_positions
         self.chunk_frames = chunk_frames
         self.newlines = newlines

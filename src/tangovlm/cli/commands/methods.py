@@ -20,6 +20,10 @@ class MethodCard:
     Parameters
     ----------
     stage: "pre-llm" or "in-llm".
+    reads_question: whether the selection depends on the text of the prompt.
+    adaptive: whether the content can decide how many tokens are kept, see `tangovlm.method`.
+    positions: position ids of the kept tokens unless the user or the family fixes them; None for a method inside the
+        model, which renumbers or keeps them at each cut.
     signals: what it reads in addition to the features; a saliency by the kind that it is designed for, "attn" or
         "p-attn".
     parameters: its fields with their defaults.
@@ -27,10 +31,18 @@ class MethodCard:
 
     name: str
     stage: str
+    reads_question: bool
+    adaptive: bool
+    positions: str | None
     signals: tuple[str, ...]
     paper: str
     official_repo: str
     parameters: dict[str, Any]
+
+    @property
+    def reads(self) -> str:
+        """What it reads, in words."""
+        return ", ".join([*self.signals, *(["the question"] if self.reads_question else [])]) or "features only"
 
 
 def cards() -> list[MethodCard]:
@@ -44,11 +56,11 @@ def methods(as_json: AsJson = False) -> None:
         show_json([asdict(card) for card in cards()])
         return
     table = Table(show_lines=True)
-    for column in ("method", "stage", "signals", "paper", "settings (defaults)"):
+    for column in ("method", "stage", "reads", "paper", "settings (defaults)"):
         table.add_column(column, overflow="fold")
     for card in cards():
         chosen = ", ".join(f"{name}={value!r}" for name, value in card.parameters.items())
-        table.add_row(card.name, card.stage, ", ".join(card.signals) or "features only", card.paper or "none", chosen)
+        table.add_row(card.name, card.stage, card.reads, card.paper or "none", chosen)
     show(table)
 
 
@@ -57,6 +69,9 @@ def _card(name: str) -> MethodCard:
     return MethodCard(
         name=name,
         stage=pruner.stage,
+        reads_question=pruner.reads_question,
+        adaptive=bool(getattr(pruner, "adaptive_fields", {})),
+        positions=getattr(pruner, "positions", None),
         signals=tuple(sorted(pruner.signal if need == "saliency" else need for need in pruner.needs)),
         paper=pruner.paper,
         official_repo=pruner.official_repo,
