@@ -1,15 +1,18 @@
 """The recipe, a few steps of it: every stage runs, can be resumed, and hands on what the next one needs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
-from tangovlm.tiny import cache, language, lessons, tower, train
+from tangovlm.tiny import cache, language, lessons, recipe, tower, train
 from tangovlm.tiny.export import WEIGHTS, export
 from tangovlm.tiny.optimizer import Muon, warm_up_then_decay
 from tangovlm.tiny.tokenizer import build_tokenizer
+
+FIRST, SECOND = recipe.recipe(1), recipe.recipe(2)
 
 
 def _weights(path: Path, key: str) -> dict[str, torch.Tensor]:
@@ -20,6 +23,10 @@ def _run(folder: Path, stages: list[str], tower_steps: int = 2, language_steps: 
     steps = ["--tower-steps", str(tower_steps), "--language-steps", str(language_steps)]
     options = ["--clips", "4", "--workers", "0", "--output", str(folder / "model")]
     train.main(["--run", str(folder), *steps, *options, "--stages", *stages])
+
+
+def _small_recipe(version: int) -> recipe.Recipe:
+    return replace(recipe.recipe(version), held_out_clips=3)
 
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, module: object, saves: int) -> None:
@@ -39,8 +46,7 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, module: object, saves: int) -> 
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "HELD_OUT_CLIPS", 3)
-        patch.setattr(language, "HELD_OUT_CLIPS", 3)
+        patch.setattr(train, "recipe", _small_recipe)
         patch.setattr(tower, "_HELD_OUT_DRAWS", 2)
         _run(folder, ["tower", "cache", "language", "export"])
     return folder
@@ -60,7 +66,7 @@ def test_a_killed_stage_goes_on_where_it_was(
 ) -> None:
     module = {"tower": tower, "language": language}[stage]
     monkeypatch.setattr(module, "_CHECKPOINT_EVERY", 1)
-    monkeypatch.setattr(language, "HELD_OUT_CLIPS", 3)
+    monkeypatch.setattr(train, "recipe", _small_recipe)
     monkeypatch.setattr(tower, "_HELD_OUT_DRAWS", 2)
     for shared in ("clips-train", "clips-held-out", "tower.pt") if stage == "language" else ():
         (tmp_path / shared).symlink_to(small / shared)
@@ -88,7 +94,7 @@ def test_an_earlier_run_is_the_start_of_a_later_one(
     assert all(torch.allclose(started[name], taught[name], atol=1e-6) for name in taught)
 
     tokenizer = build_tokenizer()
-    model = language.build_language(tmp_path, tokenizer, torch.zeros(1, 64, 192), small).state_dict()
+    model = language.build_language(tmp_path, tokenizer, torch.zeros(1, 64, 192), small, FIRST).state_dict()
     trained = _weights(small / "language.pt", "model")
     assert all(torch.allclose(model[name], trained[name], atol=1e-6) for name in trained)
 
@@ -96,10 +102,10 @@ def test_an_earlier_run_is_the_start_of_a_later_one(
 def test_caching_fills_in_the_shards_that_are_missing(small: Path) -> None:
     shard = small / "clips-train" / "000000.safetensors"
     before, time = shard.read_bytes(), shard.stat().st_mtime_ns
-    cache.cache_clips(small, "train", 4)
+    cache.cache_clips(small, "train", 4, FIRST)
     assert shard.stat().st_mtime_ns == time
     shard.unlink()
-    cache.cache_clips(small, "train", 4)
+    cache.cache_clips(small, "train", 4, FIRST)
     assert shard.read_bytes() == before
 
 
@@ -108,7 +114,7 @@ def test_a_lesson_hides_each_question_from_the_others(small: Path) -> None:
     tokenizer = build_tokenizer()
     writer, model = lessons.Writer(tokenizer), language.load_language(small).eval()
     blocks = [writer.block("What color is the star?", "red"), writer.block("How many rings are there?", "two")]
-    features = cache.load_clips(small, "train", 1).features[0].flatten(0, 1)[:40]
+    features = cache.load_clips(small, "train", 1, FIRST).features[0].flatten(0, 1)[:40]
     place = torch.arange(40)
     with torch.no_grad():
         both, _ = language.answer_logits(model, lessons.pack([features], [place], [40], [blocks]))
@@ -122,8 +128,9 @@ def test_a_lesson_hides_each_question_from_the_others(small: Path) -> None:
     assert torch.allclose(both, padded[: len(both)], atol=1e-4)
 
 
-def test_the_curriculum_ends_with_uniform_dropping() -> None:
-    for level in lessons.CURRICULUM[-1][1]:
+@pytest.mark.parametrize("of", [FIRST, SECOND])
+def test_the_curriculum_ends_with_uniform_dropping(of: recipe.Recipe) -> None:
+    for level in of.curriculum[-1][1]:
         assert level.things is None
 
 
