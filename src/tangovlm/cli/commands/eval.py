@@ -114,8 +114,11 @@ def evaluate(
         of = benchmark_of(benchmark, seed)
         chosen = _table(table, method or [], retention or [], param or [], adaptive, of)
         asked = load_questions(limit, _kinds(kinds, of), chosen.lengths, of)
-        chosen, lines, headers, results = _run(
-            chosen, asked, of, output, reuse or [], model, threads, check_device(device_name)
+        results = output / f"{chosen.name}{of.suffix}.jsonl"
+        for suffix in (".md", ".png")[: 1 + picture] if output.exists() else ():
+            check_writable(results.with_suffix(suffix), "--output: the table")
+        chosen, lines, headers = _run(
+            chosen, asked, of, results, reuse or [], model, threads, check_device(device_name)
         )
         if picture:
             _draw(chosen, lines, headers, results)
@@ -166,12 +169,12 @@ def _run(
     table: Table,
     asked: Sequence[Any],
     of: Benchmark,
-    output: Path,
+    path: Path,
     reuse: Sequence[Path],
     model: str | None,
     threads: int | None,
     device_name: str | None,
-) -> tuple[Table, list[Line], list[dict[str, Any]], Path]:
+) -> tuple[Table, list[Line], list[dict[str, Any]]]:
     import torch
 
     from tangovlm.evaluate.results import ResultsFile, header
@@ -181,9 +184,6 @@ def _run(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    path = output / f"{table.name}{of.suffix}.jsonl"
-    if output.exists():
-        check_writable(path.with_suffix(".md"), "--output: the table")
     llm = tangovlm.load(model or of.model, device=device_name, dtype=torch.float32)
     if table.name in list(TableName):
         layers: Any = llm.family.decoder.layers
@@ -194,7 +194,7 @@ def _run(
         for other in reuse:
             results.take(other, table.runs)
         execute(llm, table.runs, asked, results, lambda count: progress.step({}, count))
-        return table, summarize(table, asked, results.content), results.content.headers, path
+        return table, summarize(table, asked, results.content), results.content.headers
 
 
 def _draw(table: Table, lines: list[Line], headers: list[dict[str, Any]], results: Path) -> None:
