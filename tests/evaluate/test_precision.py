@@ -7,7 +7,7 @@ import torch
 
 from tangovlm import Tango, VideoTokens
 from tangovlm.evaluate.clip_encoder import ClipEncoder
-from tangovlm.evaluate.tangoworld import LENGTHS, load_questions, render_clip
+from tangovlm.evaluate.tangoworld import OFFICIAL, load_questions, render_clip
 from tangovlm.pipeline.load import load
 
 RETENTIONS = (0.02, 0.1, 0.5)
@@ -20,7 +20,7 @@ def clips() -> list[VideoTokens]:
     needs = {"p-attn": frozenset({"saliency", "timestamps"})}
     tokens = []
     with torch.no_grad():
-        for length in LENGTHS:
+        for length in OFFICIAL.lengths:
             for case in load_questions(lengths=[length])[:2]:
                 seen = render_clip(case.clip(), length)
                 tokens.append(encoder.encode(encoder.pixels(seen.pixels), seen.seconds, needs).tokens["p-attn"])

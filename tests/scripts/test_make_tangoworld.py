@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts import make_tangoworld
-from tangovlm.evaluate.tangoworld import FILE, load_questions
+from tangovlm.evaluate.tangoworld import OFFICIAL, Benchmark, ClipQuestions, load_questions
 
 SCRIPT = Path(make_tangoworld.__file__)
 
@@ -23,9 +23,14 @@ def test_it_runs_as_a_script() -> None:
 def test_it_writes_the_file_of_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # That the cases are the same when they are drawn again is a test of `make_cases`, and takes long.
+    # That the cases are the same when they are drawn again is a test of `draw_questions`, and takes long.
     drawn = load_questions()
-    monkeypatch.setattr(make_tangoworld, "make_cases", lambda cell: (case for case in drawn if case.cell == cell))
-    assert make_tangoworld.main([str(tmp_path / "questions.jsonl")]) == 0
-    assert (tmp_path / "questions.jsonl").read_bytes() == FILE.read_bytes()
+
+    def drawn_before(cell: int, of: Benchmark) -> list[ClipQuestions]:
+        assert of == OFFICIAL
+        return [case for case in drawn if case.cell == cell]
+
+    monkeypatch.setattr(make_tangoworld, "draw_questions", drawn_before)
+    assert make_tangoworld.main(["1", str(tmp_path / "questions.jsonl")]) == 0
+    assert (tmp_path / "questions.jsonl").read_bytes() == OFFICIAL.file.read_bytes()
     assert f"{len(drawn)} clips" in capsys.readouterr().out

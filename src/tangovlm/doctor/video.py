@@ -23,9 +23,10 @@ def _decoding() -> str:
     import numpy as np
     import torch
 
-    from ..tiny.clip import SECONDS_A_MOMENT, write_clip
+    from ..tiny.clip import write_clip
     from ..tiny.synthetic.render import render
     from ..tiny.synthetic.sampling import sample_clip
+    from ..tiny.synthetic.world import SECONDS_A_MOMENT
     from ..video import decode
 
     clip = sample_clip(np.random.default_rng(_SEED))

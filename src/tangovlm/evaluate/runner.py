@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tangovlm.pipeline.load import VideoLLM
 from tangovlm.session.memo import Memo
-from tangovlm.tiny.synthetic.questions import KINDS, Question
+from tangovlm.tiny.synthetic.questions import Question
 from tangovlm.tokens import Selection
 
 from .batched import BatchedAnswerer, Reply
@@ -84,7 +84,8 @@ def execute(
 def accuracy(llm: VideoLLM, run: Run, clips: Sequence[ClipQuestions]) -> dict[str, float]:
     """Exact match by kind of question, without a file of results."""
     kinds = {each.number: each.question.kind for clip in clips for each in clip.questions}
-    exact: dict[str, list[int]] = {kind: [] for kind in KINDS if kind in kinds.values()}
+    order = clips[0].benchmark.kinds
+    exact: dict[str, list[int]] = {kind: [] for kind in order if kind in kinds.values()}
     for answers in answer_clips(llm, {0: run}, clips, (), lambda _: None):
         for answer in answers:
             exact[kinds[answer.number]].append(answer.exact)

@@ -55,7 +55,7 @@ class UniComp(PreLLMMethod):
     paper: ClassVar[str] = "https://arxiv.org/abs/2512.03575"
     official_repo: ClassVar[str] = "https://github.com/TimeMarker-LLM/UniComp@1904269"
     needs: ClassVar[frozenset[str]] = frozenset({"keys", "frame_features"})
-    optional: ClassVar[Mapping[str, str]] = {"keys": NO_KEYS, "frame_features": NO_FRAME_FEATURES}
+    substitutes: ClassVar[Mapping[str, str]] = {"keys": NO_KEYS, "frame_features": NO_FRAME_FEATURES}
     adaptive_fields: ClassVar[Mapping[str, Any]] = {"exact": False, "auto_compression": True}
 
     frame_uniqueness: float = 0.005
@@ -187,7 +187,8 @@ def _scores(groups: FrameGroups) -> Tensor:
     else:
         rows = tokens.frame_features[torch.tensor(groups.first, device=tokens.features.device)]
     unit = normalize(rows)
-    return torch.linalg.vecdot(unit, unit.mean(dim=0))
+    scores: Tensor = torch.linalg.vecdot(unit, unit.mean(dim=0))
+    return scores
 
 
 def _weights(scores: Tensor) -> Tensor:

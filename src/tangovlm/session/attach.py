@@ -15,7 +15,8 @@ What happens in one call of `generate`, in order:
    positions: without gaps, or those of the unpruned prompt (always for M-RoPE). The positions that a cache holds are
    stored on it (`cache_state.py`), so that a conversation can continue. Other hooks never see tags.
 5. Prune inside (`in_llm/runner.py`). For a method inside the language model, hooks before its layers shorten the prompt
-   again.
+   again. A method that ranks the tokens of a long video in a pass of its own does so between steps 3 and 4
+   (`in_llm/first_pass.py`); what it drops is removed like tagged features.
 
 All patches and hooks are on the instance, none on its class, and all are removed on exit. A call whose hooks did not
 run raises an error.
@@ -158,7 +159,7 @@ def attach_family(
     check_chunk_frames(chunk_frames)
     layers: Any = family.decoder.layers
     planned = plan(pruner, len(layers))
-    check_newlines(newlines, planned.before)
+    check_newlines(newlines, planned.before, planned.inside)
     session = Session(
         family,
         pruner,

@@ -13,9 +13,8 @@ from .model import FRAMES
 from .synthetic.questions import KINDS, Question, questions
 from .synthetic.render import render
 from .synthetic.sampling import sample_clip
-from .synthetic.world import Clip
+from .synthetic.world import SECONDS_A_MOMENT, Clip
 
-SECONDS_A_MOMENT = 0.5
 _FRAMES_A_MOMENT = 4
 _ENLARGEMENT = 4
 """Upscaling of the file, so that chroma subsampling and the codec do not blur the pixels of the world."""

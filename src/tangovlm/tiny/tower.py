@@ -15,24 +15,36 @@ from torch.utils.data import Dataset
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from .loop import Progress, batches, save_checkpoint
-from .model import TEXT_WIDTH, VISION_WIDTH, build, encode, pick_device, project_and_pool, to_pixels, visual_tokens
+from .model import (
+    TEXT_WIDTH,
+    VISION_WIDTH,
+    build,
+    encode,
+    is_checkpoint,
+    load_checkpoint,
+    pick_device,
+    project_and_pool,
+    to_pixels,
+    visual_tokens,
+)
 from .optimizer import WARM_RATE, Muon, warm_up_then_decay
-from .synthetic.glyphs import COLORS, SHAPES, SIGN_WORDS
-from .synthetic.labels import ATTRIBUTES, cell_labels
+from .synthetic.glyphs import COLORS, SIGN_WORDS
+from .synthetic.labels import ALL_SHAPES, ATTRIBUTES, cell_labels
 from .synthetic.render import GRID, render
-from .synthetic.sampling import sample_clip, sample_crowd
-from .synthetic.world import LENGTHS, Clip
+from .synthetic.world import Clip
+from .synthetic.worlds import FIRST, World
 
-STEPS = 4500
 _BATCH = 16
 _FRAMES_A_DRAW = 2
 _BACKGROUND_WEIGHT = 0.12
 _ABSENT_SIGN_WEIGHT = 0.05
 _LOSS_WEIGHTS = {"count": 0.7, "center": 0.3, "row": 0.3, "column": 0.3}
-_FRAME_SIZES = (len(COLORS), len(SHAPES), len(COLORS) * len(SHAPES), 10, 10, len(SIGN_WORDS))
+_FRAME_SIZES = (len(COLORS), len(ALL_SHAPES), len(COLORS) * len(ALL_SHAPES), 10, 10, len(SIGN_WORDS))
 """Numbers of classes that the pooling head predicts, in the order of `_frame_targets`."""
 _CHECKPOINT_EVERY = 250
 _HELD_OUT_DRAWS = 96
+_HEADS_FIRST = 200
+"""Number of steps that train only the heads if training starts from a checkpoint, which has none."""
 
 
 class Frames(Dataset[tuple[Tensor, Tensor]]):
@@ -45,8 +57,11 @@ class Frames(Dataset[tuple[Tensor, Tensor]]):
     ordinary: without crowded frames.
     """
 
-    def __init__(self, draws: int, first: int = 0, seed: int = 1, ordinary: bool = False) -> None:
+    def __init__(
+        self, draws: int, first: int = 0, seed: int = 1, ordinary: bool = False, of_world: World = FIRST
+    ) -> None:
         self.draws, self.first, self.seed, self.ordinary = draws, first, seed, ordinary
+        self.world = of_world
 
     def __len__(self) -> int:
         return self.draws - self.first
@@ -55,9 +70,9 @@ class Frames(Dataset[tuple[Tensor, Tensor]]):
         draw = self.first + index
         rng = np.random.default_rng([self.seed, draw])
         if not self.ordinary and rng.random() < (0.85 if draw < 0.6 * self.draws else 0.4):
-            parts = [_labelled(sample_crowd(rng), [0.0]) for _ in range(_FRAMES_A_DRAW)]
+            parts = [_labelled(self.world.draw_crowd(rng), [0.0]) for _ in range(_FRAMES_A_DRAW)]
             return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-        clip = sample_clip(rng, int(rng.choice(LENGTHS)))
+        clip = self.world.draw_clip(rng, int(rng.choice(self.world.lengths)), None)
         return _labelled(clip, rng.uniform(0, clip.length - 0.25, _FRAMES_A_DRAW).tolist())
 
 
@@ -90,7 +105,7 @@ def _by_name(labels: Tensor) -> dict[str, Tensor]:
 def _frame_targets(labels: dict[str, Tensor]) -> Tensor:
     """What a frame contains, multi-hot (F, classes): colours, shapes, coloured shapes, digits by place, words."""
     color, shape = labels["color"], labels["shape"]
-    pair = torch.where(color > 0, (color - 1) * len(SHAPES) + shape, 0)
+    pair = torch.where(color > 0, (color - 1) * len(ALL_SHAPES) + shape, 0)
     held = (color, shape, pair, labels["tens"], labels["units"], labels["word"])
     hot = []
     for classes, size in zip(held, _FRAME_SIZES, strict=True):
@@ -151,19 +166,23 @@ class Tower(nn.Module):
         return result
 
 
-def train_tower(run: Path, steps: int = STEPS, workers: int = 1, earlier: Path | None = None) -> None:
+def train_tower(run: Path, steps: int, workers: int = 1, earlier: Path | None = None, of_world: World = FIRST) -> None:
     """Train, or resume training, and save to `run`/tower.pt.
 
     Parameters
     ----------
-    earlier: run whose trained tower is the starting point, with `WARM_RATE` of the learning rates; None for training
-        from scratch.
+    earlier: run or checkpoint directory whose trained tower is the starting point, with `WARM_RATE` of the learning
+        rates; None for training from scratch. A checkpoint has no heads: they are trained first, and the last layer of
+        the projector is kept, so that the features stay those that its language model reads.
     """
     torch.manual_seed(0)
     device, generator = pick_device(), torch.Generator().manual_seed(0)
     tower = Tower().to(device)
     muon, adam = _optimizers(tower, 1.0 if earlier is None else WARM_RATE)
-    checkpoint, step = run / "tower.pt", 0
+    checkpoint, step, heads_first = run / "tower.pt", 0, 0
+    if earlier is not None and is_checkpoint(earlier):
+        tower.model.model.multi_modal_projector.linear_2.requires_grad_(False)
+        heads_first = _HEADS_FIRST
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         tower.load_state_dict(state["tower"])
@@ -171,17 +190,22 @@ def train_tower(run: Path, steps: int = STEPS, workers: int = 1, earlier: Path |
         adam.load_state_dict(state["adam"])
         generator.set_state(state["generator"].cpu())
         step = state["step"]
+    elif earlier is not None and heads_first:
+        trained = load_checkpoint(earlier).model
+        for name, part in tower.trained().items():
+            part.load_state_dict(trained.get_submodule(name).state_dict())
     elif earlier is not None:
         state = torch.load(earlier / "tower.pt", map_location=device, weights_only=True)
         tower.load_state_dict(state["tower"])
-    rates = [(group, group["initial_lr"]) for optimizer in (muon, adam) for group in optimizer.param_groups]
     draws = _BATCH // _FRAMES_A_DRAW
-    data = batches(Frames(steps * draws, first=step * draws), draws, workers)
-    held_out = _held_out(device)
+    data = batches(Frames(steps * draws, first=step * draws, of_world=of_world), draws, workers)
+    held_out = _held_out(device, of_world)
     with Progress("tower", steps, step) as progress:
         for frames, labels in data:
-            for group, rate in rates:
-                group["lr"] = rate * warm_up_then_decay(step, steps, 100, 0.4)
+            factor = warm_up_then_decay(step, steps, 100, 0.4)
+            for group in (*muon.param_groups, *adam.param_groups):
+                held = step < heads_first and not group["heads"]
+                group["lr"] = 0.0 if held else group["initial_lr"] * factor
             pixels = _augment(to_pixels(frames.flatten(0, 1).to(device)), generator)
             losses = tower.losses(pixels, labels.flatten(0, 1).long().to(device))
             loss = torch.stack([_LOSS_WEIGHTS.get(name, 1.0) * value for name, value in losses.items()]).sum()
@@ -211,15 +235,17 @@ def _optimizers(tower: Tower, rate: float) -> tuple[Muon, torch.optim.AdamW]:
     for name, param in [p for m in tower.trained().values() for p in m.named_parameters()]:
         (matrices if param.ndim == 2 and "embedding" not in name else rest).append(param)
     muon = Muon(matrices, lr=0.02 * rate)
-    adam = torch.optim.AdamW([*rest, *tower.heads.parameters()], lr=2e-3 * rate, betas=(0.9, 0.98), weight_decay=0.0)
+    groups = [{"params": rest, "heads": False}, {"params": [*tower.heads.parameters()], "heads": True}]
+    adam = torch.optim.AdamW(groups, lr=2e-3 * rate, betas=(0.9, 0.98), weight_decay=0.0)
+    muon.param_groups[0]["heads"] = False
     for optimizer in (muon, adam):
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
     return muon, adam
 
 
-def _held_out(device: torch.device) -> tuple[Tensor, Tensor]:
-    data = Frames(_HELD_OUT_DRAWS, seed=99, ordinary=True)
+def _held_out(device: torch.device, of_world: World) -> tuple[Tensor, Tensor]:
+    data = Frames(_HELD_OUT_DRAWS, seed=99, ordinary=True, of_world=of_world)
     draws = [data[i] for i in range(_HELD_OUT_DRAWS)]
     frames, labels = torch.cat([d[0] for d in draws]), torch.cat([d[1] for d in draws])
     return to_pixels(frames.to(device)), labels.long().to(device)

@@ -12,7 +12,8 @@ from typing import Any
 
 from tangovlm.errors import InputError
 from tangovlm.methods.common.checks import is_integer
-from tangovlm.tiny.clip import SECONDS_A_MOMENT, write_clip
+from tangovlm.tiny.clip import write_clip
+from tangovlm.tiny.synthetic.world import SECONDS_A_MOMENT
 
 from ..tangoworld import NAME, draw_clip, load_questions
 

@@ -19,6 +19,8 @@ PALETTE = {
 }
 COLORS = tuple(PALETTE)
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "star", "diamond", "heart", "moon", "bar", "hourglass")
+MORE_SHAPES = ("arrow", "tee", "ell", "gate", "wedge")
+"""Shapes that only world 2 has."""
 PATTERNS = ("plain", "striped", "dotted", "checked")
 COUNTS = ("one", "two", "three", "four", "five")
 SIGN_WORDS = ("bus", "cat", "cup", "dog", "hen", "key", "map", "sun")
@@ -92,6 +94,11 @@ def shape_mask(shape: str, size: int) -> Array:
         "moon": (radius < 0.96) & (np.hypot(x - 0.5, y) > 0.76),
         "bar": np.abs(y) < 0.36,
         "hourglass": np.abs(x) < np.abs(y) * 0.95,
+        "arrow": ((y < 0.1) & (y > 1.1 * np.abs(x) - 0.95)) | ((np.abs(x) < 0.3) & (np.abs(y) < 0.9)),
+        "tee": (np.maximum(np.abs(x), np.abs(y)) < 0.9) & ((y < -0.35) | (np.abs(x) < 0.27)),
+        "ell": (np.maximum(np.abs(x), np.abs(y)) < 0.9) & ((y > 0.35) | (x < -0.35)),
+        "gate": (np.maximum(np.abs(x), np.abs(y)) < 0.9) & ((y < -0.4) | (np.abs(x) > 0.4)),
+        "wedge": (np.maximum(np.abs(x), np.abs(y)) < 0.9) & (y > x),
     }[shape]
     blocks = inside.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING)
     return blocks.mean((1, 3)).astype(np.float32)

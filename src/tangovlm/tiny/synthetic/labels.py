@@ -5,13 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .glyphs import COLORS, PATTERNS, SHAPES, SIGN_WORDS
+from .glyphs import COLORS, MORE_SHAPES, PATTERNS, SHAPES, SIGN_WORDS
 from .render import CELL, GRID
 from .world import Clip, Thing
 
+ALL_SHAPES = (*SHAPES, *MORE_SHAPES)
+
 ATTRIBUTES = {
     "color": len(COLORS) + 1,
-    "shape": len(SHAPES) + 1,
+    "shape": len(ALL_SHAPES) + 1,
     "pattern": len(PATTERNS) + 1,
     "count": 6,
     "tens": 11,
@@ -41,5 +43,5 @@ def _classes(thing: Thing) -> list[int]:
         number = [int(digit) + 1 for digit in thing.text] if thing.text.isdigit() else [0, 0]
         word = 0 if thing.text.isdigit() else SIGN_WORDS.index(thing.text) + 1
         return [0, 0, 0, 0, *number, word, 0]
-    looks = COLORS.index(thing.color) + 1, SHAPES.index(thing.shape) + 1, PATTERNS.index(thing.pattern) + 1
+    looks = COLORS.index(thing.color) + 1, ALL_SHAPES.index(thing.shape) + 1, PATTERNS.index(thing.pattern) + 1
     return [*looks, len(thing.points), 0, 0, 0, 0]

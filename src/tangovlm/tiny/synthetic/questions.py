@@ -37,58 +37,71 @@ def questions(clip: Clip, rng: np.random.Generator, visible: Collection[int] | N
     visible: indices of the visible things; no question is about the others, which are hidden by a mover. None for all.
     """
     asked = [i for i in range(len(clip.things)) if visible is None or i in visible]
-    asker = _Asker(clip, rng, asked)
+    asker = Asker(clip, rng, asked)
     return [q for i in asked for q in asker.about(i)] + asker.order()
 
 
-class _Asker:
-    def __init__(self, clip: Clip, rng: np.random.Generator, asked: Sequence[int]) -> None:
-        self.clip, self.rng = clip, rng
+class Asker:
+    """Asks about a clip.
+
+    Parameters
+    ----------
+    asked: indices of the things that questions may be about.
+    shapes: of the world, from which wrong choices are drawn.
+    """
+
+    def __init__(
+        self, clip: Clip, rng: np.random.Generator, asked: Sequence[int], shapes: Sequence[str] = SHAPES
+    ) -> None:
+        self.clip, self.rng, self.shapes = clip, rng, shapes
         self.shaped = [i for i in asked if clip.things[i].role != "sign"]
+        self.appearing = self.shaped
+        """The things that questions about the order compare."""
         self.colors = Counter(thing.color for thing in clip.things if thing.role != "sign")
 
     def about(self, index: int) -> list[Question]:
+        """Questions about one thing."""
         thing = self.clip.things[index]
         if thing.role == "sign":
             what, pool = ("number", self._numbers(thing.text)) if thing.text.isdigit() else ("word", list(SIGN_WORDS))
-            return [self._ask("read", f"What {what} is on the sign?", thing.text, pool, index)]
-        name, shown = _name(thing), [self.clip.things[i] for i in self.shaped]
+            return [self.ask("read", f"What {what} is on the sign?", thing.text, pool, index)]
+        name, shown = name_of(thing), [self.clip.things[i] for i in self.shaped]
         be, suffix = ("are", "s") if len(thing.points) > 1 else ("is", "")
         tail = " that flashes by" if thing.role == "flash" else ""
         brief = "brief" if thing.role == "flash" else ""
-        colors = self._likely([t.color for t in shown], COLORS)
-        out = [self._ask(brief or "color", f"What color {be} the {name}{tail}?", thing.color, colors, index)]
+        colors = self.likely([t.color for t in shown], COLORS)
+        out = [self.ask(brief or "color", f"What color {be} the {name}{tail}?", thing.color, colors, index)]
         if self.colors[thing.color] == 1:
-            shapes = self._likely([t.shape for t in shown], SHAPES)
+            shapes = self.likely([t.shape for t in shown], self.shapes)
             text = f"What shape {be} the {thing.color} thing{suffix}{tail}?"
-            out.append(self._ask(brief or "shape", text, thing.shape, shapes, index))
+            out.append(self.ask(brief or "shape", text, thing.shape, shapes, index))
         if not brief:
             do = "do" if suffix else "does"
             text = f"What pattern {do} the {name} have?"
-            out.append(self._ask("pattern", text, thing.pattern, list(PATTERNS), index))
+            out.append(self.ask("pattern", text, thing.pattern, list(PATTERNS), index))
         if thing.role == "group":
             count = COUNTS[len(thing.points) - 1]
             numbers = list(COUNTS[:LARGEST_GROUP])
-            out.append(self._ask("count", f"How many {plural(thing.shape)} are there?", count, numbers, index))
+            out.append(self.ask("count", f"How many {plural(thing.shape)} are there?", count, numbers, index))
         if thing.role == "mover":
             text = f"Which way does the {name} move?"
-            out.append(self._ask("motion", text, thing.direction, list(DIRECTIONS), index))
+            out.append(self.ask("motion", text, thing.direction, list(DIRECTIONS), index))
         elif len(thing.points) == 1 and not brief and (place := position(thing)):
-            out.append(self._ask("position", f"Where is the {name}?", place, list(POSITIONS), index))
+            out.append(self.ask("position", f"Where is the {name}?", place, list(POSITIONS), index))
         return out
 
     def order(self) -> list[Question]:
         """Up to two questions about which of three or four things appears first."""
         out = []
-        for picked in _of_different_moments(self.clip, self.rng, self.shaped, fewest=3, most=4):
+        for picked in of_different_moments(self.clip, self.rng, self.appearing, fewest=3, most=4):
             shapes = [self.clip.things[i].shape for i in picked]
             named = [f"the {shape}" for shape in self.rng.permutation(shapes)]
             text = f"Which comes first, {', '.join(named[:-1])} or {named[-1]}?"
-            pool = shapes + [s for s in SHAPES if s not in shapes]
-            out.append(self._ask("order", text, shapes[0], pool, *picked))
+            pool = shapes + [s for s in self.shapes if s not in shapes]
+            out.append(self.ask("order", text, shapes[0], pool, *picked))
         return out
 
-    def _ask(self, kind: str, text: str, answer: str, pool: Sequence[str], *about: int) -> Question:
+    def ask(self, kind: str, text: str, answer: str, pool: Sequence[str], *about: int) -> Question:
         """A question whose choices are the answer and the first three others of the pool, shuffled if unordered."""
         others = [p for p in dict.fromkeys(pool) if p != answer]
         if kind not in ("color", "shape", "brief", "order", "read"):
@@ -96,7 +109,7 @@ class _Asker:
         choices = [str(c) for c in self.rng.permutation([answer, *others[:3]])]
         return Question(kind, text, answer, tuple(choices), about)
 
-    def _likely(self, shown: Sequence[str], pool: Sequence[str]) -> list[str]:
+    def likely(self, shown: Sequence[str], pool: Sequence[str]) -> list[str]:
         """The pool in random order, values in the clip first, so that wrong choices are visible elsewhere in it."""
         return [str(x) for x in (*self.rng.permutation(shown), *self.rng.permutation(pool))]
 
@@ -116,21 +129,21 @@ def descriptions(clip: Clip, rng: np.random.Generator, visible: Collection[int])
         thing = clip.things[index]
         if thing.role == "sign":
             continue
-        name, parts = _name(thing), [thing.color, thing.pattern]
+        name, parts = name_of(thing), [thing.color, thing.pattern]
         if len(thing.points) > 1:
             parts.insert(0, COUNTS[len(thing.points) - 1])
         parts.append(f"moves {thing.direction}" if thing.role == "mover" else position(thing))
         out.append(Question("describe", f"Describe the {name}.", " ".join(p for p in parts if p), (), (index,)))
         if len(thing.points) == 1 and thing.role != "flash":
             out.append(Question("trace", f"Trace the {name}.", _path(thing, rng), (), (index,)))
-    for picked in _of_different_moments(clip, rng, [i for i in visible if clip.things[i].shape]):
+    for picked in of_different_moments(clip, rng, [i for i in visible if clip.things[i].shape]):
         named = [f"the {clip.things[i].shape}" for i in rng.permutation(picked)]
         text = f"List {', '.join(named[:-1])} and {named[-1]} in order."
         out.append(Question("list", text, " ".join(clip.things[i].shape for i in picked), (), tuple(picked)))
     return out
 
 
-def _of_different_moments(
+def of_different_moments(
     clip: Clip, rng: np.random.Generator, things: Collection[int], fewest: int = 2, most: int = 6
 ) -> list[list[int]]:
     """Two samples of things that appear at different moments, earliest first; none if there are too few moments."""
@@ -153,7 +166,8 @@ def plural(shape: str) -> str:
     return shape + ("es" if shape.endswith("s") else "s")
 
 
-def _name(thing: Thing) -> str:
+def name_of(thing: Thing) -> str:
+    """The shape, in the plural for a group of several things."""
     return plural(thing.shape) if len(thing.points) > 1 else thing.shape
 
 

@@ -9,13 +9,13 @@ import numpy as np
 from .glyphs import COLORS, PATTERNS, SHAPES, SIGN_WORDS, sign_size
 from .world import DIRECTIONS, LARGEST_GROUP, LENGTH, PACES, SIDE, Clip, Decoy, Pace, Point, Scene, Thing
 
-_SIZES = range(15, 22)
+SIZES = range(15, 22)
 _STEP = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _GAP = 3
 """Minimum number of pixels between things, so that equal things can be counted."""
 
 
-class _Stage:
+class Stage:
     """The free space of one scene: places things so that their paths stay in the frame and do not overlap."""
 
     def __init__(self, rng: np.random.Generator, start: float, end: float, pan: Point) -> None:
@@ -40,14 +40,19 @@ class _Stage:
         return float(points[first, 0]), float(points[first, 1])
 
 
-class _Cast:
-    """Draws things. A shape is used at most once in a clip, so that it identifies its thing."""
+class Cast:
+    """Draws things. A shape is used at most once in a clip, so that it identifies its thing.
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-        self._shapes = [str(s) for s in rng.permutation(SHAPES)]
+    Parameters
+    ----------
+    sizes: of the things in pixels.
+    """
 
-    def sign(self, stage: _Stage) -> Thing | None:
+    def __init__(self, rng: np.random.Generator, shapes: Sequence[str] = SHAPES, sizes: Sequence[int] = SIZES) -> None:
+        self.rng, self.sizes = rng, sizes
+        self._shapes = [str(s) for s in rng.permutation(shapes)]
+
+    def sign(self, stage: Stage) -> Thing | None:
         rng = self.rng
         text = f"{rng.integers(10, 100)}" if rng.random() < 0.6 else str(rng.choice(SIGN_WORDS))
         width, height = sign_size(text)
@@ -57,21 +62,21 @@ class _Cast:
         tint = "light" if rng.random() < 0.5 else "dark"
         return Thing("sign", stage.start, stage.end, (point,), width, height, stage.pan, text=text, color=tint)
 
-    def shape(self, role: str, stage: _Stage, start: float, end: float, count: int = 1) -> Thing | None:
+    def shape(self, role: str, stage: Stage, start: float, end: float, count: int = 1) -> Thing | None:
         if not self._shapes:
             return None
-        size = int(self.rng.choice(_SIZES))
+        size = int(self.rng.choice(self.sizes))
         places = (stage.place(size, size, start, end) for _ in range(count))
         points = tuple(p for p in places if p is not None)
         if not points:
             return None
         return Thing(role, start, end, points, size, size, stage.pan, **self._looks())
 
-    def mover(self, stage: _Stage) -> Thing | None:
+    def mover(self, stage: Stage) -> Thing | None:
         """A thing that crosses the frame along one axis during its scene; its path includes the camera motion."""
         if not self._shapes:
             return None
-        rng, size, span = self.rng, int(self.rng.choice(_SIZES)), stage.end - stage.start
+        rng, size, span = self.rng, int(self.rng.choice(self.sizes)), stage.end - stage.start
         direction = str(rng.choice(DIRECTIONS))
         speed = rng.uniform(45, SIDE - size) / span
         velocity = (_STEP[direction][0] * speed, _STEP[direction][1] * speed)
@@ -91,7 +96,7 @@ class _Cast:
 
 
 @dataclass(frozen=True)
-class _Tempo:
+class Tempo:
     """How much happens in a clip of one pace."""
 
     scenes: tuple[float, ...]
@@ -104,14 +109,14 @@ class _Tempo:
     """Fraction of the decoys that appear for a part of the scene and drift."""
 
 
-_TEMPI: dict[Pace, _Tempo] = {
-    "still": _Tempo(scenes=(0.5, 0.4, 0.1, 0.0), pans=0.0, movers=0.4, restless=0.1),
-    "calm": _Tempo(scenes=(0.1, 0.3, 0.4, 0.2), pans=0.3, movers=0.5, restless=0.3),
-    "busy": _Tempo(scenes=(0.0, 0.1, 0.4, 0.5), pans=0.6, movers=0.8, restless=0.7),
+TEMPI: dict[Pace, Tempo] = {
+    "still": Tempo(scenes=(0.5, 0.4, 0.1, 0.0), pans=0.0, movers=0.4, restless=0.1),
+    "calm": Tempo(scenes=(0.1, 0.3, 0.4, 0.2), pans=0.3, movers=0.5, restless=0.3),
+    "busy": Tempo(scenes=(0.0, 0.1, 0.4, 0.5), pans=0.6, movers=0.8, restless=0.7),
 }
 
 
-def _extras(rng: np.random.Generator, cast: _Cast, stage: _Stage, tempo: _Tempo, few: bool) -> Iterator[Thing | None]:
+def _extras(rng: np.random.Generator, cast: Cast, stage: Stage, tempo: Tempo, few: bool) -> Iterator[Thing | None]:
     """The other things of a scene: possibly a mover, and single things, some of which appear late."""
     start, end = int(stage.start), int(stage.end)
     if end - start >= 3 and rng.random() < tempo.movers:
@@ -125,17 +130,19 @@ def sample_clip(rng: np.random.Generator, length: int = LENGTH, pace: Pace | Non
     """Draw a clip of `length` moments. If `pace` is None, it is drawn too."""
     if pace is None:
         pace = PACES[int(rng.integers(len(PACES)))]
-    tempo = _TEMPI[pace]
+    tempo = TEMPI[pace]
     edges = _boundaries(rng, length, tempo.scenes)
-    cast = _Cast(rng)
+    cast = Cast(rng)
     sign_scene = int(rng.integers(len(edges) - 1)) if rng.random() < 0.75 else -1
     scenes: list[Scene] = []
-    stages: list[_Stage] = []
+    stages: list[Stage] = []
     things: list[Thing | None] = []
     for index, (start, end) in enumerate(pairwise(edges)):
-        pan = _pan(rng, end - start) if rng.random() < tempo.pans else (0.0, 0.0)
-        stages.append(_Stage(rng, start, end, pan))
-        scenes.append(Scene(start, end, int(rng.integers(2**31)), pan, _decoys(rng, start, end, pan, tempo.restless)))
+        pan = draw_pan(rng, end - start) if rng.random() < tempo.pans else (0.0, 0.0)
+        stages.append(Stage(rng, start, end, pan))
+        scenes.append(
+            Scene(start, end, int(rng.integers(2**31)), pan, draw_decoys(rng, start, end, pan, tempo.restless))
+        )
         if index == sign_scene:
             things.append(cast.sign(stages[-1]))
         things.append(cast.shape("group", stages[-1], start, end, count=int(rng.integers(1, LARGEST_GROUP + 1))))
@@ -150,17 +157,17 @@ def sample_clip(rng: np.random.Generator, length: int = LENGTH, pace: Pace | Non
     return Clip(length, tuple(scenes), shown, int(rng.integers(2**31)), pace)
 
 
-def sample_crowd(rng: np.random.Generator) -> Clip:
+def sample_crowd(rng: np.random.Generator, shapes: Sequence[str] = SHAPES, sizes: Sequence[int] = SIZES) -> Clip:
     """Draw a still image with about ten things and three signs: many labelled cells, for training the vision tower."""
-    stage, cast = _Stage(rng, 0, 1, (0.0, 0.0)), _Cast(rng)
+    stage, cast = Stage(rng, 0, 1, (0.0, 0.0)), Cast(rng, shapes, sizes)
     things = [cast.sign(stage) for _ in range(int(rng.integers(2, 5)))]
-    sizes = rng.choice([1, 2, 3, 4, 5], p=[0.4, 0.2, 0.15, 0.13, 0.12], size=int(rng.integers(4, 8)))
-    things += [cast.shape("group", stage, 0, 1, count=int(n)) for n in sizes]
-    scene = Scene(0, 1, int(rng.integers(2**31)), (0.0, 0.0), _decoys(rng, 0, 1, (0.0, 0.0), 0.0))
+    counts = rng.choice([1, 2, 3, 4, 5], p=[0.4, 0.2, 0.15, 0.13, 0.12], size=int(rng.integers(4, 8)))
+    things += [cast.shape("group", stage, 0, 1, count=int(n)) for n in counts]
+    scene = Scene(0, 1, int(rng.integers(2**31)), (0.0, 0.0), draw_decoys(rng, 0, 1, (0.0, 0.0), 0.0))
     return Clip(1, (scene,), tuple(t for t in things if t is not None), int(rng.integers(2**31)))
 
 
-def _decoys(rng: np.random.Generator, start: float, end: float, pan: Point, restless: float) -> tuple[Decoy, ...]:
+def draw_decoys(rng: np.random.Generator, start: float, end: float, pan: Point, restless: float) -> tuple[Decoy, ...]:
     """Two to six decoys of a scene. A restless one is visible for a part of it and drifts."""
     out = []
     for _ in range(int(rng.integers(2, 7))):
@@ -182,7 +189,7 @@ def _boundaries(rng: np.random.Generator, length: int, chances: Sequence[float])
     return [0, *(int(cut) for cut in inner), length]
 
 
-def _pan(rng: np.random.Generator, span: float) -> Point:
+def draw_pan(rng: np.random.Generator, span: float) -> Point:
     """A camera motion of at most 20 pixels during the scene."""
     speed, angle = min(rng.uniform(0.5, 1.5), 20 / span), rng.uniform(0, 2 * np.pi)
     return float(speed * np.cos(angle)), float(speed * np.sin(angle))

@@ -13,6 +13,7 @@ import numpy as np
 
 SIDE = 112
 LENGTH = 16
+SECONDS_A_MOMENT = 0.5
 LENGTHS = (8, 16, 32, 64)
 LARGEST_GROUP = 4
 DIRECTIONS = ("left", "right", "up", "down")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...tangoworld import QUESTIONS
+from ...tangoworld import OFFICIAL
 from .. import miniature
 from ..miniature import LETTERS, Item, items
 
@@ -27,7 +27,7 @@ def write(folder: Path, clips: int = 2, questions: int = 3) -> None:
     >>> write(Path("miniature"), clips=1)  # doctest: +SKIP
     """
     by_clip: dict[str, list[Item]] = {}
-    for item in items(QUESTIONS):
+    for item in items(OFFICIAL.size):
         by_clip.setdefault(item.clip, []).append(item)
     chosen = [item for of_clip in list(by_clip.values())[:clips] for item in of_clip[:questions]]
     for name, (videos, row) in _DATA_SETS.items():
