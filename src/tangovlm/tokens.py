@@ -172,6 +172,8 @@ class VideoReport:
     notes: fallbacks that the user should know about.
     tokens_per_layer: visual tokens in each layer; empty if nothing was pruned inside the model.
     newlines_before, newlines_after: tokens that a model inserts between or after those of the grid.
+    tokens_cap: the most tokens that could be kept before the language model, if the content decided how many; None for
+        a method with a fixed number.
     """
 
     tokens_before: int
@@ -184,6 +186,7 @@ class VideoReport:
     tokens_per_layer: tuple[int, ...] = ()
     newlines_before: int = 0
     newlines_after: int = 0
+    tokens_cap: int | None = None
 
     @property
     def equivalent_retention(self) -> float:
@@ -201,6 +204,8 @@ class VideoReport:
 
     def _line(self) -> str:
         parts = [f"{self.method}: {_change(self.tokens_before, self.tokens_after)}"]
+        if self.tokens_cap is not None:
+            parts.append(f"at most {self.tokens_cap}")
         if self.newlines_before:
             parts.append(f"{self.newlines_before} -> {self.newlines_after} newlines")
         if self.segments:
