@@ -13,10 +13,10 @@ from tangovlm.tokens import Selection, VideoTokens
 
 @dataclass(frozen=True)
 class LargeTokens(PreLLMMethod):
-    """Keeps the tokens with the largest norms; with a floor, of these only those above that fraction of the largest."""
+    """Keeps the tokens with the largest norms; with a floor, of these only those above that multiple of the mean."""
 
     name: ClassVar[str] = "large-tokens"
-    adaptive_fields: ClassVar[Mapping[str, Any]] = {"exact": False, "floor": 0.65}
+    adaptive_fields: ClassVar[Mapping[str, Any]] = {"exact": False, "floor": 1.0}
 
     floor: float = 0.0
 
@@ -27,15 +27,15 @@ class LargeTokens(PreLLMMethod):
     def reduce(self, tokens: VideoTokens, count: int) -> Selection:
         norms = tokens.features.float().norm(dim=-1).flatten()
         top = norms.topk(count).indices
-        return keep_only(tokens, top[norms[top] >= self.floor * norms.max()].sort().values)
+        return keep_only(tokens, top[norms[top] >= self.floor * norms.mean()].sort().values)
 
 
-def adaptive(retention: float, floor: float = 0.65) -> LargeTokens:
+def adaptive(retention: float, floor: float = 1.0) -> LargeTokens:
     """The method with adaptive counts."""
     return LargeTokens(retention=retention, exact=False, floor=floor)
 
 
-def largest(tokens: torch.Tensor, floor: float = 0.65) -> int:
+def largest(tokens: torch.Tensor, floor: float = 1.0) -> int:
     """How many tokens ``(N, D)`` are above the floor."""
     norms = tokens.float().norm(dim=-1)
-    return int((norms >= floor * norms.max()).sum())
+    return int((norms >= floor * norms.mean()).sum())
