@@ -177,6 +177,8 @@ class VideoReport:
     first_pass_groups: visual tokens of each group that was read in a pass before the prefill, to choose the tokens;
         empty if there was none.
     first_pass_layers: number of layers that read them.
+    tokens_cap: the most tokens that could be kept before the language model, if the content decided how many; None for
+        a method with a fixed number.
     """
 
     tokens_before: int
@@ -191,6 +193,7 @@ class VideoReport:
     newlines_after: int = 0
     first_pass_groups: tuple[int, ...] = ()
     first_pass_layers: int = 0
+    tokens_cap: int | None = None
 
     @property
     def equivalent_retention(self) -> float:
@@ -210,6 +213,8 @@ class VideoReport:
 
     def _line(self) -> str:
         parts = [f"{self.method}: {_change(self.tokens_before, self.tokens_after)}"]
+        if self.tokens_cap is not None:
+            parts.append(f"at most {self.tokens_cap}")
         if self.newlines_before:
             parts.append(f"{self.newlines_before} -> {self.newlines_after} newlines")
         if self.segments:
