@@ -177,8 +177,7 @@ class VideoReport:
     first_pass_groups: visual tokens of each group that was read in a pass before the prefill, to choose the tokens;
         empty if there was none.
     first_pass_layers: number of layers that read them.
-    tokens_cap: the most tokens that could be kept before the language model, if the content decided how many; None for
-        a method with a fixed number.
+    tokens_cap: the most tokens that could be kept before the language model, if the content decided how many.
     """
 
     tokens_before: int
@@ -202,11 +201,6 @@ class VideoReport:
         layers = self.tokens_per_layer or (self.tokens_after,)
         first = self.first_pass_layers * sum(self.first_pass_groups)
         return (first + sum(layers)) / len(layers) / self.tokens_before
-
-    @property
-    def retention_with_newlines(self) -> float:
-        """Fraction of the tokens of the grid and newlines that the language model received."""
-        return (self.tokens_after + self.newlines_after) / (self.tokens_before + self.newlines_before)
 
     def __str__(self) -> str:
         return "\n".join([self._line(), *_list_notes(self.notes)])

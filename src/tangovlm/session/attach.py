@@ -41,7 +41,6 @@ from .memo import Memo
 from .newlines import check_newlines
 from .patching import make_copyable, patch_method
 from .session import Session
-from .splice import resolve_positions
 from .unwrap import unwrap
 
 _MARK = "_tangovlm_attached"
@@ -155,7 +154,7 @@ def attach_family(
     layers: Any = family.decoder.layers
     planned = plan(pruner, len(layers))
     check_newlines(newlines, planned.before, planned.inside)
-    positions = resolve_positions(family, positions, getattr(planned.before, "positions", "contiguous"))
+    positions = family.resolve_positions(positions, getattr(planned.before, "positions", "contiguous"))
     session = Session(
         family,
         pruner,

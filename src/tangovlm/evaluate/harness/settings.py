@@ -13,8 +13,8 @@ from tangovlm.errors import InputError, MethodError
 from tangovlm.methods import build
 from tangovlm.methods.build import Method, Pair
 from tangovlm.methods.common.checks import is_integer
+from tangovlm.models.common.family import POSITIONS
 from tangovlm.session.newlines import NEWLINES
-from tangovlm.session.splice import POSITIONS
 
 BACKENDS = ("transformers", "vllm")
 EMBEDDED = ("tangovlm-tiny", "embedded")
