@@ -55,7 +55,7 @@ class UniComp(PreLLMMethod):
     paper: ClassVar[str] = "https://arxiv.org/abs/2512.03575"
     official_repo: ClassVar[str] = "https://github.com/TimeMarker-LLM/UniComp@1904269"
     needs: ClassVar[frozenset[str]] = frozenset({"keys", "frame_features"})
-    substitutes: ClassVar[Mapping[str, str]] = {"keys": NO_KEYS, "frame_features": NO_FRAME_FEATURES}
+    optional: ClassVar[Mapping[str, str]] = {"keys": NO_KEYS, "frame_features": NO_FRAME_FEATURES}
     adaptive_fields: ClassVar[Mapping[str, Any]] = {"exact": False, "auto_compression": True}
 
     frame_uniqueness: float = 0.005

@@ -77,10 +77,10 @@ class Lenient(First):
     """Works without keys and frame features."""
 
     name: ClassVar[str] = "lenient"
-    substitutes: ClassVar[Mapping[str, str]] = {"keys": "no keys", "frame_features": "no global vectors"}
+    optional: ClassVar[Mapping[str, str]] = {"keys": "no keys", "frame_features": "no global vectors"}
 
 
-def test_substituted_signals_have_notes_of_their_own() -> None:
+def test_optional_signals_have_notes_of_their_own() -> None:
     signals = everything()
     assert Lenient()(video(**signals)).notes == ()
     del signals["keys"], signals["frame_features"]

@@ -95,8 +95,8 @@ class EncoderSignals(FamilyPart, ABC):
         return wanted if wanted in self.saliency_kinds else self.saliency_kinds[0]
 
     def readable(self, pruner: Pruner) -> frozenset[str]:
-        """Signals that a method reads with this family: those that it needs, unless it can substitute a missing one."""
-        return pruner.needs - (frozenset(getattr(pruner, "substitutes", ())) - self.provides)
+        """Signals that a method reads with this family: all that it needs but optional ones that are not provided."""
+        return pruner.needs - (frozenset(getattr(pruner, "optional", ())) - self.provides)
 
     def check(self, name: str, needs: frozenset[str], kind: str) -> None:
         """Check that the signals that a method needs are available.
