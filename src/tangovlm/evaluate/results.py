@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from tangovlm.errors import InputError
-from tangovlm.pipeline.load import BUILTIN, VideoLLM
+from tangovlm.pipeline.load import VideoLLM, embedded_folder
 from tangovlm.report.provenance import machine
 
 from .coverage import TokenCoverage
@@ -109,7 +109,7 @@ def benchmark_of(headers: Sequence[Mapping[str, Any]]) -> Benchmark:
 
 def _weights_digest(llm: VideoLLM) -> str:
     """SHA-256 of the checkpoint's files if they are in a local folder, else of the checkpoint's name."""
-    folder = BUILTIN if llm.builtin else Path(llm.name).expanduser()
+    folder = embedded_folder(llm.name) or Path(llm.name).expanduser()
     digest = hashlib.sha256(b"" if folder.is_dir() else llm.name.encode())
     for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
         with file.open("rb") as stream:

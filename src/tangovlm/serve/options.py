@@ -110,7 +110,7 @@ class ServeOptions:
         return pruner if retention == self.retention else replace(pruner, retention=retention)
 
     def signals(self, family: Family) -> tuple[frozenset[str], str]:
-        """The signals that the method needs, and the kind of its saliency.
+        """The signals that the method reads, and the kind of its saliency.
 
         Raises
         ------
@@ -118,8 +118,9 @@ class ServeOptions:
         """
         pruner = self._pruner
         kind = self.saliency or family.signals.resolve_saliency(getattr(pruner, "signal", None))
-        family.signals.check(pruner.name, pruner.needs, kind)
-        return pruner.needs, kind
+        needs = family.signals.readable(pruner)
+        family.signals.check(pruner.name, needs, kind)
+        return needs, kind
 
     @cached_property
     def _pruner(self) -> Pruner:

@@ -187,7 +187,7 @@ def _run(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    llm = tangovlm.load(model, device=device_name, dtype=torch.float32)
+    llm = tangovlm.load(model or of.model, device=device_name, dtype=torch.float32)
     if table.name in list(TableName):
         layers: Any = llm.family.decoder.layers
         table = table.within(len(layers))

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tangovlm.errors import InputError
-from tangovlm.pipeline.load import BUILTIN
+from tangovlm.pipeline.load import embedded_folder
 
 from ..coverage import TokenCoverage
 from ..results import Content, ScoredAnswer, benchmark_of, read
 from ..runs import Run
 from ..statistics import Bootstrap, Estimate, interval_json
-from ..tangoworld import ClipQuestions, load_questions
+from ..tangoworld import OFFICIAL, Benchmark, ClipQuestions, load_questions
 from .catalog import table
 from .comparison import Answers, Values
 from .table import Table
@@ -154,9 +154,9 @@ def summarize(of: Table, clips: Sequence[ClipQuestions], content: Content) -> li
     return lines
 
 
-def builtin_layers() -> int:
-    """Number of layers of the embedded model's language model."""
-    config = json.loads((BUILTIN / "config.json").read_text(encoding="utf-8"))
+def builtin_layers(of: Benchmark = OFFICIAL) -> int:
+    """Number of layers of the language model of the embedded model that answers a benchmark."""
+    config = json.loads((Path(embedded_folder(of.model) or of.model) / "config.json").read_text(encoding="utf-8"))
     return int(config["text_config"]["num_hidden_layers"])
 
 
@@ -170,7 +170,7 @@ def finished(path: Path) -> tuple[Table, list[Line], Sequence[Mapping[str, Any]]
     content = read(path)
     of = benchmark_of(content.headers)
     name = path.name.partition(".")[0].removesuffix(of.suffix)
-    chosen = table(name, of=of).within(builtin_layers())
+    chosen = table(name, of=of).within(builtin_layers(of))
     clips = load_questions(lengths=chosen.lengths, benchmark=of)
     for run in chosen.runs:
         number = content.runs.get(run.key, -1)
