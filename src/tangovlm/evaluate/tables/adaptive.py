@@ -9,6 +9,7 @@ _FIXED = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.10, 0.15, 0.20, 0.30)
 """Fixed retentions: close enough to interpolate between them, and around the mean tokens of the adaptive counts."""
 _SETTINGS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "milonga": ("floor", (0.6, 0.4, 0.3, 0.2, 0.1)),
+    "unicomp": ("token_uniqueness", (0.4, 0.3, 0.2, 0.1)),
 }
 """By method: the field that decides how much content is worth a token, and its values, from few to many tokens."""
 
