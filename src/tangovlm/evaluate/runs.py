@@ -10,7 +10,7 @@ from tangovlm import registry
 from tangovlm.errors import InputError
 from tangovlm.methods import build
 from tangovlm.methods.common.checks import is_integer
-from tangovlm.session.splice import POSITIONS
+from tangovlm.models.common.family import POSITIONS
 from tangovlm.tokens import Pruner
 
 SALIENCIES = ("p-attn", "attn")

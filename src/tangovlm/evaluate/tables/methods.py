@@ -7,7 +7,7 @@ from typing import Any
 from tangovlm import registry
 from tangovlm.budget import exact
 from tangovlm.methods.common.segments import similarity_threshold
-from tangovlm.session.splice import POSITIONS
+from tangovlm.models.common.family import POSITIONS
 
 from ..runs import SALIENCIES, Run, build_run, percent, unpruned_run
 from .options import Options
