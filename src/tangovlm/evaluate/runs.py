@@ -83,6 +83,11 @@ class Run:
         return not self.unpruned and getattr(self.pruner, "stage", "pre-llm") != "pre-llm"
 
     @property
+    def reads_question(self) -> bool:
+        """Whether the method depends on the question, so that its selection holds for one question only."""
+        return not self.unpruned and bool(getattr(self.pruner, "reads_question", False))
+
+    @property
     def needs(self) -> frozenset[str]:
         """The signals that the method reads."""
         return frozenset() if self.unpruned else self.pruner.needs

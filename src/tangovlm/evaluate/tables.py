@@ -142,7 +142,9 @@ def _pairs(retention: float, _: tuple[str, ...]) -> Iterator[Run]:
         yield build_run(name, retention)
     for name, cls in registry.methods().items():
         if getattr(cls, "stage", None) == "in-llm":
-            yield build_run(name, retention)
+            # The retention of a method that no pair has is that of the remaining tokens, not the mean over the layers.
+            label = name if getattr(cls, "in_pairs", True) else f"{name}, {percent(retention)} from its layer on"
+            yield build_run(name, retention, label=label)
 
 
 def _frames(retention: float, chosen: tuple[str, ...]) -> Iterator[Run]:
