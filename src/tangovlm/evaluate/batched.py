@@ -54,7 +54,7 @@ class BatchedAnswerer:
 
     def supports(self, run: Run) -> bool:
         """Whether all questions can share the prefill of a video under a run; if not, use `stock_generate`."""
-        return not run.in_llm and self.llm.family.in_one_piece
+        return not run.in_llm and not run.reads_question and self.llm.family.in_one_piece
 
     # --- the prompt -----------------------------------------------------------------------------------------------
 
