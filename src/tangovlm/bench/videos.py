@@ -21,6 +21,7 @@ _SCENES = (0.5, 0.75, 0.875)
 _OBJECTS = 12
 _CHANGING = 0.2
 _TEXTURE, _NOISE, _CHANGE = 0.7, 0.25, 1.2
+_KEY_CHANNELS = 72
 
 
 class Shape(NamedTuple):
@@ -59,12 +60,16 @@ def parse_shape(text: str, option: str = "--shape") -> Shape:
 def synthetic(
     shape: Shape, kind: str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu", seed: int = 0
 ) -> VideoTokens:
-    """Make tokens, saliency and timestamps (one frame per second) of one video of a kind in `KINDS`."""
+    """Make one video of a kind in `KINDS`: tokens, saliency, timestamps (one frame per second), and keys.
+
+    The keys are the first channels of the tokens, as many as a head of SigLIP has, so that like tokens have like keys.
+    """
     features = torch.empty(shape, dtype=dtype, device=device)
     saliency = torch.empty(shape[:3], device=device)
     for frame, (values, gaze) in enumerate(_frames(shape, kind, torch.Generator().manual_seed(seed))):
         features[frame], saliency[frame] = values, gaze
-    return VideoTokens(features, saliency, torch.arange(shape.frames, dtype=torch.float64, device=device))
+    keys = features[..., :_KEY_CHANNELS].clone()
+    return VideoTokens(features, saliency, torch.arange(shape.frames, dtype=torch.float64, device=device), keys=keys)
 
 
 def _is_size(text: str) -> bool:

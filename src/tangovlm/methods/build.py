@@ -14,6 +14,10 @@ from ..registry import methods, nearest
 from ..tokens import Pruner
 from .in_llm.common.base import Cut, InLLMMethod
 
+ADAPTIVE_PAIR = (
+    "the retention of the pair is that of a video that needs as many tokens as may be kept; others keep fewer"
+)
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -51,6 +55,11 @@ class Pair:
         if not isinstance(self.inside, InLLMMethod):
             raise MethodError(
                 f"a pair needs a method inside the model such as fastv second, not {_describe(self.inside)}"
+            )
+        if not self.inside.in_pairs:
+            raise MethodError(
+                f"a pair cannot have {self.inside.name!r} second: it chooses among all visual tokens of a video: "
+                "attach it alone, or take fastv or tango-fastv"
             )
         is_instance = is_dataclass(self.before) and not isinstance(self.before, type)
         if not is_instance or not callable(self.before) or isinstance(self.before, InLLMMethod):
@@ -184,6 +193,11 @@ class Plan:
     cuts: tuple[Cut, ...]
     notes: tuple[str, ...]
 
+    def retention_for(self, tokens: int) -> float:
+        """Intended kept fraction of a video with this many tokens: `retention`, unless the method keeps a number."""
+        number = None if self.inside is None else self.inside.absolute_count
+        return self.retention if number is None else min(1.0, number / tokens)
+
 
 def plan(pruner: Method, layers: int) -> Plan:
     """Solve Eq. 1 for a method before the model, one inside it, or a pair.
@@ -194,15 +208,17 @@ def plan(pruner: Method, layers: int) -> Plan:
     MethodError: see `InLLMMethod.cuts`.
     """
     if isinstance(pruner, Pair):
-        if pruner.retention == 1:
+        if pruner.retention == 1 and not pruner.adaptive:
             return Plan(pruner.name, 1.0, None, None, (), ())
         inner = _plan_inside(pruner.inside, layers)
         try:
             share = before_llm(pruner.retention, kept_per_layer(inner.cuts, layers))
         except InputError as error:
             raise InputError(f"the pair {pruner.name!r}: {error}") from error
-        before = None if share == 1 else _with_retention(pruner.before, share, pruner.retention)
-        return replace(inner, name=pruner.name, retention=pruner.retention, before=before)
+        unpruned = share == 1 and not pruner.adaptive
+        before = None if unpruned else _with_retention(pruner.before, share, pruner.retention)
+        notes = (*inner.notes, *((ADAPTIVE_PAIR,) if pruner.adaptive else ()))
+        return replace(inner, name=pruner.name, retention=pruner.retention, before=before, notes=notes)
     if isinstance(pruner, InLLMMethod):
         return _plan_inside(pruner, layers)
     return Plan(pruner.name, pruner.retention, None if is_identity(pruner) else pruner, None, (), ())

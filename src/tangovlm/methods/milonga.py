@@ -64,7 +64,7 @@ class Milonga(PreLLMMethod):
 
     name: ClassVar[str] = "milonga"
     signal: ClassVar[str] = "p-attn"
-    substitutes: ClassVar[Mapping[str, str]] = {"saliency": NO_SALIENCY}
+    optional: ClassVar[Mapping[str, str]] = {"saliency": NO_SALIENCY}
     positions: ClassVar[Literal["contiguous", "original"]] = "original"
     adaptive_fields: ClassVar[Mapping[str, Any]] = {"exact": False, "floor": 0.2}
 
