@@ -23,6 +23,7 @@ from ..tokens import Selection, VideoTokens
 from .common.base import PreLLMMethod
 from .common.checks import check_integer, check_number
 from .common.selection import to_device, to_host
+from .common.similarity import compute_dtype
 
 NO_SALIENCY = "no saliency given: tokens were chosen by their features alone"
 _LEAST_FLOOR = 1e-30
@@ -134,11 +135,13 @@ class Milonga(PreLLMMethod):
         number[chosen] = torch.arange(len(chosen), device=chosen.device)
         slot = torch.where(slots >= 0, number[slots.clamp_min(0)], -1)[runs.of_token]
         anchors = runs.first[chosen]
-        values = _merge(features, slot, anchors, self.anchor_weight)
-        if len(runs.first) < len(features) and self.anchor_weight:
-            alone = torch.where(slots[runs.of_token] == runs.of_token, slot, -1)
-            means = _merge(features, alone, anchors, 0.0)
-            values.add_(means.sub_(features[anchors]), alpha=self.anchor_weight)
+        alone = torch.where(slots[runs.of_token] == runs.of_token, slot, -1)
+        # Only what has several tokens is averaged: a run, and then what other runs are merged into.
+        own, merged = (_sizes(each, len(anchors)) for each in (alone, slot))
+        values = features[anchors].to(compute_dtype(features.dtype))
+        values[own > 1] = _means(features, alone, anchors, own > 1)
+        several = merged > own
+        values[several] += (1 - self.anchor_weight) * (_means(features, slot, anchors, several) - values[several])
         grid = (tokens.frames, tokens.height, tokens.width)
         notes = fallback_note(features.device)
         return Selection(anchors, values.to(features.dtype), slot.view(grid), (tokens.frames,), notes)
@@ -189,8 +192,15 @@ def _with_at_least(count: int, first: Tensor, points: Tensor, weights: Tensor) -
     return first.scatter(0, inside[chosen], inside[chosen])
 
 
-def _merge(features: Tensor, slot: Tensor, anchors: Tensor, anchor_weight: float) -> Tensor:
-    """``(K, D)``: each anchor ``(K,)`` blended with the mean of the tokens whose ``slot (N,)`` is its number."""
-    merged = (slot >= 0).nonzero().flatten()
-    place = torch.searchsorted(merged, anchors)
-    return blend_ragged(features, merged, place, slot[merged], anchor_weight)
+def _sizes(slot: Tensor, count: int) -> Tensor:
+    """``(count,)`` int64: how many of ``slot (N,)`` have each number."""
+    return torch.zeros(count + 1, dtype=torch.int64, device=slot.device).index_add_(0, slot + 1, torch.ones_like(slot))[
+        1:
+    ]
+
+
+def _means(features: Tensor, slot: Tensor, anchors: Tensor, wanted: Tensor) -> Tensor:
+    """Means of the tokens whose ``slot (N,)`` has each number, for the ``wanted (K,)`` of the K anchors."""
+    merged = ((slot >= 0) & wanted[slot.clamp_min(0)]).nonzero().flatten()
+    place = torch.searchsorted(merged, anchors[wanted])
+    return blend_ragged(features, merged, place, (wanted.cumsum(0) - 1)[slot[merged]], 0.0)

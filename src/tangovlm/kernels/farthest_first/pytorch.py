@@ -111,8 +111,7 @@ class _Search:
         for start in range(0, len(self.points), step):
             some = slice(start, start + step)
             apart = (self.squares[some, None] + squares).addmm_(self.points[some], new.mT, alpha=-2)
-            which = apart.argmin(dim=1)
-            least = apart.gather(1, which[:, None])[:, 0]
+            least, which = apart.min(dim=1)  # the first of equal ones
             closer = least < self.distance[some]
             self.nearest[some] = torch.where(closer, numbers[which], self.nearest[some])
             self.distance[some] = torch.where(closer, least, self.distance[some])
