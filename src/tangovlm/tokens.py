@@ -138,10 +138,10 @@ class Pruner(Protocol):
     """The interface of a method before the language model; any object that implements it can be attached.
 
     The library's methods derive from `tangovlm.methods.common.base.PreLLMMethod`. ``needs`` is the set of signals that
-    the method reads: a subset of saliency, timestamps, frame_features and keys; an attribute ``optional`` may name
-    those of them that a model family need not provide. A method that reads the saliency may have an attribute
-    ``signal``, the attention that it is designed for: "attn", the mean attention that a token receives in the last
-    layer of the vision encoder, or "p-attn", that of the encoder's pooling head.
+    the method reads: a subset of saliency, timestamps, frame_features and keys; a model family must provide those that
+    are not among its ``optional`` ones. A method that reads the saliency may have an attribute ``signal``, what it is
+    designed for: "attn", the mean attention to a token in the encoder's last layer, or "p-attn", that in its pooling
+    head.
     """
 
     @property

@@ -1,12 +1,16 @@
 """Runs of the benchmark: which questions are answered, how, and what is reported."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 import torch
 
 from tangovlm.evaluate.batched import BatchedAnswerer
 from tangovlm.evaluate.runner import accuracy, answer_clips
-from tangovlm.evaluate.runs import build_run, unpruned_run
+from tangovlm.evaluate.runs import Run, build_run, unpruned_run
 from tangovlm.evaluate.tangoworld import ClipQuestions
+from tangovlm.methods.uniform import Uniform
 from tangovlm.pipeline.load import VideoLLM, load
 
 
@@ -20,6 +24,19 @@ def test_a_method_inside_the_model_is_asked_by_itself(llm: VideoLLM, clip: ClipQ
     )
     assert {each.coverage is None for each in answers if each.run == 0} == {True}
     assert {each.coverage is None for each in answers if each.run == 1} == {False}
+
+
+def test_questions_share_a_prefill_only_if_the_method_does_not_read_them(llm: VideoLLM) -> None:
+    @dataclass(frozen=True)
+    class Reader(Uniform):
+        reads_question: ClassVar[bool] = True
+
+    answerer = BatchedAnswerer(llm)
+    assert answerer.supports(Run("uniform", "10 %", Uniform(retention=0.1)))
+    assert not answerer.supports(Run("reader", "10 %", Reader(retention=0.1)))
+    # Nothing is selected.
+    assert answerer.supports(Run("reader", "100 %", Reader(retention=1.0)))
+    assert not answerer.supports(build_run("flexselect", 0.1))
 
 
 def test_finished_answers_are_skipped(llm: VideoLLM, clip: ClipQuestions) -> None:

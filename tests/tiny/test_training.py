@@ -168,7 +168,7 @@ def test_a_killed_stage_goes_on_on_either_side_of_the_change_of_depth(
 
 
 def test_a_lesson_asks_when_only_if_its_tokens_tell() -> None:
-    """The first token of the thing must be in the eighth of the clip in which it appears."""
+    """The first token of the thing must be in the part of the clip in which it appears."""
     clip = SECOND.world.draw_clip(np.random.default_rng(5), 64, None)
     _, owners = render(clip, clip.times(64))
     flat = owners.flatten()

@@ -187,7 +187,8 @@ def _scores(groups: FrameGroups) -> Tensor:
     else:
         rows = tokens.frame_features[torch.tensor(groups.first, device=tokens.features.device)]
     unit = normalize(rows)
-    return torch.linalg.vecdot(unit, unit.mean(dim=0))
+    scores: Tensor = torch.linalg.vecdot(unit, unit.mean(dim=0))
+    return scores
 
 
 def _weights(scores: Tensor) -> Tensor:

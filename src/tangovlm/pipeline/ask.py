@@ -43,6 +43,7 @@ class Answer(str):
     tokens_cap: the most tokens that could be kept, if the content decided how many, see `VideoReport`; else None.
     retention, method, segments: see `tangovlm.Selection` and the method's fields.
     tokens_per_layer: visual tokens in each layer of the language model; empty if nothing was pruned inside it.
+    first_pass_groups, first_pass_layers: what a pass before the prefill read, see `tangovlm.tokens.VideoReport`.
     timings_ms: decode (of the video; with `overlap`, the time spent waiting for frames), encode, prune, prefill,
         decode_tokens (of the answer).
     notes: fallbacks, and other facts that the user should know.
@@ -60,6 +61,8 @@ class Answer(str):
     method: str
     segments: tuple[int, ...]
     tokens_per_layer: tuple[int, ...] = ()
+    first_pass_groups: tuple[int, ...] = ()
+    first_pass_layers: int = 0
     timings_ms: dict[str, float]
     notes: tuple[str, ...]
     model: str
@@ -79,6 +82,8 @@ class Answer(str):
             "method": self.method,
             "segments": list(self.segments),
             "tokens_per_layer": list(self.tokens_per_layer),
+            "first_pass_groups": list(self.first_pass_groups),
+            "first_pass_layers": self.first_pass_layers,
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
             "model": self.model,
             "frames": self.frames.pixels.shape[0],
@@ -273,6 +278,7 @@ def _answer(text: str, llm: VideoLLM, source: Source, session: Session) -> Answe
     answer.tokens_cap = video.tokens_cap
     answer.retention, answer.method, answer.segments = video.retention, video.method, video.segments
     answer.tokens_per_layer = video.tokens_per_layer
+    answer.first_pass_groups, answer.first_pass_layers = video.first_pass_groups, video.first_pass_layers
     answer.timings_ms = {"decode": source.decode_ms(), **report.timings_ms}
     answer.timings_ms["encode"] += source.prepare_ms()
     clip = source.frames()

@@ -64,7 +64,10 @@ def layer_words(answer: Answer) -> str:
     if not layers:
         return ""
     mean = sum(layers) / len(layers) / answer.tokens_before
-    return f"{', '.join(map(str, layers))} (mean {percent(mean)})"
+    words = f"{', '.join(map(str, layers))} (mean {percent(mean)})"
+    if answer.first_pass_groups:
+        words += f", after a first pass of {sum(answer.first_pass_groups)} through {answer.first_pass_layers} layers"
+    return words
 
 
 def percent(fraction: float) -> str:

@@ -19,6 +19,7 @@ from ..models.common.family import Family
 from ..models.common.transformers_compat import Arg
 from ..tokens import Selection, VideoTokens
 from .twins.common.base import Twin
+from .twins.common.groups import choose_in_groups
 from .twins.common.inside import CHOICES
 from .twins.common.norms import Norms
 from .twins.common.parts import PromptParts, RandomWords, TokenIds, Video
@@ -105,6 +106,8 @@ class Checks:
             checks |= {"loop by hand": self.loop_by_hand, "second turn": self.second_turn}
         if "pruning inside" in supported:
             checks |= {name: partial(self.inside, name) for name in inside}
+            if "flexselect" in inside:
+                checks["flexselect in groups"] = self.first_pass
         return checks
 
     # --- the checks -------------------------------------------------------------------------------------------------
@@ -176,6 +179,16 @@ class Checks:
         expected = [self.twin.inside(row, pruner, 2) for row in rows]
         _close("first logits", torch.stack([first for _, first, _ in expected]), output.logits[0])
         _equal("tokens", [tokens for tokens, *_ in expected], output.sequences[:, -NEW:][:, :2].tolist())
+
+    def first_pass(self) -> None:
+        """A method that ranks the tokens of each frame in a pass of its own, in a padded batch."""
+        pruner, rows = build.method("flexselect", retention=0.75, frames_per_group=1), [ONE, OTHER]
+        output, _ = self._generate(rows, pruner)
+        ((layer, _),) = pruner.cuts(len(self.twin.model.get_decoder().layers))
+        choices = [choose_in_groups(self.twin, row, layer, pruner.retention, pruner.frames_per_group) for row in rows]
+        expected = [self.twin.reference(row, choice, 2) for row, choice in zip(rows, choices, strict=True)]
+        _close("first logits", torch.stack([first for _, first in expected]), output.logits[0])
+        _equal("tokens", [tokens for tokens, _ in expected], output.sequences[:, -NEW:][:, :2].tolist())
 
     def grid(self) -> None:
         """Features and signals have the grid position of their pixels: other pixels in one cell change that cell.

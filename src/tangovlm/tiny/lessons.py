@@ -24,7 +24,7 @@ _QUESTIONS, _MORE_QUESTIONS, _MANY_TOKENS = 9, 20, 1000
 """Number of questions about a clip, in lessons with many tokens of a clip, and how many tokens are many."""
 _OF_A_KIND = 3
 """Maximum number of questions about when things appear; a clip offers one for most of its things."""
-_DESCRIBED = {"describe": 0.4, "trace": 0.3, "list": 0.9, "change": 0.6, "span": 0.3}
+_DESCRIBED = {"describe": 0.4, "trace": 0.3, "list": 0.9, "look": 0.6, "span": 0.3}
 """Fraction of the descriptions of each kind that are included; for the paths of movers it is higher."""
 _TIMED = ("when", "span")
 
@@ -214,7 +214,7 @@ def _choose(rng: np.random.Generator, owners: np.ndarray, level: Level) -> np.nd
 
 
 def _timed(clip: Clip, owners: np.ndarray, cells: np.ndarray) -> set[int]:
-    """The things whose first and last cells in a lesson are in the same eighths of the clip as their start and end."""
+    """The things whose first and last cells in a lesson are in the same parts of the clip as their start and end."""
     frames, numbers = cells // TOKENS_PER_FRAME, owners[cells]
     out = set()
     for index in {int(number) - 1 for number in numbers if number}:

@@ -116,7 +116,7 @@ _RECIPES = (
         held_out_clips=40,
         train_lengths=(16, 32, 64, 16, 32, 128, 64, 32, 16, 256),
         tower_steps=1500,
-        language_steps=3400,
+        language_steps=4000,
         curriculum=(
             (0.0, (FEW, SOME, MORE)),
             (0.10, (SOME, MORE, *THIN)),

@@ -1,10 +1,9 @@
 """A first pass over groups of frames equals released code, and a reference without hooks, for every family."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,17 +14,15 @@ from transformers import Qwen2Config, Qwen2Model
 import tangovlm
 from tangovlm import budget
 from tangovlm.errors import InputError, MethodError
-from tangovlm.methods.common.selection import keep_only
 from tangovlm.methods.in_llm.flexselect import FlexSelect
 from tangovlm.models.common.layout import FeatureLayout, Grid
 from tangovlm.models.common.transformers_compat import Signature
 from tangovlm.selfcheck import twins
 from tangovlm.selfcheck.twins.common.base import Twin
-from tangovlm.selfcheck.twins.common.inside import Reference
+from tangovlm.selfcheck.twins.common.groups import Chosen, choose_in_groups
 from tangovlm.selfcheck.twins.common.parts import PromptParts, RandomWords, TokenIds, Video
 from tangovlm.selfcheck.twins.llava_onevision import LlavaOnevisionTwin
 from tangovlm.session.in_llm.first_pass import FirstPass
-from tangovlm.tokens import Selection, VideoTokens
 from tests.golden.cases import TOLERANCE, case_params
 
 FRAMES, NEW, LAYERS = 10, 3, 3
@@ -88,68 +85,9 @@ def test_golden(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- a reference without hooks ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """A method before the language model that keeps given tokens."""
-
-    places: tuple[int, ...]
-    name: ClassVar[str] = "chosen"
-    stage: ClassVar[str] = "pre-llm"
-    needs: ClassVar[frozenset[str]] = frozenset()
-    retention: float = 0.5
-
-    def __call__(self, tokens: VideoTokens) -> Selection:
-        return keep_only(tokens, torch.tensor(self.places))
-
-
-@torch.no_grad()
 def reference_choice(twin: Twin, row: PromptParts, pruner: FlexSelect) -> Chosen:
-    """The tokens that the method chooses of the only video of a prompt, by the text of the specification."""
-    pieces = [twin.encode_part(part, None) for part in row]
-    (at,) = (number for number, part in enumerate(row) if isinstance(part, Video))
-    piece = pieces[at]
-    assert piece.grid is not None and piece.features is not None
-    frames, tokens = piece.grid[0], piece.grid_tokens // piece.grid[0]
-    groups = -(-frames // pruner.frames_per_group)
-    decoder, table = twin.model.get_decoder(), twin.model.get_input_embeddings().weight
-    lm = Reference(decoder, "flexselect", {})
-    cut = pruner.cuts(len(decoder.layers))[0].layer
-    budget_left = [budget.count(pruner.retention or 1, piece.grid_tokens), piece.grid_tokens]
-    done, places = 0, list[int]()
-    for group in range(groups):
-        own = list(range(group, frames, groups))
-        members = [frame * tokens + token for frame in own for token in range(tokens)]
-        on_grid = torch.zeros(piece.grid_tokens, dtype=torch.bool)
-        on_grid[members] = True
-        ids = torch.tensor(piece.ids)
-        features = torch.isin(ids, torch.tensor(twin.placeholders))
-        embeds, stays = table[ids].clone(), torch.ones(len(ids), dtype=torch.bool)
-        embeds[features] = piece.features
-        stays[features] = twin.kept_features(piece, on_grid)
-        visual = torch.zeros(len(ids), dtype=torch.bool)
-        visual[features.nonzero()[:, 0][twin.grid_indices(piece)[members]]] = True
-        parts = [table[torch.tensor(other.ids)] for other in pieces]
-        trailing = len(ids) - 1 - int(features.nonzero()[-1]) + sum(len(part) for part in parts[at + 1 :])
-        parts[at] = embeds[stays]
-        states = torch.cat(parts)
-        columns = sum(len(part) for part in parts[:at]) + visual[stays].nonzero()[:, 0]
-        # As for a video of so many steps.
-        per_step = max(1, FRAMES // frames)
-        short = [twin.encode(Video(len(own) * per_step, 2)) if number == at else p for number, p in enumerate(pieces)]
-        positions = twin.positions(short)
-        positions = torch.arange(len(states)) if positions is None else positions
-        assert positions.shape[-1] == len(states)
-        for layer in decoder.layers[:cut]:
-            states = states + lm.attend(layer, states, positions)[0]
-            states = states + layer.mlp(layer.post_attention_layernorm(states))
-        weights = lm.attend(decoder.layers[cut], states, positions)[1][:, len(states) - trailing :][..., columns]
-        scores = weights.flatten(0, 1).amax(0) if pruner.reduce == "max" else weights.mean(dim=(0, 1))
-        wanted, total = budget_left
-        before, done = done, done + len(members)
-        count = int(wanted * done / total + 0.5) - int(wanted * before / total + 0.5)
-        best = sorted(range(len(members)), key=lambda place: (-float(scores[place]), place))[:count]
-        places += [members[place] for place in best]
-    return Chosen(tuple(sorted(places)))
+    layer = pruner.cuts(LAYERS)[0].layer
+    return choose_in_groups(twin, row, layer, pruner.retention or 1, pruner.frames_per_group, pruner.reduce)
 
 
 def attach(twin: Twin, pruner: Any, **options: Any) -> Any:

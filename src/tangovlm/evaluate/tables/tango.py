@@ -6,7 +6,7 @@ from typing import Any
 
 from tangovlm import Tango, registry
 
-from ..runs import SALIENCIES, Run, build_run
+from ..runs import SALIENCIES, Run, build_run, percent
 from .options import Options
 
 
@@ -66,4 +66,6 @@ def pairs(retention: float, _: Options) -> Iterator[Run]:
         yield build_run(name, retention)
     for name, cls in registry.methods().items():
         if getattr(cls, "stage", None) == "in-llm":
-            yield build_run(name, retention)
+            # The retention of a method that no pair has is that of the remaining tokens, not the mean over the layers.
+            label = name if getattr(cls, "in_pairs", True) else f"{name}, {percent(retention)} from its layer on"
+            yield build_run(name, retention, label=label)

@@ -76,7 +76,7 @@ class _Partners:
         self._left: dict[int, tuple[float, list[tuple[float, int]]]] = {}
 
     def find(self, tokens: Sequence[int], removed: Sequence[bool]) -> list[_Pair]:
-        """Compare tokens, ascending, with the earlier ones that are left; returns the best pair of each if it has one."""
+        """Compare tokens, ascending, with earlier ones that are left; returns the best pair of each that has one."""
         at_once = max(1, _TILE_ELEMENTS[self._unit.device.type != "cpu"] // len(self._unit))
         gone = torch.tensor(removed, device=self._unit.device)
         pairs = []

@@ -213,9 +213,9 @@ class FirstPass:
             raise _unsupported(self._method, f"a video in pieces in the prompts of {self._family.name}")
         whole = prompt.axis_ids.cpu()
         ids = whole[:, index].clone()
-        # The first frames of the video are neighbours; their number is that of the group.
+        # The first frames of the video are neighbours; their number is that of the group. In stock models, the ids of
+        # the text after a video do not depend on its number of frames.
         ids[:, visual] = whole[:, tokens[: len(group)]]
-        ids[:, index > tokens[-1]] -= whole[:, tokens].max() - whole[:, tokens[: len(group)]].max()
         return ids[:, None]
 
     def _check_length(self, length: int, visual: int, dropped: int, grids: Sequence[Grid]) -> None:
