@@ -29,11 +29,13 @@ COMMANDS = {
     "bench flops": {"--size", "--frames", "--retention", "--out", "--json", "--help"},
     "bench serve": {"--frames", "--concurrency", "--requests", "--retention", "--out", "--json", "--help"},
     "ask": {
+        "--adaptive",
         "video", "question", "--model", "--method", "--retention", "--frames", "--compare", "--report", "--json",
         "--device", "--dtype", "--head-weights", "--saliency", "--sink-tokens", "--positions", "--chunk-frames",
         "--max-frame-pixels", "--newlines", "--max-new-tokens", "--help",
     },
     "batch": {
+        "--adaptive", "--positions",
         "source", "target", "extra", "--model", "--method", "--retention", "--frames", "--max-new-tokens",
         "--saliency", "--head-weights", "--device", "--dtype", "--video-root", "--limit", "--retry-failed", "--engine",
         "--concurrency", "--ray", "--workers", "--server", "--api-key", "--media", "--give-up", "--json", "--help",
@@ -41,6 +43,7 @@ COMMANDS = {
     "demo": {"--output-dir", "--json", "--help"},
     "doctor": {"--family", "--json", "--help"},
     "eval": {
+        "--adaptive", "--benchmark", "--picture", "--reuse", "--seed",
         "--method", "--retention", "--param", "--table", "--limit", "--kinds", "--look", "--model", "--output",
         "--threads", "--device", "--json", "--help",
     },
@@ -55,6 +58,7 @@ COMMANDS = {
         "--dry-run", "--yes", "--json", "--help",
     },
     "serve": {
+        "--positions",
         "arguments", "--method", "--retention", "--saliency", "--head-weights", "--frames", "--print", "--help",
     },
     "vlmeval": {

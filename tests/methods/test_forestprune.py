@@ -22,7 +22,7 @@ from tests.golden.cases import TOLERANCE, case_params, load
 from tests.support.strategies import make_features, retentions, video_tokens
 
 Floats = NDArray[np.float64]
-COMMON = settings(max_examples=80, deadline=None, derandomize=True)
+COMMON = settings(max_examples=50, deadline=None, derandomize=True)
 PARAMS = st.fixed_dictionaries(
     {"retention": retentions},
     optional={

@@ -21,7 +21,7 @@ from tests.golden.cases import case_params, load
 from tests.support.strategies import make_features, retentions, video_tokens
 
 Floats = NDArray[np.float64]
-COMMON = settings(max_examples=80, deadline=None, derandomize=True)
+COMMON = settings(max_examples=50, deadline=None, derandomize=True)
 UNIQUENESS = {
     "frame_uniqueness": st.sampled_from((0.0, 0.005, 0.3, 1.0, 2.0)),
     "token_uniqueness": st.sampled_from((0.01, 0.2, 0.7, 1.0, 1.5)),
