@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import tangovlm
 from tangovlm import Milonga, Selection, VideoTokens
+from tangovlm.bench.memory import TensorBytes
 from tangovlm.budget import count
 from tangovlm.errors import InputError, MethodError
 from tangovlm.kernels.farthest_first import choose_farthest
@@ -254,3 +255,15 @@ def test_bad_retention() -> None:
     for retention in (0, 1.5, True, float("nan")):
         with pytest.raises(InputError):
             Milonga(retention=retention)
+
+
+def test_memory_grows_with_the_length_of_the_video_only() -> None:
+    """A table of all pairs of the 12,544 tokens would take 629 MB."""
+    peaks = []
+    for frames in (32, 64):
+        tokens = some_tokens(frames=frames, side=14, dim=256)
+        with TensorBytes() as made:
+            Milonga(retention=0.2)(tokens)
+        peaks.append(made.peak)
+    assert peaks[1] < 2.1 * peaks[0]
+    assert peaks[1] < 100e6

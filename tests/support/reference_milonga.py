@@ -61,12 +61,16 @@ def milonga(
         first = run[i - length]
         if _apart(points[i], points[first]) <= _float32(stay * spread):
             run[i] = first
-    missing = keep - len(set(run))
-    if missing > 0:
-        inside = [i for i in tokens if run[i] != i]
-        inside.sort(key=lambda i: (-_float32(weights[i] * _apart(points[i], points[run[i]])), i))
-        for i in inside[:missing]:
-            run[i] = i
+    taken: list[int] = []
+    for _ in range(keep - len(set(run))):
+        scores = {}
+        for i in tokens:
+            if run[i] != i and i not in taken:
+                apart = min(_apart(points[i], points[other]) for other in [run[i], *taken])
+                scores[i] = _float32(weights[i] * apart)
+        taken.append(max(scores, key=lambda i: (scores[i], -i)))
+    for i in taken:
+        run[i] = i
     firsts = sorted(set(run))
     members = {first: [i for i in tokens if run[i] == first] for first in firsts}
     means = {r: [round(sum(points[i][k] for i in of) / len(of)) for k in channels] for r, of in members.items()}

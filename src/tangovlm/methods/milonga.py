@@ -37,8 +37,8 @@ class Milonga(PreLLMMethod):
     Tokens that stay alike at a position over adjacent frames form a run, which counts once: it has the mean of its
     tokens, at the position of its first one. Runs are chosen greedily, each time the one with the largest
     ``weight * distance to the nearest chosen run``, where the mean of all tokens counts as chosen. Every other run is
-    merged into its nearest chosen run, or dropped if that is far away. If there are fewer runs than tokens to keep,
-    the tokens that differ most from the first one of their run are taken out of it.
+    merged into its nearest chosen run, or dropped if that is far away. If there are fewer runs than tokens to keep, all
+    are kept, and tokens are taken out of runs: those that differ most from the first of their run and from each other.
 
     Distances are squared distances between sketches, relative to those between two random tokens of the video, so that
     the thresholds have the same meaning for features with another norm or with a large common mean.
@@ -158,36 +158,35 @@ class _Runs(NamedTuple):
         begins = first == torch.arange(len(first), device=first.device)
         of_token = (begins.cumsum(0) - 1)[first]
         firsts = begins.nonzero().flatten()
-        sizes = torch.zeros_like(firsts).index_add_(0, of_token, torch.ones_like(of_token)).double()
         # Sums of integers: exact in any order.
-        sums = points.new_zeros(len(firsts), points.shape[1]).double().index_add_(0, of_token, points.double())
-        total = torch.zeros_like(firsts).index_add_(0, of_token, weights).double()
-        return _Runs(
-            firsts,
-            of_token,
-            (sums / sizes[:, None]).round_().float(),
-            (total / sizes / _WEIGHT_STEPS).float(),
-        )
+        sizes = torch.zeros_like(firsts).index_add_(0, of_token, torch.ones_like(of_token))
+        sums = torch.zeros(len(firsts), points.shape[1], dtype=torch.int32, device=points.device)
+        means = (sums.index_add_(0, of_token, points.int()) / sizes[:, None]).round_()
+        total = torch.zeros_like(firsts).index_add_(0, of_token, weights)
+        return _Runs(firsts, of_token, means.float(), (total.double() / sizes / _WEIGHT_STEPS).float())
 
 
 def _center_and_spread(points: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of the sketches ``(m,)``, scaled to their length, and the mean squared distance of two tokens ``()``."""
-    wide = points.double()
-    mean = (wide.sum(dim=0) / len(points)).round()
-    spread = 2 * (wide.square().sum() / len(points) - mean.square().sum())
+    # Sums of integers in float64: exact in any order.
+    mean = (points.sum(dim=0, dtype=torch.float64) / len(points)).round()
+    squares = torch.linalg.vecdot(points, points).sum(dtype=torch.float64)
+    spread = 2 * (squares / len(points) - mean.square().sum())
     return to_grid(mean[None])[0], spread.clamp_min(0)
 
 
 def _with_at_least(count: int, first: Tensor, points: Tensor, weights: Tensor) -> Tensor:
-    """``first (N,)``, with tokens taken out of their runs if there are fewer than ``count``: those that differ most."""
-    every = torch.arange(len(first), device=first.device)
-    begins = first == every
-    missing = count - int(begins.sum())
+    """``first (N,)``, with tokens taken out of their runs if there are fewer than ``count``.
+
+    They are chosen as runs are, by their distance to the first token of their run and to each other.
+    """
+    inside = (first != torch.arange(len(first), device=first.device)).nonzero().flatten()
+    missing = count - (len(first) - len(inside))
     if missing <= 0:
         return first
-    apart = weights * (points - points[first]).square().sum(dim=1)
-    more = apart.masked_fill(begins, -1).sort(descending=True, stable=True).indices[:missing]
-    return first.scatter(0, more, more)
+    apart = (points[inside] - points[first[inside]]).square().sum(dim=1)
+    chosen = choose_farthest(points[inside], weights[inside].float(), apart, missing, None).order
+    return first.scatter(0, inside[chosen], inside[chosen])
 
 
 def _merge(features: Tensor, slot: Tensor, anchors: Tensor, anchor_weight: float) -> Tensor:

@@ -72,12 +72,16 @@ def _runs(points: Tensor, weights: Tensor, frames: int, spread: float, keep: int
         first = run[i - length]
         if float((points[i] - points[first]).square().sum()) <= STAY * spread:
             run[i] = first
-    missing = keep - len(set(run))
-    if missing > 0:
-        inside = [i for i, first in enumerate(run) if i != first]
-        apart = {i: float(weights[i] * (points[i] - points[run[i]]).square().sum()) for i in inside}
-        for i in sorted(inside, key=lambda i: (-apart[i], i))[:missing]:
-            run[i] = i
+    taken = []
+    inside = [i for i, first in enumerate(run) if i != first]
+    near = (points[inside] - points[[run[i] for i in inside]]).square().sum(1)
+    for _ in range(keep - len(set(run))):
+        best = int((weights[inside] * near).argmax())
+        taken.append(inside[best])
+        near = torch.minimum(near, (points[inside] - points[inside[best]]).square().sum(1))
+        near[best] = -1
+    for i in taken:
+        run[i] = i
     return torch.tensor(run, device=points.device)
 
 

@@ -20,19 +20,23 @@ def sketch_torch(features: Tensor, channels: int) -> Tensor:
     """See `tangovlm.kernels.token_sketch.sketch_tokens`."""
     count, dim = features.shape
     wide = torch.float64 if features.dtype == torch.float64 else torch.float32
-    sums = torch.zeros(count, min(dim, channels), dtype=wide, device=features.device)
+    points = torch.empty(count, min(dim, channels), dtype=torch.float32, device=features.device)
     signs = channel_signs(dim, features.device).to(wide) if dim > channels else None
     step = max(1, _SLAB_ELEMENTS[features.device.type != "cpu"] // dim)
     for start in range(0, count, step):
-        part, into = features[start : start + step].to(wide), sums[start : start + step]
-        if signs is None:
-            into.copy_(part)
-            continue
-        for first in range(0, dim, channels):
-            some = slice(first, min(first + channels, dim))
-            # A product with a sign is exact, so that it does not matter whether it is fused with the sum.
-            into[:, : some.stop - first].addcmul_(part[:, some], signs[some])
-    return to_grid(sums)
+        part = features[start : start + step].to(wide)
+        points[start : start + step] = to_grid(part if signs is None else _signed_sums(part, signs, channels))
+    return points
+
+
+def _signed_sums(tokens: Tensor, signs: Tensor, channels: int) -> Tensor:
+    """``(n, channels)``; products with signs are exact, so that it does not matter whether they are fused with sums."""
+    dim = len(signs)
+    sums = tokens[:, :channels] * signs[:channels]
+    for first in range(channels, dim, channels):
+        some = slice(first, min(first + channels, dim))
+        sums[:, : some.stop - first].addcmul_(tokens[:, some], signs[some])
+    return sums
 
 
 def to_grid(vectors: Tensor) -> Tensor:
