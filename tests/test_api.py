@@ -11,8 +11,8 @@ from tangovlm.cli import app
 
 COMMANDS = {
     "bench prune": {
-        "--shape", "--retention", "--video", "--dtype", "--reference", "--repeats", "--device", "--threads", "--out",
-        "--json", "--help",
+        "--method", "--shape", "--retention", "--video", "--dtype", "--reference", "--repeats", "--device", "--threads",
+        "--out", "--json", "--help",
     },
     "bench scale": {
         "--shape", "--frames", "--batch", "--retention", "--video", "--dtype", "--repeats", "--device", "--threads",
@@ -29,11 +29,13 @@ COMMANDS = {
     "bench flops": {"--size", "--frames", "--retention", "--out", "--json", "--help"},
     "bench serve": {"--frames", "--concurrency", "--requests", "--retention", "--out", "--json", "--help"},
     "ask": {
+        "--adaptive",
         "video", "question", "--model", "--method", "--retention", "--frames", "--compare", "--report", "--json",
         "--device", "--dtype", "--head-weights", "--saliency", "--sink-tokens", "--positions", "--chunk-frames",
         "--max-frame-pixels", "--newlines", "--max-new-tokens", "--help",
     },
     "batch": {
+        "--adaptive", "--positions",
         "source", "target", "extra", "--model", "--method", "--retention", "--frames", "--max-new-tokens",
         "--saliency", "--head-weights", "--device", "--dtype", "--video-root", "--limit", "--retry-failed", "--engine",
         "--concurrency", "--ray", "--workers", "--server", "--api-key", "--media", "--give-up", "--json", "--help",
@@ -41,6 +43,7 @@ COMMANDS = {
     "demo": {"--output-dir", "--json", "--help"},
     "doctor": {"--family", "--json", "--help"},
     "eval": {
+        "--adaptive", "--benchmark", "--picture", "--reuse", "--seed",
         "--method", "--retention", "--param", "--table", "--limit", "--kinds", "--look", "--model", "--output",
         "--threads", "--device", "--json", "--help",
     },
@@ -55,6 +58,7 @@ COMMANDS = {
         "--dry-run", "--yes", "--json", "--help",
     },
     "serve": {
+        "--positions",
         "arguments", "--method", "--retention", "--saliency", "--head-weights", "--frames", "--print", "--help",
     },
     "vlmeval": {
@@ -87,8 +91,8 @@ def parameters(function: Any) -> list[str]:
 
 def test_names() -> None:
     assert sorted(tangovlm.__all__) == [
-        "Report", "Selection", "Tango", "TangoError", "VideoTokens", "__version__", "ask", "attach", "load", "method",
-        "methods",
+        "Milonga", "Report", "Selection", "Tango", "TangoError", "VideoTokens", "__version__", "ask", "attach", "load",
+        "method", "methods",
     ]  # fmt: skip
     assert all(hasattr(tangovlm, name) for name in tangovlm.__all__)
     assert issubclass(tangovlm.TangoError, ValueError)

@@ -20,7 +20,9 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from tangovlm import registry
 from tangovlm.cli import main
+from tests.support.adaptive import LargeTokens
 
 SIDE, FRAMES, TOKENS_PER_FRAME = 56, 4, 16
 SPECIAL = ["<|im_end|>", "<|endoftext|>", "<image>", "<video>"]
@@ -128,3 +130,11 @@ def tangovlm_command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
         return Outcome(status, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def large_tokens(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a registered method that can keep adaptive numbers of tokens."""
+    registry.methods()
+    monkeypatch.setitem(registry._methods, LargeTokens.name, LargeTokens)
+    return LargeTokens.name

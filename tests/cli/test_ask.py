@@ -157,3 +157,34 @@ def test_pruning_inside_the_model_is_shown(tangovlm_command: Run, clip: Path, ch
     assert "(mean" in page.read_text()
     line = tangovlm_command("ask", str(clip), "What moves?", "--model", str(checkpoint), *inside[:4])
     assert "in the layers" in line.out + line.err
+
+
+def test_adaptive_counts(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path, large_tokens: str
+) -> None:
+    asked = ("ask", clip, "What moves?", "--model", checkpoint, "--max-new-tokens", 2, "--retention", 0.9)
+    fixed, chosen = (
+        tangovlm_command(*asked, "--method", large_tokens, "--json", *more).json for more in ((), ("--adaptive",))
+    )
+    cap = count(0.9, TOTAL)
+    assert (fixed["tokens_after"], fixed["tokens_cap"]) == (cap, None)
+    assert chosen["tokens_cap"] == cap > chosen["tokens_after"]
+    page = tmp_path / "page.html"
+    outcome = tangovlm_command(*asked, "--method", large_tokens, "--adaptive", "--compare", "--report", page)
+    assert outcome.status == 0
+    for wanted in ("all tokens", "large-tokens, at most 90 %", str(cap)):
+        assert wanted in outcome.out
+    assert "at most 90 %" in page.read_text()
+    outcome = tangovlm_command(*asked, "--method", large_tokens, "--adaptive")
+    assert f"{chosen['tokens_after']} of {TOTAL} visual tokens (at most {cap})" in outcome.err
+
+
+def test_adaptive_counts_of_a_method_with_a_fixed_number(tangovlm_command: Run, clip: Path, checkpoint: Path) -> None:
+    outcome = tangovlm_command("ask", clip, "What moves?", "--model", checkpoint, "--adaptive")
+    outcome.refused("'tango' keeps a fixed number of tokens")
+
+
+def test_positions(tangovlm_command: Run, clip: Path, checkpoint: Path) -> None:
+    asked = ("ask", clip, "What moves?", "--model", checkpoint, "--max-new-tokens", 2)
+    assert tangovlm_command(*asked, "--positions", "original").status == 0
+    tangovlm_command(*asked, "--positions", "both").refused("'contiguous', 'original'")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ import pytest
 from tangovlm.batch import settings
 from tangovlm.batch.engine import EngineDiedError
 from tangovlm.budget import count
+from tangovlm.errors import InputError
 from tests.cli.conftest import FRAMES, TOKENS_PER_FRAME, Run
 
 TOTAL = FRAMES * TOKENS_PER_FRAME
@@ -230,3 +232,33 @@ def test_a_server_that_never_comes(tangovlm_command: Run, source: Path, tmp_path
     assert "waiting for it" in told[0]
     assert told[1].startswith("tangovlm: the server http://127.0.0.1:9 has not answered")
     assert len(told) == 2
+
+
+def test_adaptive_counts(
+    tangovlm_command: Run, arguments: list[object], tmp_path: Path, large_tokens: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ("--method", large_tokens, "--retention", 0.9)
+    outcome = tangovlm_command(*arguments, *own, "--adaptive", "--positions", "original")
+    assert outcome.status == 0
+    found = rows(tmp_path / "out.jsonl")
+    assert found["a"]["tokens_cap"] == count(0.9, TOTAL) > found["a"]["tokens_after"]
+    assert found["b"]["tokens_cap"] == count(0.5, TOTAL) >= found["b"]["tokens_after"]
+    assert found["a"]["settings"] == {"positions": "original", "adaptive": True}
+    for other in (("--adaptive",), ("--positions", "original"), ("--adaptive", "--positions", "contiguous")):
+        tangovlm_command(*arguments, *own, *other).refused("settings: choose another OUTPUT")
+    tangovlm_command(*arguments[:2], tmp_path / "other.jsonl", "--adaptive").refused("'tango' keeps a fixed number")
+    # With vLLM installed, such a method still runs with transformers.
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
+    chosen = settings.Settings(str(arguments[4]), large_tokens, 0.9, adaptive=True)
+    kind, reason = settings.choose_engine(chosen)
+    assert kind == "transformers" and "sizes a prompt before it encodes the video" in reason
+    with pytest.raises(InputError, match="sizes a prompt before it encodes the video"):
+        settings.check_settings(replace(chosen, kind="vllm"))
+
+
+@pytest.mark.parametrize("option", [("--adaptive",), ("--positions", "original")])
+def test_a_server_has_its_own_positions_and_numbers(
+    tangovlm_command: Run, source: Path, tmp_path: Path, option: tuple[str, ...]
+) -> None:
+    outcome = tangovlm_command("batch", source, tmp_path / "out.jsonl", "--server", "http://127.0.0.1:1", *option)
+    outcome.refused(f"{option[0]} does not go with --server")

@@ -139,3 +139,13 @@ def test_the_process_is_handed_over(
     ((program, name, *arguments),) = handed
     assert program == name
     assert arguments == [*module, "--hf-overrides", '{"tango": {"retention": 0.1}}', "--port", "8001"]
+
+
+def test_positions(tangovlm_command: Run) -> None:
+    words = printed(tangovlm_command("serve", MODEL, "--positions", "original", "--print"))
+    assert json.loads(words[words.index("--hf-overrides") + 1])["tango"] == {"retention": 0.1, "positions": "original"}
+
+
+def test_adaptive_counts_are_refused(tangovlm_command: Run) -> None:
+    outcome = tangovlm_command("serve", MODEL, "--method", "tango", "--adaptive", "--print")
+    outcome.refused("--adaptive lets the content decide", "sizes a prompt before it encodes the video")

@@ -54,3 +54,32 @@ def test_every_method_answers_as_attached(llm: VideoLLM, clip: ClipQuestions) ->
             assert answer.exact == (slow.answer == question.answer)
             assert answer.chosen == (slow.best(question) == question.answer)
             assert answer.tokens == kept
+
+
+def test_questions_about_a_long_clip_are_answered_a_few_at_a_time(
+    llm: VideoLLM, clip: ClipQuestions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, answerer = ClipEncoder(llm), BatchedAnswerer(llm)
+    rendered = render_clip(clip.clip(), clip.length)
+    pixels = encoder.pixels(rendered.pixels)
+    asked = [build_run("random", 0.5), build_run("uniform", 0.5)]
+    encoded = encoder.encode(pixels, rendered.seconds, {run.saliency: run.needs for run in asked})
+    videos = [pruned_video(encoded, select(run, encoded), run.positions) for run in asked]
+    questions = [each.question for each in clip.questions]
+    assert len(questions) == 3
+    before, after = answerer.prompts(pixels, [question.text for question in questions])
+    together = list(answerer.replies(videos, before, after, questions))
+    forwards, forward = [], answerer._prefill_questions
+
+    def count(*arguments: object) -> object:
+        forwards.append(len(arguments[2]))  # type: ignore[arg-type]
+        return forward(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(answerer, "_prefill_questions", count)
+    monkeypatch.setattr("tangovlm.evaluate.batched._MAX_CACHED_POSITIONS", 2 * (len(videos[0].features) + 40))
+    apart = list(answerer.replies(videos, before, after, questions))
+    assert forwards == [2, 1, 2, 1]
+    for first, second in zip(together, apart, strict=True):
+        assert [reply.answer for reply in first] == [reply.answer for reply in second]
+        for a, b in zip(first, second, strict=True):
+            assert a.likelihoods == pytest.approx(b.likelihoods, abs=1e-4)

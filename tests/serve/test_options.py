@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 import tangovlm
+from tangovlm import registry
 from tangovlm.errors import InputError, MethodError
 from tangovlm.serve.options import ServeOptions, without_ours
+from tests.support.adaptive import LargeTokens
 
 
 def of(given: object) -> ServeOptions | None:
@@ -53,6 +55,8 @@ def test_every_method_before_the_model_can_be_served(method: str) -> None:
         ({"method": "tango+fastv"}, MethodError, "inside the language model"),
         ({"params": {"exact": False}}, MethodError, "not known before encoding"),
         ({"params": {"neighbours": 3}}, MethodError, "did you mean 'neighbors'"),
+        ({"positions": "packed"}, InputError, "choose 'contiguous' or 'original'"),
+        ({"adaptive": True}, MethodError, "sizes a prompt before it encodes the video"),
     ],
 )
 def test_mistakes_are_told_at_the_start(given: object, error: type[Exception], words: str) -> None:
@@ -85,3 +89,32 @@ def test_a_request_with_another_retention_is_refused(retention: object) -> None:
 def test_a_request_with_an_unknown_option_is_refused() -> None:
     with pytest.raises(InputError, match="'tango_retenton': it takes tango_retention"):
         ServeOptions().request_retention({"tango_retenton": 0.2})
+
+
+def test_adaptive_counts_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    tangovlm.methods()
+    monkeypatch.setitem(registry._methods, LargeTokens.name, LargeTokens)
+    assert of({"method": "large-tokens"}) is not None
+    with pytest.raises(MethodError, match="method 'large-tokens' lets the content decide how many tokens are kept"):
+        of({"method": "large-tokens", "params": {"exact": False, "floor": 0.5}})
+    with pytest.raises(InputError, match="tango_adaptive lets the content decide how many tokens are kept"):
+        ServeOptions().request_retention({"tango_adaptive": True})
+
+
+def test_positions_are_those_of_the_options_the_method_and_the_model() -> None:
+    llava, qwen = (
+        registry.family_for(name)(None)
+        for name in ("LlavaOnevisionForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
+    )
+
+    class Original(LargeTokens):
+        positions = "original"
+
+    for positions, expected in ((None, False), ("contiguous", False), ("original", True)):
+        assert ServeOptions(positions=positions).original_positions(llava) is expected
+    own = ServeOptions()
+    own.__dict__["_pruner"] = Original()
+    assert own.original_positions(llava)
+    assert all(ServeOptions(positions=positions).original_positions(qwen) for positions in (None, "original"))
+    with pytest.raises(InputError, match=r"keeps M-RoPE positions: leave it out"):
+        ServeOptions(positions="contiguous").original_positions(qwen)

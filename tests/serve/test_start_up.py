@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from tangovlm.errors import ModelError
 from tangovlm.serve import compatibility, vllm_internals
 from tangovlm.serve import model_registry as models
 from tangovlm.serve.command import media_io
 from tangovlm.serve.model_registry import SERVED_MODELS
+from tangovlm.serve.plugin import ServedModelConfig
 from tangovlm.tiny.clip import write_demo
 from tests.support.serve.checkpoints import embedded
 
@@ -55,6 +57,28 @@ def test_pruning_names_its_worker_and_reader_of_media() -> None:
 def test_refusals(tango: object, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         config(tango, **options)
+
+
+def test_original_positions() -> None:
+    found = config({"positions": "original"})
+    text = found.model_config.hf_config.text_config
+    assert text.rope_parameters["mrope_section"] == [text.hidden_size // text.num_attention_heads // 2, 0, 0]
+    assert (found.model_config.uses_mrope, found.model_config.mrope_num_dims) == (True, 3)
+    assert found.model_config.multimodal_config.is_multimodal_pruning_enabled()
+    found.parallel_config.pipeline_parallel_size = 2
+    with pytest.raises(ModelError, match="do not know which of its tokens are kept"):
+        ServedModelConfig.verify_and_update_config(found)
+    scaled = {"rope_type": "linear", "rope_theta": 1e6, "factor": 2.0}
+    with pytest.raises(ValueError, match=r"'original' cannot be served: the text model scales its positions .linear."):
+        config(None, hf_overrides={"tango": {"positions": "original"}, "text_config": {"rope_parameters": scaled}})
+
+
+@pytest.mark.parametrize("tango", [{}, {"positions": "contiguous"}])
+def test_contiguous_positions_leave_the_model_as_it_is(tango: dict[str, Any]) -> None:
+    plain, pruned = config().model_config, config(tango).model_config
+    assert pruned.hf_config.text_config.to_dict() == plain.hf_config.text_config.to_dict()
+    assert not pruned.uses_mrope
+    assert not pruned.multimodal_config.is_multimodal_pruning_enabled()
 
 
 def test_models_go_by_the_names_of_the_stock_ones() -> None:

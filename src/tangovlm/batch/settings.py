@@ -9,9 +9,9 @@ from typing import Any
 from ..checkpoints import checkpoint
 from ..errors import InputError, MethodError
 from ..pipeline import load
-from ..serve.command import BUILTIN_NAME
+from ..pipeline.load import BUILTIN_NAME
 from ..serve.model_registry import SERVED_MODELS
-from ..serve.options import ServeOptions
+from ..serve.options import ADAPTIVE_REASON, ServeOptions
 from .engine import Engine
 
 ENGINES = ("vllm", "transformers")
@@ -33,6 +33,8 @@ class Settings:
     extra: command-line options of vLLM.
     kind: one of `ENGINES`; None before `choose_engine`.
     params: hyper-parameters of the method other than its retention.
+    adaptive: let the content decide how many tokens are kept, see `tangovlm.method`.
+    positions: of the kept tokens, see `tangovlm.attach`; None for the method's own.
     """
 
     model: str | None = None
@@ -47,6 +49,8 @@ class Settings:
     extra: tuple[str, ...] = ()
     kind: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    adaptive: bool = False
+    positions: str | None = None
 
     @property
     def name(self) -> str:
@@ -61,12 +65,15 @@ class Settings:
         ------
         MethodError: a method that vLLM cannot serve.
         """
+        if self.adaptive:
+            raise MethodError(f"method {self.method!r} {ADAPTIVE_REASON}")
         return ServeOptions(
             retention=self.retention,
             method=self.method,
             params=self.params,
             saliency=self.saliency,
             head_weights=self.head_weights,
+            positions=self.positions,
         )
 
     def build(self) -> Engine:
@@ -93,7 +100,9 @@ class Settings:
             saliency=self.saliency,
             head_weights=self.head_weights,
         )
-        return TransformersEngine(llm, self.method, self.frames, **self.params)
+        return TransformersEngine(
+            llm, self.method, self.frames, adaptive=self.adaptive, positions=self.positions, **self.params
+        )
 
 
 def choose_engine(settings: Settings) -> tuple[str, str]:
@@ -110,8 +119,9 @@ def choose_engine(settings: Settings) -> tuple[str, str]:
 def _why_not_vllm(settings: Settings) -> str:
     if importlib.util.find_spec("vllm") is None:
         return "vLLM is not installed (pip install 'tangovlm[vllm]')"
-    source = str(load.BUILTIN if settings.model is None else settings.model)
-    name = checkpoint.architecture(source, local=settings.model is None or Path(source).exists())
+    folder = load.embedded_folder(settings.model)
+    source = str(folder or settings.model)
+    name = checkpoint.architecture(source, local=folder is not None or Path(source).exists())
     if name not in SERVED_MODELS:
         return f"the plug-in for vLLM does not know {name}"
     if settings.device is not None:

@@ -45,6 +45,22 @@ _METHOD_HELP = "Pruning method, or a pair such as tango+tango-fastv; `tangovlm m
 Method = Annotated[str, typer.Option(help=_METHOD_HELP)]
 OptionalMethod = Annotated[str | None, typer.Option(help=_METHOD_HELP, show_default="tango")]
 """None if the option is absent, which differs from naming the default."""
+Adaptive = Annotated[
+    bool,
+    typer.Option(
+        "--adaptive",
+        help="Let the content of a video decide how many tokens are kept, with --retention as the most. For methods "
+        "that can, see `tangovlm methods`.",
+    ),
+]
+PositionsName = Annotated[
+    Positions | None,
+    typer.Option(
+        "--positions",
+        help="Position ids of the kept tokens: consecutive, or those of the unpruned prompt.",
+        show_default="the method's own, or as the model requires",
+    ),
+]
 _RETENTION_HELP = "Fraction of the visual tokens to keep, in (0, 1]."
 Retention = Annotated[float, typer.Option(help=_RETENTION_HELP)]
 OptionalRetention = Annotated[float | None, typer.Option(help=_RETENTION_HELP, show_default="0.1")]

@@ -19,6 +19,8 @@ def figures_rows(columns: Iterable[Sequence[Answer]]) -> Iterator[tuple[str, ...
     groups = [list(column) for column in columns]
     times = [stage_ms(group) for group in groups]
     yield ("visual tokens", *(f"{group[0].tokens_after} of {group[0].tokens_before}" for group in groups))
+    if any(group[0].tokens_cap is not None for group in groups):
+        yield ("at most", *("" if group[0].tokens_cap is None else str(group[0].tokens_cap) for group in groups))
     if any(group[0].newlines_before > 1 for group in groups):
         yield ("newlines", *(f"{group[0].newlines_after} of {group[0].newlines_before}" for group in groups))
     if any(layer_words(group[0]) for group in groups):

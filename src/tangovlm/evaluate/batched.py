@@ -109,12 +109,18 @@ class BatchedAnswerer:
     ) -> Iterator[list[Reply]]:
         cache = self._prefill_videos(videos, before)
         starts = [len(before) + video.end for video in videos]
-        prefilled = self._prefill_questions(cache, starts, after)
-        likelihoods = self._likelihoods(prefilled, [q.choices for q in questions] * len(videos))
-        answers = self._generate(prefilled)
-        replies = [Reply(answer, scores) for answer, scores in zip(answers, likelihoods, strict=True)]
-        for start in range(0, len(replies), len(questions)):
-            yield replies[start : start + len(questions)]
+        by_video: list[list[Reply]] = [[] for _ in videos]
+        # All questions at once unless a single video is so long that their caches would take too much memory.
+        length = cache.get_seq_length() + max(map(len, after)) + MAX_NEW_TOKENS
+        step = max(1, _MAX_CACHED_POSITIONS // (length * len(videos)))
+        for first in range(0, len(questions), step):
+            asked = questions[first : first + step]
+            prefilled = self._prefill_questions(cache, starts, after[first : first + step])
+            likelihoods = self._likelihoods(prefilled, [q.choices for q in asked] * len(videos))
+            replies = [Reply(*each) for each in zip(self._generate(prefilled), likelihoods, strict=True)]
+            for number, own in enumerate(by_video):
+                own += replies[number * len(asked) : (number + 1) * len(asked)]
+        yield from by_video
 
     def _prefill_videos(self, videos: Sequence[PrunedVideo], before: list[int]) -> DynamicCache:
         """The cache of the prompts up to the end of the videos, R batch entries."""

@@ -14,6 +14,10 @@ from ..registry import methods, nearest
 from ..tokens import Pruner
 from .in_llm.common.base import Cut, InLLMMethod
 
+ADAPTIVE_PAIR = (
+    "the retention of the pair is that of a video that needs as many tokens as may be kept; others keep fewer"
+)
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -204,15 +208,17 @@ def plan(pruner: Method, layers: int) -> Plan:
     MethodError: see `InLLMMethod.cuts`.
     """
     if isinstance(pruner, Pair):
-        if pruner.retention == 1:
+        if pruner.retention == 1 and not pruner.adaptive:
             return Plan(pruner.name, 1.0, None, None, (), ())
         inner = _plan_inside(pruner.inside, layers)
         try:
             share = before_llm(pruner.retention, kept_per_layer(inner.cuts, layers))
         except InputError as error:
             raise InputError(f"the pair {pruner.name!r}: {error}") from error
-        before = None if share == 1 else _with_retention(pruner.before, share, pruner.retention)
-        return replace(inner, name=pruner.name, retention=pruner.retention, before=before)
+        unpruned = share == 1 and not pruner.adaptive
+        before = None if unpruned else _with_retention(pruner.before, share, pruner.retention)
+        notes = (*inner.notes, *((ADAPTIVE_PAIR,) if pruner.adaptive else ()))
+        return replace(inner, name=pruner.name, retention=pruner.retention, before=before, notes=notes)
     if isinstance(pruner, InLLMMethod):
         return _plan_inside(pruner, layers)
     return Plan(pruner.name, pruner.retention, None if is_identity(pruner) else pruner, None, (), ())

@@ -40,6 +40,7 @@ class Answer(str):
     ----------
     tokens_before, tokens_after: visual tokens of the video, without newlines.
     newlines_before, newlines_after: newlines that the model inserts between or after them, see `tangovlm.attach`.
+    tokens_cap: the most tokens that could be kept, if the content decided how many, see `VideoReport`; else None.
     retention, method, segments: see `tangovlm.Selection` and the method's fields.
     tokens_per_layer: visual tokens in each layer of the language model; empty if nothing was pruned inside it.
     first_pass_groups, first_pass_layers: what a pass before the prefill read, see `tangovlm.tokens.VideoReport`.
@@ -55,6 +56,7 @@ class Answer(str):
     tokens_after: int
     newlines_before: int = 0
     newlines_after: int = 0
+    tokens_cap: int | None = None
     retention: float
     method: str
     segments: tuple[int, ...]
@@ -75,6 +77,7 @@ class Answer(str):
             "tokens_after": self.tokens_after,
             "newlines_before": self.newlines_before,
             "newlines_after": self.newlines_after,
+            "tokens_cap": self.tokens_cap,
             "retention": self.retention,
             "method": self.method,
             "segments": list(self.segments),
@@ -272,6 +275,7 @@ def _answer(text: str, llm: VideoLLM, source: Source, session: Session) -> Answe
     answer = Answer(text)
     answer.tokens_before, answer.tokens_after = video.tokens_before, video.tokens_after
     answer.newlines_before, answer.newlines_after = video.newlines_before, video.newlines_after
+    answer.tokens_cap = video.tokens_cap
     answer.retention, answer.method, answer.segments = video.retention, video.method, video.segments
     answer.tokens_per_layer = video.tokens_per_layer
     answer.first_pass_groups, answer.first_pass_layers = video.first_pass_groups, video.first_pass_layers

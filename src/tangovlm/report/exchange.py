@@ -42,13 +42,16 @@ class Exchange:
 
 
 def heading(answer: Answer) -> str:
-    """Method and retention of an answer: `all tokens` or `tango, 10 %`."""
+    """Method and retention of an answer: `all tokens`, `tango, 10 %` or `milonga, at most 10 %`."""
+    if answer.tokens_cap is not None:
+        return f"{answer.method}, at most {percent(answer.retention)}"
     return "all tokens" if answer.retention >= 1.0 else f"{answer.method}, {percent(answer.retention)}"
 
 
 def token_words(answer: Answer) -> str:
     """Number of visual tokens that the language model received and, for a model with many newlines, of newlines."""
-    words = f"{answer.tokens_after} of {answer.tokens_before} visual tokens"
+    most = "" if answer.tokens_cap is None else f" (at most {answer.tokens_cap})"
+    words = f"{answer.tokens_after} of {answer.tokens_before} visual tokens{most}"
     if answer.newlines_before <= 1:
         return words
     got, whole = answer.tokens_after + answer.newlines_after, answer.tokens_before + answer.newlines_before

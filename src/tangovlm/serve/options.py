@@ -11,13 +11,18 @@ from ..errors import InputError, MethodError
 from ..methods import build
 from ..methods.build import Method, Pair
 from ..methods.in_llm.common.base import InLLMMethod
-from ..models.common.family import Family
+from ..models.common.family import POSITIONS, Family
 from ..models.common.signals import SALIENCY_KINDS
 from ..tokens import Pruner
 
 CONFIG_KEY = "tango"
 REQUEST_KEY = "tango_retention"
 _REQUEST_PREFIX = "tango_"
+ADAPTIVE_REASON = (
+    "lets the content decide how many tokens are kept, but vLLM sizes a prompt before it encodes the video: serve it "
+    "with a fixed number, or run it with transformers (tangovlm ask, tangovlm batch --engine transformers)"
+)
+"""Why adaptive counts cannot be served, to follow the name of a method."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,13 @@ class ServeOptions:
     params: its other hyper-parameters.
     saliency: "p-attn", "attn" or "mean-query"; None for the one that the method was designed for.
     head_weights: safetensors file, checkpoint directory or hub id with SigLIP's pooling head, for a checkpoint
-        a head.
+        without it.
+    positions: position ids of the kept tokens, "contiguous" or "original" (see `tangovlm.attach`); None for those of
+        the method and the model.
 
     Raises
     ------
-    InputError: a retention outside (0, 1], an unknown saliency.
+    InputError: a retention outside (0, 1], an unknown saliency, unknown positions.
     MethodError: an unknown method or hyper-parameter, or a method whose number of tokens is not known before encoding.
     """
 
@@ -44,11 +51,14 @@ class ServeOptions:
     params: Mapping[str, Any] = field(default_factory=dict)
     saliency: str | None = None
     head_weights: str | None = None
+    positions: str | None = None
 
     def __post_init__(self) -> None:
         validate_retention(self.retention)
         if self.saliency is not None and self.saliency not in SALIENCY_KINDS:
             raise InputError(f"saliency is {self.saliency!r}: choose {' or '.join(map(repr, SALIENCY_KINDS))}")
+        if self.positions not in (None, *POSITIONS):
+            raise InputError(f"positions is {self.positions!r}: choose {' or '.join(map(repr, POSITIONS))}")
         if not isinstance(self.params, Mapping) or "retention" in self.params:
             raise InputError(
                 "params must be a mapping of hyper-parameters without retention, which is an option of its own"
@@ -66,6 +76,8 @@ class ServeOptions:
         if not isinstance(options, Mapping):
             raise InputError(f"{CONFIG_KEY} must be a mapping such as {{'retention': 0.1}}, not {options!r}")
         known = [each.name for each in fields(cls)]
+        if options.get("adaptive"):
+            raise MethodError(f"{CONFIG_KEY} with 'adaptive' {ADAPTIVE_REASON}")
         if unknown := sorted(set(map(str, options)) - set(known)):
             raise InputError(f"{CONFIG_KEY} has no option {unknown[0]!r}: it takes {', '.join(known)}")
         return cls(**options)
@@ -94,6 +106,8 @@ class ServeOptions:
         InputError: a retention outside (0, 1], or an option that does not exist.
         """
         known = (REQUEST_KEY,)
+        if kwargs.get("tango_adaptive"):
+            raise InputError(f"mm_processor_kwargs.tango_adaptive {ADAPTIVE_REASON}")
         if unknown := sorted(key for key in kwargs if key.startswith(_REQUEST_PREFIX) and key not in known):
             raise InputError(f"mm_processor_kwargs has no option {unknown[0]!r}: it takes {', '.join(known)}")
         asked = kwargs.get(REQUEST_KEY)
@@ -110,7 +124,7 @@ class ServeOptions:
         return pruner if retention == self.retention else replace(pruner, retention=retention)
 
     def signals(self, family: Family) -> tuple[frozenset[str], str]:
-        """The signals that the method needs, and the kind of its saliency.
+        """The signals that the method reads, and the kind of its saliency.
 
         Raises
         ------
@@ -118,8 +132,18 @@ class ServeOptions:
         """
         pruner = self._pruner
         kind = self.saliency or family.signals.resolve_saliency(getattr(pruner, "signal", None))
-        family.signals.check(pruner.name, pruner.needs, kind)
-        return pruner.needs, kind
+        needs = family.signals.readable(pruner)
+        family.signals.check(pruner.name, needs, kind)
+        return needs, kind
+
+    def original_positions(self, family: Family) -> bool:
+        """Whether kept tokens have the positions of the unpruned prompt.
+
+        Raises
+        ------
+        InputError: the family supports no others than these, and the options ask for others.
+        """
+        return family.resolve_positions(self.positions, getattr(self._pruner, "positions", "contiguous")) == "original"
 
     @cached_property
     def _pruner(self) -> Pruner:
@@ -139,6 +163,8 @@ def _check_exact(name: str, pruner: Method) -> None:
         raise MethodError(
             f"method {name!r} prunes inside the language model, which is run by vLLM: choose one of {', '.join(before)}"
         )
+    if build.is_adaptive(pruner):
+        raise MethodError(f"method {name!r} {ADAPTIVE_REASON}")
     if getattr(pruner, "exact", None) is not True:
         raise MethodError(
             f"method {name!r} keeps a number of tokens that is not known before encoding: only methods whose field "

@@ -17,15 +17,7 @@ from ..registry import family_for
 from . import compatibility
 from .model_registry import SERVED_MODELS
 from .options import CONFIG_KEY, ServeOptions
-
-_MROPE_ARCHITECTURES = frozenset(
-    {
-        "Qwen2_5_VLForConditionalGeneration",
-        "Qwen3VLForConditionalGeneration",
-        "Qwen3VLMoeForConditionalGeneration",
-    }
-)
-"""Architectures whose positions are recomputed after pruning, which vLLM does only where its own pruning is on."""
+from .rope_config import use_axes
 
 _MIN_PRUNING_RATE = 1e-6
 _WORKERS = {"cpu": "tangovlm.serve.cpu_worker.TangoCPUWorker"}
@@ -94,17 +86,22 @@ class ServedModelConfig:
         Raises
         ------
         InputError, MethodError: see `ServeOptions`; InputError also if vLLM's own pruning is on.
-        ModelError: the family does not provide a signal that the method needs, or the release is incompatible.
+        ModelError: the family does not provide a signal that the method needs, positions that cannot be served, or the
+            release is incompatible.
         """
         options = ServeOptions.of(model_config.hf_config)
         if options is None:
             return
         compatibility.check_at_startup(*SERVED_MODELS[model_config.architecture].groups)
-        options.signals(family_for(model_config.architecture)(SimpleNamespace(config=model_config.hf_config)))
+        family = family_for(model_config.architecture)(SimpleNamespace(config=model_config.hf_config))
+        options.signals(family)
         config = model_config.multimodal_config
         if config.is_multimodal_pruning_enabled():
             raise InputError(f"--video-pruning-rate and {CONFIG_KEY!r} prune both: give only one of them")
-        if model_config.architecture in _MROPE_ARCHITECTURES:
+        if options.original_positions(family):
+            if not family.keeps_positions:
+                compatibility.check_at_startup("runners", "original-positions")
+                use_axes(model_config)
             # vLLM recomputes positions only if a rate above 0 is set. Requests decide how many tokens are kept.
             config.video_pruning_rate = max(1 - options.retention, _MIN_PRUNING_RATE)
 
@@ -134,12 +131,13 @@ class ServedModelConfig:
                 raise ModelError(
                     f"{option} hides what method {options.method!r} needs of the vision encoder: leave it out"
                 )
-        if model_config.architecture in _MROPE_ARCHITECTURES and parallel.pipeline_parallel_size > 1:
+        if model_config.uses_mrope and parallel.pipeline_parallel_size > 1:
             raise ModelError(
-                "later pipeline stages compute M-RoPE positions without the video, so they do not know which of its "
-                "tokens are kept: use --tensor-parallel-size in place of --pipeline-parallel-size"
+                "later pipeline stages compute positions without the video, so they do not know which of its tokens "
+                "are kept: use --tensor-parallel-size in place of --pipeline-parallel-size, or positions 'contiguous' "
+                "if the model has no M-RoPE"
             )
-        if model_config.architecture in _MROPE_ARCHITECTURES and vllm_config.speculative_config is not None:
+        if model_config.uses_mrope and vllm_config.speculative_config is not None:
             # With both, the older of vLLM's two model runners corrects positions on the device, then overwrites them.
             vllm_config.scheduler_config.async_scheduling = False
         if parallel.worker_cls == "auto":

@@ -26,7 +26,7 @@ vllm.model_executor.models.config
     replace  VerifyAndUpdateConfig.verify_and_update_model_config(model_config)
     replace  VerifyAndUpdateConfig.verify_and_update_config(vllm_config)
 vllm.config
-    hold     ModelConfig(hf_config, architecture, multimodal_config, max_model_len)
+    hold     ModelConfig(hf_config, architecture, multimodal_config, max_model_len, uses_mrope)
     use      ModelConfig._try_verify_and_update_model_config(verify_and_update_model_config)
     use      VllmConfig.try_verify_and_update_config(verify_and_update_config)
     hold     VllmConfig(model_config, parallel_config, compilation_config, scheduler_config, speculative_config)
@@ -80,8 +80,9 @@ vllm.model_executor.models.llava_onevision
     replace  LlavaOnevisionMultiModalProcessor._apply_hf_processor_main(mm_items, hf_kwargs)
     replace  LlavaOnevisionMultiModalProcessor._get_hf_mm_inputs(mm_items, hf_kwargs)
     replace  LlavaOnevisionMultiModalProcessor._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
+    replace  LlavaOnevisionMultiModalProcessor.apply(inputs, timing_ctx)
     call     LlavaOnevisionForConditionalGeneration(*, vllm_config, prefix)
-    hold     LlavaOnevisionForConditionalGeneration(config, vision_tower, image_newline)
+    hold     LlavaOnevisionForConditionalGeneration(config, vision_tower, image_newline, language_model)
     replace  LlavaOnevisionForConditionalGeneration.load_weights(weights)
     replace  LlavaOnevisionForConditionalGeneration.embed_multimodal(...)
     replace  LlavaOnevisionForConditionalGeneration._process_video_pixels(inputs)
@@ -92,6 +93,27 @@ vllm.model_executor.models.siglip
     hold     SiglipEncoder(layers)
     hold     SiglipEncoderLayer(self_attn)
     hold     SiglipAttention(qkv_proj, num_heads_per_partition)
+
+[original-positions]
+vllm.config
+    hold     ModelConfig(hf_text_config, uses_mrope)
+vllm.transformers_utils.config
+    use      uses_mrope(_uses_mrope)
+vllm.utils.gpu_sync_debug
+    call     gpu_sync_allowed()
+vllm.model_executor.layers.rotary_embedding
+    use      get_rope(MRotaryEmbedding)
+vllm.model_executor.layers.rotary_embedding.mrope
+    hold     MRotaryEmbedding(cache_max_position_num)
+vllm.model_executor.models.interfaces
+    have     supports_multimodal_pruning
+    hold     SupportsMRoPE(supports_mrope, get_mrope_input_positions)
+    hold     SupportsMultiModalPruning(supports_multimodal_pruning, recompute_mrope_positions)
+vllm.model_executor.models.qwen2
+    hold     Qwen2ForCausalLM(model)
+    hold     Qwen2Model(layers)
+    hold     Qwen2DecoderLayer(self_attn)
+    hold     Qwen2Attention(rotary_emb)
 
 [qwen]
 vllm.multimodal.inputs

@@ -28,7 +28,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from ..errors import InputError, MethodError, ModelError
+from ..errors import MethodError, ModelError
 from ..methods.build import Method, Pair, plan
 from ..models.common.chunks import check_chunk_frames
 from ..models.common.family import Family
@@ -41,7 +41,6 @@ from .memo import Memo
 from .newlines import check_newlines
 from .patching import make_copyable, patch_method
 from .session import Session
-from .splice import POSITIONS
 from .unwrap import unwrap
 
 _MARK = "_tangovlm_attached"
@@ -97,7 +96,8 @@ def attach(
     newlines: tokens that a model inserts after the rows of a video's grid (LLaVA-Video) or after the video
         (LLaVA-OneVision). "kept": the retention is that of the visual tokens, and newlines are kept in addition, as in
         the authors' code, see `VideoReport.newlines_after`. "counted": the retention is that of visual tokens and
-        newlines together, and the largest selection within it is kept.
+        newlines together, and the largest selection within it is kept; if the content decides the number
+        (`PreLLMMethod.adaptive`), at most the largest.
 
     Raises
     ------
@@ -150,16 +150,11 @@ def attach_family(
         them.
     """
     check_method(pruner)
-    if positions not in (None, *POSITIONS):
-        raise InputError(f"positions is {positions!r}: choose {' or '.join(map(repr, POSITIONS))}")
-    if positions == "contiguous" and family.keeps_positions:
-        raise InputError(
-            f"positions is 'contiguous', but the family {family.name} keeps M-RoPE positions: leave it out"
-        )
     check_chunk_frames(chunk_frames)
     layers: Any = family.decoder.layers
     planned = plan(pruner, len(layers))
     check_newlines(newlines, planned.before, planned.inside)
+    positions = family.resolve_positions(positions, getattr(planned.before, "positions", "contiguous"))
     session = Session(
         family,
         pruner,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..machine.memory import memory_guard
+from ..methods.build import is_adaptive
 from ..methods.in_llm.common.first_pass import FirstPassMethod
 from ..models.common.layout import TEXT
 from ..models.common.transformers_compat import Arg, Signature, cache_in
@@ -255,7 +256,8 @@ class Decoder:
         entry, kept_fraction = int(spliced.valid.sum(dim=1).argmax()), self._plan.before.retention
         dropped = int(tagged[entry].sum())
         # Each video may have lost half a token less by rounding; fewer visual tokens propose a smaller retention.
-        least = max(0.0, dropped - len(call.grids) / 2) / (1 - kept_fraction)
+        fixed = 0.0 if is_adaptive(self._plan.before) else kept_fraction
+        least = max(0.0, dropped - len(call.grids) / 2) / (1 - fixed)
         visual = call.context.count_placeholders(entry, len(tagged)) or least
         scale = self._plan.retention / kept_fraction
         return too_long_error(self._family, length, visual, visual - dropped, call.grids, scale)

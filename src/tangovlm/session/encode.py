@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..budget import count
 from ..errors import InputError, ModelError
 from ..machine.memory import memory_guard
+from ..methods.build import is_adaptive
 from ..methods.in_llm.common.first_pass import FirstPassMethod
 from ..models.common.family import Family
-from ..models.common.layout import Clip
+from ..models.common.layout import Clip, Grid
 from ..models.common.signals import SignalParts, Signals
 from ..models.common.transformers_compat import Arg
-from ..tokens import NO_TIMESTAMPS, Selection, VideoReport, VideoTokens
+from ..tokens import NO_TIMESTAMPS, Pruner, Selection, VideoReport, VideoTokens
 from .call_state import CallState
 from .memo import EncodedVideo, EncoderCall
 from .newlines import select_with_newlines
@@ -164,8 +166,16 @@ class Encoder:
             notes=tuple(dict.fromkeys((*self._plan.notes, *clip.notes, *self._fallbacks(tokens), *selection.notes))),
             newlines_before=self._family.layout.feature_count(clip.grid) - clip.grid.tokens,
             newlines_after=self._family.layout.newlines(selection, clip.grid),
+            tokens_cap=self._cap(pruner, selection, clip.grid) if is_adaptive(pruner) else None,
         )
         return tagged, self._record(call, EncodedVideo(clip, report, selection, tokens.saliency))
+
+    def _cap(self, pruner: Pruner, selection: Selection, grid: Grid) -> int:
+        """The most tokens that could be kept of a video; see `VideoReport.tokens_cap`."""
+        if self._session.newlines == "counted":
+            layout = self._family.layout
+            return count(pruner.retention, layout.feature_count(grid)) - layout.newlines(selection, grid)
+        return count(pruner.retention, grid.tokens)
 
     def _unpruned_video(self, clip: Clip) -> EncodedVideo:
         grid = clip.grid

@@ -39,7 +39,7 @@ class Session:
         *,
         timestamps: Any = None,
         record: bool = False,
-        positions: str | None = None,
+        positions: str = "contiguous",
         chunk_frames: int | None = None,
         newlines: str = "kept",
         in_turn: bool = False,
@@ -48,8 +48,7 @@ class Session:
         self.family = family
         self.pruner = pruner
         self.plan = plan
-        positions = positions or getattr(plan.before, "positions", "contiguous")
-        self.original_positions = positions == "original" or family.keeps_positions
+        self.original_positions = positions == "original"
         self.chunk_frames = chunk_frames
         self.newlines = newlines
         self.in_turn = in_turn
@@ -74,7 +73,8 @@ class Session:
     @property
     def needs(self) -> frozenset[str]:
         """Signals that must be computed."""
-        return frozenset() if self.plan.before is None else self.plan.before.needs
+        before = self.plan.before
+        return frozenset() if before is None else self.family.signals.readable(before)
 
     @property
     def saliency(self) -> str:

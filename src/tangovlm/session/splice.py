@@ -23,9 +23,6 @@ from ..models.common.layout import Grid
 from ..tokens import Selection
 from .cache_state import CacheState, LayerPositions, Trace, UnprunedPositions
 
-POSITIONS: tuple[str, ...] = ("contiguous", "original")
-
-
 # --- features of the vision encoder -------------------------------------------------------------------------------
 
 

@@ -2,89 +2,44 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 import tangovlm
 from tangovlm.budget import count
-from tangovlm.tiny.clip import decoded_frames
-from tangovlm.tiny.synthetic.sampling import sample_clip
 from tests.support.serve.checkpoints import embedded, nested_names, pooling_head, random_llava_onevision
 from tests.support.serve.engine import FORKED_RANKS, IN_PROCESS, RANKS, WITHOUT_PLUGINS, Reply, Request, answers
+from tests.support.serve.llava_requests import (
+    AGAIN,
+    BATCHES,
+    CLIP,
+    DEFAULT,
+    FRAME_TOKENS,
+    LONG,
+    ONE,
+    OPTIONS,
+    QUESTION,
+    SEVERAL,
+    TIGHT,
+    TOGETHER,
+    UNTIMED,
+    check,
+)  # fmt: skip
 from tests.support.serve.oracle import Oracle
 
 pytest.importorskip("vllm")
-
-FRAME_TOKENS = 64
-RETENTIONS = (1.0, 0.2, 0.1)
-OPTIONS = {"max_model_len": 4096, "hf_overrides": {"tango": {"retention": 0.1}}}
-
-
-def video(seed: int, frames: int) -> tuple[np.ndarray, dict[str, object]]:
-    """A clip of the synthetic world, its frames further and further apart."""
-    clip = sample_clip(np.random.default_rng(seed))
-    pixels = decoded_frames(clip, frames)[0].pixels.permute(0, 2, 3, 1).contiguous().numpy()
-    return pixels, {"fps": 8.0, "frames_indices": [2 * frame + frame * frame // 8 for frame in range(frames)]}
-
-
-def image(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 255, (112, 112, 3), dtype=np.uint8)
-
-
-def asked(question: str, *media: str) -> str:
-    return "".join(f"<{kind}>" for kind in media) + f"{question}<|assistant|>"
-
-
-QUESTION = "What color is the circle?"
-ONE = [
-    Request(asked(QUESTION, "video"), (video(seed, frames),), retention=retention)
-    for retention in RETENTIONS
-    for seed, frames in ((0, 16), (1, 7), (2, 24), (3, 1))
-]
-DEFAULT = Request(asked(QUESTION, "video"), (video(4, 16),))
-UNTIMED = Request(asked(QUESTION, "video"), ((video(5, 16)[0], None),))
-SEVERAL = [
-    Request(asked("How many shapes?", "video", "video"), (video(6, 16), video(7, 5)), retention=0.2),
-    Request(asked(QUESTION, "video", "image"), (video(8, 12),), (image(0),)),
-    Request(asked(QUESTION, "image", "video"), (video(8, 12),), (image(0),), retention=0.2),
-    Request(asked(QUESTION, "image"), (), (image(1),)),
-    Request(asked("What color?")),
-]
-CLIP = video(9, 16)
-TOGETHER = [Request(asked(QUESTION, "video"), (CLIP,), retention=retention) for retention in (0.1, 0.2, 1.0)]
-LONG = [Request(asked(QUESTION, "video"), (video(10 + n, 16),), max_tokens=90, ignore_eos=True) for n in range(4)]
-AGAIN = [
-    Request(asked(QUESTION, "video"), (video(20, 24),), retention=0.2),
-    Request(asked("How many shapes are there?", "video"), (video(20, 24),), retention=0.2),
-]
 
 
 @pytest.fixture(scope="module")
 def replies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Reply]]:
     """All replies of one engine with the plug-in."""
-    batches = {
-        "one": ONE,
-        "default": [DEFAULT, UNTIMED],
-        "several": SEVERAL,
-        "together": TOGETHER,
-        "long": LONG,
-        "first": AGAIN[:1],
-        "again": AGAIN,
-    }
-    told = answers(tmp_path_factory.mktemp("engine"), list(batches.values()), model=str(embedded()), **OPTIONS)
-    return dict(zip(batches, told, strict=True))
+    told = answers(tmp_path_factory.mktemp("engine"), list(BATCHES.values()), model=str(embedded()), **OPTIONS)
+    return dict(zip(BATCHES, told, strict=True))
 
 
 @pytest.fixture(scope="module")
 def oracle() -> Oracle:
     return Oracle.of(embedded())
-
-
-def check(reply: Reply, expected: Reply) -> None:
-    assert reply.prompt_tokens == expected.prompt_tokens
-    assert reply.ids == expected.ids
-    assert reply.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
 
 
 def test_the_oracle_is_what_attach_does(oracle: Oracle) -> None:
@@ -129,15 +84,11 @@ def test_a_cached_prefix_with_the_video_in_it(replies: dict[str, list[Reply]], o
 
 
 def test_chunked_prefill_and_preemption(replies: dict[str, list[Reply]], oracle: Oracle, tmp_path: Path) -> None:
-    """Prompts in pieces of 48 tokens, and room for the answers of fewer requests than run."""
-    # With so few tokens a step, vLLM has no place for whole unpruned videos and images.
     numbers = [number for number, request in enumerate(ONE) if request.retention != 1]
     batches = [[ONE[number] for number in numbers], SEVERAL[:1], LONG]
-    blocks = 23
-    assert sum((reply.prompt_tokens + len(reply.ids)) // 32 for reply in replies["long"]) > blocks
-    tight = {"max_num_batched_tokens": 48, "max_num_seqs": 4, "max_model_len": 704, "block_size": 32}
-    options = OPTIONS | tight | {"num_gpu_blocks_override": blocks}
-    one, several, long = answers(tmp_path, batches, model=str(embedded()), **options)
+    blocks = sum((reply.prompt_tokens + len(reply.ids)) // TIGHT["block_size"] for reply in replies["long"])
+    assert blocks > TIGHT["num_gpu_blocks_override"]
+    one, several, long = answers(tmp_path, batches, model=str(embedded()), **TIGHT)
     whole = [*(replies["one"][number] for number in numbers), replies["several"][0], *replies["long"]]
     for pieces, expected in zip([*one, *several, *long], whole, strict=True):
         check(pieces, expected)
@@ -170,14 +121,16 @@ def test_another_method_with_frame_features(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "ranks"), [("tango", RANKS), ("visionzip", FORKED_RANKS)], ids=["tango", "visionzip"]
+    ("method", "positions", "ranks"),
+    [("tango", "contiguous", RANKS), ("visionzip", "original", FORKED_RANKS)],
+    ids=["tango", "visionzip"],
 )
-def test_two_tensor_parallel_ranks(method: str, ranks: dict[str, str], tmp_path: Path) -> None:
+def test_two_tensor_parallel_ranks(method: str, positions: str, ranks: dict[str, str], tmp_path: Path) -> None:
     """With a pooling head from a file, and with attention and keys of which each rank has half the heads."""
     folder, head = random_llava_onevision(tmp_path / "random"), pooling_head(tmp_path / "head.safetensors")
-    tango = {"method": method, "head_weights": str(head)}
+    tango = {"method": method, "head_weights": str(head), "positions": positions}
     options = OPTIONS | {"tensor_parallel_size": 2, "hf_overrides": {"tango": tango}}
     (told,) = answers(tmp_path, [ONE], environment=ranks, model=str(folder), **options)
-    oracle = Oracle.of(folder, method, head_weights=head)
+    oracle = Oracle.of(folder, method, positions, head_weights=head)
     for request, reply in zip(ONE, told, strict=True):
         check(reply, oracle.reply(request))

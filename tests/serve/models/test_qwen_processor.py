@@ -225,6 +225,7 @@ def test_ways_to_run_that_are_refused(folder: Path, parallel: int, mode: str, wo
         hf_config=hf_config,
         architecture=ARCHITECTURES[folder.name],
         multimodal_config=SimpleNamespace(mm_encoder_tp_mode=mode),
+        uses_mrope=True,
     )
     config = SimpleNamespace(
         model_config=model,

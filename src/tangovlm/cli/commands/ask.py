@@ -16,6 +16,7 @@ from tangovlm.report import Exchange, heading
 from ..asking import Run, load, settings_of, unpruned, with_sinks, write_page
 from ..checks import check_at_least_one, check_device, check_report, check_video
 from ..options import (
+    Adaptive,
     AsJson,
     ChunkFrames,
     DeviceName,
@@ -27,7 +28,7 @@ from ..options import (
     Method,
     Model,
     Newlines,
-    Positions,
+    PositionsName,
     Retention,
     SaliencyName,
 )
@@ -44,6 +45,7 @@ def ask(
     model: Model = None,
     method: Method = "tango",
     retention: Retention = 0.1,
+    adaptive: Adaptive = False,
     frames: Frames = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also answer with all tokens, and show both answers.")
@@ -63,13 +65,7 @@ def ask(
             show_default="the known sinks of the model",
         ),
     ] = None,
-    positions: Annotated[
-        Positions | None,
-        typer.Option(
-            help="Position ids of the kept tokens: consecutive, or those of the unpruned prompt.",
-            show_default="as the model family requires",
-        ),
-    ] = None,
+    positions: PositionsName = None,
     chunk_frames: ChunkFrames = None,
     max_frame_pixels: MaxFramePixels = None,
     newlines: Annotated[
@@ -87,7 +83,7 @@ def ask(
     check_at_least_one("--chunk-frames", chunk_frames)
     check_at_least_one("--max-frame-pixels", max_frame_pixels)
     check_at_least_one("--max-new-tokens", max_new_tokens)
-    pruner = build.method(method, retention=retention)
+    pruner = build.method(method, adaptive=adaptive, retention=retention)
     if sink_tokens is not None:
         pruner = with_sinks(pruner, sink_tokens)
     check_video(video)

@@ -21,6 +21,7 @@ from tangovlm.methods import build
 
 from ..checks import check_at_least_one, check_device
 from ..options import (
+    Adaptive,
     AsJson,
     DeviceName,
     Dtype,
@@ -29,6 +30,7 @@ from ..options import (
     MaxNewTokens,
     Model,
     OptionalMethod,
+    PositionsName,
     SaliencyName,
 )
 from ..output import log, log_error, only_results, show_json
@@ -88,6 +90,8 @@ def batch(
             show_default="0.1; with --server, the server's",
         ),
     ] = None,
+    adaptive: Adaptive = False,
+    positions: PositionsName = None,
     frames: Frames = None,
     max_new_tokens: MaxNewTokens = 64,
     saliency: SaliencyName = None,
@@ -133,7 +137,7 @@ def batch(
     ):  # fmt: skip
         check_at_least_one(option, count)
     _check_files(source, target)
-    chosen = _retention(method, retention, server)
+    chosen = _retention(method, retention, server, adaptive)
     with only_results(), _children_on_stderr():
         from tangovlm.batch.corpus import Corpus, Task
 
@@ -141,7 +145,7 @@ def batch(
         if server is not None:
             _check_server_only(
                 method=method, saliency=saliency, head_weights=head_weights, device=device_name, dtype=dtype, ray=ray,
-                extra=extra,
+                extra=extra, adaptive=adaptive, positions=positions,
             )  # fmt: skip
             settings, start = _server(
                 server, api_key, model, frames=frames, retention=retention, concurrency=concurrency,
@@ -152,7 +156,7 @@ def batch(
                 engine, workers if ray else None, model=model, method=method or DEFAULT_METHOD, retention=chosen,
                 saliency=None if saliency is None else saliency.value, head_weights=head_weights, frames=frames,
                 device=check_device(device_name), dtype=None if dtype is None else dtype.value, concurrency=concurrency,
-                extra=tuple(extra or ()),
+                extra=tuple(extra or ()), adaptive=adaptive, positions=None if positions is None else positions.value,
             )  # fmt: skip
         summary = _answer(corpus, target, retry_failed, settings, start)
     if as_json:
@@ -166,16 +170,16 @@ def _check_files(source: Path, target: Path) -> None:
         raise InputError(f"OUTPUT {target} is INPUT itself: give another name")
 
 
-def _retention(method: str | None, retention: float | None, server: str | None) -> float | None:
+def _retention(method: str | None, retention: float | None, server: str | None, adaptive: bool) -> float | None:
     """The retention for rows without one; None for the server's own.
 
     Raises
     ------
-    TangoError: a retention outside (0, 1], or an unknown method.
+    TangoError: a retention outside (0, 1], an unknown method, or one with a fixed number of tokens that is to adapt.
     """
     if server is None:
         retention = DEFAULT_RETENTION if retention is None else retention
-        build.method(method or DEFAULT_METHOD, retention=retention)
+        build.method(method or DEFAULT_METHOD, adaptive=adaptive, retention=retention)
         return retention
     return None if retention is None else validate_retention(retention)
 
@@ -217,7 +221,9 @@ def _local(name: EngineName, workers: int | None, **options: Any) -> tuple[Setti
             log(f"note: {BUILTIN_NOTE}")
         return settings.build() if workers is None else RayEngine(settings, workers)
 
-    recorded = _present(options, "frames", "saliency", "head_weights")
+    recorded = _present(options, "frames", "saliency", "head_weights", "positions")
+    if settings.adaptive:
+        recorded = {**recorded, "adaptive": True}
     return {"model": settings.name, "method": settings.method, "settings": recorded}, start
 
 

@@ -14,7 +14,15 @@ import typer
 from tangovlm.errors import InputError
 
 from ..checks import check_at_least_one
-from ..options import HeadWeights, OptionalMethod, OptionalRetention, Saliency, SaliencyName
+from ..options import (
+    HeadWeights,
+    OptionalMethod,
+    OptionalRetention,
+    Positions,
+    PositionsName,
+    Saliency,
+    SaliencyName,
+)
 from ..output import show
 
 if TYPE_CHECKING:
@@ -38,6 +46,7 @@ def serve(
     retention: OptionalRetention = None,
     saliency: SaliencyName = None,
     head_weights: HeadWeights = None,
+    positions: PositionsName = None,
     frames: Annotated[
         int | None,
         typer.Option(help="Number of frames to sample from a video.", show_default="vLLM's own number"),
@@ -45,11 +54,14 @@ def serve(
     only_print: Annotated[bool, typer.Option("--print", help="Print the vLLM command instead of running it.")] = False,
 ) -> None:
     """Serve a model with vLLM and its OpenAI-compatible API, with pruned videos."""
-    from tangovlm.serve.command import serve_arguments, split_model
+    from tangovlm.serve.command import has_option, serve_arguments, split_model
+    from tangovlm.serve.options import ADAPTIVE_REASON
 
     check_at_least_one("--frames", frames)
     model, extra = split_model(arguments or [])
-    options = _serve_options(method, retention, saliency, head_weights)
+    if has_option(extra, "--adaptive"):
+        raise InputError(f"--adaptive {ADAPTIVE_REASON}")
+    options = _serve_options(method, retention, saliency, head_weights, positions)
     command = serve_arguments(model, options, extra, frames=frames)
     if only_print:
         show(shlex.join(command))
@@ -60,7 +72,11 @@ def serve(
 
 
 def _serve_options(
-    method: str | None, retention: float | None, saliency: Saliency | None, head_weights: str | None
+    method: str | None,
+    retention: float | None,
+    saliency: Saliency | None,
+    head_weights: str | None,
+    positions: Positions | None,
 ) -> ServeOptions | None:
     """The pruning options of a server as the command line gives them; None if it gives none."""
     from tangovlm.serve.options import ServeOptions
@@ -70,6 +86,7 @@ def _serve_options(
         "retention": retention,
         "saliency": None if saliency is None else saliency.value,
         "head_weights": head_weights,
+        "positions": None if positions is None else positions.value,
     }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return ServeOptions(**chosen) if chosen else None

@@ -13,8 +13,8 @@ from tangovlm.errors import InputError, MethodError
 from tangovlm.methods import build
 from tangovlm.methods.build import Method, Pair
 from tangovlm.methods.common.checks import is_integer
+from tangovlm.models.common.family import POSITIONS
 from tangovlm.session.newlines import NEWLINES
-from tangovlm.session.splice import POSITIONS
 
 BACKENDS = ("transformers", "vllm")
 EMBEDDED = ("tangovlm-tiny", "embedded")
@@ -46,6 +46,7 @@ class Settings:
     max_frame_pixels: see `VideoLLM.limited`.
     head_weights: see `tangovlm.attach`.
     backend: "transformers" or "vllm".
+    adaptive: let the content decide how many tokens are kept, at most `retention`; see `tangovlm.method`.
     params: further parameters of the method.
     vllm: options of vLLM's engine, as on its command line.
 
@@ -76,11 +77,14 @@ class Settings:
     head_weights: str | None = None
     newlines: str | None = None
     backend: str = "transformers"
+    adaptive: bool = False
     params: Mapping[str, Any] = field(default_factory=dict)
     vllm: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         validate_retention(self.retention)
+        if not isinstance(self.adaptive, bool):
+            raise InputError(f"adaptive is {self.adaptive!r}: give True or False")
         for name in ("frames", "batch_size", "max_frame_pixels"):
             value = getattr(self, name)
             if value is not None and not (is_integer(value) and value >= 1):
@@ -106,7 +110,7 @@ class Settings:
             if self.vllm:
                 raise InputError(f"the option {self.vllm[0]} is vLLM's: give backend=vllm with it")
             return
-        refused = ("in_llm", "positions", "newlines", "device", "device_map", "fps", "max_frame_pixels")
+        refused = ("in_llm", "newlines", "device", "device_map", "fps", "max_frame_pixels")
         if unsupported := [name for name in refused if getattr(self, name) is not None]:
             raise InputError(f"backend=vllm does not take {unsupported[0]}: leave it out, or use backend=transformers")
 
@@ -133,11 +137,12 @@ class Settings:
         if not isinstance(name, str):
             raise MethodError(f"method is {name!r}: give the name of a method such as 'tango'")
         if self.in_llm is None:
-            return _method(name, params, self.retention)
+            return _method(name, params, self.retention, self.adaptive)
         if "+" in name:
             raise MethodError(f"method={name} names a pair, and in_llm={self.in_llm} another method: leave one out")
         inside = build.method(self.in_llm)
-        return Pair(_method(name, params, self.retention), inside, retention=self.retention)
+        before = _method(name, params, self.retention, self.adaptive)
+        return Pair(before, inside, retention=self.retention)
 
     def as_dict(self) -> dict[str, Any]:
         """All settings as JSON values, for records and file names."""
@@ -176,14 +181,14 @@ class Settings:
         return cls(**values, params=params, vllm=tuple(_engine_options(engine)))
 
 
-def _method(name: str, params: dict[str, Any], retention: float) -> Any:
+def _method(name: str, params: dict[str, Any], retention: float, adaptive: bool) -> Any:
     base, _, variant = name.rpartition("-")
-    if variant in VARIANTS and base == "tango":
+    if variant in VARIANTS and base == "tango" and not adaptive:
         constructor = getattr(registry.methods()[base], variant, None)
         if not callable(constructor):
             raise MethodError(f"this version has no method {name}: use tango or tango-release")
         return constructor(retention=retention, **params)
-    return build.method(name, retention=retention, **params)
+    return build.method(name, adaptive=adaptive, retention=retention, **params)
 
 
 def _release_method(flag: Any, method: str) -> str:

@@ -42,6 +42,8 @@ class VllmAnswerer:
             extra=settings.vllm,
             kind="vllm",
             params=settings.params,
+            adaptive=settings.adaptive,
+            positions=settings.positions,
         )
         check_settings(engine)
         self._engine = engine.build()

@@ -22,6 +22,8 @@ from .prompt_format import PromptFormat
 from .signals import SALIENCY_KINDS, EncoderSignals, Signals
 from .transformers_compat import Arg
 
+POSITIONS: tuple[str, ...] = ("contiguous", "original")
+"""Kinds of position ids of kept tokens, see `tangovlm.attach`."""
 FEATURES: tuple[str, ...] = (
     "batch",
     "several videos",
@@ -100,6 +102,27 @@ class Family:
         self.saliency = saliency
         self.head_weights = head_weights
         self.config = config or {}
+
+    @classmethod
+    def resolve_positions(cls, positions: str | None, own: str) -> str:
+        """The kind of position ids that kept tokens get, one of `POSITIONS`.
+
+        Parameters
+        ----------
+        positions: what the user asks for, None for nothing.
+        own: of the method.
+
+        Raises
+        ------
+        InputError: unknown positions, or contiguous ones for a family with M-RoPE.
+        """
+        if positions not in (None, *POSITIONS):
+            raise InputError(f"positions is {positions!r}: choose {' or '.join(map(repr, POSITIONS))}")
+        if positions == "contiguous" and cls.keeps_positions:
+            raise InputError(
+                f"positions is 'contiguous', but the family {cls.name} keeps M-RoPE positions: leave it out"
+            )
+        return "original" if cls.keeps_positions else positions or own
 
     @classmethod
     def load_model(cls, source: str, **options: Any) -> Any:

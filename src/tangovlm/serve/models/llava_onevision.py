@@ -1,8 +1,8 @@
 """LLaVA-OneVision on vLLM with pruned videos.
 
 The processor writes the retention and the timestamps of every video into its fields, and a placeholder of as many
-tokens as will be kept. The model reads the retention from the same field, so that the two cannot disagree. Positions
-of this family are contiguous, so kept tokens simply follow each other.
+tokens as will be kept. The model reads the retention from the same field, so that the two cannot disagree. With
+contiguous positions, kept tokens simply follow each other; `original_positions` has those of the unpruned prompt.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +20,10 @@ from ...models.common.transformers_compat import Arg
 from .. import compatibility
 from ..metrics import count_video
 from ..options import ServeOptions, without_ours
+from ..rope_config import position_limit
 from ..video_pruner import VideoPruner, pruning_options
 from . import video_fields
+from .original_positions import OriginalPositions
 from .siglip_tower import PoolingHead, ServedLlavaOnevision
 
 with compatibility.importing_vllm():
@@ -43,6 +45,11 @@ class Info(stock.LlavaOnevisionProcessingInfo):
     def options(self) -> ServeOptions | None:
         """How videos are pruned; None if they are not."""
         return ServeOptions.of(self.get_hf_config())
+
+    @property
+    def original_positions(self) -> bool:
+        """Whether tokens have the positions of the unpruned prompt."""
+        return bool(self.ctx.model_config.uses_mrope)
 
     def get_data_parser(self) -> Any:
         """The parser that keeps metadata if videos are pruned, else the stock parser."""
@@ -77,9 +84,38 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
             data[video_fields.TIMESTAMPS] = [
                 video_fields.frame_seconds(*each) for each in zip(metadata, frames, strict=True)
             ]
+            if self.info.original_positions:
+                data[video_fields.TOKENS] = torch.tensor([self._frame_tokens * number for number in frames])
             for number in frames:
                 count_video(self._frame_tokens * number, count(retention, self._frame_tokens * number))
         return data
+
+    def apply(self, inputs: Any, timing_ctx: Any) -> Any:
+        """Process the media of a request, and check that vLLM can rotate by the positions of the unpruned prompt.
+
+        Raises
+        ------
+        InputError: it cannot; an error in the model would end vLLM's engine.
+        """
+        result = super().apply(inputs, timing_ctx)
+        videos = result["mm_placeholders"].get("video", ())
+        if self.info.options is not None and self.info.original_positions and videos:
+            kwargs = self.info.ctx.get_merged_mm_kwargs(inputs.hf_processor_mm_kwargs)
+            retention = self.info.options.request_retention(kwargs)
+            self._check_positions([video.length - 1 for video in videos], retention)
+        return result
+
+    def _check_positions(self, kept: Sequence[int], retention: float) -> None:
+        """Check the positions of a prompt with so many kept tokens of each video."""
+        config = self.info.ctx.model_config
+        limit = position_limit(config.hf_text_config)
+        # The most tokens of which so many are kept; a cached video no longer has its number of frames.
+        dropped = sum(int((number + 0.5) / retention) - number for number in kept)
+        if retention < 1 and config.max_model_len + dropped > limit:
+            raise InputError(
+                f"videos of which pruning drops {dropped} tokens need positions above {limit - 1}, which vLLM does not "
+                "have for this model: send or sample fewer frames, or serve with positions 'contiguous'"
+            )
 
     def _get_hf_mm_inputs(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
         inputs = super()._get_hf_mm_inputs(mm_items, hf_kwargs)
@@ -136,7 +172,7 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=stock.LlavaOnevisionDummyInputsBuilder)
-class TangoLlavaOnevision(stock.LlavaOnevisionForConditionalGeneration):
+class TangoLlavaOnevision(OriginalPositions, stock.LlavaOnevisionForConditionalGeneration):
     """The stock model, whose videos are pruned after the tower if the options request it.
 
     Raises
@@ -156,6 +192,9 @@ class TangoLlavaOnevision(stock.LlavaOnevisionForConditionalGeneration):
         # vLLM limits what it encodes at a time by the number of pruned tokens, which would be too many videos.
         self.requires_sequential_video_encoding = True
         self._family.check_tower()
+        if vllm_config.model_config.uses_mrope:
+            layers, text = self.language_model.model.layers, self.config.text_config
+            self.recompute_positions(layers, text, self.config.video_token_index)
         if self._family.signals.needs_head(self._pruning.needs, self._pruning.kind):
             self._has_head = False
             self.tango_head = PoolingHead(self.config.vision_config)
@@ -184,10 +223,9 @@ class TangoLlavaOnevision(stock.LlavaOnevisionForConditionalGeneration):
             yield (before + _NESTED_TOWER + part if tower else name), weight
 
     def embed_multimodal(self, **kwargs: object) -> Any:
-        """The stock embeddings of images, and embeddings ``(K + 1, D)`` of each video."""
-        self._videos = {
-            name: kwargs.pop(name) for name in (video_fields.RETENTION, video_fields.TIMESTAMPS) if name in kwargs
-        }
+        """The stock embeddings of images, and those ``(K + 1, D)`` of each video, see `OriginalPositions.place`."""
+        names = (video_fields.RETENTION, video_fields.TIMESTAMPS, video_fields.TOKENS)
+        self._videos = {name: kwargs.pop(name) for name in names if name in kwargs}
         try:
             return super().embed_multimodal(**kwargs)
         finally:
@@ -201,14 +239,14 @@ class TangoLlavaOnevision(stock.LlavaOnevisionForConditionalGeneration):
         return [self._embed_video(pixels, float(retention), times) for pixels, retention, times in videos]
 
     def _embed_video(self, pixels: Tensor, retention: float, seconds: Tensor) -> Tensor:
+        newline = self.image_newline[None]
         if retention == 1:
-            features: Tensor = self._video_pixels_to_features(self.vision_tower, pixels).flatten(0, 1)
-        else:
-            assert self._pruning is not None
-            grid = self._family.layout.grid(len(pixels))
-            times = video_fields.usable_seconds(seconds)
-            features = self._pruning(lambda: self._encode(pixels), grid, retention, times)[0].features
-        return torch.cat([features, self.image_newline[None]])
+            return torch.cat([self._video_pixels_to_features(self.vision_tower, pixels).flatten(0, 1), newline])
+        assert self._pruning is not None
+        grid = self._family.layout.grid(len(pixels))
+        times = video_fields.usable_seconds(seconds)
+        selection, _ = self._pruning(lambda: self._encode(pixels), grid, retention, times)
+        return self.place(torch.cat([selection.features, newline]), selection.indices, grid.tokens)
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """Features ``(T * L, D)`` of a video, computed in chunks of frames to bound the working memory."""

@@ -20,7 +20,7 @@ from .. import compatibility
 from ..video_pruner import VideoPruner, mean_over_ranks, pruning_options
 from . import video_fields
 from .mrope_positions import fill_positions, pending_positions, position_delta
-from .qwen_processor import grid_of, retention_of
+from .qwen_processor import grid_of
 
 with compatibility.importing_vllm():
     from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
@@ -166,7 +166,7 @@ class QwenModel(_Stock):
         self, *, modality: str, mm_kwargs: Mapping[str, Any] | None, num_mm_embeds: int
     ) -> tuple[int, int | None]:
         """Numbers of patches and tokens that an adapter of the vision encoder processes, before a video is pruned."""
-        if mm_kwargs is not None and retention_of(mm_kwargs) < 1:
+        if mm_kwargs is not None and video_fields.retention_of(mm_kwargs) < 1:
             num_mm_embeds = grid_of(mm_kwargs, self._family.merge_size).tokens
         counts: tuple[int, int | None] = super().get_mm_lora_token_counts(
             modality=modality, mm_kwargs=mm_kwargs, num_mm_embeds=num_mm_embeds
@@ -188,7 +188,7 @@ class QwenModel(_Stock):
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: Sequence[Any]) -> tuple[Tensor, int]:
         """Positions ``(3, N)`` in the unpruned prompt, pending for pruned videos, and `position_delta`."""
         features = sorted(mm_features, key=lambda feature: feature.mm_position.offset)
-        if self._pruning is None or not any(retention_of(feature.data) < 1 for feature in features):
+        if self._pruning is None or not any(video_fields.retention_of(feature.data) < 1 for feature in features):
             return super().get_mrope_input_positions(input_tokens, mm_features)
         whole: list[int] = []
         moved, pieces, done = [], [], 0
@@ -196,7 +196,7 @@ class QwenModel(_Stock):
             start, length = feature.mm_position.offset, feature.mm_position.length
             whole += input_tokens[done:start]
             ids = input_tokens[start : start + length]
-            if retention_of(feature.data) < 1:
+            if video_fields.retention_of(feature.data) < 1:
                 ids = self._unpruned_ids(ids, grid_of(feature.data, self._family.merge_size))
                 pieces.append((length, len(whole), len(ids)))
             moved.append(replace(feature, mm_position=PlaceholderRange(len(whole), len(ids))))

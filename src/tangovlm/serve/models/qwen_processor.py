@@ -35,11 +35,6 @@ def grid_of(fields: Mapping[str, Any], merge: int) -> Grid:
     return Grid(steps, height // merge, width // merge)
 
 
-def retention_of(fields: Mapping[str, Any]) -> float:
-    """Retention of a processed item; 1 for an image, and for a video that the request sends as embeddings."""
-    return float(fields[video_fields.RETENTION].data) if video_fields.RETENTION in fields else 1.0
-
-
 class QwenProcessor(_Stock):
     """Mix-in for a stock processor: the placeholder of a video has as many tokens as will be kept."""
 
@@ -100,7 +95,7 @@ class QwenProcessor(_Stock):
 
         def content(number: int) -> Any:
             fields = out_mm_kwargs["video"][number]
-            return self._placeholder(fields, grid_of(fields, self._merge), retention_of(fields))
+            return self._placeholder(fields, grid_of(fields, self._merge), video_fields.retention_of(fields))
 
         return [replace(update, replacement=content) if update.modality == "video" else update for update in updates]
 

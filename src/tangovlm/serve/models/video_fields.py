@@ -18,7 +18,9 @@ with compatibility.importing_vllm():
 
 RETENTION = REQUEST_KEY
 TIMESTAMPS = "tango_timestamps"
-"""Fields of a video: the fraction of tokens to keep, and seconds ``(T,)`` of its frames, ``(0,)`` if unknown."""
+TOKENS = "tango_tokens"
+"""Fields of a video: the fraction of tokens to keep, seconds ``(T,)`` of its frames, ``(0,)`` if unknown, and the
+number of tokens of the unpruned video, if positions depend on it."""
 
 
 class VideoParser(MultiModalDataParser):
@@ -30,8 +32,14 @@ class VideoParser(MultiModalDataParser):
 
 
 def field_configs() -> dict[str, Any]:
-    """vLLM's descriptions of `RETENTION` and `TIMESTAMPS`: one entry per video, kept on the CPU."""
-    return {name: MultiModalFieldConfig.batched("video", keep_on_cpu=True) for name in (RETENTION, TIMESTAMPS)}
+    """vLLM's descriptions of the fields: one entry per video, kept on the CPU."""
+    names = (RETENTION, TIMESTAMPS, TOKENS)
+    return {name: MultiModalFieldConfig.batched("video", keep_on_cpu=True) for name in names}
+
+
+def retention_of(fields: Mapping[str, Any]) -> float:
+    """Retention of a processed item; 1 for an image, and for a video that the request sends as embeddings."""
+    return float(fields[RETENTION].data) if RETENTION in fields else 1.0
 
 
 def frame_seconds(metadata: Mapping[str, Any], frames: int) -> Tensor:

@@ -12,7 +12,7 @@ from .sampling_v2 import ALL_SHAPES
 from .world import SECONDS_A_MOMENT, Clip, Thing
 
 KINDS = (*FIRST_KINDS, "change", "next", "when")
-PARTS = 8
+PARTS = 4
 """Answers to "when" are rounded down to this fraction of the clip."""
 
 
@@ -51,11 +51,11 @@ class _Asker(Asker):
         """What a thing changes from and to."""
         out = []
         for first, then in self.turns:
-            old, new = self.clip.things[first], self.clip.things[then]
-            before, after, pool = _changed(old, new)
+            shape = self.clip.things[first].shape
+            name, before, after, pool = _changed(self.clip.things[first], self.clip.things[then])
             extra = [str(p) for p in self.rng.permutation([p for p in pool if p not in (before, after)])]
             wrong = [f"{after} to {before}", f"{before} to {extra[0]}", f"{extra[1]} to {after}"]
-            text = f"What does the {old.shape} change from and to?"
+            text = f"What {name} does the {shape} change from and to?"
             out.append(self.ask("change", text, f"{before} to {after}", wrong, first, then))
         return out
 
@@ -74,15 +74,17 @@ class _Asker(Asker):
 
 
 def descriptions(clip: Clip, rng: np.random.Generator, visible: Collection[int]) -> list[Question]:
-    """Descriptions as in world 1, and of changes and times, which only training uses."""
+    """Descriptions as in world 1, and of things before and after a change and of times, which only training uses."""
     turning = {index for pair in _turns(clip) for index in pair}
     shown = set(visible)
     out = []
     for first, then in _turns(clip):
         if {first, then} <= shown:
-            looks = [f"{clip.things[i].color} {clip.things[i].pattern}" for i in (first, then)]
-            text = f"Describe the {clip.things[first].shape}."
-            out.append(Question("change", text, " to ".join(looks), (), (first, then)))
+            for index, moment in ((first, "first"), (then, "last")):
+                thing = clip.things[index]
+                for look, value in (("color", thing.color), ("pattern", thing.pattern)):
+                    text = f"What {look} does the {thing.shape} have at {moment}?"
+                    out.append(Question("look", text, value, (), (first, then)))
     for index in _appearing(clip, [i for i in visible if clip.things[i].shape]):
         thing = clip.things[index]
         if index not in turning:
@@ -92,7 +94,7 @@ def descriptions(clip: Clip, rng: np.random.Generator, visible: Collection[int])
 
 
 def part_of(clip: Clip, time: float) -> int:
-    """The eighth of a clip that a moment is in, from 0."""
+    """The part of a clip that a moment is in, from 0 to `PARTS` - 1."""
     return int(time * PARTS // clip.length)
 
 
@@ -116,8 +118,8 @@ def _seconds(time: float) -> str:
     return f"{time:g} second{'' if time == 1 else 's'}"
 
 
-def _changed(old: Thing, new: Thing) -> tuple[str, str, Sequence[str]]:
-    """The old value, the new one, and all values of the attribute that changes."""
+def _changed(old: Thing, new: Thing) -> tuple[str, str, str, Sequence[str]]:
+    """The name of the attribute that changes, its old value, the new one, and all values."""
     if old.color != new.color:
-        return old.color, new.color, COLORS
-    return old.pattern, new.pattern, PATTERNS
+        return "color", old.color, new.color, COLORS
+    return "pattern", old.pattern, new.pattern, PATTERNS
