@@ -20,7 +20,8 @@ from tangovlm.budget import count
 from tangovlm.cli.commands import methods, models
 from tangovlm.errors import InputError
 from tangovlm.evaluate.shapes import TEXTS
-from tangovlm.evaluate.summary import finished, overview, page
+from tangovlm.evaluate.tables.markdown import overview, page
+from tangovlm.evaluate.tables.summary import finished
 from tangovlm.models.common.family import FEATURES
 from tangovlm.models.common.sinks import RELEASED
 
@@ -205,9 +206,11 @@ def generated() -> dict[Path, dict[str, str]]:
     pages[MODELS] = {"models": models_table(), "sinks": sinks_table(), "upstream": upstream_tables(UPSTREAM)}
     for path in RESULTS:
         of, lines, headers = finished(path)
-        pages[BENCHMARK][f"benchmark-{of.name}"] = page(of, lines, headers, coverage=True).rstrip()
+        name = path.name.partition(".")[0]
+        pages[BENCHMARK][f"benchmark-{name}"] = page(of, lines, headers, coverage=True).rstrip()
         if of.name == "methods":
-            pages[BENCHMARK]["overview"] = overview(lines)
+            # A later version of the benchmark has a suffix: methods-2.
+            pages[BENCHMARK][name.replace("methods", "overview")] = overview(lines)
     pages[SERVING] = {"sizing": sizing_table()}
     if parts := bench_tables(FOLDER):
         pages[SERVING] |= {name: part for name, part in parts.items() if name == "bench serve"}

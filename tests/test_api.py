@@ -87,8 +87,8 @@ def parameters(function: Any) -> list[str]:
 
 def test_names() -> None:
     assert sorted(tangovlm.__all__) == [
-        "Report", "Selection", "Tango", "TangoError", "VideoTokens", "__version__", "ask", "attach", "load", "method",
-        "methods",
+        "Milonga", "Report", "Selection", "Tango", "TangoError", "VideoTokens", "__version__", "ask", "attach", "load",
+        "method", "methods",
     ]  # fmt: skip
     assert all(hasattr(tangovlm, name) for name in tangovlm.__all__)
     assert issubclass(tangovlm.TangoError, ValueError)

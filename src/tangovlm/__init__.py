@@ -10,6 +10,7 @@ _import_error: Exception | None = None
 try:
     from .errors import TangoError
     from .methods.build import method
+    from .methods.milonga import Milonga
     from .methods.tango import Tango
     from .registry import methods
     from .session.attach import attach
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Milonga",
     "Report",
     "Selection",
     "Tango",

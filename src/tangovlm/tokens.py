@@ -165,15 +165,15 @@ class VideoReport:
     Parameters
     ----------
     tokens_before, tokens_after: tokens of the grid, before reduction and as they entered the language model.
-    retention: the intended fraction of tokens kept, on average over the layers.
+    retention: the intended fraction of tokens kept, on average over the layers (for `FlexSelect`, after its layer).
     method: name of the method or pair.
     segments: frames per temporal segment.
     timings_ms: milliseconds of the stages of this video alone.
     notes: fallbacks that the user should know about.
     tokens_per_layer: visual tokens in each layer; empty if nothing was pruned inside the model.
     newlines_before, newlines_after: tokens that a model inserts between or after those of the grid.
-    tokens_cap: the most tokens that could be kept before the language model, if the content decided how many; None for
-        a method with a fixed number.
+    tokens_cap: the most tokens that could enter the language model, if the content decided how many; else None.
+    first_pass_groups, first_pass_layers: tokens of each group that a pass before the prefill read, and its layers.
     """
 
     tokens_before: int
@@ -187,12 +187,16 @@ class VideoReport:
     newlines_before: int = 0
     newlines_after: int = 0
     tokens_cap: int | None = None
+    first_pass_groups: tuple[int, ...] = ()
+    first_pass_layers: int = 0
 
     @property
     def equivalent_retention(self) -> float:
-        """Mean kept fraction over the layers of the language model, as counted (Tango paper, Eq. 1)."""
+        """Mean kept fraction over the layers of the language model (Tango paper, Eq. 1), as counted; a pass before the
+        prefill is included, so that it may exceed 1."""
         layers = self.tokens_per_layer or (self.tokens_after,)
-        return sum(layers) / len(layers) / self.tokens_before
+        first = self.first_pass_layers * sum(self.first_pass_groups)
+        return (first + sum(layers)) / len(layers) / self.tokens_before
 
     @property
     def retention_with_newlines(self) -> float:
@@ -203,13 +207,15 @@ class VideoReport:
         return "\n".join([self._line(), *_list_notes(self.notes)])
 
     def _line(self) -> str:
-        parts = [f"{self.method}: {_change(self.tokens_before, self.tokens_after)}"]
-        if self.tokens_cap is not None:
-            parts.append(f"at most {self.tokens_cap}")
+        most = [] if self.tokens_cap is None else [f"at most {self.tokens_cap}"]
+        parts = [f"{self.method}: {_change(self.tokens_before, self.tokens_after)}", *most]
         if self.newlines_before:
             parts.append(f"{self.newlines_before} -> {self.newlines_after} newlines")
         if self.segments:
             parts.append(_describe_segments(self.segments))
+        if self.first_pass_groups:
+            groups, layers = self.first_pass_groups, self.first_pass_layers
+            parts.append(f"first pass: {sum(groups)} tokens, groups: {len(groups)}, layers: {layers}")
         if self.tokens_per_layer:
             parts.append(_describe_layers(self.tokens_per_layer))
         return ", ".join([*parts, *_list_times(self.timings_ms)])

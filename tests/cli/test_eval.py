@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,11 @@ def test_damaged_results(
         (("saliency", "p-attn"), ["--param", "saliency=smell"]),
         (("positions", "original"), ["--param", "positions=none"]),
         (("--param", "--table"), ["--table", "bases", "--param", "neighbors=3"]),
+        (("--adaptive", "--table"), ["--table", "methods", "--adaptive"]),
+        (("'tango' keeps a fixed number of tokens",), ["--adaptive"]),
+        (("--param cannot set adaptive", "--adaptive"), ["--param", "adaptive=true"]),
+        (("--param cannot set series",), ["--param", "series=mine"]),
+        (("--reuse none.jsonl", "no such file"), ["--reuse", "none.jsonl"]),
         (("--method",), ["--table", "bases", "--method", "uniform"]),
         (("--table", "nothing"), ["--table", "nothing"]),
         (("retention", "1.5"), ["--retention", "1.5"]),
@@ -187,3 +193,35 @@ def test_lines_are_compact(tangovlm_command: Run, arguments: list[object], tmp_p
     assert [type(line) for line in lines] == [dict] * 3 + [list] * (2 * LIMIT)
     asked = {asked.number for case in load_questions(LIMIT) for asked in case.questions}
     assert {line[1] for line in lines[3:]} == asked
+
+
+def test_answers_of_another_file_are_taken(
+    tangovlm_command: Run, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = ["--method", "tango", "--method", "uniform"]
+    first = tangovlm_command(*arguments, *both, "--json")
+    elsewhere = [*arguments[:4], tmp_path / "elsewhere", *arguments[5:]]
+    monkeypatch.setattr("tangovlm.evaluate.runner._answer_clip", lambda *_: pytest.fail("answered again"))
+    again = tangovlm_command(*elsewhere, *both, "--reuse", tmp_path / "out" / "runs.jsonl", "--json")
+    assert again.json["rows"] == first.json["rows"]
+    assert len(read(tmp_path / "elsewhere" / "runs.jsonl").answers) == 3 * LIMIT
+
+
+def test_a_picture(tangovlm_command: Run, arguments: list[object], tmp_path: Path) -> None:
+    more = ["--retention", 0.1, "--retention", 0.3, "--picture"]
+    path = tmp_path / "out" / "runs.png"
+    if find_spec("matplotlib") is None:
+        tangovlm_command(*arguments, *more).refused("--picture needs matplotlib: pip install 'tangovlm[report]'")
+        assert not path.parent.exists()
+        pytest.skip("no matplotlib here")
+    path.mkdir(parents=True)
+    tangovlm_command(*arguments, *more).refused("--output", "runs.png", "folder")
+    path.rmdir()
+    outcome = tangovlm_command(*arguments, *more, "--json")
+    assert outcome.json["picture"] == str(path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_picture_unless_asked_for(tangovlm_command: Run, arguments: list[object], tmp_path: Path) -> None:
+    assert "picture" not in tangovlm_command(*arguments, "--json").json
+    assert not (tmp_path / "out" / "runs.png").exists()

@@ -165,3 +165,54 @@ def test_a_file_that_is_not_there_is_empty(tmp_path: Path) -> None:
         (tmp_path / "bad.jsonl.gz").write_bytes(damaged)
         with pytest.raises(InputError, match="bad"):
             read(tmp_path / "bad.jsonl.gz")
+
+
+def test_answers_of_another_file_are_taken(path: Path, tmp_path: Path) -> None:
+    tango, uniform = build_run("tango", 0.1), build_run("uniform", 0.1)
+    other = HEADER | {"threads": 2}
+    source = tmp_path / "other.jsonl"
+    with ResultsFile(source, other) as file:
+        for run in (uniform, tango, build_run("uniform", 0.2)):
+            number = file.number(run)
+            file.add([ScoredAnswer(number, question, 1, 1, 6, run.pruner.name, None) for question in (3, 4)])
+    (compressed := source.with_suffix(".jsonl.gz")).write_bytes(gzip.compress(source.read_bytes()))
+    with ResultsFile(path, HEADER) as file:
+        file.add([ScoredAnswer(1, 3, 0, 0, 6, "own", None)])
+        file.take(compressed, [tango, uniform])
+        size = path.stat().st_size
+        file.take(source, [tango, uniform])
+        assert path.stat().st_size == size
+        assert (file.content.answers, file.content.runs) == (read(path).answers, read(path).runs)
+    content = read(path)
+    assert set(content.runs) == {unpruned_run().key, tango.key, uniform.key}
+    answers = {
+        (name, number): content.answers[content.runs[run.key], number].answer
+        for name, run in (("tango", tango), ("uniform", uniform))
+        for number in (3, 4)
+    }
+    # An answer that is there is kept.
+    assert answers == {("tango", 3): "own", ("tango", 4): "tango", ("uniform", 3): "uniform", ("uniform", 4): "uniform"}
+    assert [header["threads"] for header in content.headers] == [1, 2]
+    with ResultsFile(path, HEADER) as file:
+        file.add([ScoredAnswer(1, 6, 0, 0, 6, "own", None)])
+    assert [header["threads"] for header in read(path).headers] == [1, 2, 1]
+
+
+def test_a_file_of_taken_answers_names_their_machine_only(path: Path, tmp_path: Path) -> None:
+    with ResultsFile(tmp_path / "new.jsonl", HEADER | {"threads": 2}) as file:
+        file.take(path, [unpruned_run(), build_run("tango", 0.1)])
+    content = read(tmp_path / "new.jsonl")
+    assert content.headers == [HEADER]
+    # Only a run with answers is taken.
+    assert list(content.runs) == [unpruned_run().key]
+    assert list(content.answers.values()) == ROWS
+
+
+def test_answers_that_cannot_be_taken(path: Path, tmp_path: Path) -> None:
+    with ResultsFile(path, HEADER) as file:
+        with pytest.raises(InputError, match="none.jsonl has no results: choose another --reuse"):
+            file.take(tmp_path / "none.jsonl", [unpruned_run()])
+        with ResultsFile(tmp_path / "other.jsonl", HEADER | {"weights": "x"}) as other:
+            other.number(unpruned_run())
+        with pytest.raises(InputError, match=r"other.jsonl line 1 is of another model: .* choose another --reuse"):
+            file.take(tmp_path / "other.jsonl", [unpruned_run()])

@@ -11,6 +11,8 @@ from tangovlm.errors import InputError
 from tangovlm.evaluate.tangoworld import (
     OFFICIAL,
     TRAINING_SEEDS,
+    VERSIONS,
+    Benchmark,
     ClipQuestions,
     benchmark,
     draw_questions,
@@ -18,10 +20,14 @@ from tangovlm.evaluate.tangoworld import (
     load_questions,
     render_clip,
 )
-from tangovlm.tiny.synthetic.questions import KINDS, questions
+from tangovlm.tiny.synthetic.questions import KINDS
 
-FINGERPRINT = "622e41c711564abc646cca769dc0b3bfa82e5594cfd3ba287da00ab1166395b6"
-"""Of version 1. Results are compared by it: another one is another version."""
+FINGERPRINTS = {
+    1: "622e41c711564abc646cca769dc0b3bfa82e5594cfd3ba287da00ab1166395b6",
+    2: "e9384bc71af00efd5a0f8f441b14fc7ad287e80c4a56bf2807384f3d43756d15",
+}
+"""Results are compared by them: another one is another version."""
+BENCHMARKS = [benchmark(version) for version in VERSIONS]
 CELLS, QUESTIONS, ROUND = OFFICIAL.cells, OFFICIAL.size, OFFICIAL.round_size
 
 
@@ -34,17 +40,20 @@ def numbers(chosen: tuple[ClipQuestions, ...]) -> list[int]:
     return sorted(asked.number for case in chosen for asked in case.questions)
 
 
-def test_this_version_is_fixed() -> None:
-    assert fingerprint() == FINGERPRINT
-    assert OFFICIAL.seed not in TRAINING_SEEDS
+@pytest.mark.parametrize("of", BENCHMARKS)
+def test_a_version_is_fixed(of: Benchmark) -> None:
+    assert fingerprint(of) == FINGERPRINTS[of.version]
+    assert of.official
+    assert of.seed not in TRAINING_SEEDS
 
 
-def test_it_is_large_and_even() -> None:
-    everything = load_questions()
-    assert numbers(everything) == list(range(QUESTIONS))
-    assert QUESTIONS >= 1000
-    assert places(everything) == dict.fromkeys(product(range(len(CELLS)), KINDS), QUESTIONS // ROUND)
-    assert {(8, "still"), (64, "busy")} <= set(CELLS)
+@pytest.mark.parametrize("of", BENCHMARKS)
+def test_it_is_large_and_even(of: Benchmark) -> None:
+    everything = load_questions(benchmark=of)
+    assert numbers(everything) == list(range(of.size))
+    assert of.size >= 1000
+    assert places(everything) == dict.fromkeys(product(range(len(of.cells)), of.kinds), of.size // of.round_size)
+    assert {(of.lengths[0], "still"), (of.lengths[-1], "busy")} <= set(of.cells)
     assert len({(case.cell, case.draw) for case in everything}) == len(everything)
     for case in everything:
         assert max(Counter(asked.question.kind for asked in case.questions).values()) == 1
@@ -53,33 +62,45 @@ def test_it_is_large_and_even() -> None:
             assert asked.question.answer in asked.question.choices
 
 
-@pytest.mark.parametrize("cell", [0, 4, 8, 11])
-def test_making_it_again_gives_the_same(cell: int) -> None:
+@pytest.mark.parametrize(
+    ("of", "cell"),
+    [(of, cell) for of, cells in zip(BENCHMARKS, [(0, 4, 8, 11), (1, 5)], strict=True) for cell in cells],
+)
+def test_making_it_again_gives_the_same(of: Benchmark, cell: int) -> None:
     rounds = 2
-    again = [(case.draw, case.digest, case.questions) for case in draw_questions(cell, rounds=rounds)]
-    first = [case for case in load_questions(rounds * ROUND) if case.cell == cell]
+    again = [(case.draw, case.digest, case.questions) for case in draw_questions(cell, of, rounds)]
+    first = [case for case in load_questions(rounds * of.round_size, benchmark=of) if case.cell == cell]
     assert again == [(case.draw, case.digest, case.questions) for case in first]
 
 
-def test_questions_fit_their_clips() -> None:
-    case = load_questions()[-1]
+@pytest.mark.parametrize("of", BENCHMARKS)
+def test_every_clip_is_still_drawn(of: Benchmark) -> None:
+    for case in load_questions(benchmark=of):
+        assert case.clip().length == case.length
+
+
+@pytest.mark.parametrize("of", BENCHMARKS)
+def test_questions_fit_their_clips(of: Benchmark) -> None:
+    case = load_questions(benchmark=of)[-1]
     clip = case.clip()
-    texts = {question.text for question in questions(clip, np.random.default_rng(0))}
-    assert {asked.question.text for asked in case.questions if asked.question.kind != "order"} <= texts
+    texts = {question.text for question in of.world.questions(clip, np.random.default_rng(0), None)}
+    drawn = {"order", "next"}
+    assert {asked.question.text for asked in case.questions if asked.question.kind not in drawn} <= texts
     seen = render_clip(clip, case.length)
-    assert seen.pixels.shape == (64, 3, 112, 112)
+    assert seen.pixels.shape == (of.lengths[-1], 3, 112, 112)
     for asked in case.questions:
         assert all((seen.owners == thing + 1).any() for thing in asked.question.about)
 
 
+@pytest.mark.parametrize("of", BENCHMARKS)
 @pytest.mark.parametrize("limit", [1, 9, 108, 200, 216])
-def test_the_first_questions_are_even(limit: int) -> None:
-    chosen = load_questions(limit)
+def test_the_first_questions_are_even(of: Benchmark, limit: int) -> None:
+    chosen = load_questions(limit, benchmark=of)
     assert numbers(chosen) == list(range(limit))
     by_kind = Counter(kind for (_, kind), count in places(chosen).items() for _ in range(count))
     by_cell = Counter(cell for (cell, _), count in places(chosen).items() for _ in range(count))
-    assert max(by_kind.values()) - min(by_kind[kind] for kind in KINDS) <= 1
-    assert max(by_cell.values()) - min(by_cell[cell] for cell in range(len(CELLS))) <= 2
+    assert max(by_kind.values()) - min(by_kind[kind] for kind in of.kinds) <= 1
+    assert max(by_cell.values()) - min(by_cell[cell] for cell in range(len(of.cells))) <= 3
 
 
 def test_parts() -> None:

@@ -31,6 +31,7 @@ METHODS = {
     "fastv": {"retention": 0.5},
     "pyramiddrop": {"retention": 0.5},
     "sparsevlm": {"retention": 0.5},
+    "flexselect": {"retention": 0.5, "frames_per_group": 2},
 }
 
 

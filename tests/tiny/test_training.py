@@ -1,15 +1,20 @@
 """The recipe, a few steps of it: every stage runs, can be resumed, and hands on what the next one needs."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
-from tangovlm.tiny import cache, language, lessons, tower, train
+from tangovlm.tiny import cache, language, lessons, recipe, tower, train
 from tangovlm.tiny.export import WEIGHTS, export
 from tangovlm.tiny.optimizer import Muon, warm_up_then_decay
+from tangovlm.tiny.synthetic.render import render
 from tangovlm.tiny.tokenizer import build_tokenizer
+
+FIRST, SECOND = recipe.recipe(1), recipe.recipe(2)
 
 
 def _weights(path: Path, key: str) -> dict[str, torch.Tensor]:
@@ -20,6 +25,10 @@ def _run(folder: Path, stages: list[str], tower_steps: int = 2, language_steps: 
     steps = ["--tower-steps", str(tower_steps), "--language-steps", str(language_steps)]
     options = ["--clips", "4", "--workers", "0", "--output", str(folder / "model")]
     train.main(["--run", str(folder), *steps, *options, "--stages", *stages])
+
+
+def _small_recipe(version: int) -> recipe.Recipe:
+    return replace(recipe.recipe(version), held_out_clips=3)
 
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, module: object, saves: int) -> None:
@@ -39,8 +48,7 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, module: object, saves: int) -> 
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "HELD_OUT_CLIPS", 3)
-        patch.setattr(language, "HELD_OUT_CLIPS", 3)
+        patch.setattr(train, "recipe", _small_recipe)
         patch.setattr(tower, "_HELD_OUT_DRAWS", 2)
         _run(folder, ["tower", "cache", "language", "export"])
     return folder
@@ -60,7 +68,7 @@ def test_a_killed_stage_goes_on_where_it_was(
 ) -> None:
     module = {"tower": tower, "language": language}[stage]
     monkeypatch.setattr(module, "_CHECKPOINT_EVERY", 1)
-    monkeypatch.setattr(language, "HELD_OUT_CLIPS", 3)
+    monkeypatch.setattr(train, "recipe", _small_recipe)
     monkeypatch.setattr(tower, "_HELD_OUT_DRAWS", 2)
     for shared in ("clips-train", "clips-held-out", "tower.pt") if stage == "language" else ():
         (tmp_path / shared).symlink_to(small / shared)
@@ -88,18 +96,96 @@ def test_an_earlier_run_is_the_start_of_a_later_one(
     assert all(torch.allclose(started[name], taught[name], atol=1e-6) for name in taught)
 
     tokenizer = build_tokenizer()
-    model = language.build_language(tmp_path, tokenizer, torch.zeros(1, 64, 192), small).state_dict()
+    model = language.build_language(tmp_path, tokenizer, torch.zeros(1, 64, 192), small, FIRST).state_dict()
     trained = _weights(small / "language.pt", "model")
     assert all(torch.allclose(model[name], trained[name], atol=1e-6) for name in trained)
+
+
+def test_the_embedded_model_is_the_start_of_one_for_another_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the heads of the tower are trained at first; known words and all layers are copied."""
+    monkeypatch.setattr(tower, "_HELD_OUT_DRAWS", 2)
+    start = ["--run", str(tmp_path), "--world", "2", "--earlier", str(WEIGHTS)]
+    train.main([*start, "--stages", "tower", "--tower-steps", "1", "--workers", "0"])
+    embedded = LlavaOnevisionForConditionalGeneration.from_pretrained(WEIGHTS, local_files_only=True).state_dict()
+    started = _weights(tmp_path / "tower.pt", "tower")
+    vision = [name for name in embedded if "vision_tower" in name or "multi_modal_projector" in name]
+    assert len(vision) > 50
+    assert all(torch.equal(started[f"model.{name}"], embedded[name]) for name in vision)
+
+    tokenizer = build_tokenizer(SECOND.world)
+    old, new = AutoTokenizer.from_pretrained(WEIGHTS, local_files_only=True).get_vocab(), tokenizer.get_vocab()
+    model = language.build_language(tmp_path, tokenizer, torch.zeros(1, 64, 192), WEIGHTS, SECOND).state_dict()
+    words = "model.language_model.embed_tokens.weight"
+    assert set(tokenizer.tokenize("arrows wedge seconds change")).isdisjoint(old)
+    assert all(torch.equal(model[words][new[word]], embedded[words][old[word]]) for word in set(new) & set(old))
+    layers = [name for name in embedded if "language_model.layers" in name]
+    assert all(torch.equal(model[name], embedded[name]) for name in layers)
+
+
+def test_more_layers_compute_the_same(small: Path) -> None:
+    tokenizer = build_tokenizer()
+    shallow = language.load_language(small).eval()
+    deep = language._deeper(shallow, tokenizer, replace(FIRST, layers=12)).eval()
+    assert len(deep.model.language_model.layers) == 12
+    writer, features = lessons.Writer(tokenizer), cache.load_clips(small, "train", 1, FIRST).features[0]
+    lesson = lessons.pack(
+        [features.flatten(0, 1)[:40]], [torch.arange(40)], [40], [[writer.block("What color is the star?", "red")]]
+    )
+    with torch.no_grad():
+        before, after = (language.answer_logits(model, lesson)[0] for model in (shallow, deep))
+    assert torch.allclose(before, after, atol=1e-5)
+    deep.train()
+    loss = language.answer_logits(deep, lesson)[0].square().mean()
+    loss.backward()
+    for layer in deep.model.language_model.layers:
+        assert all(last.weight.grad.abs().sum() > 0 for last in (layer.self_attn.o_proj, layer.mlp.down_proj))
+
+
+@pytest.mark.parametrize("saves", [1, 2, 3])
+def test_a_killed_stage_goes_on_on_either_side_of_the_change_of_depth(
+    saves: int, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = replace(FIRST, held_out_clips=3, layers=8, deepen_at=0.5)
+    monkeypatch.setattr(train, "recipe", lambda _: growing)
+    monkeypatch.setattr(language, "_CHECKPOINT_EVERY", 1)
+    for folder in ("straight", "killed"):
+        (tmp_path / folder).mkdir()
+        for shared in ("clips-train", "clips-held-out", "tower.pt"):
+            (tmp_path / folder / shared).symlink_to(small / shared)
+    _run(tmp_path / "straight", ["language"])
+    with monkeypatch.context() as patch:
+        _stop_after(patch, language, saves)
+        with pytest.raises(KeyboardInterrupt):
+            _run(tmp_path / "killed", ["language"])
+    _run(tmp_path / "killed", ["language"])
+    straight, resumed = (_weights(tmp_path / name / "language.pt", "model") for name in ("straight", "killed"))
+    assert straight.keys() == resumed.keys()
+    assert any("layers.7." in name for name in straight)
+    assert all(torch.allclose(resumed[name], straight[name], atol=1e-6) for name in straight)
+    assert len(language.load_language(tmp_path / "killed").model.language_model.layers) == 8
+
+
+def test_a_lesson_asks_when_only_if_its_tokens_tell() -> None:
+    """The first token of the thing must be in the eighth of the clip in which it appears."""
+    clip = SECOND.world.draw_clip(np.random.default_rng(5), 64, None)
+    _, owners = render(clip, clip.times(64))
+    flat = owners.flatten()
+    everything = lessons._timed(clip, flat, np.arange(len(flat)))
+    assert everything == {int(number) - 1 for number in np.unique(flat) if number}
+    thing = max(everything, key=lambda index: clip.things[index].end - clip.things[index].start)
+    late = np.flatnonzero((flat == thing + 1) & (np.arange(len(flat)) // 64 >= clip.things[thing].end - 1))
+    assert lessons._timed(clip, flat, late) == set()
 
 
 def test_caching_fills_in_the_shards_that_are_missing(small: Path) -> None:
     shard = small / "clips-train" / "000000.safetensors"
     before, time = shard.read_bytes(), shard.stat().st_mtime_ns
-    cache.cache_clips(small, "train", 4)
+    cache.cache_clips(small, "train", 4, FIRST)
     assert shard.stat().st_mtime_ns == time
     shard.unlink()
-    cache.cache_clips(small, "train", 4)
+    cache.cache_clips(small, "train", 4, FIRST)
     assert shard.read_bytes() == before
 
 
@@ -108,7 +194,7 @@ def test_a_lesson_hides_each_question_from_the_others(small: Path) -> None:
     tokenizer = build_tokenizer()
     writer, model = lessons.Writer(tokenizer), language.load_language(small).eval()
     blocks = [writer.block("What color is the star?", "red"), writer.block("How many rings are there?", "two")]
-    features = cache.load_clips(small, "train", 1).features[0].flatten(0, 1)[:40]
+    features = cache.load_clips(small, "train", 1, FIRST).features[0].flatten(0, 1)[:40]
     place = torch.arange(40)
     with torch.no_grad():
         both, _ = language.answer_logits(model, lessons.pack([features], [place], [40], [blocks]))
@@ -122,8 +208,9 @@ def test_a_lesson_hides_each_question_from_the_others(small: Path) -> None:
     assert torch.allclose(both, padded[: len(both)], atol=1e-4)
 
 
-def test_the_curriculum_ends_with_uniform_dropping() -> None:
-    for level in lessons.CURRICULUM[-1][1]:
+@pytest.mark.parametrize("of", [FIRST, SECOND])
+def test_the_curriculum_ends_with_uniform_dropping(of: recipe.Recipe) -> None:
+    for level in of.curriculum[-1][1]:
         assert level.things is None
 
 

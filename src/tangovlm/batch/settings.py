@@ -9,7 +9,7 @@ from typing import Any
 from ..checkpoints import checkpoint
 from ..errors import InputError, MethodError
 from ..pipeline import load
-from ..serve.command import BUILTIN_NAME
+from ..pipeline.load import BUILTIN_NAME
 from ..serve.model_registry import SERVED_MODELS
 from ..serve.options import ADAPTIVE_REASON, ServeOptions
 from .engine import Engine
@@ -119,8 +119,9 @@ def choose_engine(settings: Settings) -> tuple[str, str]:
 def _why_not_vllm(settings: Settings) -> str:
     if importlib.util.find_spec("vllm") is None:
         return "vLLM is not installed (pip install 'tangovlm[vllm]')"
-    source = str(load.BUILTIN if settings.model is None else settings.model)
-    name = checkpoint.architecture(source, local=settings.model is None or Path(source).exists())
+    folder = load.embedded_folder(settings.model)
+    source = str(folder or settings.model)
+    name = checkpoint.architecture(source, local=folder is not None or Path(source).exists())
     if name not in SERVED_MODELS:
         return f"the plug-in for vLLM does not know {name}"
     if settings.device is not None:

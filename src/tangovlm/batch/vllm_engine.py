@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 from ..checkpoints.checkpoint import first_line
 from ..errors import InputError, ModelError
 from ..models.common.layout import Grid
-from ..pipeline.load import BUILTIN
+from ..pipeline.load import embedded_folder
 from ..serve import compatibility
 from ..serve.command import engine_options, has_option
 from ..serve.options import REQUEST_KEY, ServeOptions
@@ -45,7 +45,7 @@ def engine_arguments(model: str | None, options: ServeOptions, extra: Sequence[s
     InputError: an unknown option, or another mistake in the options.
     """
     parser = EngineArgs.add_cli_args(_Parser(prog="vllm", add_help=False))
-    words = ["--model", str(model or BUILTIN), *engine_options(model, options, extra)]
+    words = ["--model", str(embedded_folder(model) or model), *engine_options(model, options, extra)]
     if not has_option(extra, "--limit-mm-per-prompt"):
         words += ["--limit-mm-per-prompt", '{"video": 1, "image": 0}']
     return EngineArgs.from_cli_args(parser.parse_args(words))

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from tangovlm.errors import InputError
-from tangovlm.pipeline.load import BUILTIN, VideoLLM
+from tangovlm.pipeline.load import VideoLLM, embedded_folder
 from tangovlm.report.provenance import machine
 
 from .coverage import TokenCoverage
@@ -109,7 +109,7 @@ def benchmark_of(headers: Sequence[Mapping[str, Any]]) -> Benchmark:
 
 def _weights_digest(llm: VideoLLM) -> str:
     """SHA-256 of the checkpoint's files if they are in a local folder, else of the checkpoint's name."""
-    folder = BUILTIN if llm.builtin else Path(llm.name).expanduser()
+    folder = embedded_folder(llm.name) or Path(llm.name).expanduser()
     digest = hashlib.sha256(b"" if folder.is_dir() else llm.name.encode())
     for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
         with file.open("rb") as stream:
@@ -117,12 +117,13 @@ def _weights_digest(llm: VideoLLM) -> str:
     return digest.hexdigest()
 
 
-def read(path: Path, expected: Mapping[str, Any] | None = None) -> Content:
+def read(path: Path, expected: Mapping[str, Any] | None = None, alternative: str = "another --output") -> Content:
     """Read a file of results, plain or compressed as ``.gz``; a missing file is empty.
 
     Parameters
     ----------
     expected: a header whose entries in `FIXED` the file must have; None accepts any file.
+    alternative: what to choose if this file cannot be used.
 
     Raises
     ------
@@ -136,17 +137,17 @@ def read(path: Path, expected: Mapping[str, Any] | None = None) -> Content:
     except FileNotFoundError:
         return content
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error}): fix it or choose another --output") from error
+        raise InputError(f"{path} cannot be read ({error}): fix it or choose {alternative}") from error
     content.size = data.rfind(b"\n") + 1
     for number, line in enumerate(data[: content.size].splitlines(), start=1):
         try:
             _parse(content, json.loads(line), expected)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = str(error) if isinstance(error, _DamageError) else "is damaged"
-            raise InputError(f"{path} line {number} {reason}: fix it or choose another --output") from error
+            raise InputError(f"{path} line {number} {reason}: fix it or choose {alternative}") from error
     tail = data[content.size :]
     if not content.headers and not (tail.startswith(_HEADER_START) or _HEADER_START.startswith(tail)):
-        raise InputError(f"{path} line 1 is no header of tangovlm eval: choose another --output")
+        raise InputError(f"{path} line 1 is no header of tangovlm eval: choose {alternative}")
     return content
 
 
@@ -176,23 +177,53 @@ class ResultsFile:
     ) -> None:
         self._file.close()
 
-    def number(self, run: Run) -> int:
-        """The number of a run in this file; a new run is appended to it."""
+    def number(self, run: Run, header: Mapping[str, Any] | None = None) -> int:
+        """The number of a run in this file; a new run is appended to it.
+
+        Parameters
+        ----------
+        header: that of the run's answers; None for this machine's.
+        """
         if run.key not in self.content.runs:
             self.content.runs[run.key] = len(self.content.runs)
-            self._write([{"run": self.content.runs[run.key], "spec": run.spec}])
+            self._write([{"run": self.content.runs[run.key], "spec": run.spec}], header)
         return self.content.runs[run.key]
 
-    def add(self, answers: Sequence[ScoredAnswer]) -> None:
-        """Append answers in one write."""
-        self._write([list(answer) for answer in answers])
+    def add(self, answers: Sequence[ScoredAnswer], header: Mapping[str, Any] | None = None) -> None:
+        """Append answers in one write; see `number` for `header`."""
+        self._write([list(answer) for answer in answers], header)
         self.content.answers |= {(answer.run, answer.number): answer for answer in answers}
 
-    def _write(self, lines: Iterable[Any]) -> None:
-        lines = list(lines)
-        if self._header not in self.content.headers[-1:]:
-            self.content.headers.append(self._header)
-            lines.insert(0, self._header)
+    def take(self, path: Path, runs: Iterable[Run]) -> None:
+        """Append the answers of another file to these runs, except those that are there already.
+
+        The headers of the other file are appended too, so that the machines of its answers remain known.
+
+        Raises
+        ------
+        InputError: see `read`; there is no such file.
+        """
+        other = read(path, self._header, "another --reuse")
+        if not other.headers:
+            raise InputError(f"{path} has no results: choose another --reuse")
+        chosen = {other.runs[run.key]: run for run in runs if run.key in other.runs}
+        missing: dict[int, list[ScoredAnswer]] = {}
+        for (source, number), answer in other.answers.items():
+            if source in chosen and (self.content.runs.get(chosen[source].key), number) not in self.content.answers:
+                missing.setdefault(source, []).append(answer)
+        if missing:
+            for header in other.headers:
+                self._write([], header)
+        for source, answers in missing.items():
+            number = self.number(chosen[source], other.headers[-1])
+            self.add([answer._replace(run=number) for answer in answers], other.headers[-1])
+
+    def _write(self, lines: Iterable[Any], header: Mapping[str, Any] | None = None) -> None:
+        """Append lines, and before them the header if it is not the last one in the file."""
+        lines, header = list(lines), dict(header or self._header)
+        if header not in self.content.headers[-1:]:
+            self.content.headers.append(header)
+            lines.insert(0, header)
         self._file.write(lines)
 
 

@@ -10,7 +10,7 @@ from tangovlm import registry
 from tangovlm.errors import InputError
 from tangovlm.methods import build
 from tangovlm.methods.common.checks import is_integer
-from tangovlm.session.splice import POSITIONS
+from tangovlm.models.common.family import POSITIONS
 from tangovlm.tokens import Pruner
 
 SALIENCIES = ("p-attn", "attn")
@@ -29,6 +29,7 @@ class Run:
     saliency: "p-attn" or "attn".
     positions: positions of the kept tokens in the language model, see `tangovlm.attach`.
     frames: frames taken from a clip; None for one per moment.
+    series: the line of a picture that the run is a point of; the label by default.
 
     Raises
     ------
@@ -41,6 +42,7 @@ class Run:
     saliency: str = "p-attn"
     positions: str = "contiguous"
     frames: int | None = None
+    series: str = ""
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -54,7 +56,7 @@ class Run:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """Everything that the answers depend on, as JSON values; without label and group."""
+        """Everything that the answers depend on, as JSON values; without label, group and series."""
         if self.unpruned:
             return {"method": "unpruned", "frames": self.frames}
         spec = {
@@ -76,6 +78,16 @@ class Run:
     def unpruned(self) -> bool:
         """Whether every token is kept, so that the method does not matter."""
         return build.is_identity(self.pruner)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the content decides how many tokens are kept, so that the retention is an upper bound."""
+        return build.is_adaptive(self.pruner)
+
+    @property
+    def reads_question(self) -> bool:
+        """Whether the selection depends on the text of the question."""
+        return not self.unpruned and bool(getattr(self.pruner, "reads_question", False))
 
     @property
     def in_llm(self) -> bool:
@@ -122,13 +134,13 @@ def build_run(name: str, retention: float, *, label: str = "", group: str = "", 
 
     Parameters
     ----------
-    options: `saliency`, `positions` and `frames` of the run; all others are parameters of the method.
+    options: `saliency`, `positions`, `frames` and `series` of the run; all others are for `tangovlm.method`.
 
     Raises
     ------
     TangoError: see `tangovlm.method` and `Run`.
     """
-    own = {key: options.pop(key) for key in ("saliency", "positions", "frames") if key in options}
+    own = {key: options.pop(key) for key in ("saliency", "positions", "frames", "series") if key in options}
     pruner = build.method(name, retention=retention, **options)
     own.setdefault("saliency", getattr(pruner, "signal", "p-attn"))
     own.setdefault("positions", getattr(pruner, "positions", "contiguous"))

@@ -62,7 +62,7 @@ class Bootstrap:
         rng = np.random.default_rng(_SEED)
         self._times = rng.multinomial(self._count, np.full(self._count, 1 / self._count), size=DRAWS)
 
-    def mean(self, values: Sequence[float]) -> Estimate:
+    def mean(self, values: Sequence[float] | NDArray[np.float64]) -> Estimate:
         """Mean over questions.
 
         Parameters

@@ -56,6 +56,11 @@ class Pair:
             raise MethodError(
                 f"a pair needs a method inside the model such as fastv second, not {_describe(self.inside)}"
             )
+        if not self.inside.in_pairs:
+            raise MethodError(
+                f"a pair cannot have {self.inside.name!r} second: it chooses among all visual tokens of a video: "
+                "attach it alone, or take fastv or tango-fastv"
+            )
         is_instance = is_dataclass(self.before) and not isinstance(self.before, type)
         if not is_instance or not callable(self.before) or isinstance(self.before, InLLMMethod):
             raise MethodError(
@@ -187,6 +192,11 @@ class Plan:
     inside: InLLMMethod | None
     cuts: tuple[Cut, ...]
     notes: tuple[str, ...]
+
+    def retention_for(self, tokens: int) -> float:
+        """Intended kept fraction of a video with this many tokens: `retention`, unless the method keeps a number."""
+        number = None if self.inside is None else self.inside.absolute_count
+        return self.retention if number is None else min(1.0, number / tokens)
 
 
 def plan(pruner: Method, layers: int) -> Plan:

@@ -18,6 +18,10 @@ from ..video import decode
 from .processor import Processor
 
 BUILTIN = Path(__file__).parents[1] / "tiny" / "weights"
+BUILTIN_NAME = "tangovlm-tiny"
+"""The default model, for world 1."""
+_OTHER_EMBEDDED = {"tangovlm-tiny-2": "weights-2"}
+"""Name of another embedded model, and its directory beside that of the default one."""
 
 # Raised by transformers for invalid values in a config.
 _LOADING_ERRORS = (
@@ -43,7 +47,7 @@ class VideoLLM:
     tokenizer: the checkpoint's own.
     family: the model's family, bound to it.
     name: the name that `load` was given.
-    builtin: whether it is the embedded model.
+    builtin: whether it is an embedded model.
     default_frames: number of frames that the model is meant for.
     config: the checkpoint's preprocessor config.
     template: chat template of the processor, None for that of the tokenizer.
@@ -82,6 +86,25 @@ class VideoLLM:
         return replace(self, config=self.family.prompt.limited(self.config, max_frame_pixels))
 
 
+def embedded_models() -> tuple[str, ...]:
+    """The names of the embedded models, the default one first."""
+    return BUILTIN_NAME, *_OTHER_EMBEDDED
+
+
+def embedded_folder(model: str | Path | None) -> Path | None:
+    """The directory of an embedded model, None for another model.
+
+    Parameters
+    ----------
+    model: a name of an embedded model, or None for the default one; a directory of that name comes first.
+    """
+    if model is None:
+        return BUILTIN
+    if str(model) not in embedded_models() or Path(model).exists():
+        return None
+    return BUILTIN.with_name(_OTHER_EMBEDDED[str(model)]) if str(model) in _OTHER_EMBEDDED else BUILTIN
+
+
 def load(
     model: str | Path | None = None,
     *,
@@ -98,7 +121,8 @@ def load(
 
     Parameters
     ----------
-    model: checkpoint directory or hub id; None for the embedded model.
+    model: checkpoint directory, hub id, or name of an embedded model: "tangovlm-tiny", the default, or
+        "tangovlm-tiny-2".
     device: None for CUDA if available, else the CPU.
     device_map: instead of `device`, how `accelerate` distributes the weights over devices, such as "auto".
     dtype: None for float32 on the CPU and the checkpoint's own elsewhere.
@@ -118,11 +142,12 @@ def load(
     """
     if device is not None and device_map is not None:
         raise InputError("both a device and a device_map are given: leave one of them out")
-    source = str(BUILTIN if model is None else model)
+    folder = embedded_folder(model)
+    source = str(folder or model)
     # An existing directory, or anything that looks like a path, is never looked up on the hub.
-    local = model is None or Path(source).exists() or source.startswith((".", "/", "~"))
+    local = folder is not None or Path(source).exists() or source.startswith((".", "/", "~"))
     source = str(Path(source).expanduser()) if local else source
-    if model is None and not (BUILTIN / "config.json").is_file():
+    if folder is not None and not (folder / "config.json").is_file():
         raise ModelError("this installation has no embedded model: name one, a checkpoint directory or a hub id")
     name = checkpoint.architecture(source, local=local)
     target = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -144,8 +169,8 @@ def load(
         model=(parts.model if device_map is not None else parts.model.to(target)).eval(),
         tokenizer=parts.tokenizer,
         family=parts.family(parts.model, saliency=saliency, head_weights=head_weights, config=parts.pixels),
-        name="tangovlm-tiny" if model is None else str(model),
-        builtin=model is None,
+        name=BUILTIN_NAME if model is None else str(model),
+        builtin=folder is not None,
         default_frames=whole("num_frames", frames) if frames else parts.family.default_frames,
         config=parts.pixels,
         template=parts.template,

@@ -5,14 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
-from ..pipeline.load import BUILTIN
+from ..pipeline.load import BUILTIN_NAME, embedded_folder
 from .options import CONFIG_KEY, ServeOptions
 
 OVERRIDES = "--hf-overrides"
 _SEVERAL_VALUES = frozenset({"--served-model-name", "--lora-modules", "--api-key", "--allowed-media-domains"})
 """Options of `vllm serve` for any model that take several values."""
-BUILTIN_NAME = "tangovlm-tiny"
-"""Name of the embedded model in the API, in place of its path."""
 
 
 def serve_arguments(
@@ -22,7 +20,7 @@ def serve_arguments(
 
     Parameters
     ----------
-    model: directory or hub id; None for the embedded model.
+    model: directory, hub id or name of an embedded model; None for the default one.
     options: how videos are pruned; None for the options in `extra`, or else for the defaults.
     extra: options of vLLM, forwarded unchanged; an ``--hf-overrides`` among them is merged with `options`.
     frames: number of frames to sample from a video; None for the default of vLLM.
@@ -32,7 +30,13 @@ def serve_arguments(
     InputError: an ``--hf-overrides`` that is not a JSON object, is given twice, or has a key ``tango`` in addition to
         `options`; `frames` together with ``--media-io-kwargs``.
     """
-    return ["vllm", "serve", str(model or BUILTIN), *engine_options(model, options, extra), *_media(frames, extra)]
+    return [
+        "vllm",
+        "serve",
+        str(embedded_folder(model) or model),
+        *engine_options(model, options, extra),
+        *_media(frames, extra),
+    ]
 
 
 def engine_options(model: str | None, options: ServeOptions | None, extra: Sequence[str]) -> list[str]:
@@ -112,11 +116,11 @@ def _name(word: str) -> str:
 
 
 def _builtin_options(model: str | None, rest: Sequence[str]) -> list[str]:
-    """Options for the embedded model: its name, and float32, in which its weights are meant to run."""
-    if model is not None:
+    """Options for an embedded model: its name in place of its path, and float32, in which its weights should run."""
+    if embedded_folder(model) is None:
         return []
     own = [] if has_option(rest, "--dtype") else ["--dtype", "float32"]
-    return own if has_option(rest, "--served-model-name") else [*own, "--served-model-name", BUILTIN_NAME]
+    return own if has_option(rest, "--served-model-name") else [*own, "--served-model-name", model or BUILTIN_NAME]
 
 
 def _media(frames: int | None, extra: Sequence[str]) -> list[str]:

@@ -11,9 +11,8 @@ from ..errors import InputError, MethodError
 from ..methods import build
 from ..methods.build import Method, Pair
 from ..methods.in_llm.common.base import InLLMMethod
-from ..models.common.family import Family
+from ..models.common.family import POSITIONS, Family
 from ..models.common.signals import SALIENCY_KINDS
-from ..session.splice import POSITIONS, resolve_positions
 from ..tokens import Pruner
 
 CONFIG_KEY = "tango"
@@ -143,7 +142,8 @@ class ServeOptions:
         ------
         InputError: the family supports no others than these, and the options ask for others.
         """
-        return resolve_positions(family, self.positions, getattr(self._pruner, "positions", "contiguous")) == "original"
+        own = getattr(self._pruner, "positions", "contiguous")
+        return family.resolve_positions(self.positions, own) == "original"
 
     @cached_property
     def _pruner(self) -> Pruner:

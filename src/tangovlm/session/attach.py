@@ -15,7 +15,8 @@ What happens in one call of `generate`, in order:
    positions: without gaps, or those of the unpruned prompt (always for M-RoPE). The positions that a cache holds are
    stored on it (`cache_state.py`), so that a conversation can continue. Other hooks never see tags.
 5. Prune inside (`in_llm/runner.py`). For a method inside the language model, hooks before its layers shorten the prompt
-   again.
+   again. A method that ranks the tokens of a long video in a pass of its own does so between steps 3 and 4
+   (`in_llm/first_pass.py`); what it drops is removed like tagged features.
 
 All patches and hooks are on the instance, none on its class, and all are removed on exit. A call whose hooks did not
 run raises an error.
@@ -40,7 +41,6 @@ from .memo import Memo
 from .newlines import check_newlines
 from .patching import make_copyable, patch_method
 from .session import Session
-from .splice import resolve_positions
 from .unwrap import unwrap
 
 _MARK = "_tangovlm_attached"
@@ -153,8 +153,8 @@ def attach_family(
     check_chunk_frames(chunk_frames)
     layers: Any = family.decoder.layers
     planned = plan(pruner, len(layers))
-    check_newlines(newlines, planned.before)
-    positions = resolve_positions(family, positions, getattr(planned.before, "positions", "contiguous"))
+    check_newlines(newlines, planned.before, planned.inside)
+    positions = family.resolve_positions(positions, getattr(planned.before, "positions", "contiguous"))
     session = Session(
         family,
         pruner,

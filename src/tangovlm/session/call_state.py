@@ -20,6 +20,7 @@ from .call_context import CallContext
 from .splice import SplicedInputs
 
 if TYPE_CHECKING:
+    from .in_llm.first_pass import Choice
     from .in_llm.forward_pass import ForwardPass
 
 
@@ -33,12 +34,14 @@ class ForwardState:
     input_ids: prompts ``(B, Q)``, for a method inside the language model.
     spliced: the inputs of the text model, if they were changed.
     in_llm: the forward of the text model, if a method inside it has something to do.
+    choices: what a first pass chose of the video of a batch entry, and its milliseconds.
     """
 
     may_have_tags: bool = False
     input_ids: Tensor | None = None
     spliced: SplicedInputs | None = None
     in_llm: "ForwardPass | None" = None
+    choices: "dict[int, tuple[Choice, float]]" = field(default_factory=dict)
 
 
 @dataclass(eq=False)

@@ -7,17 +7,22 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..machine.memory import memory_guard
 from ..methods.build import is_adaptive
+from ..methods.in_llm.common.first_pass import FirstPassMethod
+from ..models.common.layout import TEXT
 from ..models.common.transformers_compat import Arg, Signature, cache_in
 from .cache_state import CacheState, cached_length, get_state, set_state
 from .call_state import CallState, ForwardState
 from .generate import Generation, forward_signature
+from .in_llm.first_pass import FirstPass, report_changes
 from .in_llm.forward_pass import ForwardPass
 from .in_llm.limits import check_cache
 from .in_llm.runner import Runner
 from .placeholders import is_too_long, too_long_error
+from .records import Reading
 from .session import Session
-from .splice import SplicedInputs, find_tagged, gather_deepstack, remove_dropped, remove_tags
+from .splice import SplicedInputs, find_tagged, gather_deepstack, remove_dropped, remove_tags, split_mask
 
 
 class Decoder:
@@ -25,7 +30,7 @@ class Decoder:
 
     Attributes
     ----------
-    runner: of a method inside the language model; None if there is none.
+    runner: of a method between the layers of the language model; None if there is none.
     """
 
     def __init__(self, session: Session, generation: Generation) -> None:
@@ -37,10 +42,15 @@ class Decoder:
         self._of_base = forward_signature(session, session.family.encoder, "the model without its head")
         self._of_text = forward_signature(session, decoder, "the text model")
         self.runner: Runner | None = None
-        if session.plan.inside is not None:
+        self._first_pass: FirstPass | None = None
+        inside, cuts = session.plan.inside, session.plan.cuts
+        if inside is not None:
             needs = (Arg.CACHE, Arg.MASK, Arg.ROTARY)
             layer = Signature(decoder.layers[0].forward, "a layer of the text model", needs)
-            self.runner = Runner(decoder, session.plan.inside, session.plan.cuts, layer, self._current_pass)
+            if cuts[0].layer:
+                self.runner = Runner(decoder, inside, cuts, layer, self._current_pass)
+            if isinstance(inside, FirstPassMethod):
+                self._first_pass = FirstPass(session.family, inside, cuts[0].layer, layer)
 
     # --- the model without its head -------------------------------------------------------------------------------
 
@@ -52,7 +62,7 @@ class Decoder:
             kwargs = self._generation.restore_tags(call, kwargs)
             is_visual = bool(args) or self._generation.is_visual(kwargs)
             call.forward = ForwardState(may_have_tags=is_visual)
-            if self.runner is not None and is_visual:
+            if self._plan.inside is not None and is_visual:
                 call.forward.input_ids = self._of_base.get(Arg.IDS, args, kwargs)
                 if call.forward.input_ids is None:
                     raise InputError("pruning inside the model needs input_ids, which say where the video is")
@@ -82,6 +92,7 @@ class Decoder:
         """Runs before all other hooks on the text model: removes dropped tokens from its inputs."""
         forward, signature = call.forward, self._of_text
         forward.spliced = forward.in_llm = None
+        forward.choices.clear()
         embeds = signature.get(Arg.EMBEDS, args, kwargs)
         if embeds is None:
             return None
@@ -90,12 +101,15 @@ class Decoder:
         videos = None if ids is None or not call.grids else self._family.layout.video_numbers(ids, call.grids)
         cache = signature.get(Arg.CACHE, args, kwargs)
         state = get_state(cache)
-        forward.spliced = self._splice(call, state, args, kwargs)
+        if self._plan.inside is not None and videos is not None and call.is_generate:
+            check_cache(cache)
+        dropped: Tensor | None = None
+        if self._first_pass is not None and videos is not None:
+            videos, dropped = self._choose(call, self._first_pass, state, videos, args, kwargs)
+        forward.spliced = self._splice(call, state, dropped, args, kwargs)
         if forward.spliced is not None:
             args, kwargs = signature.changed(args, kwargs, self._spliced_arguments(forward.spliced, args, kwargs))
         if self.runner is not None:
-            if videos is not None and call.is_generate:
-                check_cache(cache)
             forward.in_llm = self._begin_in_llm(self.runner, forward.spliced, state, videos, args, kwargs)
         return args, kwargs
 
@@ -124,6 +138,7 @@ class Decoder:
         output = original(*args, **kwargs)
         forward, cache = call.forward, self._of_text.get(Arg.CACHE, args, kwargs)
         state: CacheState | None = None
+        readings: dict[int, list[Reading]] = {}
         if forward.spliced is not None:
             call.is_spliced |= forward.spliced.source is not None
             state = forward.spliced.state
@@ -131,21 +146,78 @@ class Decoder:
             groups, counts = self.runner.end(forward.in_llm)
             first, unpruned = (forward.in_llm.first, None) if state is None else (state.first, state.unpruned)
             state = CacheState((first, *groups), unpruned)
-            self._session.records.add_layer_counts(call.records, counts)
+            readings = {
+                entry: [Reading({"tokens_per_layer": tuple(layers)}) for layers in videos]
+                for entry, videos in enumerate(counts)
+            }
+        layers = len(self._family.decoder.layers)  # type: ignore[arg-type] # is a list of modules
+        for entry, (choice, ms) in forward.choices.items():
+            changes = report_changes(choice, self._plan.cuts[0].layer, layers, ms)
+            readings[entry] = [Reading(changes, choice.selection)]
+        self._session.records.add_readings(call.records, [readings[entry] for entry in sorted(readings)])
         cache = cache_in(output) if cache is None else cache
         if cache is not None and state is not None:
             set_state(cache, state)
         forward.spliced = forward.in_llm = None
+        forward.choices.clear()
         return output
 
+    def _choose(
+        self,
+        call: CallState,
+        first_pass: FirstPass,
+        state: CacheState | None,
+        videos: Tensor,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the first pass for the batch entries that need one.
+
+        Returns
+        -------
+        The videos ``(B, Q)`` of the other entries, which are pruned between the layers; and which positions ``(B, Q)``
+        the prefill does not read, None if it reads all.
+        """
+        signature = self._of_text
+        embeds, ids = signature.get(Arg.EMBEDS, args, kwargs), signature.get(Arg.POSITIONS, args, kwargs)
+        past = cached_length(signature.get(Arg.CACHE, args, kwargs), state)
+        mask = signature.get(Arg.MASK, args, kwargs)
+        has_pruned_cache = state is not None and state.unpruned is not None
+        _, valid = split_mask(mask, past, embeds, state if has_pruned_cache else None)
+        axis_ids = ids if self._family.keeps_positions and ids is not None and ids.dim() == 3 else None
+        before = call.clock.totals_ms["prune"]
+        advice = "lower frames_per_group, or free memory"
+        with call.clock.stage("prune"), memory_guard(embeds.device, "choosing the tokens of a video", advice):
+            choices = first_pass.choose(embeds, valid, videos, call.grids, axis_ids, past)
+        if not choices:
+            return videos, None
+        ms = (call.clock.totals_ms["prune"] - before) / len(choices)
+        videos = videos.clone()
+        dropped = torch.zeros(embeds.shape[:2], dtype=torch.bool)
+        for entry, choice in choices.items():
+            call.forward.choices[entry] = choice, ms
+            videos[entry] = TEXT
+            dropped[entry, choice.dropped] = True
+        return videos, dropped.to(embeds.device) if bool(dropped.any()) else None
+
     def _splice(
-        self, call: CallState, state: CacheState | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        call: CallState,
+        state: CacheState | None,
+        dropped: Tensor | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> SplicedInputs | None:
-        """The inputs without dropped tokens; None if nothing was dropped, neither now nor from the cache."""
+        """The inputs without dropped tokens; None if nothing was dropped, neither now nor from the cache.
+
+        Parameters
+        ----------
+        dropped: ``(B, Q)`` bool, positions that a first pass left out; None if there are none.
+        """
         signature, family = self._of_text, self._family
         embeds, cache = signature.get(Arg.EMBEDS, args, kwargs), signature.get(Arg.CACHE, args, kwargs)
         may_have_tags = call.forward.may_have_tags and self._plan.before is not None
-        tagged = find_tagged(embeds) if may_have_tags else None
+        tagged = find_tagged(embeds) if may_have_tags else dropped
         if tagged is None and (state is None or state.unpruned is None):
             return None
         past, ids = cached_length(cache, state), signature.get(Arg.POSITIONS, args, kwargs)
@@ -160,7 +232,7 @@ class Decoder:
             axis_ids=ids if family.keeps_positions and ids is not None and ids.dim() == 3 else None,
         )
         length = past + spliced.valid.shape[1]
-        if tagged is not None and is_too_long(family, length):
+        if may_have_tags and tagged is not None and is_too_long(family, length):
             raise self._too_long_error(call, length, tagged, spliced)
         return spliced
 

@@ -13,6 +13,7 @@ from ..budget import count
 from ..errors import InputError, ModelError
 from ..machine.memory import memory_guard
 from ..methods.build import is_adaptive
+from ..methods.in_llm.common.first_pass import FirstPassMethod
 from ..models.common.family import Family
 from ..models.common.layout import Clip, Grid
 from ..models.common.signals import SignalParts, Signals
@@ -68,6 +69,9 @@ class Encoder:
         call.context.check_placeholders(clips)
         ids = call.context.input_ids
         if ids is None or not clips or call.context.continues or self._plan.before is not None:
+            return
+        if isinstance(self._plan.inside, FirstPassMethod):
+            # It may read a group of frames at a time; `FirstPass.choose` checks the lengths.
             return
         if is_too_long(self._family, ids.shape[1]):
             grids = [clip.grid for clip in clips]
@@ -181,7 +185,7 @@ class Encoder:
         report = VideoReport(
             tokens_before=grid.tokens,
             tokens_after=self._forwarded_count(clip, selection),
-            retention=self._plan.retention,
+            retention=self._plan.retention_for(grid.tokens),
             method=self._plan.name,
             segments=(grid.frames,),
             timings_ms={"prune": 0.0},

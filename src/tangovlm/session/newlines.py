@@ -9,6 +9,8 @@ from typing import Any
 
 from ..budget import count
 from ..errors import InputError, MethodError
+from ..methods.in_llm.common.base import InLLMMethod
+from ..methods.in_llm.common.first_pass import FirstPassMethod
 from ..models.common.family import Family
 from ..models.common.layout import Grid
 from ..tokens import Selection, VideoTokens
@@ -16,10 +18,20 @@ from ..tokens import Selection, VideoTokens
 NEWLINES = ("kept", "counted")
 
 
-def check_newlines(newlines: object, pruner: Any) -> None:
-    """Raise `InputError` for an unknown value, `MethodError` for a method whose retention cannot be changed."""
+def check_newlines(newlines: object, pruner: Any, inside: InLLMMethod | None) -> None:
+    """Raise `InputError` for an unknown value, `MethodError` for methods that cannot count newlines.
+
+    Parameters
+    ----------
+    pruner: the method before the language model, if any.
+    inside: the method inside it, if any.
+    """
     if newlines not in NEWLINES:
         raise InputError(f"newlines is {newlines!r}: choose {' or '.join(map(repr, NEWLINES))}")
+    if newlines == "counted" and isinstance(inside, FirstPassMethod):
+        raise MethodError(
+            f"newlines='counted' is not possible with {inside.name!r}, which ranks tokens only: leave it out"
+        )
     if newlines == "counted" and pruner is not None and "retention" not in _field_names(pruner):
         raise MethodError(f"newlines='counted' sets the retention of {pruner!r}, which has no such field: leave it out")
 

@@ -1,9 +1,10 @@
 """What a session records: one report for each video, and the kept tokens for pictures."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -24,6 +25,19 @@ class VideoRecord:
     selection: Selection
     saliency: Tensor | None
     report: VideoReport
+
+
+class Reading(NamedTuple):
+    """What the language model read of one video, with pruning inside it.
+
+    Parameters
+    ----------
+    changes: fields of the `VideoReport` and their values.
+    selection: the tokens that entered it, on the CPU; None if all did.
+    """
+
+    changes: Mapping[str, Any]
+    selection: Selection | None = None
 
 
 class Records:
@@ -67,22 +81,24 @@ class Records:
                 self.videos.append(record)
             return len(self.reports) - 1
 
-    def add_layer_counts(self, indices: list[int], prompts: Sequence[Sequence[Sequence[int]]]) -> None:
-        """Record the visual tokens in each layer, for each video of the prompts that the language model read.
+    def add_readings(self, indices: list[int], prompts: Sequence[Sequence[Reading]]) -> None:
+        """Record what the language model read of each video of its prompts.
 
         Parameters
         ----------
         indices: of the videos that were encoded for these prompts; cleared.
-        prompts: for each prompt and each of its videos, one number a layer.
+        prompts: for each prompt, one entry for each of its videos.
         """
         # Beams read copies of every prompt, which are adjacent; videos are encoded once.
         total = sum(len(prompt) for prompt in prompts)
         if not total or not indices:
             return
-        videos = [counts for prompt in prompts[:: max(1, total // len(indices))] for counts in prompt]
+        videos = [reading for prompt in prompts[:: max(1, total // len(indices))] for reading in prompt]
         with self._lock:
-            for index, counts in zip(indices, videos, strict=False):
-                self.reports[index] = replace(self.reports[index], tokens_per_layer=tuple(counts))
+            for index, reading in zip(indices, videos, strict=False):
+                self.reports[index] = replace(self.reports[index], **reading.changes)
                 if self.keep:
-                    self.videos[index] = replace(self.videos[index], report=self.reports[index])
+                    record = self.videos[index]
+                    selection = reading.selection or record.selection
+                    self.videos[index] = replace(record, report=self.reports[index], selection=selection)
         indices.clear()

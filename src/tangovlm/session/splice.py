@@ -23,30 +23,6 @@ from ..models.common.layout import Grid
 from ..tokens import Selection
 from .cache_state import CacheState, LayerPositions, Trace, UnprunedPositions
 
-POSITIONS: tuple[str, ...] = ("contiguous", "original")
-
-
-def resolve_positions(family: type[Family] | Family, positions: str | None, own: str) -> str:
-    """The kind of position ids that kept tokens get, one of `POSITIONS`.
-
-    Parameters
-    ----------
-    positions: what the user asks for, None for nothing.
-    own: of the method.
-
-    Raises
-    ------
-    InputError: unknown positions, or contiguous ones for a family with M-RoPE.
-    """
-    if positions not in (None, *POSITIONS):
-        raise InputError(f"positions is {positions!r}: choose {' or '.join(map(repr, POSITIONS))}")
-    if positions == "contiguous" and family.keeps_positions:
-        raise InputError(
-            f"positions is 'contiguous', but the family {family.name} keeps M-RoPE positions: leave it out"
-        )
-    return "original" if family.keeps_positions else positions or own
-
-
 # --- features of the vision encoder -------------------------------------------------------------------------------
 
 

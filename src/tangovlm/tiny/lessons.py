@@ -13,55 +13,22 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from .cache import EncodedClips
-from .synthetic.questions import Question, descriptions, questions
-from .synthetic.world import LENGTHS, Clip
+from .model import TOKENS_PER_FRAME
+from .recipe import Level
+from .synthetic.questions import Question
+from .synthetic.questions_v2 import part_of
+from .synthetic.world import Clip
 from .tokenizer import ANSWER, END
 
-_QUESTIONS = 9
-_HARD = ("count", "motion", "order", "brief")
-_DESCRIBED = {"describe": 0.4, "trace": 0.3, "list": 0.9}
+_QUESTIONS, _MORE_QUESTIONS, _MANY_TOKENS = 9, 20, 1000
+"""Number of questions about a clip, in lessons with many tokens of a clip, and how many tokens are many."""
+_OF_A_KIND = 3
+"""Maximum number of questions about when things appear; a clip offers one for most of its things."""
+_DESCRIBED = {"describe": 0.4, "trace": 0.3, "list": 0.9, "change": 0.6, "span": 0.3}
 """Fraction of the descriptions of each kind that are included; for the paths of movers it is higher."""
-_ORIGINAL_POSITIONS = 0.25
-"""Fraction of the clips whose tokens keep their position ids in the full clip."""
+_TIMED = ("when", "span")
 
 
-@dataclass(frozen=True)
-class Level:
-    """How much of a clip a lesson contains.
-
-    Parameters
-    ----------
-    tokens: expected number of tokens of a clip, which sets the batch size; for whole clips, the maximum number kept.
-    things: maximum number of things, or None for whole clips.
-    all_things: fraction of the clips with all their things.
-    cells: maximum number of cells of each thing.
-    background: maximum number of additional random cells.
-    frames: maximum number of frames of a clip.
-    """
-
-    tokens: int
-    things: int | None = None
-    all_things: float = 0.0
-    cells: int = 0
-    background: int = 0
-    frames: int = LENGTHS[-1]
-
-
-FEW = Level(tokens=8, things=3, all_things=0.1, cells=3)
-SOME = Level(tokens=24, things=8, all_things=0.5, cells=4, background=6)
-MORE = Level(tokens=60, things=8, all_things=0.8, cells=8, background=32)
-THIN = (Level(tokens=128), Level(tokens=256))
-LONG = (Level(tokens=256), Level(tokens=512), Level(tokens=1024))
-WHOLE = (Level(tokens=512, frames=8), Level(tokens=1024, frames=16), Level(tokens=2048, frames=32), Level(tokens=4096))
-
-CURRICULUM: tuple[tuple[float, tuple[Level, ...]], ...] = (
-    (0.0, (FEW,)),
-    (0.25, (FEW, SOME, MORE)),
-    (0.45, (SOME, MORE, *THIN)),
-    (0.60, (MORE, *THIN, *LONG)),
-    (0.80, (*THIN, *LONG, *WHOLE)),
-)
-"""Fraction of the steps from which on a set of levels is used, and the set."""
 _PATHS_FROM = 0.06
 """Fraction of the steps from which on paths and sequences are included."""
 
@@ -163,8 +130,7 @@ class Lessons(Dataset[Lesson]):
     ) -> None:
         self.encoded, self.writer, self.steps, self.first = encoded, writer, steps, first
         self.tokens, self.seed, self.begin = tokens, seed, begin
-        lengths = np.array([clip.length for clip in encoded.clips])
-        self._up_to = {frames: np.flatnonzero(lengths <= frames) for frames in LENGTHS}
+        self._lengths = np.array([clip.length for clip in encoded.clips])
 
     def __len__(self) -> int:
         return self.steps - self.first
@@ -173,28 +139,60 @@ class Lessons(Dataset[Lesson]):
         step = self.first + index
         rng = np.random.default_rng([self.seed, step])
         share = self.begin + (1 - self.begin) * step / self.steps
-        levels = next(levels for start, levels in reversed(CURRICULUM) if start <= share)
+        levels = next(levels for start, levels in reversed(self.encoded.recipe.curriculum) if start <= share)
         level = levels[int(rng.integers(len(levels)))]
-        clips = max(1, self.tokens // (level.tokens + 90))
+        clips = max(1, self.tokens // (level.tokens + self.encoded.recipe.text_tokens))
         draws = [self._clip(rng, level, share >= _PATHS_FROM) for _ in range(clips)]
         return pack(*(list(column) for column in zip(*draws, strict=True)))
 
     def _clip(
         self, rng: np.random.Generator, level: Level, paths: bool
     ) -> tuple[Tensor, Tensor, int, list[tuple[list[int], int]]]:
-        index = int(rng.choice(self._up_to[level.frames]))
+        short = self._lengths <= (level.frames or np.inf)
+        index = int(rng.choice(np.flatnonzero(short)))
         backwards = rng.random() < 0.5
         clip, features, owners = self.encoded.clips[index], self.encoded.features[index], self.encoded.owners[index]
         if backwards:
             clip, features, owners = clip.reversed(), features.flip(0), owners.flip(0)
         flat = owners.flatten().numpy()
         cells = _choose(rng, flat, level)
-        asked = _questions(rng, clip, set(flat[cells].tolist()) - {0}, paths)
+        original = rng.random() < self.encoded.recipe.original_positions[level.things is None]
+        asked = self._questions(rng, clip, flat, cells, level, original, paths)
         blocks = [self.writer.block(q.text, q.answer) for q in asked] or [self.writer.block("", "")]
         chosen = torch.from_numpy(cells)
-        original = rng.random() < _ORIGINAL_POSITIONS
         positions, newline = (chosen, len(flat)) if original else (torch.arange(len(cells)), len(cells))
         return features.flatten(0, 1)[chosen], positions, newline, blocks
+
+    def _questions(
+        self,
+        rng: np.random.Generator,
+        clip: Clip,
+        owners: np.ndarray,
+        cells: np.ndarray,
+        level: Level,
+        original: bool,
+        paths: bool,
+    ) -> list[Question]:
+        """Questions that the visible things answer, fewer of the kinds that are learnt early, and descriptions."""
+        of = self.encoded.recipe
+        visible = {number - 1 for number in set(owners[cells].tolist()) - {0}}
+        timed = _timed(clip, owners, cells) if original or level.things is None else set()
+        pool = [q for q in of.world.questions(clip, rng, visible) if visible.issuperset(q.about)]
+        pool = [pool[i] for i in rng.permutation(len(pool))]
+        when = [q for q in pool if q.kind in _TIMED and timed.issuperset(q.about)][:_OF_A_KIND]
+        first = {q.kind: q for q in pool}
+        late = [q for q in pool if q.kind in of.late and q.kind not in _TIMED] + when
+        easy = [q for kind, q in first.items() if kind not in of.late and rng.random() < 0.6]
+        late = [late[i] for i in rng.permutation(len(late))] if when else late
+        chosen = (late + easy)[: _MORE_QUESTIONS if level.tokens >= _MANY_TOKENS else _QUESTIONS]
+        for sentence in of.world.descriptions(clip, rng, visible):
+            moves = sentence.kind == "trace" and clip.things[sentence.about[0]].role == "mover"
+            chance = 0.9 if moves else _DESCRIBED[sentence.kind]
+            if sentence.kind in _TIMED and not timed.issuperset(sentence.about):
+                continue
+            if (paths or sentence.kind == "describe") and rng.random() < chance:
+                chosen.append(sentence)
+        return chosen
 
 
 def _choose(rng: np.random.Generator, owners: np.ndarray, level: Level) -> np.ndarray:
@@ -215,18 +213,15 @@ def _choose(rng: np.random.Generator, owners: np.ndarray, level: Level) -> np.nd
     return np.unique(np.concatenate(parts)) if things else np.zeros(1, np.int64)
 
 
-def _questions(rng: np.random.Generator, clip: Clip, shown: set[int], paths: bool) -> list[Question]:
-    """Questions that the visible things answer, fewer of the kinds that are learnt early, and descriptions."""
-    visible = {number - 1 for number in shown}
-    pool = [q for q in questions(clip, rng, visible) if visible.issuperset(q.about)]
-    pool = [pool[i] for i in rng.permutation(len(pool))]
-    first = {q.kind: q for q in pool}
-    hard = [q for q in pool if q.kind in _HARD]
-    easy = [q for kind, q in first.items() if kind not in _HARD and rng.random() < 0.6]
-    chosen = (hard + easy)[:_QUESTIONS]
-    for sentence in descriptions(clip, rng, visible):
-        moves = sentence.kind == "trace" and clip.things[sentence.about[0]].role == "mover"
-        chance = 0.9 if moves else _DESCRIBED[sentence.kind]
-        if (paths or sentence.kind == "describe") and rng.random() < chance:
-            chosen.append(sentence)
-    return chosen
+def _timed(clip: Clip, owners: np.ndarray, cells: np.ndarray) -> set[int]:
+    """The things whose first and last cells in a lesson are in the same eighths of the clip as their start and end."""
+    frames, numbers = cells // TOKENS_PER_FRAME, owners[cells]
+    out = set()
+    for index in {int(number) - 1 for number in numbers if number}:
+        seen = frames[numbers == index + 1]
+        thing = clip.things[index]
+        if [part_of(clip, float(frame)) for frame in (seen.min(), seen.max())] == [
+            part_of(clip, time) for time in (thing.start, thing.end - 1)
+        ]:
+            out.add(index)
+    return out

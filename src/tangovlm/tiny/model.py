@@ -16,8 +16,17 @@ PATCH = 7
 TOKENS_PER_FRAME = GRID * GRID
 
 
-def build(vocabulary: int, end: int, pad: int, image: int, video: int) -> LlavaOnevisionForConditionalGeneration:
-    """The untrained model in float32, for a tokenizer of `vocabulary` tokens with the given special ids."""
+def build(
+    vocabulary: int, end: int, pad: int, image: int, video: int, layers: int = 4, positions: int = 8192
+) -> LlavaOnevisionForConditionalGeneration:
+    """The untrained model in float32.
+
+    Parameters
+    ----------
+    vocabulary: number of tokens of the tokenizer.
+    end, pad, image, video: its special tokens.
+    layers, positions: of the language model, the maximum number of positions.
+    """
     vision = SiglipVisionConfig(
         hidden_size=VISION_WIDTH,
         intermediate_size=3 * VISION_WIDTH,
@@ -31,10 +40,10 @@ def build(vocabulary: int, end: int, pad: int, image: int, video: int) -> LlavaO
         vocab_size=vocabulary,
         hidden_size=TEXT_WIDTH,
         intermediate_size=512,
-        num_hidden_layers=4,
+        num_hidden_layers=layers,
         num_attention_heads=3,
         num_key_value_heads=3,
-        max_position_embeddings=8192,
+        max_position_embeddings=positions,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         tie_word_embeddings=True,
         bos_token_id=None,

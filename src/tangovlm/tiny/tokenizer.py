@@ -6,8 +6,8 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from .synthetic.questions import descriptions, questions
-from .synthetic.sampling import sample_clip
+from .synthetic.world import LENGTH
+from .synthetic.worlds import FIRST, World
 
 PAD, END, IMAGE, VIDEO, ANSWER = "<|endoftext|>", "<|im_end|>", "<image>", "<video>", "<|assistant|>"
 CHAT_TEMPLATE = (
@@ -23,8 +23,8 @@ CHAT_TEMPLATE = (
 _CLIPS_OF_TEXT = 400
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Train the tokenizer on a fixed set of sentences about the synthetic world."""
+def build_tokenizer(of: World = FIRST) -> PreTrainedTokenizerFast:
+    """Train the tokenizer on a fixed set of sentences about a world."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Lowercase()
     # Digits are separate tokens, so that 47 is read as 4 and 7. A leading space is always added, so that a word is the
@@ -39,7 +39,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_sentences(), trainer)
+    tokenizer.train_from_iterator(_sentences(of), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
@@ -51,11 +51,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _sentences() -> Iterator[str]:
+def _sentences(of: World) -> Iterator[str]:
     for index in range(_CLIPS_OF_TEXT):
         rng = np.random.default_rng([7, index])
-        clip = sample_clip(rng)
-        for question in questions(clip, rng) + descriptions(clip, rng, range(len(clip.things))):
+        clip = of.draw_clip(rng, LENGTH, None)
+        for question in of.questions(clip, rng, None) + of.descriptions(clip, rng, range(len(clip.things))):
             yield question.text
             yield question.answer
             yield from question.choices

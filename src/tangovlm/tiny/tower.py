@@ -34,7 +34,6 @@ from .synthetic.render import GRID, render
 from .synthetic.world import Clip
 from .synthetic.worlds import FIRST, World
 
-STEPS = 4500
 _BATCH = 16
 _FRAMES_A_DRAW = 2
 _BACKGROUND_WEIGHT = 0.12
@@ -167,9 +166,7 @@ class Tower(nn.Module):
         return result
 
 
-def train_tower(
-    run: Path, steps: int = STEPS, workers: int = 1, earlier: Path | None = None, of_world: World = FIRST
-) -> None:
+def train_tower(run: Path, steps: int, workers: int = 1, earlier: Path | None = None, of_world: World = FIRST) -> None:
     """Train, or resume training, and save to `run`/tower.pt.
 
     Parameters

@@ -12,7 +12,8 @@ import torch
 
 from . import cache, language, tower
 from .export import WEIGHTS, export
-from .synthetic.worlds import VERSIONS, world
+from .recipe import recipe
+from .synthetic.worlds import VERSIONS
 from .tokenizer import build_tokenizer
 
 STAGES = ("tower", "cache", "language", "export")
@@ -26,30 +27,28 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--world", type=int, choices=VERSIONS, default=1, help="version of the synthetic world")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--tower-steps", type=int, default=tower.STEPS)
-    parser.add_argument("--language-steps", type=int, default=language.STEPS)
-    parser.add_argument(
-        "--clips", type=int, default=cache.CLIPS, help="number of clips that the language stage trains on"
-    )
+    parser.add_argument("--tower-steps", type=int, default=None)
+    parser.add_argument("--language-steps", type=int, default=None)
+    parser.add_argument("--clips", type=int, help="number of clips that the language stage trains on")
     parser.add_argument(
         "--workers", type=int, default=1, help="number of processes that render frames and build lessons"
     )
     parser.add_argument("--threads", type=int, default=0, help="number of threads of the training process; 0 for all")
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="directory of the exported checkpoint")
     args = parser.parse_args(argv)
-    of_world = world(args.world)
+    of = recipe(args.world)
     args.run.mkdir(parents=True, exist_ok=True)
     if args.threads:
         torch.set_num_threads(args.threads)
     if "tower" in args.stages:
-        tower.train_tower(args.run, args.tower_steps, args.workers, args.earlier, of_world)
+        tower.train_tower(args.run, args.tower_steps or of.tower_steps, args.workers, args.earlier, of.world)
     if "cache" in args.stages:
-        cache.cache_clips(args.run, "held-out", cache.HELD_OUT_CLIPS)
-        cache.cache_clips(args.run, "train", args.clips)
+        cache.cache_clips(args.run, "held-out", of.held_out_clips, of)
+        cache.cache_clips(args.run, "train", args.clips or of.clips, of)
     if "language" in args.stages:
-        language.train_language(args.run, args.language_steps, args.clips, args.workers, args.earlier)
+        language.train_language(args.run, of, args.language_steps, args.clips, args.workers, args.earlier)
     if "export" in args.stages:
-        export(language.load_language(args.run), build_tokenizer(), args.output)
+        export(language.load_language(args.run), build_tokenizer(of.world), args.output)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ METHODS: dict[str, Any] = {
     "dart": {"layer": 2, "keep_ratio": 0.5},
     "pyramiddrop": {"layers": (1, 2, 3), "ratios": (0.7, 0.4, 0.1)},
     "sparsevlm": {"layers": (1, 3), "ratios": (0.6, 0.25)},
+    "flexselect": {"layer": 2, "retention": 0.4},
 }
 
 
@@ -89,7 +90,8 @@ def expected(
     lm = model.model.language_model
     reference = Reference(lm, pruner.name, {cut.layer: cut.keep for cut in pruner.cuts(LAYERS)})
     start = kept_positions(row, [selection for selection, _ in selections]) if original else None
-    return greedy(reference, model.lm_head, model.get_input_embeddings().weight, embeds, visual, NEW, start)
+    trailing = row[::-1].index(VIDEO) if visual else 0
+    return greedy(reference, model.lm_head, model.get_input_embeddings().weight, embeds, visual, NEW, start, trailing)
 
 
 def whole(model: Any, video: Tensor) -> Any:
@@ -150,7 +152,7 @@ def test_left_padded_batch_with_a_text_prompt(sdpa: Any, name: str) -> None:
     assert len({video.tokens_per_layer for video in output.session.report.videos}) == 1
 
 
-@pytest.mark.parametrize("name", ["fastv", "pyramiddrop"])
+@pytest.mark.parametrize("name", ["fastv", "pyramiddrop", "flexselect"])
 def test_two_videos_in_a_prompt_beside_one(model: Any, name: str) -> None:
     pruner = tangovlm.method(name, **METHODS[name])
     rows = [prompt(model, 2, 3, seed=6, videos=2), prompt(model, 5, 4, seed=7)]
@@ -239,7 +241,7 @@ def test_static_cache(sdpa: Any, name: str) -> None:
         assert_equal_to(generate(sdpa, inputs, pruner, cache_implementation="static"), inputs, wanted)
 
 
-@pytest.mark.parametrize("name", ["fastv", "pyramiddrop", "dart"])
+@pytest.mark.parametrize("name", ["fastv", "pyramiddrop", "dart", "flexselect"])
 @pytest.mark.parametrize("second_video", [True, False])
 def test_conversation_on_one_cache(sdpa: Any, name: str, second_video: bool) -> None:
     pruner = tangovlm.method(name, **METHODS[name])
@@ -255,7 +257,7 @@ def test_conversation_on_one_cache(sdpa: Any, name: str, second_video: bool) -> 
             **KEEP,
         )
     places = visual_places(ids)
-    prompts = [Prompt(len(row), places[:GRID]), *([Prompt(len(ids), places[GRID:])] if second_video else [])]
+    prompts = [Prompt(len(row), places[:GRID], 5), *([Prompt(len(ids), places[GRID:], 4)] if second_video else [])]
     chosen = [(whole(sdpa, video), sdpa.model.image_newline.detach()) for video in videos[: len(prompts)]]
     lm = sdpa.model.language_model
     reference = Reference(lm, name, {cut.layer: cut.keep for cut in pruner.cuts(LAYERS)})

@@ -44,6 +44,7 @@ CUTS: dict[str, Any] = {
     "dart": {"layer": 2, "keep_ratio": 0.6},
     "pyramiddrop": {"layers": (1, 3), "ratios": (0.5, 0.2)},
     "sparsevlm": {"layers": (2, 4), "ratios": (0.8, 0.4)},
+    "flexselect": {"layer": 3, "retention": 0.4},
 }
 
 
@@ -100,7 +101,7 @@ def test_prompt_and_two_steps(kind: str, name: str, attention: str) -> None:
         if running[-1] is not None:
             groups, _ = runner.end(running[-1])
             set_state(cache, CacheState((running[-1].first, *groups), None))
-        wanted = reference.states(embeds[:end], positions[..., :end], [Prompt(49, visual)])
+        wanted = reference.states(embeds[:end], positions[..., :end], [Prompt(49, visual, 6)])
         torch.testing.assert_close(output.last_hidden_state[0, -1], wanted[-1], atol=1e-4, rtol=0)
         assert [layer.get_seq_length() for layer in cache.layers] == reference.lengths
     for hook in hooks:

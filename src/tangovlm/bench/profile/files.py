@@ -4,13 +4,13 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tangovlm.errors import InputError
 from tangovlm.evaluate.reproduce.paper import profile
 from tangovlm.report import whole_file, write_whole
+from tangovlm.report.plot import check_matplotlib
 
 from ..tables import Row, markdown
 from .benchmark import COLUMNS
@@ -98,8 +98,7 @@ def check_picture(path: Path) -> None:
     """Raise `InputError` if no plot can be written to this file."""
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise InputError(f"--picture {path}: the name must end in one of {', '.join(PICTURE_SUFFIXES)}")
-    if find_spec("matplotlib") is None:
-        raise InputError("--picture needs matplotlib: pip install 'tangovlm[report]', or leave it out")
+    check_matplotlib("--picture")
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:

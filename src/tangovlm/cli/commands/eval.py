@@ -13,14 +13,15 @@ import typer
 import tangovlm
 from tangovlm.errors import InputError
 from tangovlm.report import check_writable, write_whole
+from tangovlm.report.plot import check_matplotlib
 
 from ..checks import check_at_least_one, check_device
 from ..options import AsJson, DeviceName, Model, Threads
 from ..output import log, only_results, show, show_json
 
 if TYPE_CHECKING:
-    from tangovlm.evaluate.summary import Line
     from tangovlm.evaluate.tables import Table
+    from tangovlm.evaluate.tables.summary import Line
     from tangovlm.evaluate.tangoworld import Benchmark
 
 
@@ -28,10 +29,10 @@ class TableName(StrEnum):
     """The tables of `evaluate.tables`."""
 
     METHODS = "methods"
+    FRAMES = "frames"
     ABLATION = "ablation"
     BASES = "bases"
     EXPANSION = "expansion"
-    FRAMES = "frames"
     PLACEMENT = "placement"
     PAIRS = "pairs"
 
@@ -41,6 +42,8 @@ _NOT_SETTINGS = {
     "name": "use --method",
     "label": "rows are named after method and settings",
     "group": "rows are grouped by --retention",
+    "series": "a line of the picture is named after its rows",
+    "adaptive": "use --adaptive",
 }
 """Parameters of `evaluate.runs.build_run` that are not settings, and what to use instead."""
 
@@ -60,6 +63,9 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="Let the content decide the count, with --retention as the upper bound.")
+    ] = False,
     table: Annotated[TableName | None, typer.Option(help="Predefined table of runs.", show_default=False)] = None,
     limit: Annotated[
         int | None, typer.Option(help="Number of questions, evenly over the kinds.", show_default="all")
@@ -77,6 +83,13 @@ def evaluate(
         ),
     ] = None,
     look: Annotated[bool, typer.Option("--look", help="Also show which objects the kept tokens cover.")] = False,
+    picture: Annotated[
+        bool, typer.Option("--picture", help="Also plot accuracy against mean tokens, OUTPUT/TABLE.png.")
+    ] = False,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another file of results whose answers are taken over. Repeatable.", show_default=False),
+    ] = None,
     model: Model = None,
     output: Annotated[Path, typer.Option(help="Directory of results. Answers in it are reused.")] = Path(
         "tangovlm-eval"
@@ -89,27 +102,45 @@ def evaluate(
     check_at_least_one("--limit", limit)
     check_at_least_one("--threads", threads)
     with only_results():
-        from tangovlm.evaluate.summary import page
+        from tangovlm.evaluate.tables.markdown import page
         from tangovlm.evaluate.tangoworld import benchmark as benchmark_of
         from tangovlm.evaluate.tangoworld import load_questions
 
+        if picture:
+            check_matplotlib("--picture")
+        for path in reuse or []:
+            if not path.is_file():
+                raise InputError(f"--reuse {path}: there is no such file")
         of = benchmark_of(benchmark, seed)
-        chosen = _table(table, method or [], retention or [], param or [], of)
+        chosen = _table(table, method or [], retention or [], param or [], adaptive, of)
         asked = load_questions(limit, _kinds(kinds, of), chosen.lengths, of)
-        chosen, lines, headers, results = _run(chosen, asked, of, output, model, threads, check_device(device_name))
-    _show(chosen, page(chosen, lines, headers, look), lines, results, as_json)
+        results = output / f"{chosen.name}{of.suffix}.jsonl"
+        for suffix in (".md", ".png")[: 1 + picture] if output.exists() else ():
+            check_writable(results.with_suffix(suffix), "--output: the table")
+        chosen, lines, headers = _run(
+            chosen, asked, of, results, reuse or [], model, threads, check_device(device_name)
+        )
+        if picture:
+            _draw(chosen, lines, headers, results)
+    _show(chosen, page(chosen, lines, headers, look), lines, results, picture, as_json)
 
 
 def _table(
-    name: TableName | None, methods: list[str], retentions: list[float], params: list[str], of: Benchmark
+    name: TableName | None,
+    methods: list[str],
+    retentions: list[float],
+    params: list[str],
+    adaptive: bool,
+    of: Benchmark,
 ) -> Table:
     from tangovlm.evaluate import tables
 
     settings = dict(_setting(each) for each in params)
     if name is None:
-        return tables.custom(methods or ["tango"], retentions or [0.1], settings)
-    if settings:
-        raise InputError("--param does not go with --table, which has its own settings: leave one of them out")
+        return tables.custom(methods or ["tango"], retentions or [0.1], settings, adaptive)
+    for option, given in (("--param", settings), ("--adaptive", adaptive)):
+        if given:
+            raise InputError(f"{option} does not go with --table, which has its own settings: leave one of them out")
     return tables.table(name.value, retentions, methods, of)
 
 
@@ -138,43 +169,51 @@ def _run(
     table: Table,
     asked: Sequence[Any],
     of: Benchmark,
-    output: Path,
+    path: Path,
+    reuse: Sequence[Path],
     model: str | None,
     threads: int | None,
     device_name: str | None,
-) -> tuple[Table, list[Line], list[dict[str, Any]], Path]:
+) -> tuple[Table, list[Line], list[dict[str, Any]]]:
     import torch
 
     from tangovlm.evaluate.results import ResultsFile, header
     from tangovlm.evaluate.runner import check_runs, execute
-    from tangovlm.evaluate.summary import summarize
+    from tangovlm.evaluate.tables.summary import summarize
     from tangovlm.tiny.loop import Progress
 
     if threads is not None:
         torch.set_num_threads(threads)
-    path = output / f"{table.name}{of.suffix}.jsonl"
-    if output.exists():
-        check_writable(path.with_suffix(".md"), "--output: the table")
-    llm = tangovlm.load(model, device=device_name, dtype=torch.float32)
+    llm = tangovlm.load(model or of.model, device=device_name, dtype=torch.float32)
     if table.name in list(TableName):
         layers: Any = llm.family.decoder.layers
         table = table.within(len(layers))
     check_runs(llm, table.runs)
     total = len(table.runs) * sum(len(case.questions) for case in asked)
     with ResultsFile(path, header(llm, of)) as results, Progress("answers", total) as progress:
+        for other in reuse:
+            results.take(other, table.runs)
         execute(llm, table.runs, asked, results, lambda count: progress.step({}, count))
-        return table, summarize(table, asked, results.content), results.content.headers, path
+        return table, summarize(table, asked, results.content), results.content.headers
 
 
-def _show(table: Table, text: str, lines: list[Line], results: Path, as_json: bool) -> None:
+def _draw(table: Table, lines: list[Line], headers: list[dict[str, Any]], results: Path) -> None:
+    from tangovlm.evaluate.tables.picture import draw
+
+    draw(results.with_suffix(".png"), table, lines, headers[-1])
+
+
+def _show(table: Table, text: str, lines: list[Line], results: Path, picture: bool, as_json: bool) -> None:
     path = results.with_suffix(".md")
     write_whole(path, text.encode())
+    drawn = {"picture": str(results.with_suffix(".png"))} if picture else {}
     if as_json:
         unreachable = [{"label": run.label, "group": run.group, "reason": why} for run, why in table.unreachable]
         show_json(
             {"table": table.name, "results": str(results), "markdown": str(path)}
+            | drawn
             | {"rows": [line.as_dict() for line in lines], "unreachable": unreachable}
         )
         return
     show(text)
-    log(f"results: {results}, table: {path}")
+    log(", ".join(f"{what}: {file}" for what, file in {"results": results, "table": path, **drawn}.items()))

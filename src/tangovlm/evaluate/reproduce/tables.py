@@ -23,6 +23,7 @@ TANGO = "Tango"
 _VISIONZIP = {"dominant_ratio": 0.95}
 """5 % of the kept tokens are contextual tokens."""
 _FASTVID = {"min_segments": 8, "segment_threshold": 0.9}
+_MORE_FRAMES_METHODS = ("tango", "flashvid", "fastvid", "visionzip", "uniform")
 _FRAME_FACTORS = (2, 4, 8, 10)
 """Numbers of frames in Fig. 6, as multiples of the usual one."""
 
@@ -179,7 +180,7 @@ def _as_row(run: Run, frames: int) -> Row:
 def _more_frames(frames: int) -> Iterator[Row]:
     """The token count of the unpruned video, from up to ten times more frames; thresholds are those of the most."""
     threshold = similarity_threshold(1 / _FRAME_FACTORS[-1])
-    for name in eval_tables.FRAMES_METHODS:
+    for name in _MORE_FRAMES_METHODS:
         fixed = {"segment_threshold": threshold} if eval_tables.follows_retention(name) else {}
         params = fixed | {"visionzip": _VISIONZIP, "fastvid": _FASTVID}.get(name, {})
         for factor in _FRAME_FACTORS:

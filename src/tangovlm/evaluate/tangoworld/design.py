@@ -13,9 +13,10 @@ from tangovlm.tiny.synthetic.world import PACES, Pace
 from tangovlm.tiny.synthetic.worlds import World, world
 
 NAME = "tangoworld"
-_SEEDS = {1: 4096}
+_SEEDS = {1: 4096, 2: 8192}
 """By version: the official seed, which no training uses."""
-_ROUNDS = {1: 10}
+_MODELS = {1: "tangovlm-tiny", 2: "tangovlm-tiny-2"}
+_ROUNDS = {1: 10, 2: 6}
 VERSIONS = tuple(_SEEDS)
 TRAINING_SEEDS = frozenset({0, 1, 2, 7, 8, 11, 12, 13, 17, 21, 22, 31, 32, 99})
 """Seeds of the recipe of the embedded models."""
@@ -49,6 +50,11 @@ class Benchmark:
     def file(self) -> Path:
         """The file of the official questions."""
         return Path(__file__).parent / f"{NAME}-{self.version}.jsonl"
+
+    @property
+    def model(self) -> str:
+        """Name of the embedded model that is trained on this version."""
+        return _MODELS[self.version]
 
     @property
     def world(self) -> World:

@@ -34,6 +34,7 @@ class PreLLMMethod(ABC):
     official_repo: ``address@commit`` of the authors' code, "" if there is none.
     needs: signals that the method reads, a subset of saliency, keys, timestamps and frame_features. Saliency and keys
         are required; without timestamps or frame features the method falls back, and a note in the selection says so.
+    substitutes: required signals without which the method falls back too, each with the note.
     signal: "attn" or "p-attn", the saliency that the method is designed for; only for a method that reads it.
     positions: position ids of the kept tokens if neither the user nor the family fixes them, see `tangovlm.attach`.
     reads_question: whether the selection depends on the text of the prompt.
@@ -56,6 +57,7 @@ class PreLLMMethod(ABC):
     paper: ClassVar[str] = ""
     official_repo: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()
+    substitutes: ClassVar[Mapping[str, str]] = {}
     positions: ClassVar[Literal["contiguous", "original"]] = "contiguous"
     reads_question: ClassVar[bool] = False
     adaptive_fields: ClassVar[Mapping[str, Any]] = {}
@@ -78,7 +80,8 @@ class PreLLMMethod(ABC):
         if self.is_identity:
             # Only segmentation runs, and frame features are the only optional signal that it reads.
             return self._with_notes(keep_all(tokens, self.segment(tokens)), tokens, self.needs & {"frame_features"})
-        missing = [f"VideoTokens.{name} {_REQUIRED[name]}" for name in _REQUIRED if self._lacks(name, tokens)]
+        required = [name for name in _REQUIRED if name not in self.substitutes]
+        missing = [f"VideoTokens.{name} {_REQUIRED[name]}" for name in required if self._lacks(name, tokens)]
         if missing:
             pronoun, none = ("it", "none") if len(missing) == 1 else ("both", "neither")
             raise InputError(
@@ -118,7 +121,8 @@ class PreLLMMethod(ABC):
 
     def _with_notes(self, selection: Selection, tokens: VideoTokens, read: frozenset[str]) -> Selection:
         """The selection with a note for each optional signal that was read and is missing."""
-        notes = tuple(note for name, note in _FALLBACKS.items() if name in read and self._lacks(name, tokens))
+        fallbacks = {**_FALLBACKS, **self.substitutes}
+        notes = tuple(note for name, note in fallbacks.items() if name in read and self._lacks(name, tokens))
         return replace(selection, notes=notes + selection.notes) if notes else selection
 
 

@@ -37,6 +37,9 @@ FEATURES: tuple[str, ...] = (
 )
 """Uses of a model that the tests cover; each family lists those with which it is tested."""
 
+POSITIONS: tuple[str, ...] = ("contiguous", "original")
+"""Position ids that kept tokens may get, see `tangovlm.attach`."""
+
 
 class Family:
     """A family bound to one loaded model.
@@ -107,6 +110,27 @@ class Family:
         from transformers import AutoModelForImageTextToText
 
         return load_complete(AutoModelForImageTextToText, source, **options)
+
+    @classmethod
+    def resolve_positions(cls, positions: str | None, own: str) -> str:
+        """The kind of position ids that kept tokens get, one of `POSITIONS`.
+
+        Parameters
+        ----------
+        positions: what the user asks for, None for nothing.
+        own: those of the method.
+
+        Raises
+        ------
+        InputError: unknown positions, or contiguous ones for a family with M-RoPE.
+        """
+        if positions not in (None, *POSITIONS):
+            raise InputError(f"positions is {positions!r}: choose {' or '.join(map(repr, POSITIONS))}")
+        if positions == "contiguous" and cls.keeps_positions:
+            raise InputError(
+                f"positions is 'contiguous', but the family {cls.name} keeps M-RoPE positions: leave it out"
+            )
+        return "original" if cls.keeps_positions else positions or own
 
     @property
     def encoder(self) -> Any:

@@ -11,7 +11,7 @@ from ...errors import InputError
 from . import tile_runs
 from .family import Family
 from .layer_attention import LayerSignals
-from .layout import Clip, FeatureLayout, Grid, Prompt
+from .layout import TEXT, Clip, FeatureLayout, Grid, Prompt
 from .prompt_format import PromptFormat, VideoInput
 from .saliency import pool_means
 from .tile_runs import FrameText, Picture
@@ -140,7 +140,7 @@ class ImageTileLayout(FeatureLayout):
         raise InputError("the prompt's placeholders do not fit the videos that were encoded: give the whole prompt")
 
     def _numbers(self, input_ids: Tensor, videos: Sequence[Sequence[Picture]]) -> Tensor:
-        numbers = torch.full(input_ids.shape, -1)
+        numbers = torch.full(input_ids.shape, TEXT)
         counts = [0] * len(input_ids)
         for video in videos:
             for frame in video:

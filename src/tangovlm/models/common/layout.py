@@ -11,6 +11,9 @@ from torch import Tensor
 from ...tokens import Selection
 from .part import FamilyPart
 
+TEXT, OFF_GRID = -1, -2
+"""In place of the number of a video: a token of the text, and a feature of a video that is not on its grid."""
+
 
 class Grid(NamedTuple):
     """Token grid of one video."""
@@ -145,17 +148,17 @@ class FeatureLayout(FamilyPart, ABC):
 
         Returns
         -------
-        ``(B, Q)`` int64, counted from 0 in each prompt; -1 for all tokens that are not on a grid.
+        ``(B, Q)`` int64, counted from 0 in each prompt; `TEXT`, or `OFF_GRID` for newlines.
         """
         placeholder = input_ids == self.placeholder
         counts = placeholder.sum(dim=1).tolist()
         copies = max(1, sum(counts) // sum(self.feature_count(grid) for grid in grids))
-        result, remaining = torch.full_like(input_ids, -1), list(grids)
+        result, remaining = torch.full_like(input_ids, TEXT), list(grids)
         for first in range(0, len(counts), copies):
             numbers: list[Tensor] = []
             while sum(map(len, numbers)) < counts[first] and remaining:
                 grid = remaining.pop(0)
-                number = torch.full((self.feature_count(grid),), -1, device=input_ids.device)
+                number = torch.full((self.feature_count(grid),), OFF_GRID, device=input_ids.device)
                 number[self.grid_indices(grid)] = len(numbers)
                 numbers.append(number)
             for entry in range(first, min(first + copies, len(counts)) if numbers else first):

@@ -1,12 +1,15 @@
 """Rows of an attention map, from queries and keys before rotary embedding; never the whole map."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...methods.common.similarity import compute_dtype
+
+CHUNK_WEIGHTS = 2**22
+"""The most weights that `LayerProbe.attention_chunks` returns at a time, unless one query has more."""
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -70,6 +73,15 @@ class LayerProbe:
             queries = torch.tensor([self.cos.shape[0] - 1], device=self.cos.device)
         rotated = rotate(self.query(queries), self.cos[queries], self.sin[queries])
         return attention_rows(rotated, self.keys(), queries, self.scaling, self.past())
+
+    def attention_chunks(self, queries: Tensor) -> Iterator[Tensor]:
+        """See `AttentionProbe.attention_chunks`."""
+        keys, past = self.keys(), self.past()
+        # The number of heads follows from the first query.
+        weights = self.query(queries[:1]).shape[0] * (keys.shape[1] + (0 if past is None else past.shape[1]))
+        for part in torch.split(queries, max(1, CHUNK_WEIGHTS // weights)):
+            rotated = rotate(self.query(part), self.cos[part], self.sin[part])
+            yield attention_rows(rotated, keys, part, self.scaling, past)
 
     def keys(self) -> Tensor:
         """See `AttentionProbe.keys`."""

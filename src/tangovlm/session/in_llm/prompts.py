@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...methods.in_llm.common.view import LayerSelection
+from ...models.common.layout import TEXT
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,10 +17,11 @@ class PromptTokens:
     Parameters
     ----------
     index: ``(N,)`` int64, their positions in the padded batch, ascending.
-    video: ``(N,)`` int64, the video of the prompt that each belongs to, -1 for text.
+    video: ``(N,)`` int64, the video of the prompt that each belongs to; `TEXT`, or `OFF_GRID` for its other features.
     visual: ``(n,)`` int64, which of the N are visual.
     entered: number of visual tokens that entered the language model.
     memo: what the method's `begin` returned for this prompt.
+    trailing: number of text tokens after the last feature of a video.
     """
 
     index: Tensor
@@ -27,6 +29,7 @@ class PromptTokens:
     visual: Tensor
     entered: int
     memo: Tensor | None = None
+    trailing: int = 0
 
     @property
     def length(self) -> int:
@@ -40,7 +43,7 @@ def split_batch(valid: Tensor, video: Tensor) -> list[PromptTokens]:
     Parameters
     ----------
     valid: ``(B, M)`` bool, False for padding.
-    video: ``(B, M)`` int64, number of the video, -1 for text.
+    video: ``(B, M)`` int64, see `PromptTokens`.
     """
     device = valid.device
     prompts = []
@@ -49,7 +52,11 @@ def split_batch(valid: Tensor, video: Tensor) -> list[PromptTokens]:
         index = is_valid.nonzero().flatten()
         own = numbers[index]
         visual = (own >= 0).nonzero().flatten()
-        prompts.append(PromptTokens(index.to(device), own.to(device), visual.to(device), visual.numel()))
+        features = (own != TEXT).nonzero().flatten()
+        trailing = own.numel() - 1 - int(features[-1]) if features.numel() else 0
+        prompts.append(
+            PromptTokens(index.to(device), own.to(device), visual.to(device), entered=visual.numel(), trailing=trailing)
+        )
     return prompts
 
 

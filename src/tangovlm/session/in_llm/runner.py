@@ -94,7 +94,7 @@ class Runner:
         embeds: its input ``(B, q, D)``.
         mask: ``(B, past + q)`` or None.
         cache, state: the cache and its state, each None if there is none.
-        video: ``(B, q)`` int64, the video of its prompt that a token belongs to, -1 for text; None if all is text.
+        video: ``(B, q)`` int64, see `PromptTokens`; None if all is text.
 
         Raises
         ------
@@ -242,7 +242,8 @@ class Runner:
         if not prompt.visual.numel():
             return keep_all(prompt, states)
         probe = self._probe(run, prompt, entry, number, states, cache)
-        view = PromptView(states, prompt.visual, prompt.entered, self._cuts[number].keep, probe, prompt.memo)
+        ratio = self._cuts[number].keep
+        view = PromptView(states, prompt.visual, prompt.entered, ratio, probe, prompt.memo, prompt.trailing)
         return apply_step(prompt, states, self._method(view))
 
     def _replace_prompts(self, run: ForwardPass, pruned: list[PrunedPrompt]) -> Tensor:

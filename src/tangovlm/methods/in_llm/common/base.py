@@ -37,6 +37,7 @@ class InLLMMethod(ABC):
     official_repo: ``address@commit`` of the authors' code.
     probe_layer: "before" to read queries and keys of the layer before the cut, "own" for those of the cut's layer.
     reads_question: whether the selection depends on the text of the prompt.
+    in_pairs: whether a `Pair` can have the method as its second part.
     renumbers: whether position ids are renumbered without gaps from each cut on; otherwise tokens keep theirs.
     paper_cuts: the cuts of the paper, for a model of 28 layers.
 
@@ -59,6 +60,7 @@ class InLLMMethod(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     probe_layer: ClassVar[Literal["before", "own"]] = "before"
     reads_question: ClassVar[bool] = True
+    in_pairs: ClassVar[bool] = True
     renumbers: ClassVar[bool] = False
     paper_cuts: ClassVar[tuple[Cut, ...]]
 
@@ -88,6 +90,11 @@ class InLLMMethod(ABC):
     @abstractmethod
     def custom_ratios(self) -> tuple[float, ...] | None:
         """Kept fractions as the user set them, or None."""
+
+    @property
+    def absolute_count(self) -> int | None:
+        """Visual tokens to keep of a prompt, if the user set their number instead of a fraction."""
+        return None
 
     def cuts(self, layers: int) -> tuple[Cut, ...]:
         """The cuts in a model with this number of layers. A cut that keeps everything is omitted.

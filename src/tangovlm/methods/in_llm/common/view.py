@@ -6,6 +6,7 @@ Shape letters, in addition to those of `tangovlm.tokens`:
     R  query positions          A  attention heads          G  key-value heads          d  channels of a head
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -21,6 +22,10 @@ class AttentionProbe(Protocol):
 
     def attention(self, queries: Tensor | None = None) -> Tensor:
         """Attention weights ``(A, R, N)`` of the queries ``(R,)``, by default of the last position only."""
+        ...
+
+    def attention_chunks(self, queries: Tensor) -> Iterator[Tensor]:
+        """Attention weights ``(A, r, N)`` of a few of the queries ``(R,)`` at a time, in their order."""
         ...
 
     def keys(self) -> Tensor:
@@ -44,6 +49,8 @@ class PromptView:
     ratio: fraction of those to keep.
     probe: see `AttentionProbe`.
     memo: the return value of the method's `prepare`.
+    trailing: number of text tokens after the last feature of a video, of which newlines are one; None if no features
+        but the visual tokens are among the N.
     """
 
     hidden: Tensor
@@ -52,6 +59,7 @@ class PromptView:
     ratio: float
     probe: AttentionProbe
     memo: Tensor | None = None
+    trailing: int | None = None
 
     @property
     def keep(self) -> int:
@@ -62,6 +70,14 @@ class PromptView:
     def text(self) -> Tensor:
         """``(t,)`` int64, ascending positions after the last visual token."""
         return torch.arange(int(self.visual[-1]) + 1, self.hidden.shape[0], device=self.visual.device)
+
+    @property
+    def question(self) -> Tensor:
+        """``(q,)`` int64: those of `text` that are not features of a video, such as the newline after its last row."""
+        if self.trailing is None:
+            return self.text
+        length = self.hidden.shape[0]
+        return torch.arange(length - self.trailing, length, device=self.visual.device)
 
 
 class LayerSelection(NamedTuple):

@@ -200,7 +200,7 @@ class Twin(ABC):
     def inside(self, row: PromptParts, pruner: InLLMMethod, new: int) -> tuple[list[int], Tensor, list[int]]:
         """As `reference`, for a method inside the text model; also the number of tokens of the prompt in each layer."""
         pieces = [self.encode_part(part, None) for part in row]
-        table, embeds, visual, start = self.model.get_input_embeddings().weight, [], [], 0
+        table, embeds, visual, start, trailing = self.model.get_input_embeddings().weight, [], [], 0, 0
         for part, piece in zip(row, pieces, strict=True):
             ids = torch.tensor(piece.ids)
             rows = table[ids].clone()
@@ -208,14 +208,16 @@ class Twin(ABC):
                 at = torch.isin(ids, torch.tensor(self.placeholders)).nonzero()[:, 0]
                 rows[at] = piece.features
                 visual += (start + at[self.grid_indices(piece)]).tolist() if isinstance(part, Video) else []
+            trailing += len(rows)
+            if isinstance(part, Video):
+                trailing = len(rows) - 1 - int(at[-1])
             embeds.append(rows)
             start += len(rows)
         decoder = self.model.get_decoder()
         cuts = {cut.layer: cut.keep for cut in pruner.cuts(len(decoder.layers))}
         whole = torch.cat(embeds)
-        return greedy(
-            Reference(decoder, pruner.name, cuts), self.model.lm_head, table, whole, visual, new, self.positions(pieces)
-        )
+        reference, positions = Reference(decoder, pruner.name, cuts), self.positions(pieces)
+        return greedy(reference, self.model.lm_head, table, whole, visual, new, positions, trailing)
 
     @torch.no_grad()
     def at_positions(self, words: RandomWords, positions: Tensor) -> Tensor:

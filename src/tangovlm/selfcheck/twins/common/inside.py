@@ -25,6 +25,7 @@ class Scene:
     keys: Tensor
     norm: Callable[[Tensor], Tensor]
     raters: list[int]
+    trailing: int
 
     @property
     def keep(self) -> int:
@@ -102,6 +103,12 @@ def sparsevlm(scene: Scene) -> Choice:
     return kept, scene.states[kept], new
 
 
+def flexselect(scene: Scene) -> Choice:
+    rows = scene.attention[:, len(scene.states) - scene.trailing :]
+    kept = top(rows.flatten(0, 1).max(0).values, scene.visual, scene.keep)
+    return kept, scene.states[kept], scene.states[:0]
+
+
 def find_raters(visual: Tensor, text: Tensor) -> list[int]:
     columns = (visual @ text.T).softmax(-1).mean(0)
     return [place for place, value in enumerate(columns) if value > columns.mean()]
@@ -114,15 +121,17 @@ CHOICES: dict[str, Choose] = {
     "dart": dart,
     "pyramiddrop": fastv,
     "sparsevlm": sparsevlm,
+    "flexselect": flexselect,
 }
 
 
 @dataclass
 class Prompt:
-    """The prompt of one turn: its end in the whole sequence, and its visual positions."""
+    """The prompt of one turn: its end in the whole sequence, its visual positions, and its text after the video."""
 
     end: int
     visual: list[int]
+    trailing: int = 0
 
 
 @dataclass
@@ -170,7 +179,7 @@ class Reference:
         for number, layer in enumerate(self.lm.layers):
             if number in self.cuts:
                 for turn in range(len(prompts)):
-                    prompt, own = prompts[turn], self.name == "pyramiddrop"
+                    prompt, own = prompts[turn], self.name in ("pyramiddrop", "flexselect")
                     if not prompt.visual:
                         continue
                     _, weights, keys = self.attend(layer, states, positions) if own or before is None else before
@@ -183,6 +192,7 @@ class Reference:
                         keys[:, : prompt.end],
                         self.lm.norm,
                         raters[turn],
+                        prompt.trailing,
                     )
                     kept, values, new = CHOICES[self.name](scene)
                     order, fresh = [], {}
@@ -213,15 +223,25 @@ class Reference:
     def moved(self, prompt: Prompt, order: list[int], turn: int, place: int, visual: list[int]) -> Prompt:
         end = sum(old < prompt.end for old in order)
         if place == turn:
-            return Prompt(end, visual)
-        return Prompt(end, [new for new, old in enumerate(order) if old in prompt.visual])
+            return Prompt(end, visual, prompt.trailing)
+        return Prompt(end, [new for new, old in enumerate(order) if old in prompt.visual], prompt.trailing)
 
 
 def greedy(
-    reference: Reference, head: Any, table: Tensor, embeds: Tensor, visual: list[int], new: int, start: Any = None
+    reference: Reference,
+    head: Any,
+    table: Tensor,
+    embeds: Tensor,
+    visual: list[int],
+    new: int,
+    start: Any = None,
+    trailing: int = 0,
 ) -> tuple[list[int], Tensor, list[int]]:
-    """Tokens, the first step's logits, and the number of tokens in each layer after the prompt."""
-    prompts = [Prompt(len(embeds), visual)]
+    """Tokens, the first step's logits, and the number of tokens in each layer after the prompt.
+
+    The prompt has `trailing` text tokens after its last video.
+    """
+    prompts = [Prompt(len(embeds), visual, trailing)]
     positions = torch.arange(len(embeds)) if start is None else start
     answer, first, lengths = [], None, []
     for _ in range(new):

@@ -1,29 +1,18 @@
-"""The tables: which runs they hold, and how they look."""
+"""The tables: which runs they hold, and what those are compared with."""
 
-import gzip
 import json
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from tangovlm import Tango, registry
 from tangovlm.budget import count
+from tangovlm.cli.commands.eval import TableName
 from tangovlm.errors import InputError, MethodError
-from tangovlm.evaluate import summary
-from tangovlm.evaluate.results import Content, ResultsFile, ScoredAnswer
-from tangovlm.evaluate.runs import build_run, percent, spec_key, unpruned_run
-from tangovlm.evaluate.statistics import MIN_CLIPS
-from tangovlm.evaluate.summary import coverage_markdown, finished, markdown, overview, page, summarize
+from tangovlm.evaluate.runs import Run, build_run, percent, spec_key, unpruned_run
 from tangovlm.evaluate.tables import Table, custom, names, table
-from tangovlm.evaluate.tangoworld import load_questions
+from tangovlm.evaluate.tables.comparison import AllTokens, Defaults
 from tangovlm.methods import build
-from tangovlm.tiny.synthetic.questions import KINDS
-
-HEADER = {
-    "benchmark": "b", "version": 1, "questions": "q", "model": "m", "weights": "0123456789abcdef", "dtype": "float32",
-    "device": "cpu", "machine": {"cpu": "c", "cores": 2}, "threads": 1, "versions": {"torch": "2"},
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", names())
@@ -35,19 +24,51 @@ def test_rows(name: str) -> None:
     assert len(set(labels)) == len(labels)
     groups = [each.group for each in chosen.runs]
     assert sum(a != b for a, b in pairwise(groups)) == len(set(groups)) - 1
-    for each in chosen.runs:
-        reference = chosen.reference(each)
-        assert each.unpruned or reference is not None
-        assert reference is None or (reference.group, reference.pruner.retention) == (
-            each.group,
-            each.pruner.retention,
-        )
+    assert chosen.comparisons[0] == AllTokens()
+
+
+@pytest.mark.parametrize("name", names())
+def test_references(name: str) -> None:
+    chosen = table(name)
+    for comparison in chosen.comparisons:
+        for each in chosen.runs if isinstance(comparison, Defaults) else ():
+            reference = comparison.find(each, chosen.runs)
+            assert each.unpruned or reference is not None
+            assert reference is None or reference.pruner.name == comparison.method
+            assert reference is None or (reference.group, reference.pruner.retention) == (
+                each.group,
+                each.pruner.retention,
+            )
+
+
+def test_the_command_knows_every_table() -> None:
+    assert tuple(TableName) == names()
 
 
 def test_every_method_is_compared() -> None:
-    compared = {each.pruner.name for each in table("methods").runs}
-    assert compared == {name for name, cls in registry.methods().items() if getattr(cls, "stage", "") == "pre-llm"}
+    pre_llm = {name for name, cls in registry.methods().items() if getattr(cls, "stage", "") == "pre-llm"}
+    for name in ("methods", "frames"):
+        assert {each.pruner.name for each in table(name).runs} == pre_llm
     assert {0.1, 0.15, 0.2} <= {each.pruner.retention for each in table("methods").runs}
+
+
+def tango_of(of: Table, run: Run) -> Run | None:
+    return Defaults("tango").find(run, of.runs)
+
+
+def test_both_positions() -> None:
+    by_label = {each.label: each for each in table("methods", [0.1]).runs}
+    assert by_label["tango"].positions == "contiguous"
+    other = by_label["tango, original positions"]
+    assert (other.positions, other.pruner) == ("original", by_label["tango"].pruner)
+    assert "divprune, original positions" in by_label
+    assert "fastvid, original positions" not in by_label
+    for each in by_label.values():
+        own = getattr(each.pruner, "positions", "contiguous")
+        if not each.unpruned and not each.label.endswith("positions"):
+            assert each.positions == own
+        if own == "original" and not each.unpruned:
+            assert f"{each.pruner.name}, contiguous positions" in by_label
 
 
 def test_choices() -> None:
@@ -56,7 +77,7 @@ def test_choices() -> None:
     assert {each.pruner.retention for each in table("expansion", [0.3]).runs} == {0.3, 1.0}
     mine = custom(["tango"], [0.1], {"neighbors": 5})
     assert mine.runs[1].pruner == build.method("tango", retention=0.1, neighbors=5)
-    assert mine.reference(mine.runs[1]) is None
+    assert tango_of(mine, mine.runs[1]) is None
 
 
 def test_close_retentions_are_told_apart_and_equal_runs_are_not_repeated() -> None:
@@ -64,7 +85,7 @@ def test_close_retentions_are_told_apart_and_equal_runs_are_not_repeated() -> No
     assert [(each.group, each.label) for each in close.runs[1:]] == [
         ("10 %", "tango"), ("10 %", "uniform"), ("10.01 %", "tango"), ("10.01 %", "uniform"),
     ]  # fmt: skip
-    assert close.reference(close.runs[4]) is close.runs[3]
+    assert tango_of(close, close.runs[4]) is close.runs[3]
     assert [percent(each) for each in (1.0, 1, 0.07, 0.15, 0.29)] == ["100 %", "100 %", "7 %", "15 %", "29 %"]
     assert [each.label for each in custom(["tango", "uniform"], [1.0], {}).runs] == ["all tokens"]
     assert [each.label for each in table("methods", [1.0]).runs] == ["all tokens"]
@@ -109,7 +130,7 @@ def test_the_threshold_is_fixed_over_the_frames() -> None:
     assert {each.pruner.segment_threshold for each in frames} == {0.65}
     of = table("frames")
     flash = next(each for each in of.runs if each.label == "flashvid, 8 frames")
-    reference = of.reference(flash)
+    reference = tango_of(of, flash)
     assert reference is not None
     assert (reference.label, reference.group) == ("tango, 8 frames", flash.group)
 
@@ -146,67 +167,3 @@ def test_results_from_before_a_setting_was_added_still_count() -> None:
         assert spec_key(older) == each.key
         settings["neighbors"] = 6
         assert spec_key(older) != each.key
-
-
-def test_a_table_of_answers() -> None:
-    about = load_questions(18)
-    asked = [each for case in about for each in case.questions]
-    chosen = Table("runs", "Title", (unpruned_run(), build_run("tango", 0.1), build_run("uniform", 0.1)))
-    look = [1.0, 0.5, 0.25, 0.25, 1.0]
-    right = {0: lambda number: True, 1: lambda number: number % 2 == 0, 2: lambda number: False}
-    content = Content(
-        headers=[HEADER],
-        runs={each.key: number for number, each in enumerate(chosen.runs)},
-        answers={
-            (number, each.number): ScoredAnswer(number, each.number, int(right[number](each.number)), 1, 10, "x", look)
-            for number in right
-            for each in asked
-        },
-    )
-    lines = summarize(chosen, about, content)
-    whole, tango, uniform = lines
-    assert (whole.exact.value, whole.share, whole.against_unpruned) == (1, 1, None)
-    assert (tango.exact.value, tango.share, tango.against_tango) == (0.5, 0.5, None)
-    assert uniform.against_tango is not None
-    assert uniform.against_tango.value == -0.5
-    assert tango.kinds == dict.fromkeys(KINDS, 0.5)
-    rows = [row.split("|")[1:-1] for row in markdown(lines).splitlines()]
-    assert len({len(row) for row in rows}) == 1
-    assert [row[0].strip() for row in rows[2:]] == ["**100 %**", "all tokens", "**10 %**", "tango", "uniform"]
-    assert "50.0" in rows[-2][-5]
-    assert "25.0" in coverage_markdown(lines)
-    text = page(chosen, lines, content.headers, coverage=True)
-    assert "18 questions about" in text
-    assert "torch 2" in text
-    assert (len(about) < MIN_CLIPS) == ("without intervals" in text) == ("**-" not in text)
-    other = HEADER | {"machine": {"cpu": "d", "cores": 4}, "versions": {"torch": "3"}}
-    text = page(chosen, lines, [HEADER, other, HEADER], coverage=False)
-    assert "; c, 2 cores, 1 threads; torch 2; and d, 4 cores, 1 threads; torch 3. Exact" in text
-    assert lines[1].as_dict()["exact_match"][0] == 0.5
-
-
-def test_a_committed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    about = load_questions(9)
-    monkeypatch.setattr(summary, "load_questions", lambda lengths: about)
-    chosen, path = table("expansion"), tmp_path / "expansion.jsonl"
-    with ResultsFile(path, HEADER) as file:
-        numbers = [file.number(each) for each in chosen.runs]
-        answers = [
-            ScoredAnswer(n, each.number, 1, 1, 10, "x", None)
-            for n in numbers
-            for case in about
-            for each in case.questions
-        ]
-        file.add(answers[:-1])
-        with pytest.raises(InputError, match=r"lacks answers of expansion 3 \(10 %\)"):
-            finished(path)
-        file.add(answers[-1:])
-    compressed = tmp_path / "expansion.jsonl.gz"
-    compressed.write_bytes(gzip.compress(path.read_bytes()))
-    of, lines, headers = finished(path)
-    text = page(of, lines, headers, coverage=True)
-    assert "| expansion 1.5 | 10 | 100.0 |" in text
-    assert page(*finished(compressed), coverage=True) == text
-    short = [row.split("|")[1:-1] for row in overview(lines).splitlines()]
-    assert [cell.strip() for cell in short[0]] == ["method", "2 %", "5 %", "10 %"]
-    assert short[-1] == [" expansion 3 ", " 100.0 ", " 100.0 ", " 100.0 "]

@@ -1,0 +1,35 @@
+"""Common parts of plots: the optional dependency, and styles that differ without colour too."""
+
+from importlib.util import find_spec
+
+from tangovlm.errors import InputError
+
+SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""The palette of Okabe and Ito without its yellow, which is faint on white."""
+_LINES = ("-", "--", ":")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+ADAPTIVE_MARKER = "*"
+
+
+def check_matplotlib(option: str) -> None:
+    """Raise `InputError` if matplotlib is not installed.
+
+    Parameters
+    ----------
+    option: of the command line that needs it, such as "--picture".
+    """
+    if find_spec("matplotlib") is None:
+        raise InputError(f"{option} needs matplotlib: pip install 'tangovlm[report]', or leave it out")
+
+
+def series_style(number: int) -> dict[str, str]:
+    """Colour, dashes and marker of a line, as arguments of matplotlib's ``plot``; the first 63 lines all differ.
+
+    >>> series_style(0)
+    {'color': '#0072b2', 'linestyle': '-', 'marker': 'o'}
+    """
+    return {
+        "color": SERIES_COLOURS[number % len(SERIES_COLOURS)],
+        "linestyle": _LINES[number // len(SERIES_COLOURS) % len(_LINES)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+    }
