@@ -6,7 +6,7 @@
 #   OUT         folder for the results: summary.tsv, steps.log, doctor.json, bench-*.jsonl
 #   --rehearse  the same steps with small shapes on the CPU
 #   --wheels    folder of packages that the machine lacks (default: wheels/ in the checkout or next to it)
-#   --limit     seconds for all steps together (default: 470, or less with --only; three times as many in a rehearsal)
+#   --limit     seconds for all steps together (default: 540, or less with --only; three times as many in a rehearsal)
 #   --only      run some of the steps; their names are in summary.tsv
 #
 # PYTHON names the interpreter (default: python3). Nothing is installed or downloaded. A step that fails or takes too long
@@ -88,6 +88,7 @@ step doctor 70 "$python" -m tangovlm doctor --json
 if [[ -n $rehearse ]]; then
     for frames in 32 64 256; do bench "prune-$frames" 40 prune --shape "$((frames / 16)),4,4,64" --repeats 2; done
     bench prune-1024 40 prune --shape 64,4,4,64 --repeats 2 --no-reference
+    bench prune-milonga 40 prune --method milonga --shape 2,4,4,64 --repeats 2
     bench scale 40 scale --shape 4,4,64 --frames 16 --batch 2 --repeats 1
     for model in llava-onevision qwen2.5-vl; do
         bench "ttft-$model" 55 ttft --size tiny --model "$model" --frames 2 --batch 1 \
@@ -100,6 +101,8 @@ else
     bench prune-256 60 prune --shape 256,14,14,3584
     # The reference reads a number from the device at every step of its loops, which takes too long at this size.
     bench prune-1024 40 prune --shape 1024,14,14,3584 --no-reference
+    # Its reference finds runs token by token.
+    bench prune-milonga 30 prune --method milonga --shape 32,14,14,3584 --no-reference
     bench scale 40 scale
     for model in llava-onevision qwen2.5-vl; do
         bench "ttft-$model" 55 ttft --size 7b --model "$model" --frames 32 --batch 1 \

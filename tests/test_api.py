@@ -11,8 +11,8 @@ from tangovlm.cli import app
 
 COMMANDS = {
     "bench prune": {
-        "--shape", "--retention", "--video", "--dtype", "--reference", "--repeats", "--device", "--threads", "--out",
-        "--json", "--help",
+        "--method", "--shape", "--retention", "--video", "--dtype", "--reference", "--repeats", "--device", "--threads",
+        "--out", "--json", "--help",
     },
     "bench scale": {
         "--shape", "--frames", "--batch", "--retention", "--video", "--dtype", "--repeats", "--device", "--threads",

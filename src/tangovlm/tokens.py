@@ -138,9 +138,10 @@ class Pruner(Protocol):
     """The interface of a method before the language model; any object that implements it can be attached.
 
     The library's methods derive from `tangovlm.methods.common.base.PreLLMMethod`. ``needs`` is the set of signals that
-    the method reads: a subset of saliency, timestamps, frame_features and keys. A method that reads the saliency may
-    have an attribute ``signal``, the attention that it is designed for: "attn", the mean attention that a token
-    receives in the last layer of the vision encoder, or "p-attn", that of the encoder's pooling head.
+    the method reads: a subset of saliency, timestamps, frame_features and keys; a model family must provide those that
+    are not among its ``optional`` ones. A method that reads the saliency may have an attribute ``signal``, what it is
+    designed for: "attn", the mean attention to a token in the encoder's last layer, or "p-attn", that in its pooling
+    head.
     """
 
     @property
@@ -165,15 +166,18 @@ class VideoReport:
     Parameters
     ----------
     tokens_before, tokens_after: tokens of the grid, before reduction and as they entered the language model.
-    retention: the intended fraction of tokens kept, on average over the layers (for `FlexSelect`, after its layer).
+    retention: the intended fraction of tokens kept, on average over the layers (for `FlexSelect`, of those that remain
+        after its layer).
     method: name of the method or pair.
     segments: frames per temporal segment.
     timings_ms: milliseconds of the stages of this video alone.
     notes: fallbacks that the user should know about.
     tokens_per_layer: visual tokens in each layer; empty if nothing was pruned inside the model.
     newlines_before, newlines_after: tokens that a model inserts between or after those of the grid.
-    tokens_cap: the most tokens that could enter the language model, if the content decided how many; else None.
-    first_pass_groups, first_pass_layers: tokens of each group that a pass before the prefill read, and its layers.
+    first_pass_groups: visual tokens of each group that was read in a pass before the prefill, to choose the tokens;
+        empty if there was none.
+    first_pass_layers: number of layers that read them.
+    tokens_cap: the most tokens that could be kept before the language model, if the content decided how many.
     """
 
     tokens_before: int
@@ -186,9 +190,9 @@ class VideoReport:
     tokens_per_layer: tuple[int, ...] = ()
     newlines_before: int = 0
     newlines_after: int = 0
-    tokens_cap: int | None = None
     first_pass_groups: tuple[int, ...] = ()
     first_pass_layers: int = 0
+    tokens_cap: int | None = None
 
     @property
     def equivalent_retention(self) -> float:
@@ -198,17 +202,13 @@ class VideoReport:
         first = self.first_pass_layers * sum(self.first_pass_groups)
         return (first + sum(layers)) / len(layers) / self.tokens_before
 
-    @property
-    def retention_with_newlines(self) -> float:
-        """Fraction of the tokens of the grid and newlines that the language model received."""
-        return (self.tokens_after + self.newlines_after) / (self.tokens_before + self.newlines_before)
-
     def __str__(self) -> str:
         return "\n".join([self._line(), *_list_notes(self.notes)])
 
     def _line(self) -> str:
-        most = [] if self.tokens_cap is None else [f"at most {self.tokens_cap}"]
-        parts = [f"{self.method}: {_change(self.tokens_before, self.tokens_after)}", *most]
+        parts = [f"{self.method}: {_change(self.tokens_before, self.tokens_after)}"]
+        if self.tokens_cap is not None:
+            parts.append(f"at most {self.tokens_cap}")
         if self.newlines_before:
             parts.append(f"{self.newlines_before} -> {self.newlines_after} newlines")
         if self.segments:

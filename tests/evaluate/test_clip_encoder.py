@@ -4,7 +4,9 @@ import pytest
 
 from tangovlm.errors import ModelError, TangoError
 from tangovlm.evaluate.clip_encoder import ClipEncoder
-from tangovlm.evaluate.runs import build_run
+from tangovlm.evaluate.runner import answer_clips
+from tangovlm.evaluate.runs import build_run, unpruned_run
+from tangovlm.evaluate.tangoworld import ClipQuestions
 from tangovlm.pipeline.load import VideoLLM
 
 
@@ -21,3 +23,15 @@ def test_a_saliency_that_the_model_does_not_provide(llm: VideoLLM, monkeypatch: 
     encoder.check([build_run("tango", 0.1, saliency="attn"), build_run("uniform", 0.1, saliency="p-attn")])
     with pytest.raises(ModelError, match=r"saliency 'p-attn', which the family [\w-]+ does not"):
         encoder.check([build_run("tango", 0.1, saliency="p-attn")])
+
+
+def test_a_signal_that_a_method_can_do_without(
+    llm: VideoLLM, clip: ClipQuestions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = build_run("unicomp", 0.1)
+    assert ClipEncoder(llm).readable(run) == {"keys", "frame_features"}
+    monkeypatch.setattr(type(llm.family.signals), "provides", frozenset({"frame_features"}))
+    assert ClipEncoder(llm).readable(run) == {"frame_features"}
+    assert ClipEncoder(llm).readable(unpruned_run()) == frozenset()
+    (answers,) = answer_clips(llm, {0: run}, [clip], (), lambda _: None)
+    assert len(answers) == len(clip.questions)

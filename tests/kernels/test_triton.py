@@ -1,7 +1,7 @@
 """Kernels in Triton against plain loops: on a CUDA device, or on Triton's interpreter where there is none."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -12,6 +12,8 @@ from tangovlm.kernels.blend.reference import blend_reference
 from tangovlm.kernels.dpc_knn.reference import dpc_knn_reference
 from tangovlm.kernels.st_rope import Tables
 from tangovlm.kernels.st_rope.reference import rotate_reference
+from tangovlm.kernels.token_runs.reference import find_runs_reference
+from tangovlm.tokens import Pruner
 from tests.support.strategies import make_features
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
@@ -20,6 +22,7 @@ if not torch.cuda.is_available() and isinstance(triton.language.cdiv, triton.JIT
 dpc_knn = pytest.importorskip("tangovlm.kernels.dpc_knn.triton")
 blend = pytest.importorskip("tangovlm.kernels.blend.triton")
 st_rope = pytest.importorskip("tangovlm.kernels.st_rope.triton")
+token_runs = pytest.importorskip("tangovlm.kernels.token_runs.triton")
 
 
 @pytest.fixture(params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -197,6 +200,15 @@ def test_blend(device: torch.device, dtype: torch.dtype, weight: float) -> None:
     assert torch.equal(merged[4:], values[[3, 8]].float())
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 4), (7, 5, 1), (6, 4, 130)])
+@pytest.mark.parametrize("limit", [0, 6, 9000])
+def test_runs(device: torch.device, shape: tuple[int, int, int], limit: int) -> None:
+    points = whole(*shape, below=5, seed=4).float() - 2
+    points[-1] *= 100
+    found = token_runs.find_runs_triton(points.to(device), torch.tensor(float(limit), device=device))
+    assert found.tolist() == find_runs_reference(points.tolist(), limit)
+
+
 def test_pools_may_be_held_a_few_at_a_time(
     device: torch.device, small_tiles: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,22 +240,43 @@ def test_inputs_are_not_changed_and_results_repeat(device: torch.device, small_t
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("method", "kernels"),
+    [(tangovlm.Tango, {"blend", "dpc_knn", "st_rope"}), (tangovlm.Milonga, {"blend", "token_runs"})],
+)
 def test_a_video_is_pruned_alike(
-    device: torch.device, small_tiles: None, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
-) -> None:
-    """The whole of Tango on these kernels, however it reaches them, against the whole of it in PyTorch on the CPU."""
+    device: torch.device, small_tiles: None, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype,
+    method: Callable[..., Pruner], kernels: set[str],
+) -> None:  # fmt: skip
+    """A whole method on these kernels, however it reaches them, against the whole of it in PyTorch on the CPU."""
     features = make_features("scenes", (6, 3, 4, 36), seed=8).to(dtype)
     saliency = noise(6, 3, 4).abs()
-    wanted = tangovlm.Tango(retention=0.3)(tangovlm.VideoTokens(features, saliency))
+    wanted = method(retention=0.3)(tangovlm.VideoTokens(features, saliency))
     used = set()
-    for name in ("blend", "dpc_knn", "st_rope"):
+    for name in kernels:
         package = importlib.import_module(f"tangovlm.kernels.{name}")
         monkeypatch.setattr(package, "variant", lambda _, name=name: used.add(name) or "triton")
-    found = tangovlm.Tango(retention=0.3)(tangovlm.VideoTokens(features.to(device), saliency.to(device)))
-    assert used == {"blend", "dpc_knn", "st_rope"}
+    found = method(retention=0.3)(tangovlm.VideoTokens(features.to(device), saliency.to(device)))
+    assert used == kernels
     assert torch.equal(found.indices.cpu(), wanted.indices)
     assert torch.equal(found.sources.cpu(), wanted.sources)
     torch.testing.assert_close(found.features.cpu(), wanted.features)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_milonga_keeps_the_same_tokens(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """At a size where sums in different orders differ, and with the matrix products that a user may allow."""
+    features = make_features("scenes", (16, 10, 10, 1536), seed=2).to(dtype)
+    saliency = noise(16, 10, 10, seed=3).abs()
+    for retention in (0.02, 0.2, 0.7):
+        wanted = tangovlm.Milonga(retention=retention)(tangovlm.VideoTokens(features, saliency))
+        for tf32 in (False, True):
+            monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", tf32)
+            found = tangovlm.Milonga(retention=retention)(tangovlm.VideoTokens(features.cuda(), saliency.cuda()))
+            assert torch.equal(found.indices.cpu(), wanted.indices)
+            assert torch.equal(found.sources.cpu(), wanted.sources)
 
 
 @pytest.mark.gpu

@@ -36,6 +36,7 @@ def _compile_all(capability: int) -> dict[str, dict[str, Any]]:
     from tangovlm.kernels.dpc_knn import triton as dpc_knn
     from tangovlm.kernels.dpc_knn import triton_passes as passes
     from tangovlm.kernels.st_rope import triton as st_rope
+    from tangovlm.kernels.token_runs import triton as token_runs
 
     tiled = {**dpc_knn._TILING, "WIDTH": _DIM}
     several = {"NEIGHBORS": 7, "BLOCK": 64}
@@ -80,6 +81,7 @@ def _compile_all(capability: int) -> dict[str, dict[str, Any]]:
             {"features": "*fp16", "index": "*i64", "norms": "*fp32", "rotated": "*fp32", **pair},
             {"PAIRS": st_rope._PAIRS},
         ),
+        (token_runs._scan, {"points": "*fp32", "limit": "*fp32", "first": "*i64"}, {"CHANNELS": 128}),
     ]
     return {kernel.fn.__name__: _compiled(kernel, types, constants, capability) for kernel, types, constants in kernels}
 

@@ -1,4 +1,4 @@
-"""DivPrune, VidCom2 and VisionZip against vectors recorded from their releases."""
+"""DivPrune, ForestPrune, VidCom2 and VisionZip against vectors recorded from their releases."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from tangovlm.methods.common.diversity import max_min
 from tangovlm.methods.common.similarity import normalize
 from tests.golden.cases import assert_selection, case_params, load
 
-CASES = case_params(("divprune", "vidcom2", "visionzip"))
+CASES = case_params(("divprune", "forestprune", "vidcom2", "visionzip"))
 
 
 def test_all_cases_are_here() -> None:
-    assert len(CASES) == 9
+    assert len(CASES) == 13
 
 
 @pytest.mark.parametrize("path", CASES)

@@ -1,4 +1,4 @@
-"""FastVID, HoliTom, PruneVid and FlashVID against vectors recorded from the authors' code."""
+"""FastVID, HoliTom, PruneVid, FlashVID and UniComp against vectors recorded from the authors' code."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from tangovlm import method
 from tests.golden.cases import assert_selection, case_params, load
 
-METHODS = {"fastvid": 3, "holitom": 4, "prunevid": 4, "flashvid": 4}
+METHODS = {"fastvid": 3, "holitom": 4, "prunevid": 4, "flashvid": 4, "unicomp": 5}
 CASES = case_params(tuple(METHODS))
 
 

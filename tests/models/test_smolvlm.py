@@ -18,6 +18,7 @@ import tangovlm
 from tangovlm import budget
 from tangovlm.errors import InputError, ModelError
 from tangovlm.inputs.pixels import _has_lanczos
+from tangovlm.methods.unicomp import NO_FRAME_FEATURES
 from tangovlm.models.common.image_tiles import VIDEO_GUESSED
 from tangovlm.models.common.layout import Clip, Grid, Prompt
 from tangovlm.models.common.prompt_format import VideoInput
@@ -86,6 +87,16 @@ def test_each_token_is_made_of_the_patches_that_are_averaged(factor: int) -> Non
 def test_frame_features_are_refused_by_name() -> None:
     with pytest.raises(ModelError, match="'fastvid' needs frame_features, which the family smolvlm2 does not provide"):
         tangovlm.attach(model(), tangovlm.method("fastvid", retention=0.5)).__enter__()
+
+
+def test_frame_features_that_a_method_can_substitute_are_not_read() -> None:
+    host = SmolVLMTwin()
+    inputs = host.inputs([(RandomWords(2, 1), Video(3, 2), RandomWords(1, 3))])
+    with tangovlm.attach(host.model, tangovlm.method("unicomp", retention=0.5), **host.attach_options(3)) as session:
+        host.model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    assert session.needs == {"keys"}
+    assert NO_FRAME_FEATURES in session.report.notes
+    assert session.report.tokens_after == budget.count(0.5, session.report.tokens_before)
 
 
 # --- rows that are filled up ------------------------------------------------------------------------------------------

@@ -301,7 +301,7 @@ def test_every_method_keeps_exactly_its_budget(host: Twin, frames: int) -> None:
     count = piece.grid[0] * piece.grid[1] * piece.grid[2]
     ran = 0
     for name, method in registry.methods().items():
-        if method.stage != "pre-llm" or not method().needs <= family.signals.provides:
+        if method.stage != "pre-llm" or not family.signals.readable(method()) <= family.signals.provides:
             continue
         for retention in (1.0, 0.5, 0.1):
             with tangovlm.attach(host.model, method(retention=retention), **host.attach_options(frames)) as session:
@@ -314,8 +314,8 @@ def test_every_method_keeps_exactly_its_budget(host: Twin, frames: int) -> None:
 def test_a_missing_signal_is_refused_by_name(host: Twin) -> None:
     family = family_of(host)
     for name, method in registry.methods().items():
-        missing = sorted(method().needs - family.signals.provides) if method.stage == "pre-llm" else []
-        if missing:
+        needs = family.signals.readable(method()) if method.stage == "pre-llm" else frozenset()
+        if missing := sorted(needs - family.signals.provides):
             with pytest.raises(ModelError, match=f"{name}.*{missing[0]}.*{family.name}"):
                 tangovlm.attach(host.model, method(retention=0.5)).__enter__()
 

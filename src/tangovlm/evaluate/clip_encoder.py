@@ -74,6 +74,10 @@ class ClipEncoder:
             with attach_family(family, run.pruner, positions=None if family.keeps_positions else run.positions):
                 pass
 
+    def readable(self, run: Run) -> frozenset[str]:
+        """The signals that a run reads with this model."""
+        return frozenset() if run.unpruned else self.family(run.saliency).signals.readable(run.pruner)
+
     def pixels(self, frames: Tensor) -> Tensor:
         """Model inputs for uint8 frames."""
         return self.llm.family.prompt.pixels(frames.to(self.llm.family.device), self.llm.config)

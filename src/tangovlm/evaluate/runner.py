@@ -129,7 +129,7 @@ def _answer_batched(
     """Encode once, select for every run, and batch the runs that keep equally many tokens."""
     needs: dict[str, frozenset[str]] = {}
     for run in (each.run for each in pending):
-        needs[run.saliency] = needs.get(run.saliency, frozenset()) | run.needs
+        needs[run.saliency] = needs.get(run.saliency, frozenset()) | encoder.readable(run)
     encoded = encoder.encode(pixels, rendered.seconds, needs)
     by_shape: dict[tuple[int, tuple[int, ...]], list[tuple[_PendingRun, Selection]]] = {}
     for each in pending:

@@ -6,7 +6,7 @@ the others into them (`blend`). Distances are exact and weights are rounded, so 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from ..registry import register_method
 from ..tokens import Selection, VideoTokens
 from .common.base import PreLLMMethod
 from .common.checks import check_integer, check_number
-from .common.selection import SelectionBuilder, to_device, to_host
+from .common.selection import to_device, to_host
 
 NO_SALIENCY = "no saliency given: tokens were chosen by their features alone"
 _LEAST_FLOOR = 1e-30
@@ -64,7 +64,7 @@ class Milonga(PreLLMMethod):
 
     name: ClassVar[str] = "milonga"
     signal: ClassVar[str] = "p-attn"
-    substitutes: ClassVar[Mapping[str, str]] = {"saliency": NO_SALIENCY}
+    optional: ClassVar[Mapping[str, str]] = {"saliency": NO_SALIENCY}
     positions: ClassVar[Literal["contiguous", "original"]] = "original"
     adaptive_fields: ClassVar[Mapping[str, Any]] = {"exact": False, "floor": 0.2}
 
@@ -138,13 +138,10 @@ class Milonga(PreLLMMethod):
         if len(runs.first) < len(features) and self.anchor_weight:
             alone = torch.where(slots[runs.of_token] == runs.of_token, slot, -1)
             means = _merge(features, alone, anchors, 0.0)
-            values += self.anchor_weight * (means - features[anchors].to(means.dtype))
-        builder = SelectionBuilder(tokens)
-        builder.keep(anchors)
-        builder.assign(torch.arange(len(slot), device=slot.device), torch.where(slot >= 0, anchors[slot], -1))
-        builder.set_values(anchors, values)
-        selection = builder.build((tokens.frames,), len(anchors))
-        return replace(selection, notes=fallback_note(features.device))
+            values.add_(means.sub_(features[anchors]), alpha=self.anchor_weight)
+        grid = (tokens.frames, tokens.height, tokens.width)
+        notes = fallback_note(features.device)
+        return Selection(anchors, values.to(features.dtype), slot.view(grid), (tokens.frames,), notes)
 
 
 class _Runs(NamedTuple):

@@ -15,7 +15,7 @@ from ..tokens import Selection, VideoTokens
 from .common.base import PreLLMMethod
 from .common.checks import check_integer, check_number
 from .common.merge import sum_by_label
-from .common.selection import SelectionBuilder, even_counts, top_indices
+from .common.selection import SelectionBuilder, even_counts, take, top_indices
 from .common.similarity import compute_dtype, normalize
 
 
@@ -140,14 +140,9 @@ def _merge(
     """
     if not others.numel():
         return
-    labels = (_take(keys, others) @ _take(keys, targets).mT).argmax(dim=-1)
-    values = _take(features, others)
+    labels = (take(keys, others) @ take(keys, targets).mT).argmax(dim=-1)
+    values = take(features, others)
     sums, members = sum_by_label(values.to(compute_dtype(values.dtype)), labels, targets.shape[1])
-    own = _take(features, targets)
+    own = take(features, targets)
     builder.assign(others + first, targets.gather(1, labels) + first)
     builder.set_values(targets + first, torch.where(members > 0, own + sums / members.clamp_min(1), own))
-
-
-def _take(values: Tensor, indices: Tensor) -> Tensor:
-    """``(B, k, D)``: ``values (B, n, D)`` at ``indices (B, k)``."""
-    return values.gather(1, indices[..., None].expand(-1, -1, values.shape[2]))

@@ -124,7 +124,7 @@ class ServeOptions:
         return pruner if retention == self.retention else replace(pruner, retention=retention)
 
     def signals(self, family: Family) -> tuple[frozenset[str], str]:
-        """The signals that the method needs, and the kind of its saliency.
+        """The signals that the method reads, and the kind of its saliency.
 
         Raises
         ------
@@ -132,8 +132,9 @@ class ServeOptions:
         """
         pruner = self._pruner
         kind = self.saliency or family.signals.resolve_saliency(getattr(pruner, "signal", None))
-        family.signals.check(pruner.name, pruner.needs, kind)
-        return pruner.needs, kind
+        needs = family.signals.readable(pruner)
+        family.signals.check(pruner.name, needs, kind)
+        return needs, kind
 
     def original_positions(self, family: Family) -> bool:
         """Whether kept tokens have the positions of the unpruned prompt.
@@ -142,8 +143,7 @@ class ServeOptions:
         ------
         InputError: the family supports no others than these, and the options ask for others.
         """
-        own = getattr(self._pruner, "positions", "contiguous")
-        return family.resolve_positions(self.positions, own) == "original"
+        return family.resolve_positions(self.positions, getattr(self._pruner, "positions", "contiguous")) == "original"
 
     @cached_property
     def _pruner(self) -> Pruner:

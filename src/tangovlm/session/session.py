@@ -73,7 +73,8 @@ class Session:
     @property
     def needs(self) -> frozenset[str]:
         """Signals that must be computed."""
-        return frozenset() if self.plan.before is None else self.plan.before.needs
+        before = self.plan.before
+        return frozenset() if before is None else self.family.signals.readable(before)
 
     @property
     def saliency(self) -> str:

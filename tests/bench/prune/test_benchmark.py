@@ -15,7 +15,7 @@ from tangovlm.bench.prune.floor import clustered, known_flops
 from tangovlm.bench.prune.inputs import default_dtype, memory_request
 from tangovlm.bench.tables import markdown
 from tangovlm.bench.videos import Shape, synthetic
-from tangovlm.errors import InputError
+from tangovlm.errors import InputError, MethodError
 
 CPU = torch.device("cpu")
 SHAPE = Shape(8, 5, 6, 48)
@@ -52,8 +52,24 @@ def test_rows() -> None:
         tokens = synthetic(SHAPE, row["video"])
         points = clustered(tokens, benchmark.tangovlm.Tango()(tokens), 0.1)
         assert row["known_flops"] == known_flops(points, 48) > 0
+        assert (row["method"], row["tango_ms"]) == ("tango", None)
     assert [row["segments"] for row in found] == [4, 8]
     assert len(markdown(found, COLUMNS).splitlines()) == 4
+
+
+@pytest.mark.parametrize(("method", "note"), [("milonga", None), ("uniform", "the method has none")])
+def test_other_methods_are_timed_beside_tango(method: str, note: str | None) -> None:
+    (row,) = rows(videos=["busy"], method=method)
+    assert (row["method"], row["tokens_after"], row["reference_note"]) == (method, 24, note)
+    assert row["tango_ms"] > 0
+    assert row["equal_kept"] is (None if note else True)
+    assert (row["known_flops"], row["floor_ms"], row["over_floor"]) == (0, 0, None)
+    assert markdown([row], COLUMNS).splitlines()[-1].startswith(f"| {method} |")
+
+
+def test_methods_inside_the_model_are_refused() -> None:
+    with pytest.raises(MethodError, match="'fastv', which needs a language model"):
+        rows(method="fastv")
 
 
 def test_without_the_reference() -> None:

@@ -12,6 +12,7 @@ from tangovlm.errors import InputError, MethodError
 from tangovlm.evaluate.runs import Run, build_run, percent, spec_key, unpruned_run
 from tangovlm.evaluate.tables import Table, custom, names, table
 from tangovlm.evaluate.tables.comparison import AllTokens, Defaults
+from tangovlm.evaluate.tangoworld import Benchmark
 from tangovlm.methods import build
 
 
@@ -167,3 +168,65 @@ def test_results_from_before_a_setting_was_added_still_count() -> None:
         assert spec_key(older) == each.key
         settings["neighbors"] = 6
         assert spec_key(older) != each.key
+
+
+def test_the_parts_of_milonga() -> None:
+    of = table("milonga")
+    assert {each.group for each in of.runs[1:]} == {"2 %", "5 %", "10 %", "20 %"}
+    rows = {each.label: each for each in of.runs if each.group == "5 %"}
+    reference = Defaults("milonga").find(rows["Tango"], of.runs)
+    assert reference is rows["Milonga"]
+    # Every row differs from the first in what it says, and in nothing else.
+    for each in rows.values():
+        if each.pruner.name == "milonga":
+            plain, own = build_settings(rows["Milonga"]), build_settings(each)
+            assert sum(plain[name] != own[name] for name in plain) == (each.label != "Milonga")
+    assert {"without saliency", "without runs", "attn", "Milonga, contiguous positions"} <= set(rows)
+
+
+def build_settings(run: Run) -> dict[str, object]:
+    return run.spec["settings"] | {"positions": run.positions, "saliency": run.saliency}
+
+
+def test_adaptive_counts_have_fixed_ones_beside_them() -> None:
+    of = table("adaptive")
+    following = [each for each in of.runs if each.adaptive]
+    for each in following:
+        fixed = [other for other in of.runs if not other.adaptive and other.pruner.name == each.pruner.name]
+        assert {(other.saliency, other.positions, other.frames) for other in fixed} == {
+            (each.saliency, each.positions, each.frames)
+        }
+        assert {0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3} <= {other.pruner.retention for other in fixed}
+        assert all(other.pruner.exact for other in fixed)
+    assert {each.pruner.retention for each in following} == {0.2, 1.0}
+    assert {each.pruner.name for each in following} == {
+        name for name, cls in registry.methods().items() if getattr(cls, "adaptive_fields", {})
+    }
+    assert of.by_length
+    capped = table("adaptive", [0.1], ["milonga"])
+    assert {each.pruner.retention for each in capped.runs if each.adaptive} == {0.1}
+    with pytest.raises(MethodError, match="'tango' keeps a fixed number of tokens"):
+        table("adaptive", methods=["tango"])
+
+
+def test_chosen_methods_with_adaptive_counts() -> None:
+    mine = custom(["milonga"], [0.1], {"floor": 0.5}, adaptive_counts=True)
+    (run,) = mine.runs[1:]
+    assert run.label == "milonga, adaptive, floor=0.5"
+    assert run.pruner == build.method("milonga", adaptive=True, retention=0.1, floor=0.5)
+    assert run.adaptive
+
+
+def test_methods_that_read_the_question() -> None:
+    read = {each.pruner.name for each in table("question").within(4).runs if each.reads_question}
+    assert read == {"flexselect"}
+    assert not any(each.reads_question for each in table("methods").runs)
+    assert {"flexselect", "fastv"} <= {each.pruner.name for each in table("pairs").runs if each.reads_question}
+
+
+def test_frames_of_a_later_version() -> None:
+    of = table("frames", [0.05], ["uniform"], Benchmark(2, 1000))
+    longest = 256
+    assert of.lengths == (longest,)
+    assert {each.frames for each in of.runs if each.unpruned} == {None, 16, 32, 64, 128}
+    assert {count(each.pruner.retention, (each.frames or 0) * 64) for each in of.runs if not each.unpruned} == {819}

@@ -1,6 +1,7 @@
 """The base class of the methods before the language model: what it does so that a method only writes `reduce`."""
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
@@ -69,6 +70,26 @@ def test_a_retention_of_1_is_the_identity_and_needs_no_signal() -> None:
     assert selection.features.flatten().tolist() == list(range(24))
     assert selection.segments == (2,)
     assert selection.notes == (NO_FRAME_FEATURES,)  # the one signal that a segmentation may read
+
+
+@dataclass(frozen=True)
+class Lenient(First):
+    """Works without keys and frame features."""
+
+    name: ClassVar[str] = "lenient"
+    optional: ClassVar[Mapping[str, str]] = {"keys": "no keys", "frame_features": "no global vectors"}
+
+
+def test_optional_signals_have_notes_of_their_own() -> None:
+    signals = everything()
+    assert Lenient()(video(**signals)).notes == ()
+    del signals["keys"], signals["frame_features"]
+    assert Lenient()(video(**signals)).notes == ("no global vectors", "no keys")
+    del signals["saliency"]
+    with pytest.raises(InputError, match=r"^Lenient needs VideoTokens\.saliency \(T, H, W\): pass it"):
+        Lenient()(video(**signals))
+    # Neither is read if everything is kept.
+    assert Lenient(1.0)(video()).notes == ()
 
 
 def test_common_fields_are_validated_and_come_first() -> None:

@@ -88,7 +88,7 @@ class Oracle:
         pixels = family.prompt.pixels(torch.from_numpy(frames).permute(0, 3, 1, 2), self.llm.config)
         grid = family.layout.grid(len(frames))
         kind = family.signals.resolve_saliency(getattr(pruner, "signal", None))
-        with family.signals.observe(pruner.needs, kind) as signals:
+        with family.signals.observe(family.signals.readable(pruner), kind) as signals:
             output = model.model.get_video_features(pixels, return_dict=True)
         (rows,) = family.layout.features(output, [Clip(grid, 0)])
         seconds = None if metadata is None else timestamps.from_metadata(metadata)[0]

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
 import tangovlm
 from tangovlm import Selection, VideoTokens
+from tangovlm.errors import MethodError
 from tangovlm.kernels import fallback_note, variant
 from tangovlm.report.provenance import machine
+from tangovlm.tokens import Pruner
 
 from ..memory import available_bytes, check_fits, describe_out_of_memory, peak_memory
 from ..tables import Column, number, text
@@ -18,7 +19,10 @@ from ..timing import TimedRow, Timing, dtype_name, product_gflops, read_gb_s, sy
 from ..videos import Shape
 from .floor import clustered, known_flops
 from .inputs import default_dtype, make_video, memory_request
+from .milonga_reference import milonga_reference, milonga_reference_bytes
 from .reference import Reduced, reference_bytes, tango_reference
+
+Reference = tuple[Callable[[VideoTokens, float], Reduced], Callable[[int, int, int], int]]
 
 SHAPES = {
     "onevision-7b": Shape(32, 14, 14, 3584),
@@ -27,9 +31,10 @@ SHAPES = {
     "very-long": Shape(1024, 14, 14, 3584),
 }
 """The default shapes."""
-KEYS = ("video", "shape", "retention", "dtype", "device", "machine", "threads")
+KEYS = ("method", "video", "shape", "retention", "dtype", "device", "machine", "threads")
 """The entries that identify a row: one with the same entries replaces another."""
 COLUMNS = (
+    Column("method", text("method")),
     Column("T×H×W×D", lambda row: "×".join(map(str, row["shape"]))),
     Column("video", text("video")),
     Column("device", text("device")),
@@ -38,6 +43,7 @@ COLUMNS = (
     Column("ms", number("ms")),
     Column("reference ms", number("reference_ms")),
     Column("times faster", number("speedup")),
+    Column("Tango ms", number("tango_ms")),
     Column("floor ms", number("floor_ms")),
     Column("over floor", number("over_floor")),
     Column("bytes floor ms", number("floor_bytes_ms")),
@@ -45,6 +51,11 @@ COLUMNS = (
     Column("same tokens", lambda row: "" if row["overlap"] is None else f"{100 * row['overlap']:.1f} %"),
 )
 
+_REFERENCES: dict[str, Reference] = {
+    "tango": (lambda tokens, retention: tango_reference(tokens, retention), reference_bytes),
+    "milonga": (lambda tokens, retention: milonga_reference(tokens, retention), milonga_reference_bytes),
+}
+"""The plain reference of a method, and the memory that it needs for N tokens of D channels and a largest pool."""
 WARM_UP = 1
 """The run whose memory is measured."""
 _REFERENCE_RUNS = 3
@@ -59,14 +70,16 @@ class PruneRow(TimedRow):
 
     Parameters
     ----------
+    method: its name.
     name: of the shape. video: its kind, see `tangovlm.bench.videos`. shape: (T, H, W, D).
     tokens_after, segments: counts.
     ms, p80_ms: median and 80th percentile over the runs.
-    reference_ms, reference_repeats: median and number of runs of `tangovlm.bench.prune.reference`; if it was not run,
+    reference_ms, reference_repeats: median and number of runs of the method's plain reference; if it was not run,
         reference_ms is None and reference_note says why.
     speedup: reference_ms / ms.
-    floor_ms: time of known_flops at rate_gflops: the pairwise distances of the clustered points, at the rate of float32
-        matrix products measured right after the runs. over_floor: ms / floor_ms.
+    tango_ms: median of Tango with as many tokens on the same video, in turns with the method; None for Tango itself.
+    floor_ms: time of known_flops at rate_gflops: the pairwise distances of the points that Tango clusters, at the rate
+        of float32 matrix products measured right after the runs; 0 for other methods. over_floor: ms / floor_ms.
     floor_bytes_ms: time to read the features once at read_gb_s, measured at the same moment.
     synchronizations: number of times that the host waits for a CUDA device; None on the CPU.
     peak_extra_mb: peak memory beyond the input in 10^6 bytes; memory_meter says how it was measured, see `memory.Peak`.
@@ -75,6 +88,7 @@ class PruneRow(TimedRow):
     notes: fallbacks that were used.
     """
 
+    method: str
     name: str
     video: str
     shape: Shape
@@ -86,6 +100,7 @@ class PruneRow(TimedRow):
     reference_repeats: int
     reference_note: str | None
     speedup: float | None
+    tango_ms: float | None
     known_flops: int
     rate_gflops: float
     floor_ms: float
@@ -115,6 +130,7 @@ class Rates:
 
 def run(
     *,
+    method: str = "tango",
     shapes: Sequence[Shape] = (),
     videos: Sequence[str],
     retention: float,
@@ -128,6 +144,7 @@ def run(
 
     Parameters
     ----------
+    method: name of a method before the language model that needs no signal but saliency and timestamps.
     shapes: if empty, `SHAPES`.
     dtype: of the features; None for `default_dtype`.
     repeats: number of runs of the library, fewer if they take minutes. The reference has at most three.
@@ -137,8 +154,11 @@ def run(
     Raises
     ------
     InputError: too little memory, or a retention outside (0, 1].
+    MethodError: no such method, or one that works inside the language model.
     """
-    pruner = tangovlm.Tango(retention=retention)
+    pruner = tangovlm.method(method, retention=retention)
+    if pruner.stage != "pre-llm":
+        raise MethodError(f"--method is {method!r}, which needs a language model: choose one before it, such as tango")
     shapes = shapes or tuple(SHAPES.values())
     for shape in shapes:
         check_fits(*memory_request(shape, dtype or default_dtype(shape, device), device, [_SMALLER]))
@@ -155,7 +175,7 @@ def run(
 def _measure(
     shape: Shape,
     kind: str,
-    pruner: tangovlm.Tango,
+    pruner: Pruner,
     dtype: torch.dtype,
     device: torch.device,
     repeats: int,
@@ -164,17 +184,22 @@ def _measure(
 ) -> PruneRow:
     progress(f"{shape} {kind}, {dtype_name(dtype)}: making the video, measuring memory")
     calls: list[Callable[[VideoTokens], object]] = [pruner]
-    if reference:
-        calls.append(partial(tango_reference, retention=pruner.retention))
+    plain = _REFERENCES.get(pruner.name) if reference else None
+    tango = None if pruner.name == "tango" else tangovlm.Tango(retention=pruner.retention)
+    if plain:
+        run_plain = plain[0]
+        calls.append(lambda tokens: run_plain(tokens, pruner.retention))
+    if tango:
+        calls.append(tango)
     tokens = make_video(shape, kind, calls, dtype, device)
     # Memory is measured in the first run of this size, so that buffers which libraries keep are counted.
     peak = peak_memory(lambda: pruner(tokens), device)
-    points = clustered(tokens, peak.result, pruner.retention)
-    why_not = _why_not(tokens, max(points, default=0)) if reference else "not asked for"
+    points = [] if tango else clustered(tokens, peak.result, pruner.retention)
+    why_not = _why_not(tokens, plain, max(points, default=0)) if reference else "not asked for"
     progress(
         f"{shape} {kind}, {dtype_name(dtype)}: timing" + (f", without the reference: {why_not}" if why_not else "")
     )
-    timing, beside = _race(pruner, tokens, repeats, reference=why_not is None)
+    timing, beside, other = _race(pruner, tokens, repeats, None if why_not else plain, tango)
     # Measured right after the runs, so that other load on the machine affects both.
     rates = Rates.measure(device)
     floor_ms = known_flops(points, shape.dim) / rates.gflops / 1e6
@@ -182,6 +207,7 @@ def _measure(
     reference_ms = None if beside is None else beside.median_ms
     same = None if beside is None else torch.isin(kept, beside.result.indices)
     return PruneRow(
+        method=pruner.name,
         name=_name(shape),
         video=kind,
         shape=shape,
@@ -200,6 +226,7 @@ def _measure(
         reference_repeats=0 if beside is None else len(beside.runs_ms),
         reference_note=why_not,
         speedup=None if reference_ms is None else reference_ms / timing.median_ms,
+        tango_ms=other,
         known_flops=known_flops(points, shape.dim),
         rate_gflops=rates.gflops,
         floor_ms=floor_ms,
@@ -215,9 +242,11 @@ def _measure(
     )
 
 
-def _why_not(tokens: VideoTokens, largest_pool: int) -> str | None:
+def _why_not(tokens: VideoTokens, plain: Reference | None, largest_pool: int) -> str | None:
     """Why the reference cannot run; None if it can."""
-    size, free = reference_bytes(tokens.count, tokens.dim, largest_pool), available_bytes(tokens.features.device)
+    if plain is None:
+        return "the method has none"
+    size, free = plain[1](tokens.count, tokens.dim, largest_pool), available_bytes(tokens.features.device)
     return (
         None
         if free is None or size <= free
@@ -226,19 +255,30 @@ def _why_not(tokens: VideoTokens, largest_pool: int) -> str | None:
 
 
 def _race(
-    pruner: tangovlm.Tango, tokens: VideoTokens, repeats: int, *, reference: bool
-) -> tuple[Timing[Selection], Timing[Reduced] | None]:
-    """Time the library and the reference alternately, so that other load affects both; the reference less often."""
+    pruner: Pruner, tokens: VideoTokens, repeats: int, plain: Reference | None, tango: Pruner | None
+) -> tuple[Timing[Selection], Timing[Reduced] | None, float | None]:
+    """Time the library, its reference and Tango in turns, so that other load affects all; the reference less often.
+
+    Returns the timings of the first two, and the median milliseconds of Tango.
+    """
     device = tokens.features.device
     rounds = min(repeats, _REFERENCE_RUNS)
     own: list[Timing[Selection]] = []
     other: list[Timing[Reduced]] = []
+    tangos: list[Timing[Selection]] = []
     for turn in range(rounds):
         share = repeats // rounds + (turn < repeats % rounds)
-        own.append(timed(lambda: pruner(tokens), device=device, repeats=share, limit_ms=LIMIT_MS / rounds))
-        if reference and sum(_all_runs(other)) < _REFERENCE_MS:
-            other.append(timed(lambda: tango_reference(tokens, pruner.retention), device=device, repeats=1))
-    return Timing(_all_runs(own), own[-1].result), Timing(_all_runs(other), other[-1].result) if other else None
+        limits: dict[str, Any] = {"device": device, "repeats": share, "limit_ms": LIMIT_MS / rounds}
+        own.append(timed(lambda: pruner(tokens), **limits))
+        if tango:
+            tangos.append(timed(lambda: tango(tokens), **limits))
+        if plain and sum(_all_runs(other)) < _REFERENCE_MS:
+            other.append(timed(lambda: plain[0](tokens, pruner.retention), device=device, repeats=1))
+    return (
+        Timing(_all_runs(own), own[-1].result),
+        Timing(_all_runs(other), other[-1].result) if other else None,
+        Timing(_all_runs(tangos), None).median_ms if tangos else None,
+    )
 
 
 def _all_runs(parts: Sequence[Timing[Any]]) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..measuring import check_counts, check_out, finish, prepare, torch_dtype
-from ..options import AsJson, DeviceName, Dtype, Out, Retention, Retentions, Threads
+from ..options import AsJson, DeviceName, Dtype, Method, Out, Retention, Retentions, Threads
 from ..output import log
 
 
@@ -50,6 +50,7 @@ def _root(context: typer.Context) -> None:
 
 @bench.command()
 def prune(
+    method: Method = "tango",
     shape: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,12 +68,13 @@ def prune(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time pruning alone, with a plain reference and with lower bounds for comparison."""
+    """Time pruning alone, beside a plain reference, Tango and lower bounds."""
     device = prepare(device_name, repeats, threads, out)
     from tangovlm.bench import prune as benchmark
     from tangovlm.bench.videos import parse_shape
 
     rows = benchmark.run(
+        method=method,
         shapes=[parse_shape(text) for text in shape or ()],
         videos=_videos(video),
         retention=retention,

@@ -29,7 +29,10 @@ class TableName(StrEnum):
     """The tables of `evaluate.tables`."""
 
     METHODS = "methods"
+    MILONGA = "milonga"
+    ADAPTIVE = "adaptive"
     FRAMES = "frames"
+    QUESTION = "question"
     ABLATION = "ablation"
     BASES = "bases"
     EXPANSION = "expansion"

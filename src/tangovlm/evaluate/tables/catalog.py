@@ -8,8 +8,8 @@ from tangovlm.errors import InputError
 
 from ..runs import Run, build_run, unpruned_run
 from ..tangoworld import OFFICIAL, Benchmark
-from . import methods, tango
-from .comparison import AllTokens, Comparison, Defaults
+from . import adaptive, methods, milonga, question, tango
+from .comparison import AllTokens, Comparison, Defaults, FixedCounts
 from .options import Options
 from .table import COMPARISONS, Table, distinct
 
@@ -45,6 +45,21 @@ _TABLES: dict[str, _Recipe] = {
         (0.02, 0.05, 0.10, 0.15, 0.20),
         methods.methods,
         takes_methods=True,
+        comparisons=(*COMPARISONS, Defaults("milonga")),
+    ),
+    "milonga": _Recipe(
+        "Parts of Milonga",
+        (0.02, 0.05, 0.10, 0.20),
+        milonga.ablation,
+        comparisons=(AllTokens(), Defaults("milonga")),
+    ),
+    "adaptive": _Recipe(
+        "Counts that follow the content",
+        (0.20, 1.0),
+        adaptive.adaptive,
+        takes_methods=True,
+        comparisons=(AllTokens(), FixedCounts(), FixedCounts(per_length=True)),
+        by_length=True,
     ),
     "frames": _Recipe(
         "Frames at a fixed number of tokens",
@@ -54,6 +69,14 @@ _TABLES: dict[str, _Recipe] = {
         lengths=_LONGEST,
         comparisons=(AllTokens(), AllTokens(methods.USUAL_FRAMES), Defaults("tango")),
         axis="frames",
+    ),
+    "question": _Recipe(
+        "Methods that read the question",
+        (0.02, 0.05, 0.10, 0.15, 0.20),
+        question.question,
+        takes_methods=True,
+        lengths=_SHORT,
+        comparisons=(*COMPARISONS, Defaults("milonga")),
     ),
     "ablation": _Recipe("Parts of Tango", (0.02, 0.05, 0.10), tango.ablation),
     "bases": _Recipe("Frequency bases of ST-RoPE", (0.05, 0.10), tango.bases),

@@ -97,12 +97,12 @@ def _draw_series(
 
 
 def _draw_axes(axes: Any, of: Table, title: str) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if of.axis == "tokens" else LogLocator(base=2))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(_AXIS_TITLES[of.axis])
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)

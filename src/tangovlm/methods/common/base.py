@@ -33,8 +33,10 @@ class PreLLMMethod(ABC):
     paper: address of the paper, "" for a baseline without one.
     official_repo: ``address@commit`` of the authors' code, "" if there is none.
     needs: signals that the method reads, a subset of saliency, keys, timestamps and frame_features. Saliency and keys
-        are required; without timestamps or frame features the method falls back, and a note in the selection says so.
-    substitutes: required signals without which the method falls back too, each with the note.
+        are required unless they are `optional`; without timestamps or frame features the method falls back, and a note
+        in the selection says so.
+    optional: those of the signals that a model family need not provide, each with the note that the selection has
+        without it. They are not read if ``retention`` is 1.
     signal: "attn" or "p-attn", the saliency that the method is designed for; only for a method that reads it.
     positions: position ids of the kept tokens if neither the user nor the family fixes them, see `tangovlm.attach`.
     reads_question: whether the selection depends on the text of the prompt.
@@ -57,7 +59,7 @@ class PreLLMMethod(ABC):
     paper: ClassVar[str] = ""
     official_repo: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()
-    substitutes: ClassVar[Mapping[str, str]] = {}
+    optional: ClassVar[Mapping[str, str]] = {}
     positions: ClassVar[Literal["contiguous", "original"]] = "contiguous"
     reads_question: ClassVar[bool] = False
     adaptive_fields: ClassVar[Mapping[str, Any]] = {}
@@ -78,9 +80,10 @@ class PreLLMMethod(ABC):
         InputError: a required signal is missing, or one does not fit the method's parameters.
         """
         if self.is_identity:
-            # Only segmentation runs, and frame features are the only optional signal that it reads.
-            return self._with_notes(keep_all(tokens, self.segment(tokens)), tokens, self.needs & {"frame_features"})
-        required = [name for name in _REQUIRED if name not in self.substitutes]
+            # Only segmentation runs, and frame features are the only signal that it may read.
+            read = (self.needs & {"frame_features"}) - set(self.optional)
+            return self._with_notes(keep_all(tokens, self.segment(tokens)), tokens, read)
+        required = [name for name in _REQUIRED if name not in self.optional]
         missing = [f"VideoTokens.{name} {_REQUIRED[name]}" for name in required if self._lacks(name, tokens)]
         if missing:
             pronoun, none = ("it", "none") if len(missing) == 1 else ("both", "neither")
@@ -120,8 +123,8 @@ class PreLLMMethod(ABC):
         return signal in self.needs and getattr(tokens, signal) is None
 
     def _with_notes(self, selection: Selection, tokens: VideoTokens, read: frozenset[str]) -> Selection:
-        """The selection with a note for each optional signal that was read and is missing."""
-        fallbacks = {**_FALLBACKS, **self.substitutes}
+        """The selection with a note for each signal that was to be read and is missing."""
+        fallbacks = {**_FALLBACKS, **self.optional}
         notes = tuple(note for name, note in fallbacks.items() if name in read and self._lacks(name, tokens))
         return replace(selection, notes=notes + selection.notes) if notes else selection
 

@@ -89,6 +89,11 @@ def top_per_frame(scores: Tensor, counts: Sequence[int]) -> Tensor:
     return torch.zeros_like(chosen).scatter_(1, order, chosen).flatten()
 
 
+def take(values: Tensor, indices: Tensor) -> Tensor:
+    """``(B, k, D)``: ``values (B, n, D)`` at ``indices (B, k)``."""
+    return values.gather(1, indices[..., None].expand(-1, -1, values.shape[2]))
+
+
 def even_counts(total: int, frames: int) -> list[int]:
     """Split ``total`` tokens over ``frames`` frames; counts differ by at most one, the larger ones evenly spaced."""
     return apportion([Fraction(total, frames)] * frames)

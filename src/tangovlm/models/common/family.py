@@ -22,6 +22,8 @@ from .prompt_format import PromptFormat
 from .signals import SALIENCY_KINDS, EncoderSignals, Signals
 from .transformers_compat import Arg
 
+POSITIONS: tuple[str, ...] = ("contiguous", "original")
+"""Kinds of position ids of kept tokens, see `tangovlm.attach`."""
 FEATURES: tuple[str, ...] = (
     "batch",
     "several videos",
@@ -36,9 +38,6 @@ FEATURES: tuple[str, ...] = (
     "pruning inside",
 )
 """Uses of a model that the tests cover; each family lists those with which it is tested."""
-
-POSITIONS: tuple[str, ...] = ("contiguous", "original")
-"""Position ids that kept tokens may get, see `tangovlm.attach`."""
 
 
 class Family:
@@ -105,20 +104,13 @@ class Family:
         self.config = config or {}
 
     @classmethod
-    def load_model(cls, source: str, **options: Any) -> Any:
-        """Load the stock model from a directory or hub id; `options` are passed to `from_pretrained`."""
-        from transformers import AutoModelForImageTextToText
-
-        return load_complete(AutoModelForImageTextToText, source, **options)
-
-    @classmethod
     def resolve_positions(cls, positions: str | None, own: str) -> str:
         """The kind of position ids that kept tokens get, one of `POSITIONS`.
 
         Parameters
         ----------
         positions: what the user asks for, None for nothing.
-        own: those of the method.
+        own: of the method.
 
         Raises
         ------
@@ -131,6 +123,13 @@ class Family:
                 f"positions is 'contiguous', but the family {cls.name} keeps M-RoPE positions: leave it out"
             )
         return "original" if cls.keeps_positions else positions or own
+
+    @classmethod
+    def load_model(cls, source: str, **options: Any) -> Any:
+        """Load the stock model from a directory or hub id; `options` are passed to `from_pretrained`."""
+        from transformers import AutoModelForImageTextToText
+
+        return load_complete(AutoModelForImageTextToText, source, **options)
 
     @property
     def encoder(self) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ModelError
+from ...tokens import Pruner
 from .layout import Grid
 from .part import FamilyPart
 
@@ -92,6 +93,10 @@ class EncoderSignals(FamilyPart, ABC):
         if chosen is not None:
             return chosen
         return wanted if wanted in self.saliency_kinds else self.saliency_kinds[0]
+
+    def readable(self, pruner: Pruner) -> frozenset[str]:
+        """Signals that a method reads with this family: all that it needs but optional ones that are not provided."""
+        return pruner.needs - (frozenset(getattr(pruner, "optional", ())) - self.provides)
 
     def check(self, name: str, needs: frozenset[str], kind: str) -> None:
         """Check that the signals that a method needs are available.
