@@ -52,9 +52,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(source: Path) -> dict[Any, dict[str, Any]]:
-    """The answers of transformers to the rows."""
+    """The answers of transformers to the rows, with the positions of the unpruned prompt."""
     corpus = Corpus(source, Task("", "", "", RETENTION, MAX_NEW_TOKENS, str(source.parent)))
-    engine = TransformersEngine(load.load(), "tango", frames=8)
+    engine = TransformersEngine(load.load(), "tango", frames=8, positions="original")
 
     def tasks() -> Iterator[Task]:
         for _, row in corpus.rows():
@@ -67,8 +67,9 @@ def expected(source: Path) -> dict[Any, dict[str, Any]]:
 def batch(
     source: Path, target: Path, *options: object, environment: Mapping[str, str] = ENVIRONMENT
 ) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own."""
+    """The command in a process of its own, with the positions of the unpruned prompt."""
     asked = ("--video-root", source.parent, "--max-new-tokens", MAX_NEW_TOKENS, "--retention", RETENTION)
+    asked += ("--positions", "original")
     return subprocess.run(
         [sys.executable, "-m", "tangovlm", "batch", *map(str, (source, target, *asked, "--frames", 8, *options))],
         env=os.environ | environment,

@@ -225,3 +225,13 @@ def test_a_picture(tangovlm_command: Run, arguments: list[object], tmp_path: Pat
 def test_no_picture_unless_asked_for(tangovlm_command: Run, arguments: list[object], tmp_path: Path) -> None:
     assert "picture" not in tangovlm_command(*arguments, "--json").json
     assert not (tmp_path / "out" / "runs.png").exists()
+
+
+def test_counts_that_follow_the_content(tangovlm_command: Run, arguments: list[object]) -> None:
+    more = ["--method", "milonga", "--adaptive", "--retention", 0.5, "--json"]
+    rows: Any = tangovlm_command(*arguments, *more).json["rows"]
+    assert [(row["label"], row["adaptive"]) for row in rows] == [("all tokens", False), ("milonga, adaptive", True)]
+    assert rows[1]["settings"]["floor"] == 0.2
+    assert 1 <= rows[1]["tokens"] <= 8 * 16 * 0.5
+    few: Any = tangovlm_command(*arguments, *more, "--param", "floor=1000").json["rows"]
+    assert few[1]["tokens"] == 1

@@ -51,6 +51,7 @@ def test_every_method_before_the_model_can_be_served(method: str) -> None:
         ({"params": 3}, InputError, "must be a mapping"),
         ({"method": "tanga"}, MethodError, "did you mean 'tango'"),
         ({"method": "fastv"}, MethodError, "inside the language model"),
+        ({"method": "flexselect"}, MethodError, "method .flexselect. prunes inside the language model"),
         ({"method": "tango+fastv"}, MethodError, "inside the language model"),
         ({"params": {"exact": False}}, MethodError, "not known before encoding"),
         ({"params": {"neighbours": 3}}, MethodError, "did you mean 'neighbors'"),

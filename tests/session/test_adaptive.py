@@ -107,6 +107,24 @@ def test_newlines_count_towards_the_most() -> None:
     assert video.tokens_after < video.tokens_cap
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, cls in tangovlm.methods().items() if getattr(cls, "adaptive_fields", {})]
+)
+def test_every_method_that_can(name: str) -> None:
+    """Up to its retention, in one batch with two videos; without `adaptive` it keeps exactly that."""
+    host = load("llava_onevision")()
+    inputs = host.inputs([BOTH, OTHER])
+    for chosen in (False, True):
+        pruner = tangovlm.method(name, adaptive=chosen, retention=0.5)
+        with tangovlm.attach(host.model, pruner) as session:
+            host.model.generate(**inputs, max_new_tokens=2)
+        for video in session.report.videos:
+            most = budget.count(0.5, video.tokens_before)
+            assert video.tokens_cap == (most if chosen else None)
+            assert video.tokens_after <= most if chosen else video.tokens_after == most
+    assert tangovlm.method(name, adaptive=True, retention=1.0).is_identity is False
+
+
 # --- pairs ------------------------------------------------------------------------------------------------------------
 
 

@@ -83,6 +83,9 @@ def test_options_of_the_engine_have_a_prefix() -> None:
         ({"batch_size": "auto"}, "batch_size is 'auto'"),
         ({"max_frame_pixels": -1}, "max_frame_pixels is -1"),
         ({"positions": "absolute"}, "'contiguous' or 'original'"),
+        ({"adaptive": "maybe"}, "adaptive is 'maybe': give True or False"),
+        ({"adaptive": True}, "'tango' keeps a fixed number of tokens"),
+        ({"adaptive": True, "release": True}, "keeps a fixed number"),
         ({"dtype": "int8"}, "dtype is 'int8'"),
         ({"backend": "sglang"}, "'transformers' or 'vllm'"),
         ({"device": "cpu", "device_map": "auto"}, "leave one of them out"),
@@ -98,6 +101,13 @@ def test_mistakes_are_refused_in_one_line(given: dict[str, Any], message: str) -
         read(**given)
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert isinstance(caught.value, (InputError, MethodError))
+
+
+def test_adaptive_counts_alone_and_in_a_pair() -> None:
+    for more in ({}, {"in_llm": "fastv"}):
+        assert read(method="milonga", adaptive="True", **more).pruner().adaptive
+        assert not read(method="milonga", **more).pruner().adaptive
+    assert read(backend="vllm", positions="original").positions == "original"
 
 
 def test_settings_are_what_records_hold() -> None:

@@ -183,12 +183,14 @@ class Settings:
 
 def _method(name: str, params: dict[str, Any], retention: float, adaptive: bool) -> Any:
     base, _, variant = name.rpartition("-")
-    if variant in VARIANTS and base == "tango" and not adaptive:
-        constructor = getattr(registry.methods()[base], variant, None)
-        if not callable(constructor):
-            raise MethodError(f"this version has no method {name}: use tango or tango-release")
-        return constructor(retention=retention, **params)
-    return build.method(name, adaptive=adaptive, retention=retention, **params)
+    if variant not in VARIANTS or base != "tango":
+        return build.method(name, adaptive=adaptive, retention=retention, **params)
+    if adaptive:
+        raise MethodError(f"method {name!r} keeps a fixed number of tokens: leave adaptive out")
+    constructor = getattr(registry.methods()[base], variant, None)
+    if not callable(constructor):
+        raise MethodError(f"this version has no method {name}: use tango or tango-release")
+    return constructor(retention=retention, **params)
 
 
 def _release_method(flag: Any, method: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from ..runs import Run, build_run, percent
 from .options import Options
 
-_FIXED = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.10, 0.15, 0.20, 0.30)
+_FIXED = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.10, 0.15, 0.20, 0.30)
 """Fixed retentions: close enough to interpolate between them, and around the mean tokens of the adaptive counts."""
 _SETTINGS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "milonga": ("floor", (0.6, 0.4, 0.3, 0.2, 0.1)),
@@ -16,7 +16,7 @@ _SETTINGS: Mapping[str, tuple[str, tuple[float, ...]]] = {
 
 def adaptive(retention: float, options: Options) -> Iterator[Run]:
     """For each method fixed counts, and adaptive ones of at most `retention`."""
-    most = f"at most {percent(retention)}"
+    most = "no upper bound" if retention == 1 else f"at most {percent(retention)}"
     for name in options.methods or _SETTINGS:
         for fixed in _FIXED:
             yield build_run(
