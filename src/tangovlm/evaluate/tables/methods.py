@@ -15,7 +15,7 @@ from .options import Options
 _FIRST = ("milonga", "tango")
 _LAST = ("random", "uniform")
 """Methods that do not read the tokens."""
-_BOTH_POSITIONS = ("tango", "divprune")
+_BOTH_POSITIONS = ("tango", "divprune", "forestprune", "unicomp")
 """Methods that are shown with both positions, besides those that keep the original ones by default."""
 USUAL_FRAMES = 16
 """The usual number of frames of a video, which more frames for the same tokens are compared with."""
