@@ -227,13 +227,18 @@ def _shuffled(clip: Clip, rng: np.random.Generator) -> tuple[Clip, Tensor]:
         shifts[scene.start] = len(frames) - scene.start
         frames += range(int(scene.start), int(scene.end))
 
-    def moved(start: float, end: float) -> dict[str, float]:
-        shift = next(shifts[scene.start] for scene in scenes if scene.start <= start < scene.end)
-        return {"start": start + shift, "end": end + shift}
+    def shift(start: float) -> float:
+        return next(shifts[scene.start] for scene in scenes if scene.start <= start < scene.end)
 
-    things = tuple(replace(thing, **moved(thing.start, thing.end)) for thing in clip.things)
-    moved_scenes = tuple(replace(scene, **moved(scene.start, scene.end), decoys=()) for scene in scenes)
-    return replace(clip, things=things, scenes=moved_scenes), torch.tensor(frames)
+    things = tuple(
+        replace(thing, start=thing.start + shift(thing.start), end=thing.end + shift(thing.start))
+        for thing in clip.things
+    )
+    moved = tuple(
+        replace(scene, start=scene.start + shift(scene.start), end=scene.end + shift(scene.start), decoys=())
+        for scene in scenes
+    )
+    return replace(clip, things=things, scenes=moved), torch.tensor(frames)
 
 
 def _timed(clip: Clip, owners: np.ndarray, cells: np.ndarray) -> set[int]:
