@@ -249,3 +249,16 @@ def test_the_tokenizer_holds_the_words_of_the_world_whole() -> None:
 def test_exporting_leaves_the_config_in_float32(small: Path, tmp_path: Path) -> None:
     export(language.load_language(small), build_tokenizer(), tmp_path)
     assert '"dtype": "float32"' in (tmp_path / "config.json").read_text()
+
+
+def test_scenes_in_another_order_show_the_things_when_they_are_said_to_be_there() -> None:
+    for index in range(6):
+        rng = np.random.default_rng(index)
+        clip = SECOND.world.draw_clip(rng, 32, "busy")
+        shuffled, frames = lessons._shuffled(clip, rng)
+        assert sorted(frames.tolist()) == list(range(32))
+        owners = render(clip, clip.times(32))[1][frames.numpy()]
+        for number, thing in enumerate(shuffled.things, start=1):
+            seen = np.flatnonzero((owners == number).any((1, 2)))
+            assert all(thing.start <= frame < thing.end for frame in seen)
+        assert [scene.end for scene in shuffled.scenes[:-1]] == [scene.start for scene in shuffled.scenes[1:]]

@@ -41,7 +41,9 @@ class EncodedClips:
 
 def draw_clip(part: str, index: int, recipe: Recipe) -> Clip:
     """Clip `index` of the fixed sequence "train" or "held-out"; the lengths alternate."""
-    lengths = recipe.train_lengths if part == "train" else recipe.world.lengths
+    short = index >= recipe.short_from
+    train = recipe.short_lengths if short else recipe.train_lengths
+    lengths = train if part == "train" else recipe.world.lengths
     return recipe.world.draw_clip(np.random.default_rng([_SEEDS[part], index]), lengths[index % len(lengths)], None)
 
 

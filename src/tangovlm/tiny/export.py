@@ -11,6 +11,7 @@ from .synthetic.world import SIDE
 from .tokenizer import CHAT_TEMPLATE, END, IMAGE, PAD, VIDEO
 
 WEIGHTS = Path(__file__).parent / "weights"
+SECOND_WEIGHTS = WEIGHTS.with_name("weights-2")
 _PIXELS = {
     "do_convert_rgb": True,
     "do_normalize": True,
@@ -25,9 +26,16 @@ _PIXELS = {
 
 
 def export(
-    model: LlavaOnevisionForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path = WEIGHTS
+    model: LlavaOnevisionForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path = WEIGHTS,
+    frames: int = FRAMES,
 ) -> None:
     """Write the checkpoint.
+
+    Parameters
+    ----------
+    frames: number of frames that are sampled from a video by default.
 
     The weights are stored in float16 to halve the file. The config names float32, so that a stock load computes in
     float32: many CPUs have no fast 16-bit arithmetic.
@@ -37,7 +45,7 @@ def export(
     model.to(torch.float16).save_pretrained(folder)
     _edit(folder / "config.json", {"dtype": "float32"})
     tokenizer.save_pretrained(folder)
-    video = {"video_processor_type": "LlavaOnevisionVideoProcessor", "num_frames": FRAMES, **_PIXELS}
+    video = {"video_processor_type": "LlavaOnevisionVideoProcessor", "num_frames": frames, **_PIXELS}
     image = {
         "image_processor_type": "LlavaOnevisionImageProcessor",
         "image_grid_pinpoints": [[SIDE, SIDE]],

@@ -4,7 +4,7 @@ The curriculum lengthens the context from the cells of a few things to whole cli
 uniformly at random, so that no pruning method has an advantage.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,11 +22,10 @@ from .tokenizer import ANSWER, END
 
 _QUESTIONS, _MORE_QUESTIONS, _MANY_TOKENS = 9, 20, 1000
 """Number of questions about a clip, in lessons with many tokens of a clip, and how many tokens are many."""
-_OF_A_KIND = 3
+_OF_A_KIND = 4
 """Maximum number of questions about when things appear; a clip offers one for most of its things."""
-_DESCRIBED = {"describe": 0.4, "trace": 0.3, "list": 0.9, "look": 0.6, "span": 0.3}
-"""Fraction of the descriptions of each kind that are included; for the paths of movers it is higher."""
 _TIMED = ("when", "span")
+"""Kinds about times, which only original positions tell."""
 
 
 _PATHS_FROM = 0.06
@@ -152,10 +151,13 @@ class Lessons(Dataset[Lesson]):
         index = int(rng.choice(np.flatnonzero(short)))
         backwards = rng.random() < 0.5
         clip, features, owners = self.encoded.clips[index], self.encoded.features[index], self.encoded.owners[index]
+        if rng.random() < self.encoded.recipe.shuffled:
+            clip, frames = _shuffled(clip, rng)
+            features, owners = features[frames], owners[frames]
         if backwards:
             clip, features, owners = clip.reversed(), features.flip(0), owners.flip(0)
         flat = owners.flatten().numpy()
-        cells = _choose(rng, flat, level)
+        cells = _choose(rng, flat, level, clip)
         original = rng.random() < self.encoded.recipe.original_positions[level.things is None]
         asked = self._questions(rng, clip, flat, cells, level, original, paths)
         blocks = [self.writer.block(q.text, q.answer) for q in asked] or [self.writer.block("", "")]
@@ -176,18 +178,18 @@ class Lessons(Dataset[Lesson]):
         """Questions that the visible things answer, fewer of the kinds that are learnt early, and descriptions."""
         of = self.encoded.recipe
         visible = {number - 1 for number in set(owners[cells].tolist()) - {0}}
-        timed = _timed(clip, owners, cells) if original or level.things is None else set()
+        timed = _timed(clip, owners, cells) if original else set()
         pool = [q for q in of.world.questions(clip, rng, visible) if visible.issuperset(q.about)]
         pool = [pool[i] for i in rng.permutation(len(pool))]
         when = [q for q in pool if q.kind in _TIMED and timed.issuperset(q.about)][:_OF_A_KIND]
         first = {q.kind: q for q in pool}
         late = [q for q in pool if q.kind in of.late and q.kind not in _TIMED] + when
-        easy = [q for kind, q in first.items() if kind not in of.late and rng.random() < 0.6]
+        easy = [q for kind, q in first.items() if kind not in of.late and rng.random() < of.easy]
         late = [late[i] for i in rng.permutation(len(late))] if when else late
         chosen = (late + easy)[: _MORE_QUESTIONS if level.tokens >= _MANY_TOKENS else _QUESTIONS]
         for sentence in of.world.descriptions(clip, rng, visible):
             moves = sentence.kind == "trace" and clip.things[sentence.about[0]].role == "mover"
-            chance = 0.9 if moves else _DESCRIBED[sentence.kind]
+            chance = 0.9 if moves else of.described[sentence.kind]
             if sentence.kind in _TIMED and not timed.issuperset(sentence.about):
                 continue
             if (paths or sentence.kind == "describe") and rng.random() < chance:
@@ -195,13 +197,16 @@ class Lessons(Dataset[Lesson]):
         return chosen
 
 
-def _choose(rng: np.random.Generator, owners: np.ndarray, level: Level) -> np.ndarray:
+def _choose(rng: np.random.Generator, owners: np.ndarray, level: Level, clip: Clip) -> np.ndarray:
     """Sorted indices of the tokens of a clip that a lesson contains."""
     if level.things is None:
         return np.sort(rng.choice(len(owners), min(level.tokens, len(owners)), replace=False))
     things = [number for number in np.unique(owners) if number]
     if rng.random() >= level.all_things:
         things = list(rng.permutation(things)[: int(rng.integers(1, level.things + 1))])
+        # Both parts of a thing that changes.
+        shapes = {clip.things[number - 1].shape for number in things if clip.things[number - 1].role == "turn"}
+        things = sorted({*things, *(n for n in np.unique(owners) if n and clip.things[n - 1].shape in shapes)})
     parts = [rng.choice(len(owners), int(rng.integers(0, level.background + 1)), replace=False)]
     for number in things:
         cells = np.flatnonzero(owners == number)
@@ -211,6 +216,29 @@ def _choose(rng: np.random.Generator, owners: np.ndarray, level: Level) -> np.nd
             cells = np.concatenate([cells[:1], inner, cells[-1:]])
         parts.append(cells)
     return np.unique(np.concatenate(parts)) if things else np.zeros(1, np.int64)
+
+
+def _shuffled(clip: Clip, rng: np.random.Generator) -> tuple[Clip, Tensor]:
+    """The clip with its scenes in random order, and its frames in that order; every thing is in one scene."""
+    shifts: dict[float, float] = {}
+    frames: list[int] = []
+    scenes = [clip.scenes[number] for number in rng.permutation(len(clip.scenes))]
+    for scene in scenes:
+        shifts[scene.start] = len(frames) - scene.start
+        frames += range(int(scene.start), int(scene.end))
+
+    def shift(start: float) -> float:
+        return next(shifts[scene.start] for scene in scenes if scene.start <= start < scene.end)
+
+    things = tuple(
+        replace(thing, start=thing.start + shift(thing.start), end=thing.end + shift(thing.start))
+        for thing in clip.things
+    )
+    moved = tuple(
+        replace(scene, start=scene.start + shift(scene.start), end=scene.end + shift(scene.start), decoys=())
+        for scene in scenes
+    )
+    return replace(clip, things=things, scenes=moved), torch.tensor(frames)
 
 
 def _timed(clip: Clip, owners: np.ndarray, cells: np.ndarray) -> set[int]:

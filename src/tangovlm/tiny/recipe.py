@@ -1,7 +1,11 @@
 """In what the training of the two embedded models differs: the world, the sizes, and the curriculum."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from .export import SECOND_WEIGHTS, WEIGHTS
+from .model import FRAMES
 from .synthetic.worlds import World, world
 
 
@@ -28,6 +32,7 @@ class Level:
 
 
 FEW = Level(tokens=8, things=3, all_things=0.1, cells=3)
+FIRST_AND_LAST = Level(tokens=10, things=4, all_things=0.05, cells=2)
 SOME = Level(tokens=24, things=8, all_things=0.5, cells=4, background=6)
 MORE = Level(tokens=60, things=8, all_things=0.8, cells=8, background=32)
 THIN = (Level(tokens=128), Level(tokens=256))
@@ -51,12 +56,19 @@ class Recipe:
     first_layers: of the language model at the start.
     deepen_at: fraction of the steps after which the language model gets its other layers.
     positions: maximum number of positions of the language model.
+    frames: number of frames that the model samples from a video by default.
+    weights: directory of the checkpoint in the package.
     clips, held_out_clips: number of clips that are encoded for training and for measuring.
     train_lengths: lengths of the clips for training, which alternate.
+    short_from, short_lengths: number of the clip from which on other lengths alternate. Short clips are quick to
+        encode, and with too few clips the model learns by heart when things appear.
+    shuffled: fraction of the clips whose scenes are put in random order.
     tower_steps, language_steps: number of steps.
     curriculum: of the language stage.
     text_tokens: expected number of text tokens of a clip in a lesson, which sets the batch size.
-    late: kinds of question that are learnt late, which are more frequent.
+    late: kinds of question that are learnt late: all of a clip are asked.
+    easy: fraction of the clips in which each other kind is asked once.
+    described: fraction of the descriptions of each kind that are included; for the paths of movers it is higher.
     original_positions: fraction of the clips whose tokens keep their position ids in the full clip; first for lessons
         of some things, then for lessons of whole clips.
     warm_rate: factor on the learning rate of the language stage if it starts from trained weights.
@@ -68,14 +80,21 @@ class Recipe:
     first_layers: int
     deepen_at: float
     positions: int
+    frames: int
+    weights: Path
     clips: int
     held_out_clips: int
     train_lengths: tuple[int, ...]
+    short_from: int
+    short_lengths: tuple[int, ...]
+    shuffled: float
     tower_steps: int
     language_steps: int
     curriculum: Curriculum
     text_tokens: int
     late: tuple[str, ...]
+    easy: float
+    described: Mapping[str, float]
     original_positions: tuple[float, float]
     warm_rate: float
     warm_begin: float
@@ -88,9 +107,14 @@ _RECIPES = (
         first_layers=4,
         deepen_at=1.0,
         positions=8192,
+        frames=FRAMES,
+        weights=WEIGHTS,
         clips=1600,
         held_out_clips=160,
         train_lengths=world(1).lengths,
+        short_from=1600,
+        short_lengths=world(1).lengths,
+        shuffled=0.0,
         tower_steps=4500,
         language_steps=4500,
         curriculum=(
@@ -102,6 +126,8 @@ _RECIPES = (
         ),
         text_tokens=90,
         late=("count", "motion", "order", "brief"),
+        easy=0.6,
+        described={"describe": 0.4, "trace": 0.3, "list": 0.9},
         original_positions=(0.25, 0.25),
         warm_rate=0.5,
         warm_begin=0.45,
@@ -110,24 +136,30 @@ _RECIPES = (
         world=world(2),
         layers=12,
         first_layers=4,
-        deepen_at=0.65,
+        deepen_at=0.72,
         positions=32768,
-        clips=900,
+        frames=64,
+        weights=SECOND_WEIGHTS,
+        clips=2500,
         held_out_clips=40,
         train_lengths=(16, 32, 64, 16, 32, 128, 64, 32, 16, 256),
+        short_from=900,
+        short_lengths=(16, 32, 16, 32, 64),
+        shuffled=0.6,
         tower_steps=1500,
-        language_steps=4000,
+        language_steps=4200,
         curriculum=(
-            (0.0, (FEW, SOME, MORE)),
-            (0.10, (SOME, MORE, *THIN)),
-            (0.25, (MORE, *THIN * 2, *LONG * 2, *_WIDE[:3])),
-            (0.45, (*THIN * 15, *LONG * 15, *_WIDE * 4, *_LONGEST)),
-            (0.65, (*THIN * 15, *LONG * 12, *_SELDOM)),
+            (0.0, (FIRST_AND_LAST, FIRST_AND_LAST, SOME)),
+            (0.27, (FIRST_AND_LAST, MORE, *THIN * 2, *LONG * 2, *_WIDE[:3])),
+            (0.50, (*THIN * 15, *LONG * 15, *_WIDE * 4, *_LONGEST)),
+            (0.72, (*THIN * 15, *LONG * 12, *_SELDOM)),
         ),
-        text_tokens=180,
-        late=("count", "motion", "order", "brief", "change", "next", "when"),
-        original_positions=(0.75, 0.5),
-        warm_rate=0.7,
+        text_tokens=150,
+        late=("count", "motion", "order", "brief", "change", "when"),
+        easy=0.4,
+        described={"describe": 0.15, "trace": 0.2, "list": 0.6, "look": 0.6, "span": 0.4},
+        original_positions=(0.9, 0.6),
+        warm_rate=0.6,
         warm_begin=0.0,
     ),
 )

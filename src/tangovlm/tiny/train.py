@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from . import cache, language, tower
-from .export import WEIGHTS, export
+from .export import export
 from .recipe import recipe
 from .synthetic.worlds import VERSIONS
 from .tokenizer import build_tokenizer
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
         "--workers", type=int, default=1, help="number of processes that render frames and build lessons"
     )
     parser.add_argument("--threads", type=int, default=0, help="number of threads of the training process; 0 for all")
-    parser.add_argument("--output", type=Path, default=WEIGHTS, help="directory of the exported checkpoint")
+    parser.add_argument("--output", type=Path, help="directory of the exported checkpoint, by default in the package")
     args = parser.parse_args(argv)
     of = recipe(args.world)
     args.run.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     if "language" in args.stages:
         language.train_language(args.run, of, args.language_steps, args.clips, args.workers, args.earlier)
     if "export" in args.stages:
-        export(language.load_language(args.run), build_tokenizer(of.world), args.output)
+        export(language.load_language(args.run), build_tokenizer(of.world), args.output or of.weights, of.frames)
 
 
 if __name__ == "__main__":

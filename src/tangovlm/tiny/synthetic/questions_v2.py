@@ -1,26 +1,31 @@
 """Questions about clips of world 2: those of world 1, two that need two moments, and one about when a thing appears."""
 
 from collections.abc import Collection, Sequence
+from itertools import permutations
 
 import numpy as np
 
 from .glyphs import COLORS, PATTERNS
 from .questions import KINDS as FIRST_KINDS
-from .questions import Asker, Question, name_of, of_different_moments
+from .questions import Asker, Question, name_of
 from .questions import descriptions as first_descriptions
 from .sampling_v2 import ALL_SHAPES
 from .world import SECONDS_A_MOMENT, Clip, Thing
 
-KINDS = (*FIRST_KINDS, "change", "next", "when")
+KINDS = (*FIRST_KINDS, "change", "both", "when")
 PARTS = 4
 """Answers to "when" are rounded down to this fraction of the clip."""
+_MARGIN = 1 / 32
+"""Fraction of the clip: "when" is not asked about things that appear closer to the start of a part or its end."""
+_LONG_MOVE = 6
+"""Fewest moments of a mover that a question about its direction is asked about."""
 
 
 def questions(clip: Clip, rng: np.random.Generator, visible: Collection[int] | None = None) -> list[Question]:
     """Every question that the clip answers; see `questions.questions`."""
     asked = [i for i in range(len(clip.things)) if visible is None or i in visible]
     asker = _Asker(clip, rng, asked)
-    return [q for i in asked for q in asker.about(i)] + asker.order() + asker.next() + asker.change() + asker.when()
+    return [q for i in asked for q in asker.about(i)] + asker.order() + asker.change() + asker.both() + asker.when()
 
 
 class _Asker(Asker):
@@ -31,20 +36,31 @@ class _Asker(Asker):
 
     def about(self, index: int) -> list[Question]:
         """Questions about one thing; none about a thing that changes, whose color is not one answer."""
-        return [] if self.clip.things[index].role == "turn" else super().about(index)
+        thing = self.clip.things[index]
+        if thing.role == "turn":
+            return []
+        short = thing.end - thing.start < _LONG_MOVE
+        return [q for q in super().about(index) if not (short and q.kind == "motion")]
 
-    def next(self) -> list[Question]:
-        """Up to two questions about which of several things is the first that appears after another one."""
+    def both(self) -> list[Question]:
+        """Up to two questions about the colors of two things of different colors that are never visible together."""
+        things = {i: self.clip.things[i] for i in self.shaped if self.clip.things[i].role != "turn"}
+        pairs = [
+            (i, j)
+            for (i, a), (j, b) in permutations(things.items(), 2)
+            if a.color != b.color and (a.end <= b.start or b.end <= a.start)
+        ]
         out = []
-        for picked in of_different_moments(self.clip, self.rng, self.appearing, fewest=3, most=4):
-            shapes = [self.clip.things[i].shape for i in picked]
-            after = int(self.rng.integers(len(shapes) - 1))
-            others = [str(s) for s in self.rng.permutation(shapes[:after] + shapes[after + 1 :])]
-            named = [f"the {shape}" for shape in others]
-            text = f"Which comes right after the {shapes[after]}, {', '.join(named[:-1])} or {named[-1]}?"
-            pool = [*others, *self.likely([self.clip.things[i].shape for i in self.shaped], ALL_SHAPES)]
-            choices = [shape for shape in pool if shape != shapes[after]]
-            out.append(self.ask("next", text, shapes[after + 1], choices, *picked))
+        for number in self.rng.permutation(len(pairs))[:2]:
+            i, j = pairs[number]
+            (one, two), other = (
+                (things[i].color, things[j].color),
+                self.likely([t.color for t in things.values()], COLORS),
+            )
+            third, fourth = [color for color in dict.fromkeys(other) if color not in (one, two)][:2]
+            wrong = [f"{two} and {one}", f"{one} and {third}", f"{fourth} and {two}"]
+            text = f"What colors do the {name_of(things[i])} and the {name_of(things[j])} have?"
+            out.append(self.ask("both", text, f"{one} and {two}", wrong, i, j))
         return out
 
     def change(self) -> list[Question]:
@@ -65,11 +81,12 @@ class _Asker(Asker):
         seconds = self.clip.length * SECONDS_A_MOMENT
         for index in self.appearing:
             thing = self.clip.things[index]
-            if thing.start > 0:
+            place = thing.start / self.clip.length * PARTS % 1 / PARTS
+            if _MARGIN <= place <= 1 / PARTS - _MARGIN:
                 answers = [_seconds(part * seconds / PARTS) for part in range(PARTS)]
                 verb = "do" if len(thing.points) > 1 else "does"
                 text = f"The clip lasts {seconds:g} seconds. When {verb} the {name_of(thing)} appear?"
-                out.append(self.ask("when", text, answers[part_of(clip=self.clip, time=thing.start)], answers, index))
+                out.append(self.ask("when", text, answers[part_of(self.clip, thing.start)], answers, index))
         return out
 
 
