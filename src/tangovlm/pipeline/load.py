@@ -148,7 +148,9 @@ def load(
     local = folder is not None or Path(source).exists() or source.startswith((".", "/", "~"))
     source = str(Path(source).expanduser()) if local else source
     if folder is not None and not (folder / "config.json").is_file():
-        raise ModelError("this installation has no embedded model: name one, a checkpoint directory or a hub id")
+        raise ModelError(
+            f"this installation has no embedded model {model or BUILTIN_NAME!r}: name a checkpoint directory or a hub id"
+        )
     name = checkpoint.architecture(source, local=local)
     target = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     number_type = dtype or (torch.float32 if target.type == "cpu" else "auto")
