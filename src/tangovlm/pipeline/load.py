@@ -149,7 +149,7 @@ def load(
     source = str(Path(source).expanduser()) if local else source
     if folder is not None and not (folder / "config.json").is_file():
         raise ModelError(
-            f"this installation has no embedded model {model or BUILTIN_NAME!r}: name a checkpoint directory or a hub id"
+            f"this installation has no embedded model {model or BUILTIN_NAME!r}: name a checkpoint or a hub id"
         )
     name = checkpoint.architecture(source, local=local)
     target = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
