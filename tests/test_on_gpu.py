@@ -69,7 +69,7 @@ def test_a_step_that_fails_or_hangs_costs_no_other(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     found = summary(out)
     order = list(found)
-    assert (order[0], order[-1], len(order)) == ("doctor", "gpu-tests", 10)
+    assert (order[0], order[-1], len(order)) == ("doctor", "gpu-tests", 11)
     assert {name: status for name, status in found.items() if status} == {"doctor": 3, "scale": 124}
     assert json.loads((out / "doctor.json").read_text()) == {"fine": False}
     log = (out / "steps.log").read_text()

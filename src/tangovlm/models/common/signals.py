@@ -94,9 +94,10 @@ class EncoderSignals(FamilyPart, ABC):
             return chosen
         return wanted if wanted in self.saliency_kinds else self.saliency_kinds[0]
 
-    def readable(self, pruner: Pruner) -> frozenset[str]:
+    @classmethod
+    def readable(cls, pruner: Pruner) -> frozenset[str]:
         """Signals that a method reads with this family: all that it needs but optional ones that are not provided."""
-        return pruner.needs - (frozenset(getattr(pruner, "optional", ())) - self.provides)
+        return pruner.needs - (frozenset(getattr(pruner, "optional", ())) - cls.provides)
 
     def check(self, name: str, needs: frozenset[str], kind: str) -> None:
         """Check that the signals that a method needs are available.
