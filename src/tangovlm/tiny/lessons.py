@@ -140,7 +140,8 @@ class Lessons(Dataset[Lesson]):
         share = self.begin + (1 - self.begin) * step / self.steps
         levels = next(levels for start, levels in reversed(self.encoded.recipe.curriculum) if start <= share)
         level = levels[int(rng.integers(len(levels)))]
-        clips = max(1, self.tokens // (level.tokens + self.encoded.recipe.text_tokens))
+        text_tokens = level.text_tokens or self.encoded.recipe.text_tokens
+        clips = max(1, self.tokens // (level.tokens + text_tokens))
         draws = [self._clip(rng, level, share >= _PATHS_FROM) for _ in range(clips)]
         return pack(*(list(column) for column in zip(*draws, strict=True)))
 
@@ -150,20 +151,23 @@ class Lessons(Dataset[Lesson]):
         short = self._lengths <= (level.frames or np.inf)
         index = int(rng.choice(np.flatnonzero(short)))
         backwards = rng.random() < 0.5
-        clip, features, owners = self.encoded.clips[index], self.encoded.features[index], self.encoded.owners[index]
+        clip = self.encoded.clips[index]
+        frames = torch.arange(clip.length)
         if rng.random() < self.encoded.recipe.shuffled:
             clip, frames = _shuffled(clip, rng)
-            features, owners = features[frames], owners[frames]
         if backwards:
-            clip, features, owners = clip.reversed(), features.flip(0), owners.flip(0)
-        flat = owners.flatten().numpy()
+            clip, frames = clip.reversed(), frames.flip(0)
+        flat = self.encoded.owners[index][frames].flatten().numpy()
         cells = _choose(rng, flat, level, clip)
-        original = rng.random() < self.encoded.recipe.original_positions[level.things is None]
+        often = self.encoded.recipe.original_positions[level.things is None]
+        original = bool(level.kinds) or rng.random() < often
         asked = self._questions(rng, clip, flat, cells, level, original, paths)
         blocks = [self.writer.block(q.text, q.answer) for q in asked] or [self.writer.block("", "")]
         chosen = torch.from_numpy(cells)
         positions, newline = (chosen, len(flat)) if original else (torch.arange(len(cells)), len(cells))
-        return features.flatten(0, 1)[chosen], positions, newline, blocks
+        # Few of the tokens of a clip are needed, so that reordering all of its features would take most of the time.
+        features = self.encoded.features[index][frames[chosen // TOKENS_PER_FRAME], chosen % TOKENS_PER_FRAME]
+        return features, positions, newline, blocks
 
     def _questions(
         self,
@@ -175,19 +179,26 @@ class Lessons(Dataset[Lesson]):
         original: bool,
         paths: bool,
     ) -> list[Question]:
-        """Questions that the visible things answer, fewer of the kinds that are learnt early, and descriptions."""
+        """Questions that the visible things answer, fewer of the kinds that are learnt early, and descriptions.
+
+        If the level names kinds, a few questions of each of these instead.
+        """
         of = self.encoded.recipe
         visible = {number - 1 for number in set(owners[cells].tolist()) - {0}}
         timed = _timed(clip, owners, cells) if original else set()
         pool = [q for q in of.world.questions(clip, rng, visible) if visible.issuperset(q.about)]
         pool = [pool[i] for i in rng.permutation(len(pool))]
+        sentences = of.world.descriptions(clip, rng, visible)
+        if level.kinds:
+            allowed = [q for q in pool + sentences if q.kind not in _TIMED or timed.issuperset(q.about)]
+            return [q for kind in level.kinds for q in [q for q in allowed if q.kind == kind][:_OF_A_KIND]]
         when = [q for q in pool if q.kind in _TIMED and timed.issuperset(q.about)][:_OF_A_KIND]
         first = {q.kind: q for q in pool}
         late = [q for q in pool if q.kind in of.late and q.kind not in _TIMED] + when
         easy = [q for kind, q in first.items() if kind not in of.late and rng.random() < of.easy]
         late = [late[i] for i in rng.permutation(len(late))] if when else late
         chosen = (late + easy)[: _MORE_QUESTIONS if level.tokens >= _MANY_TOKENS else _QUESTIONS]
-        for sentence in of.world.descriptions(clip, rng, visible):
+        for sentence in sentences:
             moves = sentence.kind == "trace" and clip.things[sentence.about[0]].role == "mover"
             chance = 0.9 if moves else of.described[sentence.kind]
             if sentence.kind in _TIMED and not timed.issuperset(sentence.about):

@@ -1,7 +1,7 @@
 """In what the training of the two embedded models differs: the world, the sizes, and the curriculum."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .export import SECOND_WEIGHTS, WEIGHTS
@@ -21,6 +21,8 @@ class Level:
     cells: maximum number of cells of each thing.
     background: maximum number of additional random cells.
     frames: maximum number of frames of a clip; None for any.
+    kinds: only questions of these kinds are asked, at original positions; empty for a mixture of all kinds.
+    text_tokens: expected number of text tokens of a clip if it differs from that of the recipe.
     """
 
     tokens: int
@@ -29,10 +31,13 @@ class Level:
     cells: int = 0
     background: int = 0
     frames: int | None = None
+    kinds: tuple[str, ...] = ()
+    text_tokens: int | None = None
 
 
 FEW = Level(tokens=8, things=3, all_things=0.1, cells=3)
 FIRST_AND_LAST = Level(tokens=10, things=4, all_things=0.05, cells=2)
+TIMES = replace(FIRST_AND_LAST, all_things=0.0, kinds=("when",), text_tokens=50)
 SOME = Level(tokens=24, things=8, all_things=0.5, cells=4, background=6)
 MORE = Level(tokens=60, things=8, all_things=0.8, cells=8, background=32)
 THIN = (Level(tokens=128), Level(tokens=256))
@@ -40,6 +45,7 @@ LONG = (Level(tokens=256), Level(tokens=512), Level(tokens=1024))
 WHOLE = (Level(tokens=512, frames=8), Level(tokens=1024, frames=16), Level(tokens=2048, frames=32), Level(tokens=4096))
 _WIDE = (Level(tokens=1024, frames=16), Level(tokens=2048, frames=32), Level(tokens=2048), Level(tokens=4096))
 _LONGEST = (Level(tokens=8192), Level(tokens=8192), Level(tokens=16384))
+_TIMES = tuple(Level(tokens=each, kinds=("when", "span"), text_tokens=80) for each in (64, 256, 1024))
 _SELDOM = (*_WIDE, *_WIDE, Level(tokens=8192))
 
 Curriculum = tuple[tuple[float, tuple[Level, ...]], ...]
@@ -147,19 +153,20 @@ _RECIPES = (
         short_lengths=(16, 32, 16, 32, 64),
         shuffled=0.6,
         tower_steps=1500,
-        language_steps=4200,
+        language_steps=4400,
         curriculum=(
-            (0.0, (FIRST_AND_LAST, FIRST_AND_LAST, SOME)),
-            (0.27, (FIRST_AND_LAST, MORE, *THIN * 2, *LONG * 2, *_WIDE[:3])),
-            (0.50, (*THIN * 15, *LONG * 15, *_WIDE * 4, *_LONGEST)),
-            (0.72, (*THIN * 15, *LONG * 12, *_SELDOM)),
+            (0.0, (TIMES,)),
+            (0.12, (TIMES, FIRST_AND_LAST, FIRST_AND_LAST, SOME)),
+            (0.30, (FIRST_AND_LAST, MORE, *THIN * 2, *LONG * 2, *_WIDE[:3], *_TIMES[:2])),
+            (0.52, (*THIN * 15, *LONG * 15, *_WIDE * 4, *_LONGEST, *_TIMES * 2)),
+            (0.72, (*THIN * 15, *LONG * 12, *_SELDOM, *_TIMES)),
         ),
         text_tokens=150,
         late=("count", "motion", "order", "brief", "change", "when"),
         easy=0.4,
         described={"describe": 0.15, "trace": 0.2, "list": 0.6, "look": 0.6, "span": 0.4},
         original_positions=(0.9, 0.6),
-        warm_rate=0.6,
+        warm_rate=1.0,
         warm_begin=0.0,
     ),
 )
