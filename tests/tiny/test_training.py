@@ -176,7 +176,7 @@ def test_a_lesson_asks_when_only_if_its_tokens_tell() -> None:
     assert everything == {int(number) - 1 for number in np.unique(flat) if number}
     thing = max(everything, key=lambda index: clip.things[index].end - clip.things[index].start)
     late = np.flatnonzero((flat == thing + 1) & (np.arange(len(flat)) // 64 >= clip.things[thing].end - 1))
-    assert lessons._timed(clip, flat, late) == set()
+    assert lessons._timed(clip, flat[late], late) == set()
 
 
 def test_caching_fills_in_the_shards_that_are_missing(small: Path) -> None:
@@ -262,3 +262,40 @@ def test_scenes_in_another_order_show_the_things_when_they_are_said_to_be_there(
             seen = np.flatnonzero((owners == number).any((1, 2)))
             assert all(thing.start <= frame < thing.end for frame in seen)
         assert [scene.end for scene in shuffled.scenes[:-1]] == [scene.start for scene in shuffled.scenes[1:]]
+
+
+def test_a_slowed_clip_asks_the_same_with_other_times() -> None:
+    for index in range(6):
+        clip = SECOND.world.draw_clip(np.random.default_rng(index), 16, "calm")
+        slowed = lessons._slowed(clip, 4)
+        asked, again = (SECOND.world.questions(each, np.random.default_rng(3), None) for each in (clip, slowed))
+        assert slowed.length == 64 and [scene.end for scene in slowed.scenes][-1] == 64
+        assert {q.about for q in asked if q.kind == "when"} == {q.about for q in again if q.kind == "when"} != set()
+        answers = {q.about: q.answer for q in again if q.kind == "when"}
+        for question in asked:
+            if question.kind == "when":
+                assert float(answers[question.about].split()[0]) == 4 * float(question.answer.split()[0])
+
+
+def test_tokens_of_few_things_are_at_the_places_that_the_questions_are_about() -> None:
+    """Of clips of 16 moments beside one of 64, also slowed: a feature tells its frame and cell, and so its position."""
+    drawn = [SECOND.world.draw_clip(np.random.default_rng(index), n, "busy") for index, n in enumerate((16, 16, 64))]
+    owners = [torch.from_numpy(render(clip, clip.times(clip.length))[1]).flatten(1) for clip in drawn]
+    features = [torch.zeros(clip.length, 64, 192, dtype=torch.float16) for clip in drawn]
+    for clip, feature in zip(drawn, features, strict=True):
+        feature[..., 0], feature[..., 1] = torch.arange(clip.length)[:, None], torch.arange(64)
+        feature[..., 2] = clip.length
+    of = replace(SECOND, curriculum=((0.0, (recipe.FIRST_AND_LAST,)),), shuffled=0.0, original_positions=(1.0, 1.0))
+    drawer = lessons.Lessons(
+        cache.EncodedClips(of, drawn, features, owners), lessons.Writer(build_tokenizer(of.world)), 12, 0, 1300
+    )
+    factors = set()
+    for step in range(12):
+        lesson = drawer[step]
+        for tokens, places, count in zip(lesson.features, lesson.positions, lesson.lengths.tolist(), strict=True):
+            frames, cells, length = (tokens[:count, channel].long() for channel in range(3))
+            factor = int(places[lesson.features.shape[1]]) // 64 // int(length[0])
+            forwards, backwards = (factor * 64 * f + cells for f in (frames, length - 1 - frames))
+            assert places[:count].tolist() in (forwards.tolist(), backwards.tolist())
+            factors.add((int(length[0]), factor))
+    assert factors == {(16, 1), (16, 2), (16, 4), (64, 1)}

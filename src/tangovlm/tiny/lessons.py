@@ -5,6 +5,7 @@ uniformly at random, so that no pruning method has an advantage.
 """
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from .model import TOKENS_PER_FRAME
 from .recipe import Level
 from .synthetic.questions import Question
 from .synthetic.questions_v2 import part_of
-from .synthetic.world import Clip
+from .synthetic.world import Clip, Scene, Thing
 from .tokenizer import ANSWER, END
 
 _QUESTIONS, _MORE_QUESTIONS, _MANY_TOKENS = 9, 20, 1000
@@ -28,8 +29,12 @@ _TIMED = ("when", "span")
 """Kinds about times, which only original positions tell."""
 
 
+_TURNS = 0.5
+"""Fraction of the lessons of a few things that include the thing that changes."""
 _PATHS_FROM = 0.06
 """Fraction of the steps from which on paths and sequences are included."""
+
+_Part = TypeVar("_Part", Scene, Thing)
 
 
 @dataclass(frozen=True)
@@ -161,10 +166,17 @@ class Lessons(Dataset[Lesson]):
         cells = _choose(rng, flat, level, clip)
         often = self.encoded.recipe.original_positions[level.things is None]
         original = bool(level.kinds) or rng.random() < often
-        asked = self._questions(rng, clip, flat, cells, level, original, paths)
+        factor = 1
+        if original and level.things is not None:
+            factor = 2 ** int(rng.integers(int(np.log2(self._lengths.max() // clip.length)) + 1))
+            clip = _slowed(clip, factor)
+        places = cells // TOKENS_PER_FRAME * factor * TOKENS_PER_FRAME + cells % TOKENS_PER_FRAME
+        asked = self._questions(rng, clip, flat[cells], places, level, original, paths)
         blocks = [self.writer.block(q.text, q.answer) for q in asked] or [self.writer.block("", "")]
+        positions, newline = torch.arange(len(cells)), len(cells)
+        if original:
+            positions, newline = torch.from_numpy(places), factor * len(flat)
         chosen = torch.from_numpy(cells)
-        positions, newline = (chosen, len(flat)) if original else (torch.arange(len(cells)), len(cells))
         # Few of the tokens of a clip are needed, so that reordering all of its features would take most of the time.
         features = self.encoded.features[index][frames[chosen // TOKENS_PER_FRAME], chosen % TOKENS_PER_FRAME]
         return features, positions, newline, blocks
@@ -174,7 +186,7 @@ class Lessons(Dataset[Lesson]):
         rng: np.random.Generator,
         clip: Clip,
         owners: np.ndarray,
-        cells: np.ndarray,
+        places: np.ndarray,
         level: Level,
         original: bool,
         paths: bool,
@@ -182,10 +194,14 @@ class Lessons(Dataset[Lesson]):
         """Questions that the visible things answer, fewer of the kinds that are learnt early, and descriptions.
 
         If the level names kinds, a few questions of each of these instead.
+
+        Parameters
+        ----------
+        owners, places: (K,) the thing and the index in the clip of each token.
         """
         of = self.encoded.recipe
-        visible = {number - 1 for number in set(owners[cells].tolist()) - {0}}
-        timed = _timed(clip, owners, cells) if original else set()
+        visible = {number - 1 for number in set(owners.tolist()) - {0}}
+        timed = _timed(clip, owners, places) if original else set()
         pool = [q for q in of.world.questions(clip, rng, visible) if visible.issuperset(q.about)]
         pool = [pool[i] for i in rng.permutation(len(pool))]
         sentences = of.world.descriptions(clip, rng, visible)
@@ -213,11 +229,12 @@ def _choose(rng: np.random.Generator, owners: np.ndarray, level: Level, clip: Cl
     if level.things is None:
         return np.sort(rng.choice(len(owners), min(level.tokens, len(owners)), replace=False))
     things = [number for number in np.unique(owners) if number]
+    turning = {number for number in things if clip.things[number - 1].role == "turn"}
     if rng.random() >= level.all_things:
         things = list(rng.permutation(things)[: int(rng.integers(1, level.things + 1))])
-        # Both parts of a thing that changes.
-        shapes = {clip.things[number - 1].shape for number in things if clip.things[number - 1].role == "turn"}
-        things = sorted({*things, *(n for n in np.unique(owners) if n and clip.things[n - 1].shape in shapes)})
+        # Both parts of a thing that changes, and more often than other things.
+        if rng.random() < _TURNS or not turning.isdisjoint(things):
+            things = sorted(turning.union(things))
     parts = [rng.choice(len(owners), int(rng.integers(0, level.background + 1)), replace=False)]
     for number in things:
         cells = np.flatnonzero(owners == number)
@@ -252,12 +269,22 @@ def _shuffled(clip: Clip, rng: np.random.Generator) -> tuple[Clip, Tensor]:
     return replace(clip, things=things, scenes=moved), torch.tensor(frames)
 
 
-def _timed(clip: Clip, owners: np.ndarray, cells: np.ndarray) -> set[int]:
-    """The things whose first and last cells in a lesson are in the same parts of the clip as their start and end."""
-    frames, numbers = cells // TOKENS_PER_FRAME, owners[cells]
+def _slowed(clip: Clip, factor: int) -> Clip:
+    """The clip with everything taking `factor` times as long, as far as questions and descriptions are concerned."""
+
+    def slow(part: _Part) -> _Part:
+        return replace(part, start=factor * part.start, end=factor * part.end)
+
+    things, scenes = tuple(map(slow, clip.things)), tuple(replace(slow(s), decoys=()) for s in clip.scenes)
+    return replace(clip, length=factor * clip.length, things=things, scenes=scenes)
+
+
+def _timed(clip: Clip, owners: np.ndarray, places: np.ndarray) -> set[int]:
+    """The things whose first and last tokens in a lesson are in the same parts of the clip as their start and end."""
+    frames = places // TOKENS_PER_FRAME
     out = set()
-    for index in {int(number) - 1 for number in numbers if number}:
-        seen = frames[numbers == index + 1]
+    for index in {int(number) - 1 for number in owners if number}:
+        seen = frames[owners == index + 1]
         thing = clip.things[index]
         if [part_of(clip, float(frame)) for frame in (seen.min(), seen.max())] == [
             part_of(clip, time) for time in (thing.start, thing.end - 1)
