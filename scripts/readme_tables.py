@@ -1,4 +1,6 @@
-"""Write the generated parts of README.md and docs/ from the registry, the source tree and the benchmark results.
+"""Write what is generated from the registry, the source tree and the benchmark results.
+
+That is parts of README.md and docs/, and the pages of benchmarks/results.
 
 python scripts/readme_tables.py                write them
 python scripts/readme_tables.py --check        exit with 1 if they are out of date
@@ -199,15 +201,23 @@ def _packages(folder: Path) -> list[str]:
 
 
 @cache
+def results() -> dict[str, tuple[Any, ...]]:
+    """Name of each table of benchmarks/results to the table, its lines and the headers of the file."""
+    return {path.name.partition(".")[0]: finished(path) for path in RESULTS}
+
+
+def result_pages() -> dict[Path, str]:
+    """The page of each table of benchmarks/results."""
+    return {FOLDER / f"{name}.md": page(*result, coverage=True) for name, result in results().items()}
+
+
+@cache
 def generated() -> dict[Path, dict[str, str]]:
     """File to name of each marked part to its text."""
     pages = {README: {"methods": methods_overview(), "models": models_overview(), "tree": tree()}, BENCHMARK: {}}
     pages[METHODS] = {"methods": methods_table()}
     pages[MODELS] = {"models": models_table(), "sinks": sinks_table(), "upstream": upstream_tables(UPSTREAM)}
-    for path in RESULTS:
-        of, lines, headers = finished(path)
-        name = path.name.partition(".")[0]
-        pages[BENCHMARK][f"benchmark-{name}"] = page(of, lines, headers, coverage=True).rstrip()
+    for name, (of, lines, _) in results().items():
         if of.name == "methods":
             # A later version of the benchmark has a suffix: methods-2.
             pages[BENCHMARK][name.replace("methods", "overview")] = overview(lines)
@@ -265,9 +275,9 @@ def main(arguments: list[str]) -> int:
             raise SystemExit(f"error: {error}") from error
         arguments = []
     stale = []
-    for path, parts in generated().items():
-        text = path.read_text(encoding="utf-8")
-        if (new := filled(text, parts)) != text:
+    pages = {path: filled(path.read_text(encoding="utf-8"), parts) for path, parts in generated().items()}
+    for path, new in (pages | result_pages()).items():
+        if not path.exists() or path.read_text(encoding="utf-8") != new:
             stale.append(path)
             if "--check" not in arguments:
                 path.write_text(new, encoding="utf-8")
