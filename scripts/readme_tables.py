@@ -217,6 +217,10 @@ def generated() -> dict[Path, dict[str, str]]:
     pages = {README: {"methods": methods_overview(), "models": models_overview(), "tree": tree()}, BENCHMARK: {}}
     pages[METHODS] = {"methods": methods_table()}
     pages[MODELS] = {"models": models_table(), "sinks": sinks_table(), "upstream": upstream_tables(UPSTREAM)}
+    pages[BENCHMARK]["results"] = "\n".join(
+        ["| table | page |", "|---|---|"]
+        + [f"| {of.title} | [{name}](../benchmarks/results/{name}.md) |" for name, (of, *_) in results().items()]
+    )
     for name, (of, lines, _) in results().items():
         if of.name == "methods":
             # A later version of the benchmark has a suffix: methods-2.

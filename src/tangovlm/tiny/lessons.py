@@ -24,11 +24,9 @@ from .tokenizer import ANSWER, END
 _QUESTIONS, _MORE_QUESTIONS, _MANY_TOKENS = 9, 20, 1000
 """Number of questions about a clip, in lessons with many tokens of a clip, and how many tokens are many."""
 _OF_A_KIND = 4
-"""Maximum number of questions about when things appear; a clip offers one for most of its things."""
+"""Maximum number of questions of one kind, where a clip offers one for most of its things."""
 _TIMED = ("when", "span")
 """Kinds about times, which only original positions tell."""
-
-
 _TURNS = 0.5
 """Fraction of the lessons of a few things that include the thing that changes."""
 _PATHS_FROM = 0.06
@@ -167,7 +165,7 @@ class Lessons(Dataset[Lesson]):
         often = self.encoded.recipe.original_positions[level.things is None]
         original = bool(level.kinds) or rng.random() < often
         factor = 1
-        if original and level.things is not None:
+        if original and level.things is not None and self.encoded.recipe.slowed:
             factor = 2 ** int(rng.integers(int(np.log2(self._lengths.max() // clip.length)) + 1))
             clip = _slowed(clip, factor)
         places = cells // TOKENS_PER_FRAME * factor * TOKENS_PER_FRAME + cells % TOKENS_PER_FRAME
@@ -205,10 +203,13 @@ class Lessons(Dataset[Lesson]):
         pool = [q for q in of.world.questions(clip, rng, visible) if visible.issuperset(q.about)]
         pool = [pool[i] for i in rng.permutation(len(pool))]
         sentences = of.world.descriptions(clip, rng, visible)
+        pool, sentences = (
+            [q for q in each if q.kind not in _TIMED or timed.issuperset(q.about)] for each in (pool, sentences)
+        )
         if level.kinds:
-            allowed = [q for q in pool + sentences if q.kind not in _TIMED or timed.issuperset(q.about)]
-            return [q for kind in level.kinds for q in [q for q in allowed if q.kind == kind][:_OF_A_KIND]]
-        when = [q for q in pool if q.kind in _TIMED and timed.issuperset(q.about)][:_OF_A_KIND]
+            by_kind = ([q for q in pool + sentences if q.kind == kind] for kind in level.kinds)
+            return [q for asked in by_kind for q in asked[:_OF_A_KIND]]
+        when = [q for q in pool if q.kind in _TIMED][:_OF_A_KIND]
         first = {q.kind: q for q in pool}
         late = [q for q in pool if q.kind in of.late and q.kind not in _TIMED] + when
         easy = [q for kind, q in first.items() if kind not in of.late and rng.random() < of.easy]
@@ -217,8 +218,6 @@ class Lessons(Dataset[Lesson]):
         for sentence in sentences:
             moves = sentence.kind == "trace" and clip.things[sentence.about[0]].role == "mover"
             chance = 0.9 if moves else of.described[sentence.kind]
-            if sentence.kind in _TIMED and not timed.issuperset(sentence.about):
-                continue
             if (paths or sentence.kind == "describe") and rng.random() < chance:
                 chosen.append(sentence)
         return chosen
@@ -233,7 +232,7 @@ def _choose(rng: np.random.Generator, owners: np.ndarray, level: Level, clip: Cl
     if rng.random() >= level.all_things:
         things = list(rng.permutation(things)[: int(rng.integers(1, level.things + 1))])
         # Both parts of a thing that changes, and more often than other things.
-        if rng.random() < _TURNS or not turning.isdisjoint(things):
+        if turning and (rng.random() < _TURNS or not turning.isdisjoint(things)):
             things = sorted(turning.union(things))
     parts = [rng.choice(len(owners), int(rng.integers(0, level.background + 1)), replace=False)]
     for number in things:

@@ -69,6 +69,7 @@ class Recipe:
     short_from, short_lengths: number of the clip from which on other lengths alternate. Short clips are quick to
         encode, and with too few clips the model learns by heart when things appear.
     shuffled: fraction of the clips whose scenes are put in random order.
+    slowed: whether lessons of a few things are also at the positions of longer clips.
     tower_steps, language_steps: number of steps.
     curriculum: of the language stage.
     text_tokens: expected number of text tokens of a clip in a lesson, which sets the batch size.
@@ -94,6 +95,7 @@ class Recipe:
     short_from: int
     short_lengths: tuple[int, ...]
     shuffled: float
+    slowed: bool
     tower_steps: int
     language_steps: int
     curriculum: Curriculum
@@ -121,6 +123,7 @@ _RECIPES = (
         short_from=1600,
         short_lengths=world(1).lengths,
         shuffled=0.0,
+        slowed=False,
         tower_steps=4500,
         language_steps=4500,
         curriculum=(
@@ -152,6 +155,7 @@ _RECIPES = (
         short_from=900,
         short_lengths=(16, 32, 16, 32, 64),
         shuffled=0.6,
+        slowed=True,
         tower_steps=1500,
         language_steps=11000,
         curriculum=(
