@@ -1,4 +1,4 @@
-"""The checkpoint in the package: stock, small, and good at what it was trained for."""
+"""The checkpoints in the package: stock, small, and good at what they were trained for."""
 
 from pathlib import Path
 
@@ -8,11 +8,12 @@ import torch
 
 from tangovlm.evaluate.runner import accuracy
 from tangovlm.evaluate.runs import Run, build_run, unpruned_run
-from tangovlm.evaluate.tangoworld import load_questions
+from tangovlm.evaluate.tangoworld import benchmark, load_questions
 from tangovlm.pipeline.load import VideoLLM, load
 from tangovlm.tiny.clip import decoded_frames, write_clip, write_demo
-from tangovlm.tiny.export import WEIGHTS
+from tangovlm.tiny.export import SECOND_WEIGHTS, WEIGHTS
 from tangovlm.tiny.synthetic.questions import KINDS
+from tangovlm.tiny.synthetic.questions_v2 import KINDS as SECOND_KINDS
 from tangovlm.tiny.synthetic.sampling import sample_clip
 from tangovlm.video import decode
 
@@ -22,8 +23,14 @@ def llm() -> VideoLLM:
     return load()
 
 
-def test_it_is_small() -> None:
-    assert sum(file.stat().st_size for file in WEIGHTS.iterdir()) <= 16_000_000
+@pytest.fixture(scope="module")
+def second() -> VideoLLM:
+    return load("tangovlm-tiny-2")
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, SECOND_WEIGHTS], ids=["1", "2"])
+def test_it_is_small(weights: Path) -> None:
+    assert sum(file.stat().st_size for file in weights.iterdir()) <= 16_000_000
 
 
 def test_its_class_is_stock(llm: VideoLLM) -> None:
@@ -39,6 +46,22 @@ def test_it_answers_questions_about_clips_it_never_saw(llm: VideoLLM, asked: Run
     by_kind = accuracy(llm, asked, load_questions(108))
     assert tuple(by_kind) == KINDS
     assert sum(by_kind.values()) / len(KINDS) >= bound
+
+
+def test_the_second_one_is_stock_and_deeper(llm: VideoLLM, second: VideoLLM) -> None:
+    assert type(second.model) is type(llm.model)
+    assert second.builtin
+    assert second.name == "tangovlm-tiny-2"
+    layers = [each.model.config.text_config.num_hidden_layers for each in (llm, second)]
+    assert layers == [4, 12]
+    assert second.model.config.text_config.max_position_embeddings == 32_768
+
+
+def test_the_second_one_answers_questions_about_clips_it_never_saw(second: VideoLLM) -> None:
+    asked = load_questions(96, lengths=(16, 32), benchmark=benchmark(2))
+    by_kind = accuracy(second, unpruned_run(), asked)
+    assert tuple(by_kind) == SECOND_KINDS
+    assert sum(by_kind.values()) / len(SECOND_KINDS) >= 0.85
 
 
 def test_a_file_decodes_to_the_frames_that_were_drawn(tmp_path: Path) -> None:
