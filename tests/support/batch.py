@@ -36,7 +36,7 @@ class Fake:
                 raise InputError("the engine broke down")
             self.asked.append(task.id)
             if task.question == "fail":
-                yield failure(task, RuntimeError("no\nanswer"))
+                yield failure(task, RuntimeError("no\nanswer"), {"notes": ["odd"]})
                 continue
             outcome = Outcome(task, {"answer": f"answer to {task.id}", "tokens_before": 10, "tokens_after": 1})
             yield outcome
@@ -58,8 +58,8 @@ def questions(count: int) -> list[dict[str, Any]]:
 
 def corpus(path: Path, **defaults: Any) -> Corpus:
     """The rows of a file, with the defaults of a command."""
-    limit = defaults.pop("limit", None)
-    return Corpus(path, Task("", "", "", **({"retention": 0.1, "max_new_tokens": 64} | defaults)), limit)
+    limit, form = defaults.pop("limit", None), defaults.pop("form", "jsonl")
+    return Corpus(path, Task("", "", "", **({"retention": 0.1, "max_new_tokens": 64} | defaults)), limit, form)
 
 
 def parsed(path: Path, **defaults: Any) -> list[Row]:

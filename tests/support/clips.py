@@ -46,8 +46,11 @@ def write(
     options: dict[str, str] | None = None,
     muxer: dict[str, str] | None = None,
     sound: bool = False,
+    sound_s: float = 2.56,
+    first: int = 0,
+    pixel_aspect: Fraction | None = None,
 ) -> Path:
-    """Frame i, showing the number i, at `times[i]` milliseconds; or so many frames at 25 a second."""
+    """Frame i, showing the number i + first, at `times[i]` milliseconds; or so many frames at 25 a second."""
     at = [40 * i for i in range(times)] if isinstance(times, int) else list(times)
     with av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options or {})
@@ -55,25 +58,40 @@ def write(
         stream.codec_context.gop_size = gop
         stream.codec_context.max_b_frames = b_frames
         stream.codec_context.time_base = Fraction(1, 25) if "mpeg" in codec else TICK
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if turn != (0, False):
             stream.set_display_rotation(turn[0], hflip=turn[1])
         if sound:
-            _add_sound(container)
+            _add_sound(container, sound_s)
         for i, ms in enumerate(at):
-            frame = av.VideoFrame.from_ndarray(drawing(i), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(drawing(first + i), format="rgb24")
             frame.pts, frame.time_base = ms, TICK
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
 
 
-def _add_sound(container: av.container.OutputContainer) -> None:
-    stream = container.add_stream("aac", rate=8000, layout="mono")
-    for i in range(20):
+def _add_sound(container: av.container.OutputContainer, seconds: float = 2.56) -> None:
+    codec, rate = ("mp3", 44100) if container.format.name in ("avi", "flv") else ("aac", 8000)
+    stream = container.add_stream(codec, rate=rate, layout="mono")
+    for i in range(round(seconds * rate / 1024)):
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 8000, 1024 * i, Fraction(1, 8000)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 1024 * i, Fraction(1, rate)
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
+
+
+def shifted(source: Path, path: Path, seconds: float) -> Path:
+    """The same packets, later."""
+    with av.open(str(source)) as read, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(video=0):
+            if packet.pts is not None and packet.dts is not None and packet.time_base is not None:
+                ticks = round(seconds / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts + ticks, packet.dts + ticks, stream
+                container.mux(packet)
+    return path
 
 
 def sound_only(path: Path) -> Path:

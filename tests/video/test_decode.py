@@ -23,6 +23,11 @@ def assert_same(actual: list[tuple[float, int]], expected: list[tuple[float, int
     assert [time for time, _ in actual] == pytest.approx([time for time, _ in expected], abs=1e-12)
 
 
+def from_zero(frames: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """With times since the first frame."""
+    return [(time - frames[0][0], number) for time, number in frames]
+
+
 FILES = {
     "clip.mp4": {},
     "fragments.mp4": {"muxer": {"movflags": "frag_keyframe+empty_moov"}},
@@ -44,7 +49,7 @@ FILES = {
 @pytest.mark.parametrize("count", [1, 5, 16])
 def test_the_same_frames_as_decoding_everything(tmp_path: Path, name: str, count: int) -> None:
     path = clips.write(tmp_path / name, 60, **FILES[name])
-    everything = clips.every_frame(path)
+    everything = from_zero(clips.every_frame(path))
     expected = [everything[29]] if count == 1 else clips.on_screen(everything, count)
     assert_same(taken(decode(path, count)), expected)
 
@@ -54,18 +59,40 @@ def test_a_variable_rate_is_sampled_in_time(tmp_path: Path, name: str) -> None:
     times = [*range(0, 1000, 20), *range(1000, 5000, 250), *range(5000, 5400, 20)]
     path = clips.write(tmp_path / name, times)
     frames = decode(path, 9)
-    assert_same(taken(frames), clips.on_screen(clips.every_frame(path), 9))
+    assert_same(taken(frames), clips.on_screen(from_zero(clips.every_frame(path)), 9))
     assert np.ptp(np.diff(frames.timestamps_s.numpy())) < 0.5
 
 
-@pytest.mark.parametrize("name", ["late.mp4", "late.mkv", "late.ts"])
-def test_times_are_those_of_the_streams_own_clock(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["screen.mp4", "screen.mkv", "screen.ts"])
+def test_a_picture_that_stands_still_is_taken_once(tmp_path: Path, name: str) -> None:
+    """One picture in two seconds, then 25 in a second: no frames crowd beside the one that stands."""
+    times = [*range(0, 8000, 2000), *range(8000, 9000, 40)]
+    path = clips.write(tmp_path / name, times)
+    frames = decode(path, 12)
+    everything = from_zero(clips.every_frame(path))
+    assert_same(taken(frames), [*everything[:4], *clips.on_screen(everything[4:], 8)])
+    assert frames.notes == (
+        "4 pictures are shown for long (up to 2.0 s): taken once, the other frames where pictures change",
+    )
+    assert decode(path, 3).notes == ()
+    assert decode(path, 29).notes == ()
+
+
+@pytest.mark.parametrize("name", ["late.mp4", "late.mkv", "late.ts", "late.flv"])
+def test_times_start_at_zero_and_the_streams_own_start_is_told(tmp_path: Path, name: str) -> None:
     path = clips.write(tmp_path / name, [7000 + 40 * i for i in range(30)])
     frames = decode(path, 4)
-    assert_same(taken(frames), clips.on_screen(clips.every_frame(path), 4))
+    everything = clips.every_frame(path)
+    assert_same(taken(frames), clips.on_screen(from_zero(everything), 4))
     assert frames.timestamps_s.dtype == torch.float64
-    if name != "late.mp4":  # an mp4 with an edit list starts at 0 for the reference as well
-        assert frames.timestamps_s[0] >= 7
+    assert frames.timestamps_s[0] == 0
+    assert frames.start_s == pytest.approx(everything[0][0], abs=1e-12)
+    assert frames.start_s >= 7
+    assert frames.duration_s == duration_s(path) == pytest.approx(1.2)
+    assert frames.notes == ()
+    with FramePrefetcher(path, 4) as ahead:
+        assert torch.equal(ahead.timestamps_s, frames.timestamps_s)
+        assert ahead.result().start_s == frames.start_s
 
 
 def test_avi_with_b_frames_is_counted(tmp_path: Path) -> None:
@@ -245,7 +272,6 @@ def test_damage_inside_costs_frames_not_the_clip(tmp_path: Path, capfd: pytest.C
     frames = decode(path, 60)
     assert 45 <= len(frames.pixels) < 60
     assert (frames.timestamps_s.diff() > 0).all()
-    assert any("damaged" in note for note in frames.notes)
     assert any("could not be decoded" in note for note in frames.notes)
     for packet in packets:
         data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import pytest
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 
 from tangovlm.errors import VideoError
 from tangovlm.video import decode
-from tangovlm.video.reader import Reader
 from tangovlm.video.source import open_video
 from tests.support import clips
 
@@ -54,7 +52,7 @@ def pipe(tmp_path: Path) -> Path:
 
 def test_paths_that_name_no_video(tmp_path: Path) -> None:
     refused(tmp_path / "missing.mp4", "No such file")
-    refused(tmp_path, "a directory")
+    refused(tmp_path, "a folder without pictures")
     refused("/dev/null", "not a regular file")
     refused("nul\0byte.mp4", "cannot be read")
     refused(b"bytes.mp4", "must be str or os.PathLike")  # type: ignore[arg-type]
@@ -91,10 +89,17 @@ def test_a_picture_pattern(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
-def test_an_mp4_cut_short(tmp_path: Path, share: float) -> None:
-    for name, muxer in {"late": {}, "early": {"movflags": "faststart"}}.items():
-        path = clips.write(tmp_path / f"{name}.mp4", 100, muxer=muxer)
-        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+def test_an_mp4_cut_before_its_index(tmp_path: Path, share: float) -> None:
+    path = clips.write(tmp_path / "clip.mp4", 100)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    refused(path, "truncated")
+
+
+def test_an_mp4_cut_within_its_index_or_its_first_frame(tmp_path: Path) -> None:
+    data = clips.write(tmp_path / "clip.mp4", 100, muxer={"movflags": "faststart"}).read_bytes()
+    for kept in (data.index(b"moov") + 40, data.index(b"mdat") + 30):
+        path = tmp_path / f"{kept}.mp4"
+        path.write_bytes(data[:kept])
         refused(path, "truncated")
 
 
@@ -113,12 +118,6 @@ def test_other_files_of_which_little_is_left(tmp_path: Path, name: str, codec: s
     refused(path, "damaged, copy it again")
 
 
-def test_a_fragmented_mp4_cut_short(tmp_path: Path) -> None:
-    path = clips.write(tmp_path / "live.mp4", 100, muxer={"movflags": "frag_keyframe+empty_moov"})
-    path.write_bytes(path.read_bytes()[:-400])
-    refused(path, "truncated")
-
-
 def test_a_video_stream_without_frames(tmp_path: Path) -> None:
     path = tmp_path / "none.mp4"
     with av.open(str(path), "w", options={"movflags": "empty_moov"}) as container:
@@ -126,17 +125,6 @@ def test_a_video_stream_without_frames(tmp_path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         container.start_encoding()
     refused(path, "has no frames|no video stream|index cannot be read")
-
-
-def test_a_packet_of_a_stream_that_there_is_not(tmp_path: Path) -> None:
-    def demux(_stream: object) -> object:
-        raise IndexError("list index out of range")
-
-    with Reader(clips.write(tmp_path / "clip.ts", 4)) as reader:
-        reader.container.close()
-        reader.container = SimpleNamespace(demux=demux, close=lambda: None)
-        with pytest.raises(VideoError, match=r"clip\.ts: cannot be read to its end .*damaged, copy it again"):
-            reader.timeline()
 
 
 @pytest.mark.parametrize("frames", [0, -3, True, 1.5])

@@ -1,5 +1,7 @@
-"""Decoding video files into frames with timestamps; most stages only need `decode`."""
+"""Decoding video files into frames with timestamps."""
 
-from .decode import Frames, decode, duration_s
+from .decode import decode, duration_s
+from .frames import Frames
+from .input.sampling import FrameSampling
 
-__all__ = ["Frames", "decode", "duration_s"]
+__all__ = ["FrameSampling", "Frames", "decode", "duration_s"]

@@ -1,6 +1,5 @@
 """Decoding a clip in a background thread while its first frames are already in use."""
 
-import os
 import threading
 import time
 from types import TracebackType
@@ -9,7 +8,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from .decode import Frames, decode
+from .decode import decode
+from .frames import Frames
+from .input import VideoSource
+from .input.sampling import FrameSampling
 from .pixels import Fit, Size
 
 
@@ -24,7 +26,7 @@ class FramePrefetcher:
 
     Parameters
     ----------
-    path, frames, size, fit, pin_memory: see `decode`.
+    path, frames, size, fit, pin_memory, threads: see `decode`.
 
     Attributes
     ----------
@@ -33,15 +35,16 @@ class FramePrefetcher:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
-        frames: int,
+        path: VideoSource,
+        frames: int | FrameSampling,
         *,
         size: Size = None,
         fit: Fit | None = None,
         pin_memory: bool = False,
+        threads: int | None = None,
     ) -> None:
         self.waited_ms = 0.0
-        self._options: dict[str, Any] = {"size": size, "fit": fit, "pin_memory": pin_memory}
+        self._options: dict[str, Any] = {"size": size, "fit": fit, "pin_memory": pin_memory, "threads": threads}
         self._changed = threading.Condition()
         self._stopped = False
         self._timestamps_s: Tensor | None = None
@@ -89,7 +92,7 @@ class FramePrefetcher:
 
     # --- in the decoding thread -----------------------------------------------------------------------------------
 
-    def _run(self, path: str | os.PathLike[str], frames: int) -> None:
+    def _run(self, path: VideoSource, frames: int | FrameSampling) -> None:
         outcome: Frames | Exception
         try:
             outcome = decode(path, frames, watch=self, **self._options)
@@ -102,7 +105,8 @@ class FramePrefetcher:
     def on_timestamps(self, timestamps_s: Tensor) -> None:
         """See `decode.DecodeObserver`."""
         with self._changed:
-            self._timestamps_s = timestamps_s
+            if self._timestamps_s is None:  # else the index of the file was wrong; `take` compares the times at the end
+                self._timestamps_s = timestamps_s
             self._changed.notify_all()
 
     def on_frames(self, pictures: Tensor, count: int) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
 import av
 from av.packet import Packet
@@ -15,123 +14,132 @@ from av.video.stream import VideoStream
 
 from tangovlm.errors import VideoError
 
+from .continuity import Continuous
+from .damage import DamageLog, find_disposable, pts_of
+from .index import Listed, WrongIndexError
+from .packets import PacketReader, Packets
 from .sample import Keyframe, Timeline
-from .source import MAX_MEGAPIXELS, open_video
+from .source import MAX_MEGAPIXELS
 
 # A seek flushes the decoder and reads the file again; decoding fewer packets than this is faster.
-_WORTH_A_SEEK = 8
-
-# Quoted: PyAV's types have parameters only for the type checker.
-Packets: TypeAlias = "Iterator[Packet[VideoStream]]"
+WORTH_A_SEEK = 8
 
 
-class Reader:
+class Reader(PacketReader):
     """One video stream, read forwards with jumps to keyframes. Use it in a `with` statement.
+
+    Parameters
+    ----------
+    stream: see `open_video`.
+    threads: number of threads of the decoder; 0 for FFmpeg's own choice.
 
     Attributes
     ----------
     packets_decoded: packets passed to the decoder so far.
-    packets_damaged: those that it could not decode.
+    damage: what the decoder made of them.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, stream: int | None = None, threads: int = 0) -> None:
+        self._threads = threads
         self.packets_decoded = 0
-        self.packets_damaged = 0
-        self.container, self.stream = open_video(file)
-        self._rewind()
+        self.damage = DamageLog()
+        self._shown: VideoFrame | None = None
+        self._ahead: VideoFrame | None = None
+        self._continuous: Continuous | None = None
+        self._index: Sequence[Listed] | None = None
+        super().__init__(file, stream)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.container.close()
-
-    def timeline(self) -> Timeline:
-        """Read every packet of the stream once, decoding none.
-
-        This takes one pass over the file, which is cheap compared with decoding, and is exact for every container and
-        for variable frame rates: the times of all frames, and all keyframes.
-
-        Raises
-        ------
-        VideoError: no frames, or a file that cannot be read to its end.
-        """
-        times: set[int] = set()
-        keyframes: list[Keyframe] = []
-        try:
-            for order, packet in enumerate(_without_empty(self.container.demux(self.stream))):
-                if packet.pts is None:
-                    continue
-                if packet.is_keyframe:
-                    keyframes.append(Keyframe(order, packet.pts, packet.dts))
-                if not packet.is_discard:
-                    times.add(packet.pts)
-        except (av.FFmpegError, IndexError) as error:
-            # PyAV looks up the stream of a packet by its index, which may be out of range in a damaged file.
-            reason = error.strerror if isinstance(error, av.FFmpegError) else "a packet of an unknown stream"
-            why = f"cannot be read to its end ({reason}); it is damaged, copy it again"
-            raise VideoError(f"{self.file}: {why}") from error
-        if not times:
-            raise VideoError(f"{self.file}: its video stream has no frames; it is damaged, use another file")
-        self._reopen()
-        return self._ordered(times, keyframes)
-
-    def frames_at(self, times: list[int], timeline: Timeline) -> Iterator[VideoFrame]:
+    def frames_at(self, times: Sequence[int], timeline: Timeline, *, jump: bool = False) -> Iterator[VideoFrame]:
         """The frame on screen at each of the increasing `times` (ticks): the last one with `pts <= time`.
 
         Between two of them all packets are decoded, or skipped by a jump to the later one's keyframe if that saves
         packets. A frame that cannot be decoded because of damage is replaced by the one before it (at the beginning,
-        the one after it); a frame may then occur twice.
+        the one after it); a frame may then occur twice. `jump`: the first keyframe may be behind the current position.
 
         Raises
         ------
         VideoError: no frame could be decoded.
+        WrongIndexError: a packet differs from the index that the times are from.
         """
-        shown: VideoFrame | None = None
-        ahead: VideoFrame | None = None
+        self._continuous, self._index = timeline.continuous, timeline.index
         for time in times:
             keyframe = timeline.keyframe(time)
-            if keyframe is not None and keyframe.order > self._place + _WORTH_A_SEEK:
+            jumps = keyframe is not None and (jump or keyframe.order > self._place + WORTH_A_SEEK)
+            jump = False
+            if keyframe is not None and jumps:
+                self._drain(timeline)
+                self.damage.begin(keyframe.pts)
                 self._jump(keyframe)
-                shown = ahead = None
-            while shown is None or _pts(shown) != time:
-                ahead = self._next(timeline) if ahead is None else ahead
-                if ahead is None or _pts(ahead) > time:
-                    break
-                shown, ahead = ahead, None
-            frame = ahead if shown is None else shown
+            frame = self._read_to(time, timeline)
+            if keyframe is not None and jumps and (frame is None or frame.is_corrupt or pts_of(frame) > time):
+                # With intra refresh the picture is complete only some frames after a keyframe.
+                self._decode_again(timeline.before(keyframe), keyframe.pts)
+                frame = self._read_to(time, timeline) or frame
             if frame is None:
                 why = f"it is damaged, or its frames are larger than {MAX_MEGAPIXELS} megapixels"
                 raise VideoError(f"{self.file}: its video cannot be decoded: {why}")
             yield frame
+        self._drain(timeline)
 
-    def _reopen(self) -> None:
-        """Return to the beginning by reopening the file, which works for every container."""
-        self.container.close()
-        self.container, self.stream = open_video(self.file)
-        self._rewind()
+    def _read_to(self, time: int, timeline: Timeline) -> VideoFrame | None:
+        """The last frame with `pts <= time`; the first after it if there is none, None if there is none at all."""
+        while self._shown is None or pts_of(self._shown) != time:
+            self._ahead = self._next(timeline) if self._ahead is None else self._ahead
+            if self._ahead is None and not timeline.counted and self._threads != 1:
+                # The flush ends at the first damaged packet that another thread decodes, and loses those behind it.
+                self._threads = 1
+                keyframe, found = timeline.keyframe(time), self._shown
+                self._decode_again(keyframe, None if keyframe is None else keyframe.pts)
+                return self._read_to(time, timeline) or found
+            if self._ahead is None or pts_of(self._ahead) > time:
+                break
+            self._shown, self._ahead = self._ahead, None
+        return self._shown or self._ahead
+
+    def count_damaged(self, times: Sequence[int], timeline: Timeline) -> int:
+        """How many of the frames at `times`, which were read, show damage."""
+        codec, disposable = self.stream.codec_context.name, set[int]()
+        if not timeline.counted and (uncertain := self.damage.uncertain(codec)):
+            self._reopen()
+            header, clock = self.stream.codec_context.extradata, timeline.continuous
+            packets = ((clock.pts[order] if clock else packet.pts, packet) for order, packet in self._demux())
+            disposable = find_disposable(packets, uncertain, codec, header)
+        affected = self.damage.affected(codec, disposable)
+        return sum(time in affected for time in times)
+
+    def add_counts(self, other: Self) -> None:
+        """Add what another reader of the file has decoded."""
+        self.packets_decoded += other.packets_decoded
+        self.damage.add(other.damage)
 
     def _rewind(self) -> None:
-        self._place = 0
-        self._count = 0
-        self._frames = self._decode(_without_empty(self.container.demux(self.stream)))
+        self.stream.codec_context.thread_count = self._threads
+        self._place = self._count = 0
+        self._shown = self._ahead = None
+        super()._rewind()
+        self._frames = self._decode(self._packets)
 
     def _decode(self, packets: Packets) -> Iterator[VideoFrame]:
-        for packet in packets:
-            self._place += 1
+        for order, packet in packets:
+            self._place = order + 1
+            if self._index is not None and Listed.of(packet) != self._index[order]:
+                raise WrongIndexError
+            if self.truncated and packet.is_corrupt:
+                continue  # the rest of it is missing
+            if self._continuous is not None:
+                packet.dts, packet.pts = None, self._continuous.pts[order]
+            self.damage.send(packet.pts, key=packet.is_keyframe)
             yield from self._frames_of(packet)
         yield from self._frames_of(None)
 
     def _frames_of(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-        """Decode one packet, or, for None, flush the decoder; a damaged packet is skipped."""
+        """Decode one packet, or, for None, flush the decoder; a packet that it cannot decode is skipped."""
         self.packets_decoded += packet is not None
         try:
             return self.stream.decode(packet)
-        except av.FFmpegError:
-            self.packets_damaged += packet is not None
+        except av.FFmpegError as error:
+            if not isinstance(error, EOFError):  # it was flushed before
+                self.damage.fail()
             return []
 
     def _next(self, timeline: Timeline) -> VideoFrame | None:
@@ -141,56 +149,43 @@ class Reader:
                 frame.pts = timeline.pts[min(self._count, len(timeline.pts) - 1)]
                 self._count += 1
             if frame.pts is not None:
+                self.damage.receive(frame, counted=timeline.counted)
                 return frame
         return None
+
+    def _drain(self, timeline: Timeline) -> None:
+        """Receive the frames that the decoder holds: those that were taken may depend on them."""
+        self._frames = iter(self._frames_of(None))
+        while self._next(timeline) is not None:
+            pass
+
+    def _decode_again(self, keyframe: Keyframe | None, start: int | None) -> None:
+        """Go back to `keyframe`; frames from `start` on are decoded for the second time."""
+        self.damage.repeat(start)
+        self._reopen()
+        if keyframe is not None:
+            self._jump(keyframe)
 
     def _jump(self, keyframe: Keyframe) -> None:
         """Continue decoding exactly at `keyframe`.
 
         Some containers seek by presentation time, others by decoding time, and some stop too late; so the packet at the
-        new position is compared with the keyframe. Reading from the beginning is the last resort.
+        new position is compared with the keyframe. Reading from the beginning is the last resort; if the clock is not
+        continuous, a time may occur twice, and the packets up to the keyframe are read, but not decoded.
         """
-        for ticks in (keyframe.pts, keyframe.dts, None):
-            if not self._seek(ticks):
-                continue
-            packets = self._starting_at(keyframe)
-            if packets is not None:
-                self._place = keyframe.order
-                self._frames = self._decode(packets)
+        self._shown = self._ahead = None
+        if self._continuous is not None:
+            self._skip(keyframe)
+            return
+        packets = self._found(keyframe)
+        self._place = keyframe.order
+        self._frames = self._decode(packets)
+
+    def _skip(self, keyframe: Keyframe) -> None:
+        for order, packet in self._packets:
+            if order == keyframe.order:
+                self.stream.codec_context.flush_buffers()
+                self._place = order
+                self._frames = self._decode(chain([(order, packet)], self._packets))
                 return
-        raise VideoError(f"{self.file}: a keyframe could not be found again; the file is damaged or being written")
-
-    def _seek(self, ticks: int | None) -> bool:
-        if ticks is None:
-            self._reopen()
-            return True
-        try:
-            self.container.seek(ticks, stream=self.stream)
-        except av.FFmpegError:
-            return False
-        return True
-
-    def _starting_at(self, keyframe: Keyframe) -> Packets | None:
-        """The packets from `keyframe` on; None if the position is past it."""
-        packets = _without_empty(self.container.demux(self.stream))
-        for packet in packets:
-            if packet.is_keyframe and packet.pts == keyframe.pts:
-                return chain([packet], packets)
-            if packet.is_keyframe and packet.pts is not None and packet.pts > keyframe.pts:
-                return None
-        return None
-
-    def _ordered(self, times: set[int], keyframes: list[Keyframe]) -> Timeline:
-        """AVI stores no presentation times, and those that FFmpeg generates are wrong if B-frames reorder frames."""
-        counted = self.container.format.name == "avi" and self.stream.codec_context.has_b_frames
-        return Timeline(sorted(times), keyframes, counted=bool(counted))
-
-
-def _without_empty(packets: Packets) -> Packets:
-    """Without empty packets, which PyAV uses to flush the decoder and AVI to repeat a frame."""
-    return (packet for packet in packets if packet.size)
-
-
-def _pts(frame: VideoFrame) -> int:
-    assert frame.pts is not None
-    return frame.pts
+        raise self._lost()

@@ -4,14 +4,22 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
-from av.stream import Discard, Disposition
+from av.format import Flags
+from av.stream import Discard
 from av.video.stream import VideoStream
 
 from tangovlm.errors import VideoError
+
+from .continuity import ClockRules
+from .streams import best_stream, check_stream, video_streams
 
 MAX_MEGAPIXELS = 64
 MAX_PIXELS = MAX_MEGAPIXELS * 10**6
@@ -21,15 +29,20 @@ MAX_PIXELS = MAX_MEGAPIXELS * 10**6
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mxf,ivf,gif"
 # For the decoder: stops frames whose size is not in the header before memory is allocated. Decoders count padding.
 _DECODER_LIMIT = {"max_pixels": str(MAX_PIXELS * 5 // 4)}
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, **_DECODER_LIMIT}
+# A clock that starts anew looks to FFmpeg like one that wraps around; `continuity` tells them apart.
+_CLOCK = {"correct_ts_overflow": "0"}
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, **_DECODER_LIMIT, **_CLOCK}
+_WRAP_BITS = 33
+_GAP_S, _STILL_S, _BACK_S = 10, 600, 1
 
 _PLAYLISTS = {b"#EXTM3U": "HLS", b"ffconcat": "concat", b"<?xml": "XML (DASH)", b"<MPD": "DASH"}
 _BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"mfra", b"free", b"skip", b"wide", b"uuid", b"meta"}
+_NEEDED_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat"}
 _MATROSKA = b"\x1aE\xdf\xa3"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def local_file(path: str | os.PathLike[str]) -> Path:
+def local_file(path: object) -> Path:
     """The absolute path of a regular, non-empty file that is not a playlist.
 
     Raises
@@ -62,37 +75,80 @@ def local_file(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(name))
 
 
-def open_video(file: Path) -> tuple[InputContainer, VideoStream]:
-    """Open a file from `local_file` and choose its first video stream; the caller closes the container.
+def open_video(file: Path, stream: int | None = None) -> tuple[InputContainer, VideoStream]:
+    """Open a file from `local_file` and choose its video stream; the caller closes the container.
+
+    Parameters
+    ----------
+    stream: index of the stream in the file; None for the one of `best_stream`.
 
     Raises
     ------
-    VideoError: a truncated file, not a video, an unsupported container, no video stream, no decoder, or frames of more
-        than `MAX_PIXELS` pixels.
+    VideoError: a file that is cut off before its index, not a video, an unsupported container, no such video stream,
+        no decoder, or frames of more than `MAX_PIXELS` pixels.
     """
-    if _is_truncated(file):
-        raise VideoError(f"{file}: the file ends before its video does; it is truncated, copy it again")
+    container = _open(file)
     try:
-        container = av.open(str(file), "r", options=_OPTIONS, metadata_errors="replace")
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(_describe_failure(file)) from error
-    try:
-        stream = _video_stream(container, file)
+        if not container.streams and is_truncated(file):
+            raise VideoError(_describe_failure(file))
+        check_stream(container, file, stream)
+        if stream is None:
+            several = len(video_streams(container)) > 1
+            stream = best_stream(container)
+            if several:  # packets were read
+                container.close()
+                container = _open(file)
+        chosen = _usable(container, file, stream)
     except BaseException:
         container.close()
         raise
     for other in container.streams:
-        if other.index != stream.index:
+        if other.index != chosen.index:
             other.discard = Discard.all
-    stream.codec_context.options = dict(_DECODER_LIMIT)
-    stream.thread_type = "AUTO"
-    return container, stream
+    chosen.codec_context.options = dict(_DECODER_LIMIT)
+    chosen.thread_type = "AUTO"
+    return container, chosen
 
 
-def _is_truncated(file: Path) -> bool:
+def end_of_file_s(file: Path) -> float:
+    """The end of the last packet of any stream, in seconds on the file's clock, by reading all packets.
+
+    Raises
+    ------
+    VideoError: see `open_video`.
+    """
+    end_s = 0.0
+    with _open(file) as container, suppress(av.FFmpegError, IndexError):
+        for packet in container.demux():
+            if packet.pts is not None and packet.time_base is not None:
+                end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    return end_s
+
+
+def clock_rules(container: InputContainer, stream: VideoStream) -> ClockRules:
+    """What is no continuous clock in a container.
+
+    Transport and program streams store 33 bits, and are often joined or interrupted: there long gaps may be a jump of
+    the clock. In other containers they are frames that are shown so long.
+    """
+    tick_s = stream.time_base or Fraction(1)
+    wrap = 1 << _WRAP_BITS if container.format.name in ("mpegts", "mpeg") else None
+    if Flags.ts_discont & Flags(container.format.flags):
+        return ClockRules(wrap, 0, int(_GAP_S / tick_s), int(_STILL_S / tick_s))
+    return ClockRules(wrap, int(_BACK_S / tick_s), None)
+
+
+def _open(file: Path) -> InputContainer:
+    try:
+        return av.open(str(file), "r", options=_OPTIONS, metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(_describe_failure(file)) from error
+
+
+def is_truncated(file: Path) -> bool:
     """Whether an mp4 or mov file ends inside one of the boxes with its index and its samples."""
     length = file.stat().st_size
-    place = 0
+    place, kind = 0, b""
     with file.open("rb") as opened:
         while place + 8 <= length:
             opened.seek(place)
@@ -102,10 +158,71 @@ def _is_truncated(file: Path) -> bool:
             if kind not in _BOXES or size < 8:
                 return False
             place += size
-    return place > length
+    return place > length and kind in _NEEDED_BOXES
+
+
+def fragments_s(file: Path) -> float | None:
+    """The duration in seconds that a fragmented mp4 file announces, 0.0 if it announces none; None for other files.
+
+    FFmpeg's duration of the stream is that of the fragments that have begun.
+    """
+    announced_s = 0.0
+    with file.open("rb") as opened:
+        for kind, start, stop in _boxes(opened, 0, file.stat().st_size):
+            if kind == b"moof":
+                return announced_s
+            if kind == b"moov":
+                announced_s = max(announced_s, _extended_s(opened, start, stop))
+            elif kind == b"sidx":
+                announced_s = max(announced_s, _indexed_s(opened, start))
+    return None
+
+
+def _boxes(opened: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
+    """The boxes of an mp4 file within a range of bytes: kind, and the range of their contents."""
+    while start + 8 <= stop:
+        opened.seek(start)
+        size, kind, long_size = struct.unpack(">I4sQ", opened.read(16).ljust(16, b"\0"))
+        head, size = (16, long_size) if size == 1 else (8, size or stop - start)
+        if size < head:
+            return
+        yield kind, start + head, min(start + size, stop)
+        start += size
+
+
+def _extended_s(opened: BinaryIO, start: int, stop: int) -> float:
+    """The duration with all fragments in a `moov` box."""
+    scale, ticks = 0, 0
+    for kind, begin, end in _boxes(opened, start, stop):
+        if kind == b"mvhd":
+            opened.seek(begin)
+            data = opened.read(28).ljust(28, b"\0")
+            (scale,) = struct.unpack_from(">I", data, 20 if data[0] else 12)
+        elif kind == b"mvex":
+            for inner, place, _ in _boxes(opened, begin, end):
+                if inner == b"mehd":
+                    opened.seek(place)
+                    data = opened.read(12).ljust(12, b"\0")
+                    (ticks,) = struct.unpack_from(">Q" if data[0] else ">I", data, 4)
+    return ticks / scale if scale else 0.0
+
+
+def _indexed_s(opened: BinaryIO, start: int) -> float:
+    """The sum of the durations in a `sidx` box."""
+    opened.seek(start)
+    data = opened.read(32).ljust(32, b"\0")
+    (scale,) = struct.unpack_from(">I", data, 8)
+    place = 28 if data[0] else 20
+    (count,) = struct.unpack_from(">H", data, place + 2)
+    opened.seek(start + place + 4)
+    entries = opened.read(12 * count)
+    ticks = sum(duration for _, duration, _ in struct.iter_unpack(">III", entries[: len(entries) // 12 * 12]))
+    return ticks / scale if scale else 0.0
 
 
 def _describe_failure(file: Path) -> str:
+    if is_truncated(file):
+        return f"{file}: the file ends before its index does; it is truncated, copy it again"
     with file.open("rb") as opened:
         head = opened.read(12)
     if head[4:8] in _BOXES:
@@ -115,15 +232,8 @@ def _describe_failure(file: Path) -> str:
     return f"{file}: not a video in a supported container (mp4, mov, mkv, webm, avi, ts, mpg, flv, ogv, wmv, mxf, gif)"
 
 
-def _video_stream(container: InputContainer, file: Path) -> VideoStream:
-    """The first video stream that is not cover art."""
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        found = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise VideoError(f"{file}: has no video stream (found: {found}); use a file with video")
-    stream = streams[0]
-    if stream.codec_context is None:
-        raise VideoError(f"{file}: no decoder for its video codec; convert it to H.264")
+def _usable(container: InputContainer, file: Path, index: int) -> VideoStream:
+    stream = next(stream for stream in video_streams(container) if stream.index == index)
     if stream.width * stream.height > MAX_PIXELS:
         size = f"{stream.width} x {stream.height} pixels"
         raise VideoError(
