@@ -20,6 +20,12 @@ def test_an_old_path_gives_the_objects_of_the_new_one(old: str, monkeypatch: pyt
     assert all(getattr(moved, name) is getattr(new, name) for name in names)
     with pytest.raises(AttributeError, match="nothing"):
         _ = moved.nothing
+    assert set(names) <= set(dir(moved))
+    imported: dict[str, object] = {}
+    exec(f"from {old} import *", imported)
+    public = [name for name in names if not name.startswith("_")]
+    assert public
+    assert all(imported[name] is getattr(new, name) for name in public)
 
 
 def test_the_classes_of_the_pipeline_are_available_from_its_package() -> None:

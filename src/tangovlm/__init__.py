@@ -3,25 +3,22 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# Imported before the function of the same name, which an import of the package later on would replace.
 from . import _moved
+from . import methods as _methods_package  # noqa: F401
+from .errors import TangoError
+from .registry import methods
 
-_moved.install()
-_import_error: Exception | None = None
-try:
-    from .errors import TangoError
+if TYPE_CHECKING:
     from .methods.build import method
     from .methods.milonga import Milonga
     from .methods.tango import Tango
-    from .registry import methods
-    from .session.attach import attach
-    from .tokens import Report, Selection, VideoTokens
-except (ImportError, OSError) as error:
-    # If torch is missing or broken, `tangovlm doctor` must still start; any other use raises this error.
-    _import_error = error
-
-if TYPE_CHECKING:
     from .pipeline.ask import ask
     from .pipeline.load import load
+    from .session.attach import attach
+    from .tokens import Report, Selection, VideoTokens
+
+_moved.install()
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,13 +36,33 @@ __all__ = [
     "methods",
 ]
 
+_MODULES = {
+    "Milonga": "methods.milonga",
+    "Report": "tokens",
+    "Selection": "tokens",
+    "Tango": "methods.tango",
+    "VideoTokens": "tokens",
+    "ask": "pipeline.ask",
+    "attach": "session.attach",
+    "load": "pipeline.load",
+    "method": "methods.build",
+}
+"""The modules of the names that are resolved on first use, because they import torch or transformers."""
+
 
 def __getattr__(name: str) -> Any:
-    if _import_error is not None and name in __all__:
-        raise ImportError(
-            f"tangovlm cannot be used: {_import_error}; tangovlm doctor says what is missing"
-        ) from _import_error
-    # Resolved on first use: the pipeline imports transformers, which takes seconds.
-    if name in {"ask", "load"}:
-        return getattr(import_module(f"tangovlm.pipeline.{name}"), name)
+    if name in _MODULES:
+        try:
+            return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        except (ImportError, OSError) as error:
+            raise ImportError(f"tangovlm cannot be used: {error}; tangovlm doctor says what is missing") from error
+    if not name.startswith("_"):
+        from importlib.util import find_spec
+
+        if find_spec(f"{__name__}.{name}") is not None:
+            return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

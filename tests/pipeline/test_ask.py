@@ -14,6 +14,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 import tangovlm
 from tangovlm.checkpoints.head_weights import load_head_weights
 from tangovlm.errors import InputError, MethodError, ModelError, TangoError, VideoError
+from tangovlm.inputs.prompting import EMPTY_ANSWER
+from tangovlm.methods.build import Pair
+from tangovlm.pipeline.embedded import BUILTIN_NOTE, FOREIGN_NOTE
 from tangovlm.pipeline.load import VideoLLM
 from tangovlm.selfcheck.twins.common.norms import Norms
 from tangovlm.selfcheck.twins.common.parts import VIDEO
@@ -39,6 +42,23 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def llm(folder: Path) -> VideoLLM:
     return tangovlm.load(folder, device="cpu")
+
+
+def test_decoded_frames_are_all_used(llm: VideoLLM, clip: Path) -> None:
+    frames = decode(clip, 4)
+    for options in ({"start_s": 1}, {"end_s": 2}, {"fps": 1}, {"stream": 0}):
+        for question in (QUESTION, [QUESTION]):
+            with pytest.raises(InputError, match=f"^{next(iter(options))} is given, but .* decoded already"):
+                tangovlm.ask(frames, question, model=llm, **options)
+
+
+def test_several_questions_about_a_part(llm: VideoLLM, clip: Path) -> None:
+    answers = tangovlm.ask(clip, [QUESTION, "w14"], model=llm, fps=5, start_s=1, end_s=1.8, max_new_tokens=1)
+    alone = tangovlm.ask(clip, QUESTION, model=llm, fps=5, start_s=1, end_s=1.8, max_new_tokens=1)
+    assert answers[0] == alone
+    for answer in (*answers, alone):
+        assert answer.as_dict()["frame_times_s"] == [1.0, 1.2, 1.4, 1.6]
+        assert answer.as_dict()["excerpt_s"] == [1.0, 1.8]
 
 
 @pytest.fixture(autouse=True)
@@ -128,9 +148,15 @@ def test_progress(llm: VideoLLM, clip: Path) -> None:
 
 def test_the_embedded_model(folder: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tangovlm.pipeline.load.BUILTIN", folder)
-    answer = tangovlm.ask(clip, QUESTION, max_new_tokens=1)
+    with pytest.warns(UserWarning, match="cannot know what this video shows"):
+        answer = tangovlm.ask(clip, QUESTION, max_new_tokens=1)
     assert answer.model == "tangovlm-tiny"
-    assert [note for note in answer.notes if "synthetic world" in note and "--model" in note]
+    assert [note for note in answer.notes if "only its synthetic world" in note] == [FOREIGN_NOTE]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the embedded model")
+        answer = tangovlm.ask(answer.frames, QUESTION, model="tangovlm-tiny", max_new_tokens=1)
+    assert answer.model == "tangovlm-tiny"
+    assert [note for note in answer.notes if "only its synthetic world" in note] == [BUILTIN_NOTE]
     monkeypatch.setattr("tangovlm.pipeline.load.BUILTIN", folder / "nowhere")
     with pytest.raises(ModelError, match="no embedded model"):
         tangovlm.load()
@@ -151,6 +177,54 @@ def test_low_precision_end_to_end(folder: Path, clip: Path) -> None:
     for dtype in (torch.bfloat16, torch.float16):
         llm = tangovlm.load(folder, device="cpu", dtype=dtype)
         assert tangovlm.ask(clip, QUESTION, model=llm, max_new_tokens=2).tokens_after == 6
+
+
+def test_options_of_loading(folder: Path, clip: Path) -> None:
+    options: dict[str, Any] = {"device": "cpu", "dtype": torch.bfloat16, "saliency": "attn", "record": True}
+    answer = tangovlm.ask(clip, QUESTION, model=folder, max_new_tokens=1, **options)
+    del options["record"]
+    same = tangovlm.ask(clip, QUESTION, model=tangovlm.load(folder, **options), max_new_tokens=1, record=True)
+    other = tangovlm.ask(clip, QUESTION, model=folder, device="cpu", saliency="p-attn", max_new_tokens=1, record=True)
+    assert answer.video is not None and same.video is not None and other.video is not None
+    assert answer.video.selection.features.dtype == torch.bfloat16
+    assert other.video.selection.features.dtype == torch.float32
+    found = [video.saliency for video in (answer.video, same.video, other.video)]
+    assert found[0] is not None and found[1] is not None and found[2] is not None
+    assert torch.equal(found[0], found[1])
+    assert not torch.allclose(found[0], found[2], rtol=0.1)
+    with pytest.raises(ModelError, match="nowhere"):
+        tangovlm.ask(clip, QUESTION, model=folder, head_weights="./nowhere.safetensors", saliency="p-attn")
+
+
+@pytest.mark.parametrize(
+    "option", [{"device": "cpu"}, {"dtype": torch.float32}, {"saliency": "attn"}, {"head_weights": "x.safetensors"}]
+)
+def test_options_of_loading_for_a_loaded_model(llm: VideoLLM, clip: Path, option: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(option))} is given, but the model is loaded already"):
+        tangovlm.ask(clip, QUESTION, model=llm, **option)
+
+
+def test_one_retention_only(llm: VideoLLM, clip: Path) -> None:
+    pair = Pair(tangovlm.Tango(), tangovlm.method("tango-fastv"), retention=0.5)
+    for pruner, own in ((tangovlm.Tango(retention=0.25), "0.25"), (Norms(0.25), "0.25"), (pair, "0.5")):
+        with pytest.raises(InputError, match=f"retention=0.75 is given, and .* has retention={own}: leave"):
+            tangovlm.ask(clip, QUESTION, model=llm, method=pruner, retention=0.75)
+    with pytest.raises(InputError, match="'fastv' has retention=None"):
+        tangovlm.ask(clip, QUESTION, model=llm, method=tangovlm.method("fastv"), retention=0.1)
+    pruner = tangovlm.Tango(retention=0.25)
+    assert tangovlm.ask(clip, QUESTION, model=llm, method=pruner, retention=0.25, max_new_tokens=1).tokens_after == 16
+    assert tangovlm.ask(clip, QUESTION, model=llm, method="tango", max_new_tokens=1).tokens_after == 6
+
+
+def test_an_empty_answer_says_so(folder: Path, clip: Path) -> None:
+    llm = tangovlm.load(folder, device="cpu")
+    special = torch.tensor([0])
+    assert EMPTY_ANSWER not in tangovlm.ask(clip, QUESTION, model=llm, max_new_tokens=NEW).notes
+    head = llm.model.lm_head
+    head.register_forward_hook(lambda _module, _inputs, logits: logits.index_fill(-1, special, 1e4))
+    answer = tangovlm.ask(clip, QUESTION, model=llm, max_new_tokens=NEW)
+    assert answer == ""
+    assert EMPTY_ANSWER in answer.notes
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
@@ -192,7 +266,7 @@ def test_unusable_checkpoints(tmp_path: Path, folder: Path, monkeypatch: pytest.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "is not a directory" in refused(tmp_path / "missing")
     assert "no config.json" in refused(tmp_path)
-    assert "give a checkpoint directory or a hub id" in refused("no-such-owner/no-such-model")
+    assert "has not been downloaded, and the hub cannot be reached" in refused("no-such-owner/no-such-model")
     assert "give a checkpoint directory or a hub id" in refused("not a name at all")
     (tmp_path / "config.json").write_text("{")
     assert "not JSON" in refused(tmp_path)

@@ -15,11 +15,11 @@ import tangovlm
 from tangovlm import budget
 from tangovlm.checkpoints.checkpoint import preprocessor_config
 from tangovlm.errors import InputError
-from tangovlm.pipeline.ask import model_inputs
+from tangovlm.pipeline.generation import model_inputs
 from tangovlm.pipeline.load import VideoLLM
 from tangovlm.selfcheck.twins.common.base import Twin
 from tangovlm.selfcheck.twins.common.parts import FIRST_WORD, PAD, VOCABULARY
-from tangovlm.video import decode
+from tangovlm.video import Frames, decode
 from tests.session.test_generate_families import HOSTS
 from tests.support.checkpoints import write_clip
 
@@ -78,6 +78,23 @@ def test_ask(loaded: tuple[VideoLLM, Twin], clip: Path) -> None:
     assert fewer.tokens_before == everything.tokens_before == everything.tokens_after
     assert fewer.tokens_after == budget.count(0.3, fewer.tokens_before)
     assert not any("timestamps" in note for note in fewer.notes)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_part_of_a_file_is_for_the_model_a_file_of_its_own(loaded: tuple[VideoLLM, Twin], clip: Path) -> None:
+    """Its times start at 0 in prompts and positions; those of the answer are of the file."""
+    llm, _ = loaded
+    answer = tangovlm.ask(clip, QUESTION, model=llm, max_new_tokens=1, start_s=0.8, end_s=2.0)
+    part = answer.frames
+    assert part.timestamps_s.tolist() == pytest.approx([0.8, 1.0, 1.4, 1.8])
+    alone = Frames(part.pixels, torch.tensor([0, 0.2, 0.6, 1.0], dtype=torch.float64), fps=5.0, duration_s=1.2)
+    got, wanted = model_inputs(llm, part, QUESTION), model_inputs(llm, alone, QUESTION)
+    assert got.keys() == wanted.keys()
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+    prompt = f"{llm.processor.video_token} w12"
+    got, wanted = (llm.processor(prompt, frames, return_metadata=True) for frames in (part, alone))
+    assert got["video_metadata"][0]["frames_indices"] == wanted["video_metadata"][0]["frames_indices"]
+    assert torch.equal(got["input_ids"], wanted["input_ids"])
 
 
 def sized(folder: Path, **fields: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 
 import tangovlm
 from tangovlm import budget
-from tangovlm.pipeline.ask import model_inputs
+from tangovlm.pipeline.generation import model_inputs
 from tangovlm.selfcheck.twins.common.base import Twin
 from tangovlm.selfcheck.twins.common.weights import loud
 from tangovlm.selfcheck.twins.internvl import InternVLTwin

@@ -10,7 +10,7 @@ import torch
 
 import tangovlm
 from tangovlm.errors import InputError, MethodError, VideoError
-from tangovlm.pipeline.ask import Answer
+from tangovlm.pipeline.answer import Answer
 from tangovlm.pipeline.load import VideoLLM
 from tangovlm.video.prefetch import FramePrefetcher, FramesChangedError
 from tests.support.checkpoints import write_checkpoint, write_clip
@@ -68,6 +68,7 @@ def ask(llm: VideoLLM, clip: Any, **options: Any) -> Answer:
         ({"frames": 99}, [7, 7, 6]),
         ({"frames": 20, "chunk_frames": 10}, [10, 10]),
         ({"method": "topk+fastv", "retention": 0.5}, [5, 5]),
+        ({"frames": None, "fps": 5, "start_s": 1, "end_s": 3}, [5, 5]),
     ],
 )
 def test_the_same_answer(

@@ -18,6 +18,7 @@ from tangovlm.video import decode
 from tests.pipeline.test_ask_families import FRAMES, write_checkpoint
 from tests.session.test_generate_families import HOSTS
 from tests.support.checkpoints import write_clip
+from tests.support.clips import write
 
 QUESTION = "w12 w30 w41"
 GREEDY: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False}
@@ -58,6 +59,14 @@ def test_a_conversation_has_the_prompt_of_ask(llm: VideoLLM, clip: Path) -> None
     assert not any("timestamps" in note for note in session.report.notes)
     fewer = llm.processor.apply_chat_template(turns(clip), **options, num_frames=2, return_metadata=True)
     assert len(fewer["video_metadata"][0]["frames_indices"]) == 2
+
+
+def test_a_clip_that_starts_late_has_the_same_prompt(llm: VideoLLM, tmp_path: Path) -> None:
+    """Times start at 0, whatever the stream's own clock says."""
+    early, late = (write(tmp_path / f"{start}.mkv", [start + 40 * i for i in range(30)]) for start in (0, 100_000))
+    made = [llm.processor.apply_chat_template(turns(each), tokenize=True, return_dict=True) for each in (early, late)]
+    assert torch.equal(made[0]["input_ids"], made[1]["input_ids"])
+    assert decode(late, 4).start_s == pytest.approx(100)
 
 
 def test_a_batch_has_the_answers_of_single_prompts(llm: VideoLLM, clip: Path) -> None:

@@ -153,14 +153,14 @@ def test_a_question_beyond_the_context(tmp_path: Path) -> None:
 
 def test_pruning_inside_does_not_shorten_a_prompt_beyond_the_context() -> None:
     model = short(60)
-    message = "105 tokens, the model's context 60: give fewer frames, or a method that prunes before"
+    message = "105 tokens, the model's context 60: give at most 2 frames of this size, or a method that prunes before"
     with tangovlm.attach(model, tangovlm.method("fastv", retention=0.5)), pytest.raises(InputError, match=message):
         model.generate(**inputs_for(model, frames=6), **GREEDY)
 
 
 def test_text_beyond_the_context() -> None:
     model = short(8)
-    with tangovlm.attach(model, tangovlm.Tango(retention=0.1)), pytest.raises(InputError, match="give fewer frames"):
+    with tangovlm.attach(model, tangovlm.Tango(retention=0.1)), pytest.raises(InputError, match="give a shorter text"):
         model.generate(**inputs_for(model, frames=1), **GREEDY)
 
 

@@ -81,8 +81,14 @@ def read_text(source: str, name: str, *, local: bool) -> str | None:
         raise ModelError(f"{name} of {source} is not UTF-8 text: fetch the checkpoint again") from error
 
 
-def architecture(source: str, *, local: bool) -> str:
+def architecture(source: str, *, local: bool, reachable: bool = True) -> str:
     """Name of the model class, from config.json.
+
+    Parameters
+    ----------
+    source: directory or hub id.
+    local: whether it is a directory.
+    reachable: whether the hub is, see `hub.reachable`; otherwise only files that were downloaded before are read.
 
     Raises
     ------
@@ -90,7 +96,12 @@ def architecture(source: str, *, local: bool) -> str:
     """
     if local and not Path(source).is_dir():
         raise ModelError(f"{source} is not a directory: give a checkpoint directory or a hub id")
-    config = read_json(source, "config.json", local=local)
+    config = read_json(source, "config.json", local=local or not reachable)
+    if config is None and not local and not reachable:
+        raise ModelError(
+            f"{source} has not been downloaded, and the hub cannot be reached: give a checkpoint directory, or connect "
+            "to the network"
+        )
     if config is None:
         raise ModelError(f"{source} has no config.json, or cannot be reached: give a checkpoint directory or a hub id")
     names = config.get("architectures") or [config.get("model_type")]
@@ -157,19 +168,41 @@ def load(name: str, source: str, **options: Any) -> Checkpoint:
     )
 
 
-def load_complete(model_class: Any, source: str, **options: Any) -> Any:
+def load_complete(model_class: Any, source: str, *, weights: bool = True, **options: Any) -> Any:
     """Call `from_pretrained`, with an error for missing weights, which it would initialise at random.
+
+    Parameters
+    ----------
+    weights: False to read the config only; the parameters are then on the meta device, which has shapes and no values.
 
     Raises
     ------
     ModelError: weights are missing, or have another shape than in the config.
     """
+    if not weights:
+        return _without_weights(model_class, source, **options)
     model, info = model_class.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     mismatched = sorted(str(entry[0]) for entry in info["mismatched_keys"])
     for what, names in (("lacks", sorted(info["missing_keys"])), ("has misshapen", mismatched)):
         if names:
             raise ModelError(f"{source} {what} {len(names)} weights, {names[0]} among them: fetch the checkpoint again")
     return model
+
+
+def _without_weights(
+    model_class: Any, source: str, *, dtype: Any = "auto", config: Any = None, local_files_only: bool = False, **_: Any
+) -> Any:
+    """A model from its config alone, on the meta device."""
+    import torch
+    from transformers import AutoConfig
+
+    if config is None:
+        config = AutoConfig.from_pretrained(source, local_files_only=local_files_only, trust_remote_code=False)
+    number_type = dtype if isinstance(dtype, torch.dtype) else config.dtype or torch.float32
+    with torch.device("meta"):
+        if hasattr(model_class, "from_config"):
+            return model_class.from_config(config, trust_remote_code=False).to(number_type)
+        return model_class(config).to(number_type)
 
 
 def first_line(error: Exception) -> str:

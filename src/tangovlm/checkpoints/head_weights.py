@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..machine.devices import weights_of
+from . import hub
 from .checkpoint import read_json
 
 _PUBLISHED_HEAD = "google/siglip-so400m-patch14-384"
@@ -118,7 +119,7 @@ def _download(repo: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repo, "model.safetensors"))
+        return Path(hf_hub_download(repo, "model.safetensors", local_files_only=not hub.reachable()))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(f"cannot get model.safetensors of {repo} ({type(error).__name__}): {_HINT}") from error
 

@@ -1,1 +1,1 @@
-"""One file per model family; the parts that families are composed of in `common/`."""
+"""One file per model family; shared parts in `common/`."""

@@ -1,5 +1,6 @@
 """LLaVA-Video: LLaVA-OneVision with the means of 2 x 2 patches, and a newline after every row of the grid."""
 
+from collections.abc import Sequence
 from functools import wraps
 from typing import Any
 
@@ -101,13 +102,20 @@ class TimeInstruction(SquareFrames):
         question: str,
         seconds: Tensor | None = None,
         duration_s: float | None = None,
+        history: Sequence[tuple[str, str]] = (),
     ) -> dict[str, Tensor]:
-        """See `PromptFormat.inputs`."""
+        """See `PromptFormat.inputs`: the times of the frames precede the first question."""
         check_question(question)
         if getattr(self.model.config, "add_time_instruction", True):
             seconds = of_frames(seconds, pixels.shape[1])
-            question = f"{time_instruction(seconds.tolist())}\n{question}"
-        return super().inputs(tokenizer, template, pixels, question, seconds, duration_s)
+            instruction = time_instruction(seconds.tolist())
+            if history:
+                (first, said), *later = history
+                check_question(first)
+                history = [(f"{instruction}\n{first}", said), *later]
+            else:
+                question = f"{instruction}\n{question}"
+        return super().inputs(tokenizer, template, pixels, question, seconds, duration_s, history)
 
 
 class NewlineAfterRow(NewlineAfterVideo):
@@ -146,6 +154,10 @@ class NewlineAfterRow(NewlineAfterVideo):
     def newlines(self, selection: Selection, grid: Grid) -> int:
         """See `FeatureLayout.newlines`: one for each row that keeps a token."""
         return int(self.kept_features(selection, grid).sum()) - selection.indices.numel()
+
+    def newline_range(self, tokens: int, grid: Grid) -> tuple[int, int]:
+        """See `FeatureLayout.newline_range`: from as few rows as hold the tokens to one for each token."""
+        return -(-tokens // grid.width), min(tokens, grid.frames * grid.height)
 
     def tokens_within(self, features: float, grid: Grid) -> float:
         """See `FeatureLayout.tokens_within`: each token may be the only one of its row, and so keep a newline."""

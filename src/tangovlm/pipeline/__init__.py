@@ -7,13 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .ask import Answer
+    from .answer import Answer
+    from .encoded.encoded_clip import EncodedClip
     from .load import VideoLLM
     from .processor import Processor
 
-__all__ = ["Answer", "Processor", "VideoLLM"]
+__all__ = ["Answer", "EncodedClip", "Processor", "VideoLLM"]
 
-_MODULES = {"Answer": "ask", "Processor": "processor", "VideoLLM": "load"}
+_MODULES = {"Answer": "answer", "EncodedClip": "encoded.encoded_clip", "Processor": "processor", "VideoLLM": "load"}
 
 
 def __getattr__(name: str) -> Any:

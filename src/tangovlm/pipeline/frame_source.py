@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from ..models.common.family import Family
-from ..video import Frames
+from ..video import Frames, FrameSampling
+from ..video.frames import since
 from ..video.prefetch import FramePrefetcher
 
 Progress = Callable[[str, int, int], None]
@@ -26,8 +27,8 @@ class Source:
     Parameters
     ----------
     pixels: see `Family.pixels`; while a clip is being decoded, they are filled in when the encoder reads them.
-    timestamps_s: ``(T,)`` float64.
-    duration_s: of the whole video; None if unknown.
+    timestamps_s: ``(T,)`` float64, since the beginning of the part that was taken.
+    duration_s: of that part; None if unknown.
     frames: returns the decoded frames, after all are decoded.
     decode_ms: returns the time spent waiting for frames.
     prepare_ms: returns what to add to the measured encoding time: the preparation of the pixels, less the waiting.
@@ -53,12 +54,14 @@ def decoded_source(
     start = perf_counter()
     pixels = family.prompt.pixels(clip.pixels.to(family.device), config, resized=resized)
     prepare_ms = 1000 * (perf_counter() - start)
-    return Source(pixels, clip.timestamps_s, clip.duration_s, lambda: clip, lambda: decode_ms, lambda: prepare_ms)
+    return Source(
+        pixels, clip.prompt_times_s, clip.prompt_duration_s, lambda: clip, lambda: decode_ms, lambda: prepare_ms
+    )
 
 
 @contextmanager
 def streamed_source(
-    path: Any, frames: int, family: Family, config: Mapping[str, Any], report: Progress
+    path: Any, frames: FrameSampling, family: Family, config: Mapping[str, Any], report: Progress
 ) -> Iterator[Source]:
     """A source that decodes in a thread: while a chunk of frames is encoded, the next one is decoded.
 
@@ -78,7 +81,8 @@ def streamed_source(
     with ExitStack() as stack:
         fit = partial(family.prompt.frame_size, config)
         clip = stack.enter_context(FramePrefetcher(path, frames, fit=fit, pin_memory=pinned))
-        times, count = clip.timestamps_s, len(clip.timestamps_s)
+        times = clip.timestamps_s if frames.start_s is None else since(clip.timestamps_s, frames.start_s)
+        count = len(times)
         before_ms = clip.waited_ms
         report("decode", 0, count)
 

@@ -1,7 +1,7 @@
 """Load a checkpoint: a model with its tokenizer and processor."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,17 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from ..checkpoints import checkpoint, llava_original
+from ..checkpoints import checkpoint, hub, llava_original
 from ..errors import InputError, ModelError, TangoError
 from ..inputs.pixels import whole
-from ..models.common.family import Family
-from ..video import decode
-from .processor import Processor
+from ..methods.build import Method
+from ..video import Frames, FrameSampling
+from ..video.input import VideoSource
+from ..video.input.spool import reads_streams
+from ..video.sample import Seek
+from .encoded.encoded_clip import EncodedClip, encode
+from .frame_source import Progress
+from .loaded import LoadedModel
 
 BUILTIN = Path(__file__).parents[1] / "tiny" / "weights"
 BUILTIN_NAME = "tangovlm-tiny"
@@ -38,52 +43,73 @@ _LOADING_ERRORS = (
 
 
 @dataclass(frozen=True, eq=False)
-class VideoLLM:
-    """A loaded model with its tokenizer and preprocessor config.
+class VideoLLM(LoadedModel):
+    """A loaded model, which can encode videos; see `LoadedModel`."""
 
-    Parameters
-    ----------
-    model: the stock `transformers` model, in evaluation mode.
-    tokenizer: the checkpoint's own.
-    family: the model's family, bound to it.
-    name: the name that `load` was given.
-    builtin: whether it is an embedded model.
-    default_frames: number of frames that the model is meant for.
-    config: the checkpoint's preprocessor config.
-    template: chat template of the processor, None for that of the tokenizer.
-    """
-
-    model: Any
-    tokenizer: Any
-    family: Family
-    name: str
-    builtin: bool
-    default_frames: int
-    config: Mapping[str, Any]
-    template: str | None
-
-    @property
-    def processor(self) -> Processor:
-        """The processor, which decodes `default_frames` frames of a file."""
-        read = partial(decode, frames=self.default_frames, fit=partial(self.family.prompt.frame_size, self.config))
-        return Processor(self.family, self.tokenizer, self.template, self.config, read)
-
-    def limited(self, max_frame_pixels: int | None) -> "VideoLLM":
-        """The same model with a limit on the size of a frame in pixels, height times width.
+    @reads_streams("video")
+    def encode(
+        self,
+        video: VideoSource | Frames,
+        *,
+        method: str | Method = "tango",
+        retention: float | None = None,
+        questions: Sequence[str] = (),
+        frames: int | FrameSampling | None = None,
+        fps: float | None = None,
+        max_frames: int | None = None,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        stream: int | None = None,
+        seek: Seek | None = None,
+        progress: Progress | None = None,
+        record: bool = False,
+        positions: str | None = None,
+        chunk_frames: int | None = None,
+        max_frame_pixels: int | None = None,
+        newlines: str = "kept",
+    ) -> EncodedClip:
+        """Decode, encode and prune a video once, for many questions.
 
         Parameters
         ----------
-        max_frame_pixels: such as ``448 * 448``; None for the sizes that the checkpoint specifies.
+        video, method, retention, frames, fps, max_frames, start_s, end_s, stream, seek, record, positions,
+            chunk_frames, max_frame_pixels, newlines: see `tangovlm.ask`.
+        questions: that will be asked; if one does not fit the context of the model, this is said before the video is
+            encoded.
+        progress: called with a stage ("decode", "encode"), the number of steps done, and their total.
 
         Raises
         ------
-        InputError: not a whole number, fewer pixels than a token has, or a model with a fixed frame size.
+        TangoError: see `tangovlm.ask`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> pixels = torch.zeros(8, 3, 64, 64, dtype=torch.uint8)
+        >>> frames = Frames(pixels, torch.arange(8, dtype=torch.float64), fps=1.0, duration_s=8.0)
+        >>> clip = load().encode(frames, retention=0.1)
+        >>> clip.ask("What happens?", max_new_tokens=1).tokens_after
+        51
+        >>> clip.with_method("topk", retention=0.5).ask("What happens?", max_new_tokens=1).tokens_after
+        256
         """
-        if max_frame_pixels is None:
-            return self
-        if isinstance(max_frame_pixels, bool) or not isinstance(max_frame_pixels, int):
-            raise InputError(f"max_frame_pixels is {max_frame_pixels!r}: give a whole number, such as 448 * 448")
-        return replace(self, config=self.family.prompt.limited(self.config, max_frame_pixels))
+        sampling = FrameSampling.of(
+            frames, fps=fps, max_frames=max_frames, start_s=start_s, end_s=end_s, stream=stream, seek=seek
+        )
+        return encode(
+            self,
+            video,
+            method=method,
+            retention=retention,
+            questions=questions,
+            frames=sampling,
+            progress=progress,
+            record=record,
+            positions=positions,
+            chunk_frames=chunk_frames,
+            max_frame_pixels=max_frame_pixels,
+            newlines=newlines,
+        )
 
 
 def embedded_models() -> tuple[str, ...]:
@@ -114,8 +140,11 @@ def load(
     saliency: str | None = None,
     head_weights: str | Path | None = None,
     max_frame_pixels: int | None = None,
+    weights: bool = True,
 ) -> VideoLLM:
     """Load a checkpoint: safetensors only, no remote code, SDPA attention.
+
+    If the hub cannot be reached, files that were downloaded before are used.
 
     Checkpoints in the format of LLaVA's authors become stock models, see `tangovlm.checkpoints.llava_original`.
 
@@ -128,6 +157,8 @@ def load(
     dtype: None for float32 on the CPU and the checkpoint's own elsewhere.
     saliency, head_weights: see `tangovlm.attach`.
     max_frame_pixels: see `VideoLLM.limited`.
+    weights: False reads the config and the tokenizer only, see `tangovlm.pipeline.dry_run`: the model cannot run. Its
+        dtype is that of a model on `device`.
 
     Raises
     ------
@@ -151,12 +182,16 @@ def load(
         raise ModelError(
             f"this installation has no embedded model {model or BUILTIN_NAME!r}: name a checkpoint or a hub id"
         )
-    name = checkpoint.architecture(source, local=local)
+    reachable = local or hub.reachable()
+    name = checkpoint.architecture(source, local=local, reachable=reachable)
     target = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     number_type = dtype or (torch.float32 if target.type == "cpu" else "auto")
-    options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False, "attn_implementation": "sdpa"}
+    options: dict[str, Any] = {"trust_remote_code": False, "attn_implementation": "sdpa"}
+    options["local_files_only"] = local or not reachable
     if device_map is not None:
         options["device_map"] = device_map
+    if not weights:
+        options["weights"] = False
     open_parts = llava_original.load if name in llava_original.ARCHITECTURES else partial(checkpoint.load, name)
     try:
         parts = open_parts(source, dtype=number_type, use_safetensors=True, **options)
@@ -168,7 +203,7 @@ def load(
         ) from error
     frames = parts.pixels.get("num_frames")
     llm = VideoLLM(
-        model=(parts.model if device_map is not None else parts.model.to(target)).eval(),
+        model=(parts.model if device_map is not None or not weights else parts.model.to(target)).eval(),
         tokenizer=parts.tokenizer,
         family=parts.family(parts.model, saliency=saliency, head_weights=head_weights, config=parts.pixels),
         name=BUILTIN_NAME if model is None else str(model),
@@ -188,3 +223,19 @@ def _device(name: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         raise InputError(f"cannot use the device {name!r} ({checkpoint.first_line(error)}): name another") from error
     return device
+
+
+def resolve_model(model: str | Path | VideoLLM | None, **options: Any) -> VideoLLM:
+    """A loaded model unchanged, or one that is loaded with these options of `load`; None leaves an option out.
+
+    Raises
+    ------
+    InputError: an option for a model that is loaded already.
+    TangoError: see `load`.
+    """
+    if not isinstance(model, VideoLLM):
+        return load(model, **options)
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"{name} is given, but the model is loaded already: give it to tangovlm.load")
+    return model

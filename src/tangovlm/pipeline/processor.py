@@ -193,7 +193,7 @@ class Processor:
             video = self.read(video) if count is None else self.read(video, frames=count)
         times: dict[str, Any] = {}
         if isinstance(video, Frames):
-            times = {"seconds": video.timestamps_s, "duration_s": video.duration_s}
+            times = {"seconds": video.prompt_times_s, "duration_s": video.prompt_duration_s}
             video = video.pixels
         try:
             frames = torch.as_tensor(video)

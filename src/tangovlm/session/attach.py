@@ -107,7 +107,8 @@ def attach(
     MethodError: `pruner` is not a method.
     InputError: unknown positions, newlines or saliency, chunk_frames below 1, NaN features, timestamps that do not fit,
         labels together with pruning, a prompt whose placeholders do not match the features of its videos or that
-        exceeds the model's context (also without pruning), a budget with newlines that holds no token, a device that is
+        exceeds the model's context (also without pruning; before its videos are encoded, unless their content decides
+        whether it does), a budget with newlines that holds no token, a device that is
         out of memory while encoding or pruning.
 
     Examples

@@ -27,6 +27,7 @@ class CallContext:
     input_ids: ``(B, Q)`` whole prompts, None if the call has none.
     forwarded_mask: see `Prompt`.
     continues: whether a cache holds earlier turns, whose videos are not in this call.
+    attention_mask: ``(B, Q)`` of the prompts, None if the call has none of this shape.
     """
 
     family: Family
@@ -36,11 +37,14 @@ class CallContext:
     input_ids: Tensor | None = None
     forwarded_mask: Tensor | None = None
     continues: bool = False
+    attention_mask: Tensor | None = None
 
-    def for_call(self, input_ids: Any, continues: bool) -> "CallContext":
+    def for_call(self, input_ids: Any, continues: bool, mask: Any = None) -> "CallContext":
         """The context of a new call, without anything of an earlier one."""
         ids = input_ids if isinstance(input_ids, Tensor) and not input_ids.is_floating_point() else None
-        return CallContext(self.family, self.timestamps, input_ids=ids, continues=continues)
+        fits = ids is not None and isinstance(mask, Tensor) and mask.shape == ids.shape
+        given = mask if fits else None
+        return CallContext(self.family, self.timestamps, input_ids=ids, continues=continues, attention_mask=given)
 
     def with_times(self, kwargs: dict[str, Any]) -> "CallContext":
         """With the times in a call's keyword arguments.

@@ -19,7 +19,7 @@ from .in_llm.first_pass import FirstPass, report_changes
 from .in_llm.forward_pass import ForwardPass
 from .in_llm.limits import check_cache
 from .in_llm.runner import Runner
-from .placeholders import is_too_long, too_long_error
+from .lengths.context import is_too_long, too_long_error
 from .records import Reading
 from .session import Session
 from .splice import SplicedInputs, find_tagged, gather_deepstack, remove_dropped, remove_tags, split_mask

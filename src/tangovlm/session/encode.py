@@ -2,7 +2,8 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -13,16 +14,15 @@ from ..budget import count
 from ..errors import InputError, ModelError
 from ..machine.memory import memory_guard
 from ..methods.build import is_adaptive
-from ..methods.in_llm.common.first_pass import FirstPassMethod
 from ..models.common.family import Family
 from ..models.common.layout import Clip, Grid
 from ..models.common.signals import SignalParts, Signals
 from ..models.common.transformers_compat import Arg
 from ..tokens import NO_TIMESTAMPS, Pruner, Selection, VideoReport, VideoTokens
 from .call_state import CallState
-from .memo import EncodedVideo, EncoderCall
+from .lengths.context import check_lengths
+from .memo import EncodedVideo, EncoderCall, UnprunedFeatures
 from .newlines import select_with_newlines
-from .placeholders import is_too_long, too_long_error
 from .session import Session, hooks_advice
 from .splice import splice_selection
 
@@ -57,30 +57,20 @@ class Encoder:
         memo, prompt = self._session.memo, call.context.prompt
         # The arguments say neither which features stock code forwards, nor that a cache holds earlier turns.
         if memo is None or prompt.forwarded_mask is not None or prompt.continues:
-            return self._encode(call, original, *args, **kwargs)[0]
+            return self._encode(call, None, original, *args, **kwargs)[0]
         if (stored := memo.find(args, kwargs)) is not None:
             return self._reuse(call, stored)
-        output, videos = self._encode(call, original, *args, **kwargs)
+        output, videos = self._encode(call, memo.unpruned, original, *args, **kwargs)
         memo.store(args, kwargs, output, tuple(videos))
         return output
 
     def check_prompts(self, call: CallState, clips: Sequence[Clip]) -> None:
         """Check that whole prompts have a placeholder for each feature, and that they fit the model's context."""
-        call.context.check_placeholders(clips)
-        ids = call.context.input_ids
-        if ids is None or not clips or call.context.continues or self._plan.before is not None:
-            return
-        if isinstance(self._plan.inside, FirstPassMethod):
-            # It may read a group of frames at a time; `FirstPass.choose` checks the lengths.
-            return
-        if is_too_long(self._family, ids.shape[1]):
-            grids = [clip.grid for clip in clips]
-            # Images may have the same placeholder.
-            placeholders = int((ids == self._family.layout.placeholder).sum(dim=1).max())
-            visual = min(placeholders, sum(map(self._family.layout.feature_count, grids)))
-            # With pruning inside the model, the first layers still read the whole prompt.
-            scale = 1.0 if self._session.identity else None
-            raise too_long_error(self._family, ids.shape[1], visual, visual, grids, scale)
+        context = call.context
+        context.check_placeholders(clips)
+        if context.input_ids is not None and not context.continues:
+            mask, newlines = context.attention_mask, self._session.newlines
+            check_lengths(self._family, self._plan, newlines, context.input_ids, mask, clips)
 
     def _reuse(self, call: CallState, stored: EncoderCall) -> Any:
         """The output of an earlier call with the same pixels."""
@@ -92,7 +82,12 @@ class Encoder:
         return stored.output
 
     def _encode(
-        self, call: CallState, original: Callable[..., Any], *args: Any, **kwargs: Any
+        self,
+        call: CallState,
+        shared: UnprunedFeatures | None,
+        original: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[Any, list[EncodedVideo]]:
         """The output of the encoder, and what was recorded of its videos."""
         session, family = self._session, self._family
@@ -107,8 +102,24 @@ class Encoder:
                 "videos with use_token_compression=False"
             )
         if self._plan.before is None or not clips:
-            return self._encode_unpruned(call, clips, original, *args, **kwargs)
+            return self._encode_unpruned(call, clips, shared, original, *args, **kwargs)
         as_tuple = kwargs.pop(Arg.AS_DICT, None) is False
+        if shared is None:
+            output, signals = self._run_with_taps(call, original, *args, **kwargs)
+        else:
+            output, signals = self._run_shared(call, shared, original, *args, **kwargs)
+        self._check_signals(signals)
+        features = family.layout.features(output, clips)
+        tokens = self._video_tokens(call, features, clips, signals)
+        pruned = [self._prune(call, *each) for each in zip(tokens, features, clips, strict=True)]
+        family.layout.replace_video_features(output, clips, [tagged for tagged, _ in pruned])
+        return output.to_tuple() if as_tuple else output, [video for _, video in pruned]
+
+    def _run_with_taps(
+        self, call: CallState, original: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> tuple[Any, Signals]:
+        """Run the encoder, with the signals of the session's method."""
+        session, family = self._session, self._family
         found: SignalParts = defaultdict(list)
         call.taps = family.signals.hooks(found, session.needs, session.saliency)
         try:
@@ -118,20 +129,46 @@ class Encoder:
             call.taps = None
         signals = Signals()
         family.signals.collect(found, signals)
-        self._check_signals(signals)
-        features = family.layout.features(output, clips)
-        tokens = self._video_tokens(call, features, clips, signals)
-        pruned = [self._prune(call, *each) for each in zip(tokens, features, clips, strict=True)]
-        family.layout.replace_video_features(output, clips, [tagged for tagged, _ in pruned])
-        return output.to_tuple() if as_tuple else output, [video for _, video in pruned]
+        return output, signals
+
+    def _run_shared(
+        self, call: CallState, shared: UnprunedFeatures, original: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> tuple[Any, Signals]:
+        """The stored output and signals, or those of a run that records what all methods so far have asked for."""
+        session, family = self._session, self._family
+        kind = session.saliency
+        if (stored := shared.find(args, kwargs, kind, session.needs)) is not None:
+            return stored
+        recorded: dict[str, Signals] = {}
+        with ExitStack() as stack:
+            for each, needs in shared.wanted(kind, session.needs).items():
+                recorded[each] = stack.enter_context(family.signals.observe(needs, each))
+            with call.clock.stage("encode"):
+                output = family.encoding.encode(original, session.chunk_frames, *args, **{Arg.AS_DICT: True}, **kwargs)
+        shared.store(args, kwargs, output, recorded)
+        return output, recorded.get(kind, Signals())
 
     def _encode_unpruned(
-        self, call: CallState, clips: Sequence[Clip], original: Callable[..., Any], *args: Any, **kwargs: Any
+        self,
+        call: CallState,
+        clips: Sequence[Clip],
+        shared: UnprunedFeatures | None,
+        original: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[Any, list[EncodedVideo]]:
-        # Encoding in chunks could change a bit of the stock result: only on request.
-        frames = sum(grid.frames for grid in self._family.layout.grids(*args, **kwargs))
-        with call.clock.stage("encode"):
-            output = self._family.encoding.encode(original, self._session.chunk_frames or frames, *args, **kwargs)
+        if kwargs.get(Arg.AS_DICT) is False:
+            shared = None
+        stored = None if shared is None else shared.find(args, kwargs)
+        if stored is None:
+            # Encoding in chunks could change a bit of the stock result: only on request.
+            frames = sum(grid.frames for grid in self._family.layout.grids(*args, **kwargs))
+            with call.clock.stage("encode"):
+                output = self._family.encoding.encode(original, self._session.chunk_frames or frames, *args, **kwargs)
+            if shared is not None and isinstance(output, Mapping):
+                shared.store(args, kwargs, output, {})
+        else:
+            output, _ = stored
         return output, [self._record(call, self._unpruned_video(clip)) for clip in clips]
 
     def _check_signals(self, signals: Signals) -> None:

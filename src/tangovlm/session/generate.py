@@ -71,7 +71,8 @@ class Generation:
         ids = self._of_generate.get(Arg.INPUTS, args, kwargs)
         ids = value_of(kwargs, Arg.IDS) if ids is None else ids
         continues = _holds_earlier_turns(value_of(kwargs, Arg.CACHE))
-        with session.begin_call(ids, continues, is_generate=True) as call, call.clock.stage("prefill"):
+        begun = session.begin_call(ids, continues, is_generate=True, mask=value_of(kwargs, Arg.MASK))
+        with begun as call, call.clock.stage("prefill"):
             call.context = call.context.with_times(kwargs).with_mask(kwargs)
             self._note_visual_inputs(call, kwargs)
             return original(*args, **kwargs)
@@ -100,7 +101,8 @@ class Generation:
             return
         # Reading the length of a cache may synchronize: once for a prompt, but not for each token of a user's loop.
         continues = self.is_visual(kwargs) and _holds_earlier_turns(signature.get(Arg.CACHE, args, kwargs))
-        with self._session.begin_call(signature.get(Arg.IDS, args, kwargs), continues) as call:
+        ids, mask = signature.get(Arg.IDS, args, kwargs), signature.get(Arg.MASK, args, kwargs)
+        with self._session.begin_call(ids, continues, mask=mask) as call:
             self._note_visual_inputs(call, kwargs)
             yield call
 

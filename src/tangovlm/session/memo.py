@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ..models.common.layout import Clip
+from ..models.common.signals import Signals
+from ..models.common.transformers_compat import Arg
 from ..tokens import Selection, VideoReport
 
 
@@ -27,21 +29,92 @@ class EncodedVideo:
 
 
 @dataclass(frozen=True, eq=False)
+class EncoderArguments:
+    """The arguments of a call of the encoder.
+
+    Parameters
+    ----------
+    values: by position or name; tensors among them are referenced, so that no others can get their memory.
+    versions: of these tensors, which count changes in place.
+    """
+
+    values: Mapping[Any, Any]
+    versions: Mapping[Any, int]
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "EncoderArguments":
+        """Those of a call."""
+        values: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+        return cls(values, {name: _version(value) for name, value in values.items() if isinstance(value, Tensor)})
+
+    def are(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call has the very same tensors, unchanged, and equal other arguments."""
+        other = EncoderArguments.of(args, kwargs).values
+        if self.values.keys() != other.keys():
+            return False
+        for name, value in other.items():
+            stored = self.values[name]
+            if isinstance(value, Tensor) or isinstance(stored, Tensor):
+                if not _is_same_view(value, stored) or _version(value) != self.versions[name]:
+                    return False
+            elif value != stored:
+                return False
+        return True
+
+
+@dataclass(frozen=True, eq=False)
 class EncoderCall:
     """A call of the encoder and its result.
 
     Parameters
     ----------
-    arguments: by position or name; tensors among them are referenced, so that no others can get their memory.
-    versions: of these tensors, which count changes in place.
+    arguments: of the call.
     output: with dropped features tagged.
     videos: one entry for each video.
     """
 
-    arguments: Mapping[Any, Any]
-    versions: Mapping[Any, int]
+    arguments: EncoderArguments
     output: Any
     videos: tuple[EncodedVideo, ...]
+
+
+class UnprunedFeatures:
+    """Stores the unpruned output and the signals of the last call of the encoder, for several methods.
+
+    Give the same object to calls of the same model with the same head weights and the same `chunk_frames` only.
+    """
+
+    def __init__(self) -> None:
+        self._wanted: dict[str, frozenset[str]] = {}
+        self._last: tuple[EncoderArguments, Any, Mapping[str, Signals]] | None = None
+
+    def wanted(self, kind: str = "", needs: frozenset[str] = frozenset()) -> Mapping[str, frozenset[str]]:
+        """The signals that the next run of the encoder must record, by kind of saliency: these and all earlier ones."""
+        if needs:
+            self._wanted[kind] = self._wanted.get(kind, frozenset()) | needs
+        return self._wanted
+
+    def find(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], kind: str = "", needs: frozenset[str] = frozenset()
+    ) -> tuple[Any, Signals] | None:
+        """The output and the signals of the stored call; None if it had other arguments, or lacks a signal."""
+        if self._last is None:
+            return None
+        arguments, output, signals = self._last
+        # Signals of a kind were recorded for everything that was wanted then.
+        found = signals.get(kind, Signals())
+        if any(getattr(found, name) is None for name in needs & _RECORDED) or not arguments.are(
+            args, _keywords(kwargs)
+        ):
+            return None
+        return copy(output), found
+
+    def store(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any, signals: Mapping[str, Signals]
+    ) -> None:
+        """Store a call in place of the one before."""
+        # For beams, stock code writes copies of features into the output that it was given.
+        self._last = EncoderArguments.of(args, _keywords(kwargs)), copy(output), signals
 
 
 class Memo:
@@ -50,27 +123,27 @@ class Memo:
     Give the same memo to `attach_family` again only with the same family, method, timestamps and `chunk_frames`: only
     pixels are compared.
 
+    Parameters
+    ----------
+    unpruned: shares the encoder's output with the memos of other methods; None to store what a method keeps only.
+    repeats: whether the method keeps the same of the same video in every call, so that its selection is stored too.
+
     Attributes
     ----------
-    hits: number of calls that used stored features.
+    hits: number of calls that used stored features after pruning.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unpruned: UnprunedFeatures | None = None, *, repeats: bool = True) -> None:
         self.hits = 0
+        self.unpruned = unpruned
+        self._repeats = repeats
         self._last: EncoderCall | None = None
 
     def find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> EncoderCall | None:
         """The stored call, if it had the very same tensors, unchanged, and equal other arguments; else None."""
-        last, arguments = self._last, _by_name(args, kwargs)
-        if last is None or last.arguments.keys() != arguments.keys():
+        last = self._last
+        if last is None or not last.arguments.are(args, kwargs):
             return None
-        for name, value in arguments.items():
-            stored = last.arguments[name]
-            if isinstance(value, Tensor) or isinstance(stored, Tensor):
-                if not _is_same_view(value, stored) or value._version != last.versions[name]:
-                    return None
-            elif value != stored:
-                return None
         self.hits += 1
         return replace(last, output=copy(last.output))
 
@@ -78,14 +151,22 @@ class Memo:
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any, videos: tuple[EncodedVideo, ...]
     ) -> None:
         """Store a call in place of the one before."""
-        arguments = _by_name(args, kwargs)
-        versions = {name: value._version for name, value in arguments.items() if isinstance(value, Tensor)}
-        # For beams, stock code writes copies of features into the output that it was given.
-        self._last = EncoderCall(arguments, versions, copy(output), videos)
+        if self._repeats:
+            # For beams, stock code writes copies of features into the output that it was given.
+            self._last = EncoderCall(EncoderArguments.of(args, kwargs), copy(output), videos)
 
 
-def _by_name(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[Any, Any]:
-    return {**dict(enumerate(args)), **kwargs}
+_RECORDED = frozenset({"saliency", "frame_features", "keys"})
+
+
+def _keywords(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments without the one that only changes the form of the output."""
+    return {name: value for name, value in kwargs.items() if name != Arg.AS_DICT}
+
+
+def _version(tensor: Tensor) -> int:
+    # Tensors of inference mode have none.
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _is_same_view(one: Any, other: Any) -> bool:

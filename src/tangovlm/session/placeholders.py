@@ -1,13 +1,29 @@
-"""The placeholders of a prompt: whether they fit its videos and the model's context, and which video is whose."""
+"""The placeholders of a prompt: whether they fit its videos, and which video is whose."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from ..errors import InputError
 from ..models.common.family import Family
-from ..models.common.layout import Clip, Grid
-from ..models.common.transformers_compat import copies_prompts, encodes_first
+from ..models.common.layout import Clip, Grid, Prompt
+from ..models.common.transformers_compat import Arg, copies_prompts, encodes_first
+
+
+def encoder_clips(family: Family, inputs: Mapping[str, Any], timestamps: Tensor) -> list[Clip]:
+    """The videos that a call of `generate` will encode, known before that.
+
+    Parameters
+    ----------
+    inputs: arguments of `generate`, with whole prompts.
+    timestamps: ``(T,)`` seconds of the frames of its one video.
+    """
+    # 5.17 has another name for the pixels in the signature of some encoders, see `pixels_name`.
+    names = {*inspect.signature(getattr(family.encoder, family.feature_method)).parameters, Arg.VIDEO_PIXELS}
+    given = {name: inputs[name] for name in names if name in inputs}
+    return family.layout.clips(Prompt(inputs[Arg.IDS], (timestamps.numel(),)), **given)
 
 
 def check_placeholders(family: Family, input_ids: Tensor, clips: Sequence[Clip]) -> None:
@@ -35,47 +51,6 @@ def check_placeholders(family: Family, input_ids: Tensor, clips: Sequence[Clip])
         f"the prompt has {placeholders} video placeholders but its videos have {features} features: make input_ids and "
         "pixels with one call of the processor, from the same frames"
     )
-
-
-def is_too_long(family: Family, length: int) -> bool:
-    """Whether a prompt of `length` positions exceeds the context of the text model."""
-    limit = _context_length(family)
-    return limit is not None and length > limit
-
-
-def too_long_error(
-    family: Family, length: int, visual: float, kept: float, grids: Sequence[Grid], scale: float | None = 1.0
-) -> InputError:
-    """The error for a prompt that `is_too_long`, which proposes a retention that fits.
-
-    Parameters
-    ----------
-    length: positions of the longest prompt, after pruning.
-    visual, kept: features of its videos, before and after pruning.
-    grids: of the call's videos.
-    scale: the retention of the method divided by the fraction that it keeps before the language model; None if the
-        method does not prune there.
-    """
-    limit = _context_length(family)
-    assert limit is not None
-    # A hundredth of the context is left for the answer; the retention is rounded down to thousandths.
-    room = limit - max(4, limit // 100) - (length - kept)
-    fits = 0.0
-    if visual and scale and grids:
-        # One video stands for all: they share the room in proportion.
-        grid, layout = grids[0], family.layout
-        left = layout.tokens_within(room * layout.feature_count(grid) / visual, grid)
-        fits = int(1000 * scale * left / grid.tokens) / 1000
-    advice = f"give retention={fits} (or --retention {fits})" if fits > 0 else "give fewer frames"
-    if scale is None:
-        advice += ", or a method that prunes before the language model"
-    after = " after pruning" if kept < visual else ""
-    return InputError(f"the prompt has {length} tokens{after}, the model's context {limit}: {advice}")
-
-
-def _context_length(family: Family) -> int | None:
-    limit: int | None = getattr(family.decoder.config, "max_position_embeddings", None)
-    return limit
 
 
 def has_image_placeholder(family: Family) -> bool:

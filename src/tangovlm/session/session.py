@@ -99,19 +99,22 @@ class Session:
         return current_call(self)
 
     @contextmanager
-    def begin_call(self, input_ids: Any, continues: bool, is_generate: bool = False) -> Iterator[CallState]:
+    def begin_call(
+        self, input_ids: Any, continues: bool, is_generate: bool = False, mask: Any = None
+    ) -> Iterator[CallState]:
         """A new call by the user, without anything of an earlier one; hooks find it for as long as the context lasts.
 
         Parameters
         ----------
         input_ids, continues: see `CallContext`.
         is_generate: whether it is a `generate`.
+        mask: attention mask of the prompts.
 
         Raises
         ------
         ModelError: on exit, if the hooks on the model did not run.
         """
-        context = self._context.for_call(input_ids, continues)
+        context = self._context.for_call(input_ids, continues, mask)
         call = CallState(self, context, Stopwatch(self.family.device, STAGES), is_generate=is_generate)
         with self._lock:
             self._running += 1

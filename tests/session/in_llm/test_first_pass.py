@@ -229,12 +229,29 @@ def test_a_video_longer_than_the_context(twin: LlavaOnevisionTwin, monkeypatch: 
             "a group of 36 visual tokens and its text exceed the context of the model: lower frames_per_group",
         ),
         (flexselect(layer=1, retention=0.7, frames_per_group=2), 50, "the prompt has 72 tokens after pruning, .* 50"),
-        (flexselect(layer=1, retention=0.3), 80, "the prompt has 99 tokens, the model's context 80: give fewer frames"),
+        (
+            flexselect(layer=1, retention=0.3),
+            80,
+            "the prompt has 99 tokens, the model's context 80: give at most 7 frames of this size",
+        ),
     ]
+    calls, stock = [], twin.model.model.get_video_features
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return stock(*args, **kwargs)
+
+    counted.__wrapped__ = stock  # type: ignore[attr-defined]
+    monkeypatch.setattr(twin.model.model, "get_video_features", counted)
     for pruner, limit, message in refused:
         monkeypatch.setattr(config, "max_position_embeddings", limit)
         with pytest.raises(InputError, match=message), attach(twin, pruner):
             twin.model.generate(**inputs, **KEEP)
+    assert not calls
+    monkeypatch.setattr(config, "max_position_embeddings", 80)
+    seven = twin.inputs([(*ROW[:1], Video(7, 2), *ROW[2:])])
+    with attach(twin, flexselect(layer=1, retention=0.3)):
+        twin.model.generate(**seven, **KEEP)
 
 
 def test_what_is_refused(twin: LlavaOnevisionTwin) -> None:

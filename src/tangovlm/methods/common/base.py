@@ -115,6 +115,11 @@ class PreLLMMethod(ABC):
         return False
 
     @property
+    def keeps_count(self) -> bool:
+        """Whether exactly ``budget.count(retention, T * H * W)`` tokens are kept of every video."""
+        return self.exact and not self.adaptive
+
+    @property
     def is_identity(self) -> bool:
         """Whether every token is kept unchanged."""
         return self.retention == 1 and not self.adaptive

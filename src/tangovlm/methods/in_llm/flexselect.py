@@ -15,7 +15,7 @@ from ...registry import register_method
 from ..common.checks import check_choice, check_integer
 from .common.base import Cut, scale_layer
 from .common.first_pass import FirstPassMethod
-from .common.view import LayerSelection, PromptView, highest
+from .common.view import LayerSelection, PromptView, highest, kept_at_cut
 
 
 @register_method
@@ -119,6 +119,10 @@ class FlexSelect(FirstPassMethod):
                 "raise frames_per_group, or use exact=True"
             )
         return [min(each, size) for size in sizes]
+
+    def kept_count(self, ratio: float, entered: int, present: int) -> int | None:
+        """See `InLLMMethod.kept_count`; rounded alike with and without ``exact``."""
+        return kept_at_cut(ratio, entered, present) if self.token_budget is None else min(self.token_budget, present)
 
     @property
     def custom_layers(self) -> tuple[int, ...] | None:

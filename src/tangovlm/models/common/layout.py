@@ -121,6 +121,11 @@ class FeatureLayout(FamilyPart, ABC):
         """Number of features that are not on the grid and remain with a selection; by default all of them."""
         return self.feature_count(grid) - grid.tokens
 
+    def newline_range(self, _tokens: int, grid: Grid) -> tuple[int, int]:
+        """The least and the largest number of `newlines` that remain with this many tokens, whichever they are."""
+        newlines = self.feature_count(grid) - grid.tokens
+        return newlines, newlines
+
     def tokens_within(self, features: float, grid: Grid) -> float:
         """Number of tokens of a grid that can be kept, whichever they are, so that at most `features` remain."""
         return features - (self.feature_count(grid) - grid.tokens)

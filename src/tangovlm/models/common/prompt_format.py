@@ -208,6 +208,7 @@ class PromptFormat(FamilyPart, ABC):
         question: str,
         seconds: Tensor | None = None,
         duration_s: float | None = None,
+        history: Sequence[tuple[str, str]] = (),
     ) -> dict[str, Tensor]:
         """Arguments of `generate` for one question about one video; pixels stay on their device.
 
@@ -215,9 +216,10 @@ class PromptFormat(FamilyPart, ABC):
         ----------
         template: the processor's chat template, None for the tokenizer's.
         pixels, seconds, duration_s: see `VideoInput`.
+        history: see `inputs.prompting.chat_prompt`.
         """
         token, reserved = self.video_token(tokenizer), self.reserved(tokenizer)
-        prompt = chat_prompt(tokenizer, self.template(template), question, token, reserved=reserved)
+        prompt = chat_prompt(tokenizer, self.template(template), question, token, reserved, history)
         return self.build_inputs(tokenizer, [prompt], [VideoInput(pixels, seconds, duration_s)])
 
 

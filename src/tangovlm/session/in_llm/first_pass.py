@@ -20,7 +20,7 @@ from ...models.common.layout import TEXT, Grid
 from ...models.common.transformers_compat import Arg, Signature
 from ...tokens import Selection
 from ..cache_state import LayerPositions
-from ..placeholders import is_too_long, too_long_error
+from ..lengths.context import grids_of_prompts, group_error, is_too_long, too_long_error
 from .attention import LayerProbe
 from .layer_access import check_text_model, compute_projections
 from .masks import attention_mask
@@ -110,7 +110,7 @@ class FirstPass:
         """
         rows = torch.stack([valid.long(), video.to(valid.device)]).cpu()
         choices: dict[int, Choice] = {}
-        for entry, (own, is_valid, numbers) in enumerate(zip(_grids_of(rows[1], grids), *rows, strict=True)):
+        for entry, (own, is_valid, numbers) in enumerate(zip(grids_of_prompts(rows[1], grids), *rows, strict=True)):
             if not own:
                 continue
             is_valid = is_valid.bool()
@@ -163,10 +163,7 @@ class FirstPass:
         mask[prompt.features] = self._family.layout.kept_features(_selection(group, prompt.grid), prompt.grid)
         index = mask.nonzero().flatten()
         if is_too_long(self._family, len(index)):
-            raise InputError(
-                f"{self._method.name}: a group of {len(group)} visual tokens and its text exceed the context of the "
-                "model: lower frames_per_group"
-            )
+            raise group_error(self._method, len(group))
         visual = torch.searchsorted(index, prompt.tokens[group])
         device = prompt.embeds.device
         states = prompt.embeds[index.to(device)]
@@ -242,18 +239,6 @@ def report_changes(choice: Choice, layer: int, layers: int, prune_ms: float) -> 
         "first_pass_layers": layer if choice.groups else 0,
         "timings_ms": {"prune": prune_ms},
     }
-
-
-def _grids_of(numbers: Tensor, grids: Sequence[Grid]) -> list[list[Grid]]:
-    """The grids of the videos of each prompt, of which there may be adjacent copies; `numbers` is ``(B, Q)``."""
-    counts = [max(0, highest_number + 1) for highest_number in numbers.amax(dim=1).tolist()]
-    copies = max(1, sum(counts) // max(1, len(grids)))
-    remaining, owned = list(grids), list[list[Grid]]()
-    for entry, count in enumerate(counts):
-        if entry % copies == 0:
-            own, remaining = remaining[:count], remaining[count:]
-        owned.append(own)
-    return owned
 
 
 def _selection(indices: Tensor, grid: Grid) -> Selection:

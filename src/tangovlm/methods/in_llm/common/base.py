@@ -10,7 +10,7 @@ from torch import Tensor
 from ....budget import round_half_up, schedule, validate_retention
 from ....errors import InputError, MethodError
 from ...common.checks import check_flag
-from .view import LayerSelection, PromptView
+from .view import LayerSelection, PromptView, kept_at_cut
 
 PAPER_LAYERS = 28
 
@@ -90,6 +90,17 @@ class InLLMMethod(ABC):
     @abstractmethod
     def custom_ratios(self) -> tuple[float, ...] | None:
         """Kept fractions as the user set them, or None."""
+
+    def kept_count(self, ratio: float, entered: int, present: int) -> int | None:
+        """Visual tokens that remain of a prompt after a cut; None if only a run can say.
+
+        Parameters
+        ----------
+        ratio: of the cut.
+        entered: visual tokens that entered the language model.
+        present: those that are left before the cut.
+        """
+        return kept_at_cut(ratio, entered, present) if self.exact else None
 
     @property
     def absolute_count(self) -> int | None:

@@ -64,7 +64,7 @@ class PromptView:
     @property
     def keep(self) -> int:
         """Visual tokens to keep: ``budget.count(ratio, entered)``, at most n."""
-        return min(count(self.ratio, self.entered) if self.ratio else 1, self.visual.numel())
+        return kept_at_cut(self.ratio, self.entered, self.visual.numel())
 
     @property
     def text(self) -> Tensor:
@@ -78,6 +78,11 @@ class PromptView:
             return self.text
         length = self.hidden.shape[0]
         return torch.arange(length - self.trailing, length, device=self.visual.device)
+
+
+def kept_at_cut(ratio: float, entered: int, present: int) -> int:
+    """``budget.count(ratio, entered)``, at least one and at most as many as are present."""
+    return min(count(ratio, entered) if ratio else 1, present)
 
 
 class LayerSelection(NamedTuple):

@@ -1,0 +1,1 @@
+"""One encoding of a video for many questions."""

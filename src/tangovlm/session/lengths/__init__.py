@@ -1,0 +1,1 @@
+"""Lengths of pruned prompts, known before encoding, and the model's context."""
