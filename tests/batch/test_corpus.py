@@ -1,12 +1,14 @@
 """Rows of a corpus."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tangovlm.batch.corpus import InvalidRow, Task
+from tangovlm.video import FrameSampling
 from tests.support.batch import corpus, parsed, questions, written
 
 
@@ -60,6 +62,48 @@ def test_a_row_that_cannot_be_asked(tmp_path: Path, row: Any, name: Any, words: 
     assert refused.id == name
     assert words in refused.reason
     assert "\n" not in refused.reason
+
+
+def test_a_row_says_which_frames_to_take(tmp_path: Path) -> None:
+    asked = {"video": "a.mp4", "question": "What?"}
+    rows = [
+        asked,
+        asked | {"frames": 4, "start_s": 2.5},
+        asked | {"max_frames": 3, "end_s": "1:30"},
+        asked | {"fps": 2, "stream": 1, "seek": "auto"},
+    ]
+    table = "video,question,frames,fps,max_frames,start_s,end_s,stream\na.mp4,What?,,0.5,7,0:10,20.5,0\n"
+    source = tmp_path / "in.csv"
+    source.write_text(table)
+    tasks = parsed(written(tmp_path / "in", rows), sampling=FrameSampling(fps=1, max_frames=9, start_s=1))
+    tasks += list(parsed(source, form="csv"))
+    assert [task.sampling for task in tasks] == [
+        FrameSampling(fps=1, max_frames=9, start_s=1),
+        FrameSampling(4, start_s=2.5),
+        FrameSampling(fps=1, max_frames=3, start_s=1, end_s=90),
+        FrameSampling(fps=2, max_frames=9, start_s=1, stream=1, seek="auto"),
+        FrameSampling(fps=0.5, max_frames=7, start_s=10, end_s=20.5, stream=0),
+    ]
+    assert [Task.from_dict(json.loads(json.dumps(asdict(task)))) for task in tasks] == tasks
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"fps": 0}, "fps=0"),
+        ({"fps": "often"}, "fps='often'"),
+        ({"fps": 1, "frames": 2}, "frames and fps are both given"),
+        ({"max_frames": 2}, "max_frames is given without fps"),
+        ({"start_s": 5, "end_s": 4}, "the end (4 s) is not after the start (5 s)"),
+        ({"start_s": "later"}, "start_s is 'later'"),
+        ({"frames": "many"}, "frames='many'"),
+        ({"seek": "fast"}, "seek='fast'"),
+    ],
+)
+def test_frames_that_a_row_cannot_take(tmp_path: Path, entries: dict[str, Any], words: str) -> None:
+    (refused,) = parsed(written(tmp_path / "in", [{"id": "x", "video": "a", "question": "b"} | entries]))
+    assert isinstance(refused, InvalidRow)
+    assert words in refused.reason
 
 
 def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def test_failures_are_rows_too(tmp_path: Path) -> None:
     once_each(tmp_path / "out", ["row 0", "row 1", "line 3", "bad"])
     errors = {row["id"]: row["error"] for row in lines(tmp_path / "out") if "error" in row}
     assert errors["bad"] == "RuntimeError: no answer"
-    assert "line 3 is no JSON object" in errors["line 3"]
+    assert "no JSON object" in errors["line 3"]
+    assert next(row["notes"] for row in lines(tmp_path / "out") if row["id"] == "bad") == ["odd"]
 
 
 @pytest.mark.parametrize("broken", ["no JSON", {"video": "clip.mp4"}, {"id": 1.5}])
@@ -136,8 +137,23 @@ def test_an_id_that_comes_twice(tmp_path: Path) -> None:
     assert asked(source, tmp_path / "out", Fake()) == Plan(2, 2)
 
 
+def test_a_row_that_takes_other_frames_says_so(tmp_path: Path) -> None:
+    source, target = written(tmp_path / "in", [questions(1)[0] | {"start_s": "1:00", "fps": 2}]), tmp_path / "out"
+    asked(source, target, Fake())
+    (row,) = map(json.loads, target.read_text().splitlines())
+    assert row["settings"] == {**SAID["settings"], "fps": 2, "start_s": 60.0}
+    assert asked(source, target, Fake()).waiting == 0
+
+
 @pytest.mark.parametrize(
-    "change", [{"question": "Why?"}, {"video": "other.mp4"}, {"retention": 0.5}, {"max_new_tokens": 5}]
+    "change",
+    [
+        {"question": "Why?"},
+        {"video": "other.mp4"},
+        {"retention": 0.5},
+        {"max_new_tokens": 5},
+        {"start_s": 1},
+    ],
 )
 def test_answers_to_something_else(tmp_path: Path, change: dict[str, Any]) -> None:
     source, target = written(tmp_path / "in", questions(2)), tmp_path / "out"

@@ -22,6 +22,7 @@ from tangovlm.batch.server_api import ServerApi, ServerGoneError
 from tangovlm.batch.server_engine import ServerEngine
 from tangovlm.errors import InputError
 from tangovlm.serve.command import media_io
+from tangovlm.video import FrameSampling
 
 Reply = tuple[int, Any]
 FINE = {"choices": [{"message": {"content": " four "}}], "usage": {"prompt_tokens": 31}}
@@ -120,7 +121,12 @@ def number(body: dict[str, Any]) -> int:
 
 def test_an_answer(api: Api4Tests, clip: Path) -> None:
     (outcome,) = outcomes(ServerEngine(ServerApi(api.url)), tasks(clip))
-    assert outcome.fields == {"answer": "four", "prompt_tokens": 31}
+    (request_ms,) = outcome.fields["timings_ms"].values()
+    assert request_ms > 0
+    assert outcome.fields == {
+        "answer": "four", "prompt_tokens": 31, "frame_times_s": None, "timings_ms": {"request": request_ms},
+        "notes": [],
+    }  # fmt: skip
     (body,) = api.bodies
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("tiny", 5, 0)
     assert {"mm_processor_kwargs", "media_io_kwargs"}.isdisjoint(body)
@@ -130,13 +136,22 @@ def test_an_answer(api: Api4Tests, clip: Path) -> None:
 
 
 def test_settings_travel_only_where_they_are_given(api: Api4Tests, clip: Path) -> None:
-    server = ServerEngine(ServerApi(api.url + "/v1/", "secret"), "tiny", frames=8, retention=0.3, media="path")
-    outcomes(server, tasks(clip, retention=0.3))
+    server = ServerEngine(ServerApi(api.url + "/v1/", "secret"), "tiny", retention=0.3, media="path")
+    outcomes(server, tasks(clip, retention=0.3, sampling=FrameSampling(8)))
     (body,) = api.bodies
     assert body["mm_processor_kwargs"] == {"tango_retention": 0.3}
-    assert body["media_io_kwargs"] == media_io(8)
+    assert body["media_io_kwargs"] == media_io(FrameSampling(8))
     assert body["messages"][0]["content"][0]["video_url"]["url"].endswith("/a%20clip%231.mp4")
     assert api.keys == ["Bearer secret"]
+
+
+def test_a_part_of_a_video_is_not_sent(api: Api4Tests, clip: Path) -> None:
+    for sampling in (FrameSampling(start_s=1), FrameSampling(end_s=2), FrameSampling(stream=0)):
+        (outcome,) = outcomes(ServerEngine(ServerApi(api.url)), tasks(clip, sampling=sampling))
+        assert "a server cannot be given the" in outcome.fields["error"]
+    assert not api.bodies
+    outcomes(ServerEngine(ServerApi(api.url)), tasks(clip, sampling=FrameSampling(fps=0.5, max_frames=9)))
+    assert api.bodies[0]["media_io_kwargs"]["video"] == {"fps": 0.5, "num_frames": 9, "min_frames": 2, "max_frames": 9}
 
 
 def test_no_more_requests_at_a_time_than_asked_for(api: Api4Tests, clip: Path) -> None:

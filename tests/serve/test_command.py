@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tangovlm.errors import InputError, TangoError
+from tangovlm.errors import InputError, TangoError, VideoError
 from tangovlm.pipeline.load import BUILTIN
 from tangovlm.serve.command import engine_options, has_option, serve_arguments, split_model
 from tangovlm.serve.options import ServeOptions
@@ -89,6 +89,17 @@ def test_frames_go_to_the_loader_of_videos() -> None:
     }
     with pytest.raises(InputError, match="--media-io-kwargs"):
         serve_arguments(MODEL, None, ["--media-io-kwargs", "{}"], frames=8)
+
+
+def test_a_rate_goes_to_the_loader_of_videos() -> None:
+    command = serve_arguments(MODEL, None, fps=0.5)
+    assert json.loads(command[command.index("--media-io-kwargs") + 1]) == {
+        "video": {"fps": 0.5, "num_frames": 768, "min_frames": 2, "max_frames": 768}
+    }
+    with pytest.raises(InputError, match="--fps and --media-io-kwargs"):
+        serve_arguments(MODEL, None, ["--media-io-kwargs", "{}"], fps=1, max_frames=4)
+    with pytest.raises(VideoError, match="frames and fps are both given"):
+        serve_arguments(MODEL, None, frames=8, fps=1)
 
 
 def test_an_engine_gets_the_same_without_the_server() -> None:

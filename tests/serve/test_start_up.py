@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from tangovlm.errors import ModelError
+from tangovlm.errors import InputError, ModelError
 from tangovlm.serve import compatibility, vllm_internals
 from tangovlm.serve import model_registry as models
 from tangovlm.serve.command import media_io
 from tangovlm.serve.model_registry import SERVED_MODELS
 from tangovlm.serve.plugin import ServedModelConfig
 from tangovlm.tiny.clip import write_demo
+from tangovlm.video import FrameSampling
 from tests.support.serve.checkpoints import embedded
 
 pytest.importorskip("vllm")
@@ -37,6 +38,15 @@ def test_pruning_names_its_worker_and_reader_of_media() -> None:
     assert config({}).parallel_config.worker_cls == "tangovlm.serve.cpu_worker.TangoCPUWorker"
     assert config({}, worker_cls="mine.Worker").parallel_config.worker_cls == "mine.Worker"
     assert isinstance(MEDIA_CONNECTOR_REGISTRY.load("http"), TangoMediaConnector)
+
+
+@pytest.mark.parametrize("name", ["start", "end_s", "stream"])
+def test_a_request_for_a_part_of_a_video_is_refused(name: str) -> None:
+    from tangovlm.serve.media_connector import TangoMediaConnector
+
+    connector = TangoMediaConnector({"video": {name: 1}})
+    with pytest.raises(InputError, match=f"media_io_kwargs has '{name}', but vLLM samples the whole"):
+        connector.fetch_video("data:video/mp4;base64,AAAA")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +160,7 @@ def test_every_loader_of_videos_takes_as_many_frames_as_it_is_told(loader: str, 
 
     clip = tmp_path / "clip.mp4"
     write_demo(clip)
-    frames, _ = VIDEO_LOADER_REGISTRY.load(loader).load_bytes(clip.read_bytes(), **media_io(12)["video"])
+    frames, _ = VIDEO_LOADER_REGISTRY.load(loader).load_bytes(clip.read_bytes(), **media_io(FrameSampling(12))["video"])
     assert len(frames) == 12
 
 

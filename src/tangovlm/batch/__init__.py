@@ -1,4 +1,4 @@
-"""Answers questions about a corpus of clips, with any engine; a killed command continues where it stopped.
+"""Answers questions about a corpus of clips, resumable.
 
 corpus (questions) -> run (which are not answered yet) -> an engine (one file each) -> output (file of answers)
 """

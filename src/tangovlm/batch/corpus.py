@@ -1,8 +1,8 @@
-"""A corpus of questions as JSON lines, one row per line: ``{"id": ..., "video": path, "question": ...}``."""
+"""A corpus of questions, one row per clip and question: ``{"id": ..., "video": path, "question": ...}``."""
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -11,8 +11,12 @@ from typing import Any
 from ..budget import validate_retention
 from ..errors import InputError, TangoError
 from ..inputs.prompting import check_question
+from ..video import FrameSampling
+from ..video.input.times import parse_seconds
+from .table import SAMPLING, read_table
 
 Id = int | str
+_FORMAT_NAMES = {"jsonl": "JSON lines", "csv": "CSV"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Task:
     max_new_tokens: length limit of the answer.
     root: folder to which a relative path refers.
     own_retention: whether the retention is set in the row.
+    sampling: which frames of the video to take.
     """
 
     id: Id
@@ -36,6 +41,17 @@ class Task:
     max_new_tokens: int
     root: str = ""
     own_retention: bool = False
+    sampling: FrameSampling = field(default_factory=FrameSampling)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Task":
+        """The inverse of `dataclasses.asdict`."""
+        return cls(**{**values, "sampling": FrameSampling(**values["sampling"])})
+
+    @property
+    def clip(self) -> tuple[str, FrameSampling]:
+        """What tasks about the same frames have in common."""
+        return self.path, self.sampling
 
     @property
     def path(self) -> str:
@@ -69,42 +85,53 @@ class Corpus:
 
     Parameters
     ----------
-    path: of JSON lines; other entries of a row are ignored.
+    path: of a table; other entries of a row are ignored.
     defaults: a task with the values of entries that a row does not have.
     limit: read only the first so many rows; None for all.
+    form: one of `table.FORMATS`.
     """
 
     path: Path
     defaults: Task
     limit: int | None = None
+    form: str = "jsonl"
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """Every row with the number of its line, read lazily; empty lines are skipped.
 
         Raises
         ------
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or is not of this format; see `table.read_table`.
         """
         return islice(self._rows(), self.limit)
 
-    def _rows(self) -> Iterator[tuple[int, Row]]:
-        try:
-            with self.path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield number, self._row(number, line)
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be read ({error.strerror}): give a file of JSON lines") from error
+    def check(self) -> Task | None:
+        """Check that the file is a table with at least one valid row, which is returned, or an empty one.
 
-    def _row(self, number: int, line: bytes) -> Row:
-        try:
-            entries = json.loads(line)
-        except (ValueError, RecursionError):
-            entries = None
+        Raises
+        ------
+        InputError: see `rows`; or none of the rows is valid, with the reason of the first.
+        """
+        first: tuple[int, InvalidRow] | None = None
+        for number, row in self._rows():
+            if isinstance(row, Task):
+                return row
+            first = first or (number, row)
+        if first is not None:
+            raise InputError(
+                f"{self.path} has no row that can be asked, read as {_FORMAT_NAMES[self.form]}; line {first[0]}: "
+                f"{first[1].reason}"
+            )
+        return None
+
+    def _rows(self) -> Iterator[tuple[int, Row]]:
+        for number, entries in read_table(self.path, self.form):
+            yield number, self._row(number, entries)
+
+    def _row(self, number: int, entries: Mapping[str, Any] | str) -> Row:
         line_name = f"line {number}"
-        if not isinstance(entries, dict):
-            reason = f'{line_name} is no JSON object: give {{"id": ..., "video": ..., "question": ...}}'
-            return InvalidRow(line_name, reason, {})
+        if isinstance(entries, str):
+            return InvalidRow(line_name, entries, {})
         name = entries.get("id")
         valid = {key: entries[key] for key in ("video", "question") if isinstance(entries.get(key), str)}
         if name is not None and (isinstance(name, bool) or not isinstance(name, Id)):
@@ -133,6 +160,11 @@ class Corpus:
             if isinstance(longest, bool) or not isinstance(longest, int) or longest < 1:
                 raise InputError(f"max_new_tokens is {longest!r}: it must be a whole number, at least 1")
             task = replace(task, max_new_tokens=longest)
+        if own := {name: entries[name] for name in SAMPLING if entries.get(name) is not None}:
+            for name in ("start_s", "end_s"):
+                if isinstance(own.get(name), str):
+                    own[name] = parse_seconds(own[name], name)
+            task = replace(task, sampling=task.sampling.overridden(**own))
         return task
 
 

@@ -10,7 +10,11 @@ from .corpus import Task
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a task: `fields` of its row, which are ``answer`` and figures, or an ``error`` in one line."""
+    """The result of a task: `fields` of its row.
+
+    They are ``answer``, ``frame_times_s`` (seconds of each frame that the model got, None if a server chose them),
+    ``timings_ms``, ``notes`` and other figures; or ``error`` in one line, with what is known about the clip.
+    """
 
     task: Task
     fields: Mapping[str, Any]
@@ -50,8 +54,13 @@ class Engine(Protocol):
         """
 
 
-def failure(task: Task, error: Exception) -> Outcome:
-    """The outcome of a task that failed with an error of its own."""
+def failure(task: Task, error: Exception, known: Mapping[str, Any] | None = None) -> Outcome:
+    """The outcome of a task that failed with an error of its own.
+
+    Parameters
+    ----------
+    known: entries of the row about the clip, if it was decoded.
+    """
     text = " ".join(str(error).split())
     reason = text if isinstance(error, TangoError) or not text else f"{type(error).__name__}: {text}"
-    return Outcome(task, {"error": reason or type(error).__name__})
+    return Outcome(task, {"error": reason or type(error).__name__, **(known or {})})

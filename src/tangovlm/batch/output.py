@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Self
 
 from ..errors import InputError
 from ..report.files import check_writable, whole_file
-from .corpus import digest
+from .corpus import Id, digest
 
 if sys.platform != "win32":
     import fcntl
@@ -23,6 +23,7 @@ ASKED = ("video", "question", "model", "method", "retention", "max_new_tokens", 
 """Entries of an answered row that must be the same when the command is given again."""
 _START = b'{"id": '
 _SECONDS_BETWEEN_SYNCS = 5.0
+_FAILURES_SHOWN = 3
 
 
 class Output:
@@ -41,6 +42,7 @@ class Output:
     Attributes
     ----------
     done: digest of each row's id to the digest of its question and settings, or to `FAILED`.
+    first_failures: id and error of the first few rows with an error.
 
     Raises
     ------
@@ -51,6 +53,7 @@ class Output:
         check_writable(path, "OUTPUT")
         self.path = path
         self.done: dict[int, int] = {}
+        self.first_failures: list[tuple[Id, str]] = []
         self._is_new = not path.exists()
         self._file = self._open()
         try:
@@ -105,7 +108,7 @@ class Output:
         except OSError as error:
             raise self._no_room(error) from error
         self._size += len(data)
-        self.done[digest(row["id"])] = _asked(row)
+        self._record(digest(row["id"]), _asked(row), row)
 
     def _read(self) -> int:
         """Fill `done`; returns the number of bytes up to the end of the last complete row."""
@@ -122,9 +125,14 @@ class Output:
                 raise self._damage(number) from error
             if key in self.done:
                 raise InputError(f"{self.path} line {number} repeats the id {row['id']!r}: choose another OUTPUT")
-            self.done[key] = asked
+            self._record(key, asked, row)
             size += len(line)
         return size
+
+    def _record(self, key: int, asked: int, row: Mapping[str, Any]) -> None:
+        self.done[key] = asked
+        if asked == FAILED and len(self.first_failures) < _FAILURES_SHOWN:
+            self.first_failures.append((row["id"], str(row["error"])))
 
     def _damage(self, number: int) -> InputError:
         return InputError(f"{self.path} line {number} is not a row of tangovlm batch: fix it or choose another OUTPUT")
@@ -166,6 +174,7 @@ class Output:
         self._file = fresh
         self._size = kept
         self.done = {key: asked for key, asked in self.done.items() if asked != FAILED}
+        self.first_failures.clear()
 
     def _open(self) -> BinaryIO:
         try:

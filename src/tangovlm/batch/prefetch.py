@@ -21,7 +21,7 @@ class Prefetch(Generic[T]):
     Parameters
     ----------
     tasks: drawn by the thread that calls `take`.
-    work: called in a thread, once for consecutive tasks about the same video; so it may use only their video.
+    work: called in a thread, once for consecutive tasks about the same frames; so it may use only `Task.clip`.
     threads: number of threads; twice as many tasks are in progress or finished but not taken.
     """
 
@@ -31,7 +31,7 @@ class Prefetch(Generic[T]):
         self._depth = 2 * threads
         self._threads = ThreadPoolExecutor(threads)
         self._waiting: list[tuple[Task, Future[T]]] = []
-        self._last: tuple[str, Future[T]] | None = None
+        self._last: tuple[object, Future[T]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -56,6 +56,6 @@ class Prefetch(Generic[T]):
         return None if place is None else self._waiting.pop(place)
 
     def _begin(self, task: Task) -> Future[T]:
-        if self._last is None or self._last[0] != task.path:
-            self._last = task.path, self._threads.submit(self._work, task)
+        if self._last is None or self._last[0] != task.clip:
+            self._last = task.clip, self._threads.submit(self._work, task)
         return self._last[1]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoints import checkpoint
+from ..checkpoints import checkpoint, hub
 from ..inputs.pixels import whole
 from ..inputs.prompting import chat_prompt
 from ..models.common.family import Family
@@ -34,7 +34,7 @@ class PromptBuilder:
     """
 
     def __init__(self, source: str, config: Any, tokenizer: Any) -> None:
-        local = Path(source).exists()
+        local = Path(source).exists() or not hub.reachable()
         self._pixels = checkpoint.preprocessor_config(source, local=local)
         self._template = checkpoint.chat_template(source, local=local)
         self._tokenizer = tokenizer
@@ -47,6 +47,11 @@ class PromptBuilder:
         """The number of frames that the model samples from a clip by default."""
         frames = self._pixels.get("num_frames")
         return whole("num_frames", frames) if frames else self._family.default_frames
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `PromptFormat.notes`."""
+        return self._family.prompt.notes(self._pixels)
 
     def frame_size(self, height: int, width: int, frames: int) -> tuple[int, int]:
         """See `PromptFormat.frame_size`."""
@@ -93,7 +98,7 @@ def video_item(clip: Frames) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
     The metadata describes a video that consists of these frames only, at their mean rate. From it processors compute
     the same times as the pipeline: indices of frames are integers if the rate is constant, and fractions otherwise.
     """
-    count, seconds = len(clip.timestamps_s), clip.timestamps_s
+    count, seconds = len(clip.timestamps_s), clip.prompt_times_s
     span_s = float(seconds[-1] - seconds[0])
     fps = (count - 1) / span_s if span_s > 0 else 1.0
     metadata = {

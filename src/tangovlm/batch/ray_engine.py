@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..errors import InputError
+from ..machine.installation import install_command
 from .corpus import Task
 from .engine import Engine, Outcome
 from .settings import Settings
@@ -22,7 +23,7 @@ _BLOCK_FACTOR = 4
 def check_ray() -> None:
     """Raise `InputError` if Ray is not installed."""
     if importlib.util.find_spec("ray") is None:
-        raise InputError("Ray is not installed: pip install 'tangovlm[ray]', or leave out --ray")
+        raise InputError(f"Ray is not installed: {install_command('ray')}, or leave out --ray")
 
 
 class RayEngine:
@@ -98,7 +99,7 @@ class Worker:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
         """Outcomes of a batch of tasks, in any order."""
-        tasks = (Task(**json.loads(line)) for line in batch["task"])
+        tasks = (Task.from_dict(json.loads(line)) for line in batch["task"])
         return {"outcome": [json.dumps([each.task.id, dict(each.fields)]) for each in self._engine.answer(tasks)]}
 
 

@@ -34,7 +34,7 @@ def plan(corpus: Corpus, output: Output, common: Mapping[str, Any]) -> Plan:
     Parameters
     ----------
     common: entries that are the same in all rows of the file of answers: ``model``, ``method``, and ``settings``, which
-        are all other settings of the command that affect answers.
+        are all other settings of the command that affect answers; each row adds which frames it takes.
 
     Raises
     ------
@@ -158,8 +158,8 @@ def _answer_row(outcome: Outcome, common: Mapping[str, Any]) -> dict[str, Any]:
     task = outcome.task
     row: dict[str, Any] = {"id": task.id, "video": task.video, "question": task.question}
     if "error" in outcome.fields:
-        return row | {"error": outcome.fields["error"]}
-    own = {"retention": task.retention, "max_new_tokens": task.max_new_tokens}
+        return row | dict(outcome.fields)
+    own = {"retention": task.retention, "max_new_tokens": task.max_new_tokens, "settings": _settings(task, common)}
     return row | dict(outcome.fields) | dict(common) | own
 
 
@@ -175,6 +175,11 @@ def _asked(row: Row, common: Mapping[str, Any]) -> int:
             common["method"],
             row.retention,
             row.max_new_tokens,
-            common["settings"],
+            _settings(row, common),
         ]
     )
+
+
+def _settings(task: Task, common: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the command, and which frames a task takes."""
+    return {**common["settings"], **task.sampling.as_dict()}

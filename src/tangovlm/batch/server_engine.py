@@ -16,7 +16,9 @@ from urllib.parse import quote
 from ..errors import InputError, VideoError
 from ..serve.command import media_io
 from ..serve.options import REQUEST_KEY
+from ..video import FrameSampling
 from ..video.source import local_file, open_video
+from .clips import answer_notes
 from .corpus import Task
 from .engine import Outcome, failure
 from .server_api import BUSY, LOOK_SECONDS, NO_ENTRY, UNREACHABLE, ServerApi, ServerMonitor, reason
@@ -40,7 +42,7 @@ class ServerEngine:
     Parameters
     ----------
     model: its name on the server; None for the only one that the server has.
-    frames: number of frames to sample from a clip; None for the default of the server.
+    sampling: which frames the tasks take that do not say it themselves, for error messages.
     retention: of rows that do not set their own; None for the default of the server.
     concurrency: number of requests at a time.
     media: one of `MEDIA`.
@@ -58,7 +60,7 @@ class ServerEngine:
         api: ServerApi,
         model: str | None = None,
         *,
-        frames: int | None = None,
+        sampling: FrameSampling | None = None,
         retention: float | None = None,
         concurrency: int = 16,
         media: str = "base64",
@@ -66,7 +68,7 @@ class ServerEngine:
         notify: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._api = api
-        self._frames = frames
+        self._sampling = sampling or FrameSampling()
         self._retention = retention
         self._concurrency = concurrency
         self._media = media
@@ -133,10 +135,11 @@ class ServerEngine:
     def _try(self, task: Task, body: dict[str, Any], attempts: "_Attempts") -> Outcome | None:
         """Send a request once; None if it must be repeated, now that the server is available."""
         busy, outages = False, self._monitor.outages
+        start = time.perf_counter()
         try:
             answer = self._api.call("/v1/chat/completions", body)
             self._monitor.record_answer()
-            outcome = Outcome(task, _fields(answer))
+            outcome = Outcome(task, _fields(answer, 1000 * (time.perf_counter() - start)))
             self._consecutive_failures = 0
             return outcome
         except HTTPError as error:
@@ -162,11 +165,11 @@ class ServerEngine:
             raise InputError(f"the server denies access ({status}): give its key as --api-key")
         if status == _NOT_FOUND:
             raise InputError(f"the server has no model {self.model} any more ({why}): start it with that one")
-        has_settings = self._frames is not None or (self._retention is not None and not task.own_retention)
-        if has_settings and _TRUST in why:
+        of_command = self._sampling != FrameSampling() or (self._retention is not None and not task.own_retention)
+        if of_command and _TRUST in why:
             raise InputError(
-                f"the server accepts no settings from requests: start it with {_TRUST}, or leave out "
-                "--frames and --retention"
+                f"the server accepts no settings from requests: start it with {_TRUST}, or leave out --retention, "
+                "--frames and --fps"
             )
         return self._fail(task, f"the server refused: {why}")
 
@@ -191,8 +194,8 @@ class ServerEngine:
         }
         if task.retention is not None:
             body["mm_processor_kwargs"] = {REQUEST_KEY: task.retention}
-        if self._frames is not None:
-            body["media_io_kwargs"] = media_io(self._frames)
+        if options := media_io(task.sampling):
+            body["media_io_kwargs"] = options
         return body
 
     def _model_name(self, name: str | None) -> str:
@@ -252,10 +255,17 @@ class _Attempts:
         return f"the server failed {_MAX_FAILURES} times: {why}" if self.failures == _MAX_FAILURES else None
 
 
-def _fields(answer: bytes) -> dict[str, Any]:
-    parsed = json.loads(answer)
-    text = parsed["choices"][0]["message"]["content"]
-    return {"answer": (text or "").strip(), "prompt_tokens": int(parsed["usage"]["prompt_tokens"])}
+def _fields(body: bytes, request_ms: float) -> dict[str, Any]:
+    parsed = json.loads(body)
+    answer = (parsed["choices"][0]["message"]["content"] or "").strip()
+    return {
+        "answer": answer,
+        "prompt_tokens": int(parsed["usage"]["prompt_tokens"]),
+        # The server chooses the frames, and does not name them.
+        "frame_times_s": None,
+        "timings_ms": {"request": round(request_ms, 3)},
+        "notes": answer_notes(answer),
+    }
 
 
 def _url(path: str, media: str) -> str:

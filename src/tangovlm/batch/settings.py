@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import checkpoint
+from ..checkpoints import checkpoint, hub
 from ..errors import InputError, MethodError
+from ..machine.installation import install_command
 from ..pipeline import load
 from ..pipeline.load import BUILTIN_NAME
 from ..serve.model_registry import SERVED_MODELS
@@ -27,7 +28,7 @@ class Settings:
     method: name of a registered method.
     retention: of rows that do not set their own.
     saliency, head_weights: see `tangovlm.load`.
-    frames: number of frames to sample from a clip; None for the default of the model.
+    frames: number of frames of a task that sets neither a number nor a rate; None for the default of the model.
     device, dtype: None for the default of the engine.
     concurrency: number of clips in vLLM at a time.
     extra: command-line options of vLLM.
@@ -118,10 +119,11 @@ def choose_engine(settings: Settings) -> tuple[str, str]:
 
 def _why_not_vllm(settings: Settings) -> str:
     if importlib.util.find_spec("vllm") is None:
-        return "vLLM is not installed (pip install 'tangovlm[vllm]')"
+        return f"vLLM is not installed ({install_command('vllm')})"
     folder = load.embedded_folder(settings.model)
     source = str(folder or settings.model)
-    name = checkpoint.architecture(source, local=folder is not None or Path(source).exists())
+    local = folder is not None or Path(source).exists()
+    name = checkpoint.architecture(source, local=local, reachable=local or hub.reachable())
     if name not in SERVED_MODELS:
         return f"the plug-in for vLLM does not know {name}"
     if settings.device is not None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
+from time import perf_counter
 from typing import Any, NoReturn, TypeVar
 
 from ..checkpoints.checkpoint import first_line
@@ -13,7 +14,7 @@ from ..pipeline.load import embedded_folder
 from ..serve import compatibility
 from ..serve.command import engine_options, has_option
 from ..serve.options import REQUEST_KEY, ServeOptions
-from ..video import Frames, decode
+from .clips import DecodedClip, answer_notes, decode_clip
 from .corpus import Task
 from .engine import EngineDiedError, Outcome, failure
 from .prefetch import Prefetch
@@ -57,7 +58,7 @@ class VllmEngine:
     Parameters
     ----------
     arguments: see `engine_arguments`.
-    frames: number of frames to sample from a clip; None for the default of the model.
+    frames: number of frames of a task that sets neither a number nor a rate; None for the default of the model.
     concurrency: number of tasks in the engine at a time.
 
     Raises
@@ -103,22 +104,25 @@ class VllmEngine:
                     if output.finished and (outcome := self._finish(output)) is not None:
                         yield outcome
 
-    def _decode(self, task: Task) -> Frames:
-        return decode(task.path, self._frames, fit=self._prompts.frame_size)
+    def _decode(self, task: Task) -> DecodedClip:
+        return decode_clip(task, self._frames, self._prompts.frame_size)
 
-    def _admit(self, task: Task, clip: Future[Frames]) -> Outcome | None:
+    def _admit(self, task: Task, decoding: Future[DecodedClip]) -> Outcome | None:
+        known: dict[str, Any] = {}
         try:
-            self._add(_Request(task, clip.result()))
+            clip = decoding.result()
+            known = clip.fields
+            self._add(_Request(task, clip))
         except EngineDiedError:
             raise
         except Exception as error:
             # vLLM raises errors of many classes for a prompt that it does not accept.
-            return failure(task, error)
+            return failure(task, error, known)
         return None
 
     def _add(self, request: "_Request") -> None:
         """Pass a request to the engine; raises any error of vLLM about it."""
-        task, clip = request.task, request.clip
+        task, clip = request.task, request.clip.frames
         prompt = {
             "prompt": self._prompts.text(task.question),
             "multi_modal_data": {"video": [video_item(clip)]},
@@ -146,35 +150,40 @@ class VllmEngine:
         if completion.finish_reason in ("error", "abort"):
             return self._retry(request)
         assert request.grid is not None
-        fields = {
-            "answer": self._prompts.answer(completion.token_ids),
+        answer = self._prompts.answer(completion.token_ids)
+        fields: dict[str, Any] = {
+            "answer": answer,
             "tokens_before": request.grid.tokens,
             "tokens_after": self._prompts.kept(output.prompt_token_ids, request.grid),
-            "frames": len(request.clip.pixels),
+            **request.clip.fields,
         }
+        fields["timings_ms"]["engine"] = round(1000 * (perf_counter() - request.start), 3)
+        fields["notes"] += [*self._prompts.notes, *answer_notes(answer)]
         return Outcome(request.task, fields)
 
     def _retry(self, request: "_Request") -> Outcome | None:
         request.tries += 1
         if request.tries == _TRIES:
-            return failure(request.task, ModelError("vLLM aborted the request: see its log"))
+            error = ModelError("vLLM aborted the request: see its log")
+            return failure(request.task, error, request.clip.fields)
         try:
             self._add(request)
         except EngineDiedError:
             raise
         except Exception as error:
-            return failure(request.task, error)
+            return failure(request.task, error, request.clip.fields)
         return None
 
 
 @dataclass
 class _Request:
-    """A task in the engine, and the token grid of its video before pruning."""
+    """A task in the engine, the token grid of its video before pruning, and when the engine got it."""
 
     task: Task
-    clip: Frames
+    clip: DecodedClip
     grid: Grid | None = None
     tries: int = 0
+    start: float = field(default_factory=perf_counter)
 
 
 class _Parser(FlexibleArgumentParser):

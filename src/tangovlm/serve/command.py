@@ -6,6 +6,8 @@ from typing import Any
 
 from ..errors import InputError
 from ..pipeline.load import BUILTIN_NAME, embedded_folder
+from ..video import FrameSampling
+from ..video.input.sampling import MOST_FRAMES
 from .options import CONFIG_KEY, ServeOptions
 
 OVERRIDES = "--hf-overrides"
@@ -14,7 +16,13 @@ _SEVERAL_VALUES = frozenset({"--served-model-name", "--lora-modules", "--api-key
 
 
 def serve_arguments(
-    model: str | None, options: ServeOptions | None, extra: Sequence[str] = (), *, frames: int | None = None
+    model: str | None,
+    options: ServeOptions | None,
+    extra: Sequence[str] = (),
+    *,
+    frames: int | None = None,
+    fps: float | None = None,
+    max_frames: int | None = None,
 ) -> list[str]:
     """The words of ``vllm serve MODEL --hf-overrides '{"tango": {...}}' ...``.
 
@@ -23,19 +31,21 @@ def serve_arguments(
     model: directory, hub id or name of an embedded model; None for the default one.
     options: how videos are pruned; None for the options in `extra`, or else for the defaults.
     extra: options of vLLM, forwarded unchanged; an ``--hf-overrides`` among them is merged with `options`.
-    frames: number of frames to sample from a video; None for the default of vLLM.
+    frames, fps, max_frames: which frames to sample from a video, see `tangovlm.video.FrameSampling`; None for the
+        default of vLLM.
 
     Raises
     ------
     InputError: an ``--hf-overrides`` that is not a JSON object, is given twice, or has a key ``tango`` in addition to
-        `options`; `frames` together with ``--media-io-kwargs``.
+        `options`; frames or a rate together with ``--media-io-kwargs``.
+    VideoError: see `tangovlm.video.FrameSampling`.
     """
     return [
         "vllm",
         "serve",
         str(embedded_folder(model) or model),
         *engine_options(model, options, extra),
-        *_media(frames, extra),
+        *_media(FrameSampling(frames, fps, max_frames), extra),
     ]
 
 
@@ -97,12 +107,30 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def media_io(frames: int) -> dict[str, dict[str, int]]:
-    """vLLM's ``media_io_kwargs`` that sample so many frames from a video, at least 2.
+def media_io(sampling: FrameSampling) -> dict[str, dict[str, float]]:
+    """vLLM's ``media_io_kwargs`` that sample so many frames from a video, at least 2, or so many per second.
 
-    The loader for LLaVA-OneVision reads ``num_frames``. Those for Qwen-VL sample at a rate, between the two limits.
+    The loader for LLaVA-OneVision reads ``num_frames``, and ``fps`` if that gives fewer. Those for Qwen-VL sample at a
+    rate, between the two limits. At a rate both take uniform frames, as many as the duration times the rate. Empty if
+    neither is set.
+
+    Raises
+    ------
+    InputError: a part or a stream of the video, which loaders of vLLM do not have.
     """
-    frames = max(2, frames)
+    refused = {"start": sampling.start_s, "end": sampling.end_s, "stream": sampling.stream, "seek": sampling.seek}
+    for name, value in refused.items():
+        if value is not None:
+            raise InputError(
+                f"a server cannot be given the {name} of what to take ({value}): vLLM samples the whole of the stream "
+                "that it chooses; leave it out, or run the model here"
+            )
+    if sampling.fps is not None:
+        most = sampling.max_frames or MOST_FRAMES
+        return {"video": {"fps": sampling.fps, "num_frames": most, "min_frames": min(2, most), "max_frames": most}}
+    if sampling.frames is None:
+        return {}
+    frames = max(2, sampling.frames)
     return {"video": {"num_frames": frames, "min_frames": frames, "max_frames": frames}}
 
 
@@ -123,12 +151,14 @@ def _builtin_options(model: str | None, rest: Sequence[str]) -> list[str]:
     return own if has_option(rest, "--served-model-name") else [*own, "--served-model-name", model or BUILTIN_NAME]
 
 
-def _media(frames: int | None, extra: Sequence[str]) -> list[str]:
-    if frames is None:
+def _media(sampling: FrameSampling, extra: Sequence[str]) -> list[str]:
+    options = media_io(sampling)
+    if not options:
         return []
     if has_option(extra, "--media-io-kwargs"):
-        raise InputError("--frames and --media-io-kwargs both set the number of frames: leave one of them out")
-    return ["--media-io-kwargs", json.dumps(media_io(frames))]
+        given = "--frames" if sampling.fps is None else "--fps"
+        raise InputError(f"{given} and --media-io-kwargs both set the number of frames: leave one of them out")
+    return ["--media-io-kwargs", json.dumps(options)]
 
 
 def _take_overrides(extra: Sequence[str]) -> tuple[Mapping[str, Any], list[str]]:

@@ -39,8 +39,10 @@ vllm.platforms
     have     current_platform.device_type
 vllm.multimodal.media.connector
     call     MEDIA_CONNECTOR_REGISTRY.register(name)
-    replace  MediaConnector.load_from_url(url, ...)
-    replace  MediaConnector.load_from_url_async(url, ...)
+    replace  MediaConnector.load_from_url(url, media_io, ...)
+    replace  MediaConnector.load_from_url_async(url, media_io, ...)
+vllm.multimodal.media.video
+    hold     VideoMediaIO(kwargs)
 
 [videos]
 vllm.multimodal
