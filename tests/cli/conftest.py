@@ -100,6 +100,7 @@ class Outcome:
     status: int
     out: str
     err: str
+    asked_json: bool = False
 
     @property
     def json(self) -> Any:
@@ -107,10 +108,15 @@ class Outcome:
         return json.loads(self.out.splitlines()[-1])
 
     def refused(self, *words: str) -> None:
-        """Fail unless it ended with status 2, one line on stderr that holds the words, and nothing on stdout."""
-        assert (self.status, self.out) == (2, "")
+        """Fail unless it ended with status 2, one line on stderr that holds the words, and nothing on stdout.
+
+        With ``--json`` the line must be on stdout too, in a JSON object.
+        """
+        assert self.status == 2
         assert self.err.endswith("\n")
         assert self.err.count("\n") == 1, self.err
+        error = {"error": self.err.removeprefix("tangovlm: ").rstrip("\n")}
+        assert self.out == (f"{json.dumps(error)}\n" if self.asked_json else "")
         for word in words:
             assert word in self.err, self.err
 
@@ -127,7 +133,7 @@ def tangovlm_command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
         capfd.readouterr()
         status = main([str(argument) for argument in arguments])
         captured = capfd.readouterr()
-        return Outcome(status, captured.out, captured.err)
+        return Outcome(status, captured.out, captured.err, "--json" in arguments)
 
     return run
 

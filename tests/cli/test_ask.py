@@ -1,5 +1,6 @@
 """`tangovlm ask` on a real clip and a random model."""
 
+import io
 import json
 import math
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import tangovlm
 from tangovlm.budget import count
@@ -148,6 +150,53 @@ def test_frames_are_counted(tangovlm_command: Run, clip: Path, checkpoint: Path)
     assert outcome.err.count("99 frames were requested") == 1
 
 
+def test_frames_of_a_part_at_a_rate(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """12 frames, 8 per second."""
+    options = ("--model", checkpoint, "--json", "--max-new-tokens", 1)
+    page = tmp_path / "page.html"
+    part = tangovlm_command("ask", clip, "What?", *options, "--start", "0:00.5", "--fps", 4, "--report", page)
+    assert part.status == 0
+    assert part.json["frame_times_s"] == [0.5, 0.75, 1.0, 1.25]
+    assert part.json["excerpt_s"] == [0.5, 1.5]
+    assert "0 s in the prompt is 0.5 s of the video" in part.err
+    text = page.read_text()
+    assert all(f"{seconds:.2f} s</span>" in text for seconds in part.json["frame_times_s"])
+    most = tangovlm_command(
+        "ask", clip, "What?", *options, "--fps", 8, "--max-frames", 3, "--end", 1, "--stream", 0, "--seek", "auto"
+    )
+    assert most.json["frame_times_s"] == [0.0, 0.375, 0.875]
+    assert "3 are taken, uniformly" in most.err and "seek=auto: " in most.err
+
+
+def test_a_video_from_standard_input(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--model", checkpoint, "--json", "--max-new-tokens", 3)
+    page = tmp_path / "page.html"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(clip.read_bytes())))
+    piped = tangovlm_command("ask", "-", "What?", *options, "--report", page, "--compare")
+    assert piped.status == 0, piped.err
+    wanted = tangovlm_command("ask", clip, "What?", *options, "--compare").json
+    for name in ("answer", "frame_times_s", "notes", "excerpt_s"):
+        assert piped.json[name] == wanted[name]
+    assert "/proc/" not in page.read_text()
+
+
+def test_a_folder_of_pictures(tangovlm_command: Run, checkpoint: Path, tmp_path: Path) -> None:
+    for number in range(12):
+        Image.new("RGB", (96, 64), (20 * number, 0, 90)).save(tmp_path / f"shot{number}.png")
+    (tmp_path / "table.csv").write_text(f"video,question,fps\n{tmp_path},What?,4\n")
+    options = ("--model", checkpoint, "--max-new-tokens", 1)
+    outcome = tangovlm_command("ask", tmp_path, "What?", *options, "--json")
+    assert outcome.json["frame_times_s"] == [0.0, 3.0, 7.0, 11.0]
+    assert "12 pictures, from shot0.png to shot11.png in natural order; 1 other files" in outcome.err
+    assert "1 s apart" in outcome.err
+    batch = tangovlm_command("batch", tmp_path / "table.csv", tmp_path / "out", *options, "--engine", "transformers")
+    assert batch.status == 0, batch.err
+    (row,) = map(json.loads, (tmp_path / "out").read_text().splitlines())
+    assert row["frame_times_s"] == [number / 4 for number in range(12)]
+
+
 def test_pruning_inside_the_model_is_shown(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     inside = ["--method", "tango+tango-fastv", "--retention", "0.5", "--report", str(page)]
@@ -188,3 +237,167 @@ def test_positions(tangovlm_command: Run, clip: Path, checkpoint: Path) -> None:
     asked = ("ask", clip, "What moves?", "--model", checkpoint, "--max-new-tokens", 2)
     assert tangovlm_command(*asked, "--positions", "original").status == 0
     tangovlm_command(*asked, "--positions", "both").refused("'contiguous', 'original'")
+
+
+QUESTIONS = ("What moves?", "Where is it now?", "How many?")
+
+
+def test_several_questions_encode_once(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--model", checkpoint, "--json", "--max-new-tokens", 4)
+    alone = [tangovlm_command("ask", clip, question, *options).json for question in QUESTIONS]
+    calls = _decodings(monkeypatch)
+    outcome = tangovlm_command("ask", clip, QUESTIONS[0], "-q", QUESTIONS[1], "--question", QUESTIONS[2], *options)
+    answers = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [answer.pop("question") for answer in answers] == list(QUESTIONS)
+    assert [answer["answer"] for answer in answers] == [answer["answer"] for answer in alone]
+    assert [answer.keys() for answer in answers] == [answer.keys() for answer in alone]
+    assert len(calls) == 1
+    assert tangovlm_command("ask", clip, "-q", QUESTIONS[0], *options).json["answer"] == alone[0]["answer"]
+
+
+def test_chat(tangovlm_command: Run, clip: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions of the command line, then those of standard input; each prompt has what was said before."""
+    options: dict[str, Any] = {"retention": 0.1, "method": "tango"}
+    encoded = tangovlm.load(checkpoint, device="cpu").encode(clip, **options)
+    history: list[tuple[str, str]] = []
+    for question in QUESTIONS:
+        history.append((question, str(encoded.ask(question, history=tuple(history), max_new_tokens=4))))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{QUESTIONS[1]}\n\n{QUESTIONS[2]}\n"))
+    calls = _decodings(monkeypatch)
+    outcome = tangovlm_command(
+        "ask", clip, QUESTIONS[0], "--chat", "--model", checkpoint, "--json", "--max-new-tokens", 4, "--device", "cpu"
+    )
+    answers = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [(answer["question"], answer["answer"]) for answer in answers] == history
+    assert len(calls) == 1
+
+
+def test_a_conversation_goes_on_after_a_question_that_cannot_be_answered(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("ask", clip, "--chat", "--model", checkpoint, "--json", "--max-new-tokens", 4, "--report")
+    lines = [QUESTIONS[0], "Is <video> there?", "\udcff\udcfe", QUESTIONS[1]]
+    piped = "\n".join(lines).encode(errors="surrogateescape")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped), encoding="utf-8"))
+    outcome = tangovlm_command(*asked, tmp_path / "a.html")
+    *answers, last = map(json.loads, outcome.out.splitlines())
+    assert [answer["question"] for answer in answers] == list(QUESTIONS[:2])
+    assert outcome.status == 2
+    assert last == {"error": "2 of 4 questions could not be answered"}
+    for wanted in ("stands for visual tokens", "not UTF-8"):
+        assert wanted in outcome.err
+    assert all(question in (tmp_path / "a.html").read_text() for question in QUESTIONS[:2])
+    piped = "\n".join(QUESTIONS[:2]).encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped), encoding="utf-8"))
+    again = tangovlm_command(*asked, tmp_path / "b.html")
+    assert again.status == 0
+    assert [json.loads(line)["answer"] for line in again.out.splitlines()] == [each["answer"] for each in answers]
+
+
+def test_what_was_said_before_an_interrupt_is_reported(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(io.StringIO):
+        def readline(self, *_: Any) -> str:
+            raise KeyboardInterrupt
+
+    asked = ("ask", clip, QUESTIONS[0], "--chat", "--model", checkpoint, "--json", "--max-new-tokens", 4, "--report")
+    monkeypatch.setattr("sys.stdin", Interrupted())
+    outcome = tangovlm_command(*asked, tmp_path / "a.html")
+    assert outcome.status == 130
+    assert json.loads(outcome.out.splitlines()[0])["question"] == QUESTIONS[0]
+    assert QUESTIONS[0] in (tmp_path / "a.html").read_text()
+    monkeypatch.setattr("sys.stdin", None)
+    assert tangovlm_command(*asked, tmp_path / "b.html").json["question"] == QUESTIONS[0]
+
+
+def test_no_question(tangovlm_command: Run, clip: Path) -> None:
+    tangovlm_command("ask", clip).refused("no question", "--chat")
+    tangovlm_command("ask", clip, "What?", "--chat", "--compare").refused("--chat", "--compare")
+    tangovlm_command("ask", clip, "What?", "-q", " ").refused("empty")
+
+
+def test_nothing_is_piped_to_a_conversation(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    tangovlm_command("ask", clip, "--chat", "--model", checkpoint, "--json").refused("no question is given")
+
+
+def _decodings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The videos that are decoded from now on."""
+    from tangovlm.pipeline import generation
+
+    decoded: list[object] = []
+    stock = generation.decode
+
+    def decode(path: Any, *arguments: Any, **options: Any) -> Any:
+        decoded.append(path)
+        return stock(path, *arguments, **options)
+
+    monkeypatch.setattr(generation, "decode", decode)
+    return decoded
+
+
+def test_dry_run(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """The counts of the answer, without weights."""
+    answer = tangovlm_command("ask", clip, "What moves?", "--model", checkpoint, "--json", "--max-new-tokens", 1).json
+    for file in checkpoint.iterdir():
+        if file.suffix != ".safetensors":
+            shutil.copy(file, tmp_path)
+    outcome = tangovlm_command("ask", clip, "What moves?", "--model", tmp_path, "--dry-run", "--json")
+    assert outcome.status == 0
+    assert outcome.out.count("\n") == 1
+    counts = outcome.json
+    for name in ("tokens_before", "tokens_after", "newlines_after", "method", "retention", "frames", "frame_times_s"):
+        assert counts[name] == answer[name], name
+    assert counts["dry_run"]
+    assert counts["fits"]
+    assert counts["prompt_tokens_before"] - counts["prompt_tokens_after"] == TOTAL - count(0.1, TOTAL)
+    assert 0 < counts["flops_after"] < counts["flops_before"]
+    assert 0 < counts["kv_bytes_after"] < counts["kv_bytes_before"]
+    half = tangovlm_command(
+        "ask", clip, "What moves?", "--model", tmp_path, "--dry-run", "--json", "--dtype", "bfloat16"
+    )
+    assert half.json["kv_bytes_after"] * 2 == counts["kv_bytes_after"]
+
+
+def test_text_of_a_dry_run(tangovlm_command: Run, clip: Path, checkpoint: Path) -> None:
+    options = ("--model", checkpoint, "--dry-run", "--method", "fastv", "--retention", 0.8)
+    outcome = tangovlm_command("ask", clip, "What moves?", "-q", "What moves, and where to?", *options)
+    assert outcome.status == 0
+    for wanted in (f"visual tokens: {TOTAL} -> {TOTAL}", "in each layer", "context", "GFLOP", "KV cache", "in float32"):
+        assert outcome.out.count(wanted) == 2, wanted
+    assert "question: What moves, and where to?" in outcome.out
+
+
+def test_a_dry_run_that_cannot_be(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        ((clip, "--chat", "--dry-run"), "give them on the command line"),
+        ((clip, "What?", "--dry-run", "--model", tmp_path), "a dry run reads the config"),
+        ((clip, "What?", "--dry-run", "--model", checkpoint, "--retention", 3), "retention"),
+        ((tmp_path / "no.mp4", "What?", "--dry-run", "--model", checkpoint), "no.mp4"),
+    ):
+        outcome = tangovlm_command("ask", *arguments)
+        assert outcome.status == 2
+        assert message in outcome.err
+        assert outcome.err.count("\n") == 1
+
+
+def test_a_comparison_beyond_the_context_is_refused_before_encoding(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the pruned prompt fits."""
+    shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = TOTAL
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    encoded: list[object] = []
+    monkeypatch.setattr("tangovlm.session.encode.Encoder._run_with_taps", lambda *_args, **_kwargs: encoded.append(1))
+    monkeypatch.setattr("tangovlm.session.encode.Encoder._run_shared", lambda *_args, **_kwargs: encoded.append(1))
+    outcome = tangovlm_command("ask", clip, "What moves?", "--model", tmp_path, "--compare", "--retention", 0.5)
+    assert outcome.status == 2
+    assert f"the model's context {TOTAL}: give retention=" in outcome.err
+    assert not encoded

@@ -1,5 +1,6 @@
 """A user's mistake costs one line and status 2, and leaves nothing behind."""
 
+import io
 import json
 import math
 import os
@@ -50,6 +51,58 @@ class TestBeforeLoading:
     @pytest.mark.parametrize("value", ["0", "-3"])
     def test_counts(self, tangovlm_command: Run, clip: Path, option: str, value: str) -> None:
         tangovlm_command("ask", clip, "What?", option, value).refused(option, value)
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (("--start", 1.5), ("clip.mp4", "the start is 1.5 s", "ends at 1.50 s")),
+            (("--start", "1:00:00"), ("the start is 3600 s",)),
+            (("--start", 1, "--end", 0.5), ("the end (0.5 s) is not after the start (1 s)",)),
+            (("--end", 0), ("the end (0 s)",)),
+            (("--start", "soon"), ("--start is 'soon'", "1:30")),
+            (("--start=-1",), ("--start is '-1'",)),
+            (("--end", "nan"), ("--end is 'nan'",)),
+            (("--fps", 0), ("fps=0",)),
+            (("--fps", "nan"), ("fps=nan",)),
+            (("--fps", "inf"), ("fps=inf",)),
+            (("--fps=-2",), ("fps=-2",)),
+            (("--fps", "many"), ("--fps", "valid number")),
+            (("--fps", 1, "--frames", 4), ("frames and fps are both given",)),
+            (("--max-frames", 4), ("max_frames is given without fps",)),
+            (("--max-frames", 0, "--fps", 1), ("--max-frames is 0",)),
+            (("--stream", 3), ("stream=3 is none of its video streams",)),
+            (("--seek", "fast"), ("--seek", "keyframe")),
+            (("--stream=-1",), ("stream=-1 is none of its video streams",)),
+        ],
+    )
+    def test_frames_to_take(
+        self, tangovlm_command: Run, clip: Path, tmp_path: Path, options: tuple[object, ...], words: tuple[str, ...]
+    ) -> None:
+        page, sinks = tmp_path / "page.html", tmp_path / "sinks.json"
+        tangovlm_command("ask", clip, "What?", *options, "--report", page, "--json").refused(*words)
+        tangovlm_command("inspect", "sinks", clip, *options, "--out", sinks).refused(*words)
+        assert not list(tmp_path.iterdir())
+
+    def test_standard_input(self, tangovlm_command: Run, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def ask(data: bytes, *words: str, options: tuple[str, ...] = ()) -> None:
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+            tangovlm_command("ask", "-", "What?", *options).refused(*words)
+
+        ask(b"", "standard input: there is no data", "ended early")
+        ask(clip.read_bytes()[:900], "standard input (900 bytes)", "truncated")
+        ask(b"no video at all", "standard input (15 bytes): not a video")
+        ask(clip.read_bytes(), "standard input", "the start is 60 s", options=("--start", "1:00"))
+        ask(clip.read_bytes(), "--chat reads questions from standard input", options=("--chat",))
+        monkeypatch.setattr("sys.stdin", None)
+        tangovlm_command("ask", "-", "What?").refused("nothing is piped to it")
+        tangovlm_command("inspect", "sinks", "-").refused("No such file")
+
+    def test_folders(self, tangovlm_command: Run, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("no picture")
+        tangovlm_command("ask", tmp_path, "What?").refused("a folder without pictures")
+        (tmp_path / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+        tangovlm_command("ask", tmp_path, "What?", "--stream", 0).refused("pictures have no streams")
+        tangovlm_command("ask", tmp_path, "What?", "--start", 1).refused("the video ends at 1.00 s")
 
     @pytest.mark.parametrize("option", ["--saliency", "--dtype"])
     def test_choices(self, tangovlm_command: Run, clip: Path, option: str) -> None:
@@ -184,7 +237,8 @@ def test_failed_report_keeps_the_old_one(
     monkeypatch.setattr(os, "replace", fail)
     arguments = ("ask", clip, "What?", "--model", checkpoint, "--report", page, "--max-new-tokens", 2, "--json")
     outcome = tangovlm_command(*arguments)
-    Outcome(outcome.status, outcome.out, outcome.err.splitlines(keepends=True)[-1]).refused("No space left on device")
+    last = outcome.err.splitlines(keepends=True)[-1]
+    Outcome(outcome.status, outcome.out, last, asked_json=True).refused("No space left on device")
     assert page.read_text() == "of yesterday"
     assert os.listdir(tmp_path) == ["report.html"]
 
@@ -198,16 +252,16 @@ def test_own_faults_are_not_hidden(clip: Path, monkeypatch: pytest.MonkeyPatch) 
         main(["ask", str(clip), "What?"])
 
 
-def test_interruption_is_quiet(tangovlm_command: Run, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interruption_is_one_line(tangovlm_command: Run, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tangovlm.pipeline.load.load", load)
     outcome = tangovlm_command("ask", clip, "What?")
-    assert (outcome.status, outcome.out, outcome.err) == (130, "", "")
+    assert (outcome.status, outcome.out, outcome.err) == (130, "", "tangovlm: interrupted\n")
 
 
 def test_status_of_the_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tangovlm", "ask", str(tmp_path / "no.mp4"), "What?", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    Outcome(done.returncode, done.stdout, done.stderr).refused("no.mp4")
+    Outcome(done.returncode, done.stdout, done.stderr, asked_json=True).refused("no.mp4")

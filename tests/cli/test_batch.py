@@ -20,6 +20,7 @@ from tangovlm.batch import settings
 from tangovlm.batch.engine import EngineDiedError
 from tangovlm.budget import count
 from tangovlm.errors import InputError
+from tangovlm.machine.installation import install_command
 from tests.cli.conftest import FRAMES, TOKENS_PER_FRAME, Run
 
 TOTAL = FRAMES * TOKENS_PER_FRAME
@@ -58,19 +59,59 @@ def rows(path: Path) -> dict[Any, dict[str, Any]]:
 
 def test_answers_and_errors(tangovlm_command: Run, arguments: list[object], clip: Path, tmp_path: Path) -> None:
     outcome = tangovlm_command(*arguments, "--json")
-    assert outcome.status == 0
+    assert outcome.status == 1
     assert outcome.out.count("\n") == 1
     assert {name: outcome.json[name] for name in ("rows", "asked", "answered", "failed")} == {
         "rows": 5, "asked": 5, "answered": 2, "failed": 3,
     }  # fmt: skip
     assert "2 rows answered, 3 failed; --retry-failed" in outcome.err
+    reasons = [line.split(": ")[1] for line in outcome.err.splitlines() if line.startswith("failed: ")]
+    assert sorted(reasons) == ["c", "d", "line 5"]
     found = rows(tmp_path / "out.jsonl")
     assert (found["a"]["tokens_before"], found["a"]["tokens_after"]) == (TOTAL, count(0.1, TOTAL))
     assert (found["b"]["tokens_after"], found["b"]["retention"]) == (TOTAL // 2, 0.5)
     for name, words in (("c", "not a video"), ("d", "No such file"), ("line 5", "no JSON object")):
         assert words in found[name]["error"]
     asked = tangovlm_command("ask", clip, "What moves?", "--model", arguments[4], "--max-new-tokens", 4, "--json").json
-    assert found["a"]["answer"] == asked["answer"]
+    for name in ("answer", "frames", "frame_times_s", "notes"):
+        assert found["a"][name] == asked[name], name
+    times = found["a"]["frame_times_s"]
+    assert (len(times), times[0], times[-1]) == (FRAMES, 0.0, 11 / 8)
+    assert found["a"]["timings_ms"].keys() == asked["timings_ms"].keys()
+    assert found["a"]["timings_ms"]["decode"] > 0 and found["a"]["timings_ms"]["prefill"] > 0
+    again = tangovlm_command(*arguments, "--allow-failures", "--json")
+    assert (again.status, again.json["asked"], again.json["failed"]) == (0, 0, 3)
+    assert "failed: d: " in again.err and tangovlm_command(*arguments).status == 1
+
+
+def test_csv(tangovlm_command: Run, arguments: list[object], tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text('video,question,id\nclip.mp4,"What moves, and where?",a\nclip.mp4,Where?,\n')
+    outcome = tangovlm_command("batch", table, *arguments[2:])
+    assert (outcome.status, outcome.out) == (0, "")
+    assert "failed: " not in outcome.err
+    found = rows(tmp_path / "out.jsonl")
+    assert [row["question"] for row in found.values()] == ["What moves, and where?", "Where?"]
+    assert list(found) == ["a", 3]
+    # The name implies the format, and the option overrides it.
+    target = tmp_path / "other.jsonl"
+    tangovlm_command("batch", table, target, *arguments[3:], "--format", "jsonl").refused("read as JSON lines; line 1")
+    shutil.copy(table, tmp_path / "table")
+    tangovlm_command("batch", tmp_path / "table", target, *arguments[3:]).refused("read as JSON lines; line 1")
+    assert not target.exists()
+    assert tangovlm_command("batch", tmp_path / "table", target, *arguments[3:], "--format", "csv").status == 0
+
+
+def test_a_file_that_is_no_table_is_refused_before_anything_runs(
+    tangovlm_command: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tangovlm.pipeline.load.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    (tmp_path / "in.csv").write_text("video,text\nclip.mp4,What?\n")
+    target = tmp_path / "out.jsonl"
+    for source, words in ((clip, "is not text"), (tmp_path / "in.csv", "no column 'question'")):
+        for engine in (("--engine", "transformers"), ("--server", "http://127.0.0.1:9")):
+            tangovlm_command("batch", source, target, *engine).refused(str(source), words)
+    assert not target.exists()
 
 
 def test_going_on(
@@ -126,7 +167,7 @@ def test_without_vllm_it_is_transformers(
 ) -> None:
     lacking(monkeypatch, "vllm")
     outcome = tangovlm_command(*arguments[:5], *arguments[7:])
-    assert outcome.status == 0
+    assert outcome.status == 1
     assert outcome.err.count("answering with transformers, one clip after another: vLLM is not installed") == 1
 
 
@@ -146,8 +187,26 @@ def test_an_architecture_that_the_plug_in_does_not_know(
     assert not target.exists()
 
 
+def test_rows_with_frames_of_their_own(
+    tangovlm_command: Run, arguments: list[object], clip: Path, tmp_path: Path
+) -> None:
+    """12 frames, 8 per second."""
+    table = tmp_path / "table.csv"
+    table.write_text("video,question,start_s,frames\nclip.mp4,What?,0:01,\nclip.mp4,Where?,,2\nclip.mp4,Who?,7,\n")
+    outcome = tangovlm_command("batch", table, *arguments[2:], "--fps", 4, "--end", 1.25, "--allow-failures")
+    assert outcome.status == 0
+    assert "rows of" in outcome.err and "choose which frames are taken: start_s" in outcome.err
+    found = rows(tmp_path / "out.jsonl")
+    assert found[2]["frame_times_s"] == [1.0]
+    assert found[2]["settings"] == {"fps": 4.0, "start_s": 1.0, "end_s": 1.25}
+    assert found[3]["frame_times_s"] == [0.0, 1.125]
+    assert found[3]["settings"] == {"frames": 2, "end_s": 1.25}
+    assert "the end (1.25 s) is not after the start (7 s)" in found["line 4"]["error"]
+
+
 @pytest.mark.parametrize(
-    "change", [("--frames", 2), ("--max-new-tokens", 3), ("--saliency", "attn"), ("--method", "uniform")]
+    "change",
+    [("--frames", 2), ("--start", 0.5), ("--max-new-tokens", 3), ("--saliency", "attn"), ("--method", "uniform")],
 )
 def test_another_command_goes_on_with_another_file(
     tangovlm_command: Run, arguments: list[object], tmp_path: Path, change: tuple[object, ...]
@@ -183,6 +242,11 @@ def test_an_engine_that_dies(
         (("retention", "7"), ["--retention", "7"]),
         (("tengo", "tango"), ["--method", "tengo"]),
         (("--frames",), ["--frames", "0"]),
+        (("fps=0",), ["--fps", "0"]),
+        (("frames and fps",), ["--fps", "1", "--frames", "2"]),
+        (("--end is 'soon'",), ["--end", "soon"]),
+        (("cannot be given the start",), ["--server", "http://127.0.0.1:9", "--start", "1"]),
+        (("cannot be given the stream",), ["--server", "http://127.0.0.1:9", "--stream", "0"]),
         (("--limit",), ["--limit", "0"]),
         (("--concurrency",), ["--concurrency", "0"]),
         (("--workers",), ["--workers", "0"]),
@@ -190,8 +254,8 @@ def test_an_engine_that_dies(
         (("--device", "abacus"), ["--device", "abacus"]),
         (("--engine",), ["--engine", "steam"]),
         (("--max-num-seqs", "vLLM"), ["--", "--max-num-seqs", "2"]),
-        (("Ray is not installed", "tangovlm[ray]"), ["--ray"]),
-        (("vLLM is not installed", "tangovlm[vllm]"), ["--engine", "vllm"]),
+        (("Ray is not installed", install_command("ray")), ["--ray"]),
+        (("vLLM is not installed", install_command("vllm")), ["--engine", "vllm"]),
         (("--server", "URL"), ["--server", "127.0.0.1:8000"]),
         (("--method", "--server"), ["--server", "http://127.0.0.1:9", "--method", "tango"]),
         (("--ray", "--server"), ["--server", "http://127.0.0.1:9", "--ray"]),
@@ -226,8 +290,9 @@ def test_places(tangovlm_command: Run, arguments: list[object], source: Path, tm
 
 def test_a_server_that_never_comes(tangovlm_command: Run, source: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.jsonl"
-    outcome = tangovlm_command("batch", source, target, "--server", "http://127.0.0.1:9", "--give-up", 0)
-    assert (outcome.status, outcome.out) == (1, "")
+    outcome = tangovlm_command("batch", source, target, "--server", "http://127.0.0.1:9", "--give-up", 0, "--json")
+    assert outcome.status == 1
+    assert outcome.json["error"].startswith("the server http://127.0.0.1:9 has not answered")
     told = outcome.err.splitlines()
     assert "waiting for it" in told[0]
     assert told[1].startswith("tangovlm: the server http://127.0.0.1:9 has not answered")
@@ -238,7 +303,7 @@ def test_adaptive_counts(
     tangovlm_command: Run, arguments: list[object], tmp_path: Path, large_tokens: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = ("--method", large_tokens, "--retention", 0.9)
-    outcome = tangovlm_command(*arguments, *own, "--adaptive", "--positions", "original")
+    outcome = tangovlm_command(*arguments, *own, "--adaptive", "--positions", "original", "--allow-failures")
     assert outcome.status == 0
     found = rows(tmp_path / "out.jsonl")
     assert found["a"]["tokens_cap"] == count(0.9, TOTAL) > found["a"]["tokens_after"]

@@ -10,10 +10,12 @@ import torch
 
 from tangovlm.bench.prune import benchmark
 from tangovlm.bench.prune.benchmark import PruneRow, Rates
+from tangovlm.machine.installation import install_command
 from tests.cli.conftest import Run
+from tests.support import clips
 
 SMALL = ("--shape", "8,4,5,32", "--repeats", 2, "--device", "cpu")
-COMMANDS = ("prune", "scale", "ttft", "flops", "serve")
+COMMANDS = ("prune", "scale", "ttft", "questions", "flops", "serve")
 
 
 @pytest.fixture(autouse=True)
@@ -63,10 +65,33 @@ def test_scale(tangovlm_command: Run) -> None:
     assert (found.json["benchmark"], len(found.json["rows"])) == ("scale", 4)
 
 
+def test_questions_from_one_encoding(tangovlm_command: Run) -> None:
+    options = ("--retention", 0.1, "--frames", 8, "--repeats", 1, "--device", "cpu", "--json")
+    found = tangovlm_command("bench", "questions", *options)
+    assert found.status == 0, found.err
+    (row,) = found.json["rows"]
+    assert (found.json["benchmark"], row["method"], row["retention"]) == ("questions", "tango", 0.1)
+    assert (row["questions"], row["tokens_before"], row["tokens_after"], row["other_answers"]) == (9, 512, 51, 0)
+    assert row["ratio"] == pytest.approx(row["together_ms"] / row["one_ms"])
+
+
+def test_decode(tangovlm_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tangovlm.bench.decode.OTHERS", {})
+    clip, rows = clips.write(tmp_path / "clip.mp4", 30), tmp_path / "rows.jsonl"
+    found = tangovlm_command("bench", "decode", clip, "--frames", 3, "--repeats", 1, "--out", rows, "--json")
+    assert found.status == 0, found.err
+    assert found.json["rows"][0]["reader"] == "tangovlm"
+    assert [json.loads(line)["frames"] for line in rows.read_text().splitlines()] == [3] * len(found.json["rows"])
+    assert "clip.mp4: 2 times 3 frames" in found.err
+    tangovlm_command("bench", "decode", tmp_path / "none.mp4").refused("none.mp4", "No such file")
+    tangovlm_command("bench", "decode", clip, "--frames", 0).refused("--frames is 0", "at least 1")
+    tangovlm_command("bench", "decode", clip, "--out", tmp_path).refused("--out", "is a folder")
+
+
 def test_help_without_a_command(tangovlm_command: Run) -> None:
     found = tangovlm_command("bench")
     assert (found.status, found.err) == (0, "")
-    assert all(command in found.out for command in COMMANDS)
+    assert all(command in found.out for command in (*COMMANDS, "decode"))
 
 
 def test_flops(tangovlm_command: Run) -> None:
@@ -96,7 +121,7 @@ class TestRefusals:
 
     def test_no_vllm(self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tangovlm.bench.server.benchmark.find_spec", lambda name: None)
-        tangovlm_command("bench", "serve").refused("vLLM is not installed", "pip install 'tangovlm[vllm]'")
+        tangovlm_command("bench", "serve").refused("vLLM is not installed", install_command("vllm"))
 
     def test_running_out_of_memory(self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(benchmark, "tango_reference", lambda tokens, retention: torch.empty(1 << 50))

@@ -150,5 +150,8 @@ def test_the_doctor_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert "--bogus" in capsys.readouterr().err
     monkeypatch.setattr(only_doctor, "ERROR", OSError("two\nlines"))
     assert only_doctor.main(["demo"]) == 2
+    line = "OSError: two lines: tangovlm doctor says what is missing or broken"
+    assert capsys.readouterr() == ("", f"tangovlm: {line}\n")
+    assert only_doctor.main(["demo", "--json"]) == 2
     captured = capsys.readouterr()
-    assert captured.err == "tangovlm: OSError: two lines: tangovlm doctor says what is missing or broken\n"
+    assert (json.loads(captured.out), captured.err) == ({"error": line}, f"tangovlm: {line}\n")

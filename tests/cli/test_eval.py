@@ -14,6 +14,7 @@ import pytest
 
 from tangovlm.evaluate.results import ScoredAnswer, read
 from tangovlm.evaluate.tangoworld import load_questions
+from tangovlm.machine.installation import install_command
 from tests.cli.conftest import Run
 
 LIMIT = 3
@@ -48,7 +49,11 @@ def test_table(tangovlm_command: Run, arguments: list[object], tmp_path: Path) -
     )
     assert outcome.status == 0
     text = (tmp_path / "out" / "methods.md").read_text(encoding="utf-8")
-    assert outcome.out == text + "\n"
+    assert "|" not in outcome.out and "**" not in outcome.out
+    assert all(len(line) <= 160 for line in outcome.out.splitlines())
+    assert set(text.replace("*", " ").replace("|", " ").replace("#", " ").split()) - {"---", "---:"} <= set(
+        outcome.out.split()
+    )
     for words in ("topk, attn", "topk, p-attn", "**20 %**", "| color |", "kept on decoys", f"{LIMIT} questions"):
         assert words in text
 
@@ -211,7 +216,7 @@ def test_a_picture(tangovlm_command: Run, arguments: list[object], tmp_path: Pat
     more = ["--retention", 0.1, "--retention", 0.3, "--picture"]
     path = tmp_path / "out" / "runs.png"
     if find_spec("matplotlib") is None:
-        tangovlm_command(*arguments, *more).refused("--picture needs matplotlib: pip install 'tangovlm[report]'")
+        tangovlm_command(*arguments, *more).refused(f"--picture needs matplotlib: {install_command('report')}")
         assert not path.parent.exists()
         pytest.skip("no matplotlib here")
     path.mkdir(parents=True)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import tangovlm
 from tangovlm.cli import main
 from tangovlm.cli.checks import check_video
-from tangovlm.cli.commands import inspect as command
+from tangovlm.models.common import sinks
 from tangovlm.models.common.saliency import fold_probe
 from tangovlm.models.common.sinks import ReleasedSinks
 from tangovlm.pipeline import ask as pipeline
@@ -177,13 +177,13 @@ def test_table_beside_the_released_list(
     tangovlm_command: Run, planted: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = ReleasedSinks("some-family", (SIDE, SIDE), (PLANTED, 0), "https://example.org")
-    monkeypatch.setattr(command, "released_for_grid", lambda *grid: known if grid == known.grid else None)
+    monkeypatch.setattr(sinks, "released_for_grid", lambda *grid: known if grid == known.grid else None)
     arguments = ("inspect", "sinks", *clips, "--model", planted, "--top", 1)
     outcome = tangovlm_command(*arguments)
     assert outcome.status == 0
-    assert "released for some-family" in outcome.out
-    rows = [line.split("│")[1:-1] for line in outcome.out.splitlines() if line.startswith("│")]
-    shown = {int(row[0]): [cell.strip() for cell in row[1:]] for row in rows}
+    lines = [line.split() for line in outcome.out.splitlines()]
+    assert lines[1][-4:] == ["sink", "released", "for", "some-family"]
+    shown = {int(line[0]): line[1:] for line in lines[2:]}
     assert shown[PLANTED] == ["2", "1", "1.000", "0.000", "yes", "yes"]
     assert shown[0][-1] == "yes"
     assert f"of {SIDE**2} positions on the grid of 4 x 4 are sinks" in outcome.err

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tangovlm
 from tangovlm import registry
-from tangovlm.cli.commands.models import ModelCard, cards
+from tangovlm.cli.catalog import ModelCard, saved
 from tangovlm.models.common.family import FEATURES
 from tangovlm.models.common.signals import SALIENCY_KINDS
 from tests.cli.conftest import Run
@@ -35,13 +35,14 @@ def test_table(tangovlm_command: Run) -> None:
     assert outcome.status == 0
     for wanted in ("llava-onevision", "p-attn", "multi-turn"):
         assert wanted in outcome.out
-    for card in cards():
+    for card in saved().models:
         assert card.family in outcome.out
 
 
 def test_words_for_what_is_tested() -> None:
     def words(*tested: str) -> str:
-        return ModelCard("a-family", [], [], list(tested), [], "", served=False).tested_in
+        untested = tuple(feature for feature in FEATURES if feature not in tested)
+        return ModelCard("a-family", (), (), tested, untested, (), "", served=False).tested_in
 
     assert words(*FEATURES) == "all"
     assert words(*FEATURES[1:-1]) == f"all but {FEATURES[0]}, {FEATURES[-1]}"

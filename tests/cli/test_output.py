@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 import tangovlm
 from tangovlm.cli.output import only_results, plain, show, stage_bars
+from tangovlm.errors import InputError
 from tangovlm.pipeline.load import VideoLLM
 from tests.cli.conftest import Run
 
@@ -51,6 +52,37 @@ def test_embedded_model_says_once_what_it_knows(
     assert outcome.err.count("only its synthetic world") == 1
     assert "--model" in outcome.err
     assert outcome.json["model"] == "tangovlm-tiny"
+
+
+def test_embedded_model_says_before_it_answers_that_it_cannot_know(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: object, **__: object) -> None:
+        raise InputError("too early")
+
+    monkeypatch.setattr("tangovlm.pipeline.load.BUILTIN", checkpoint)
+    monkeypatch.setattr("tangovlm.pipeline.ask.ask", ask)
+    for model in ((), ("--model", "tangovlm-tiny")):
+        first, second = tangovlm_command("ask", clip, "What?", *model).err.splitlines()
+        assert first.startswith("note: the embedded model cannot know what this video shows: ")
+        assert second == "tangovlm: too early"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("ask", "nowhere.mp4", "What?", "--json"), "nowhere.mp4"),
+        (("ask", "--json"), "Missing argument"),
+        (("ask", "a", "b", "--json", "--bogus"), "--bogus"),
+        (("batch", "nowhere", "out", "--json"), "INPUT"),
+        (("nothing", "--json"), "nothing"),
+    ],
+)
+def test_errors_are_json_too(tangovlm_command: Run, arguments: tuple[str, ...], words: str) -> None:
+    outcome = tangovlm_command(*arguments)
+    outcome.refused(words)
+    assert words in outcome.json["error"]
+    assert tangovlm_command(*(each for each in arguments if each != "--json")).out == ""
 
 
 def test_control_characters_are_taken_out() -> None:

@@ -9,8 +9,10 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tangovlm.machine.installation import install_command
 from tangovlm.pipeline.load import BUILTIN
 from tangovlm.serve.command import media_io
+from tangovlm.video import FrameSampling
 from tests.cli.conftest import Run
 
 MODEL = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
@@ -76,7 +78,7 @@ def test_everything_said(tangovlm_command: Run) -> None:
     words = printed(tangovlm_command("serve", MODEL, *options, "--print"))
     told = json.loads(words[words.index("--hf-overrides") + 1])["tango"]
     assert told == {"retention": 0.1, "method": "holitom", "saliency": "attn", "head_weights": "here"}
-    assert json.dumps(media_io(8)) in words
+    assert json.dumps(media_io(FrameSampling(8))) in words
 
 
 @pytest.mark.parametrize("arguments", [(), ("--", "--port", "1"), ("--port", "1")])
@@ -115,7 +117,7 @@ def test_the_model_has_one_place(tangovlm_command: Run, handed: list[list[str]])
 
 def test_without_vllm(tangovlm_command: Run, handed: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, None)
-    tangovlm_command("serve", MODEL).refused("vLLM is not installed", "pip install 'tangovlm[vllm]'")
+    tangovlm_command("serve", MODEL).refused("vLLM is not installed", install_command("vllm"))
     assert not handed
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tangovlm
-from tangovlm.pipeline.ask import Answer
+from tangovlm.pipeline.answer import Answer
 from tangovlm.report import Exchange, Scene, scene
 from tangovlm.session.records import VideoRecord
 from tangovlm.tokens import VideoReport

@@ -5,15 +5,22 @@ import hashlib
 import io
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import tangovlm
 from tangovlm.report import Exchange, Scene, html_page, scene
+from tangovlm.report.overlay import DROPPED_RGBA
+from tangovlm.report.palette import cluster_colours
 from tangovlm.session.records import VideoRecord
+from tangovlm.tokens import VideoReport
 from tangovlm.video import Frames
 
 EVIL = "</title></script><script>alert(1)</script><img src=x onerror='alert(2)'>\" ' &"
@@ -75,15 +82,120 @@ def test_shows_answers_figures_notes_and_settings(page: Page) -> None:
     assert marks == {"right", "wrong"}
 
 
+def picture(source: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+
+
 def test_three_layers_of_every_frame(page: Page, drawn: Scene) -> None:
     pictures = page.all("img")
     assert len(pictures) == 3 * drawn.steps
-    assert {picture["class"] for picture in pictures} == {"frame", "saliency", "kept"}
-    kind, _, data = pictures[0]["src"].partition(",")
-    assert kind == "data:image/jpeg;base64"
-    image = Image.open(io.BytesIO(base64.b64decode(data)))
-    assert image.size == (224, round(224 * 30 / 44))
+    assert {each["class"] for each in pictures} == {"frame", "over saliency", "over kept"}
+    assert pictures[0]["src"].startswith("data:image/jpeg;base64,")
+    assert picture(pictures[0]["src"]).size == (224, round(224 * 30 / 44))
     assert len({attributes["style"] for attributes in page.all("figcaption")}) == len(drawn.segments)
+
+
+def test_layer_of_kept_tokens_follows_the_selection(page: Page, drawn: Scene) -> None:
+    assert drawn.sources is not None and drawn.kept is not None
+    layers = [each["src"] for each in page.all("img") if each["class"] == "over kept"]
+    for layer, sources, kept in zip(layers, drawn.sources, drawn.kept, strict=True):
+        pixels = np.asarray(picture(layer).convert("RGBA"))
+        cell = pixels.shape[0] // kept.shape[0]
+        assert pixels.shape == (kept.shape[0] * cell, kept.shape[1] * cell, 4)
+        inside = pixels[cell // 2 :: cell, cell // 2 :: cell]
+        assert ((inside[..., 3] == 0) == kept).all()
+        assert ((inside == np.array(DROPPED_RGBA)).all(axis=-1) == (sources < 0)).all()
+        edge = pixels[::cell, ::cell]
+        assert (edge[kept][:, :3] == cluster_colours(drawn.slots)[sources[kept]]).all()
+
+
+def test_shape_of_frames_is_that_of_the_video(frames: Frames, record: VideoRecord, exchange: Exchange) -> None:
+    wide = scene(replace(frames, aspect=16 / 9), record)
+    images = Page(html_page(wide, [exchange], title="t", settings={})).all("img")
+    assert picture(images[0]["src"]).size == (224, 126)
+
+
+def test_legend_and_scale(page: Page) -> None:
+    words = page.text("span")
+    assert all(wanted in words for wanted in ("kept: ", "merged ", "dropped: ", "square root", "0 ", " 1"))
+    (scale,) = [each for each in page.all("i") if each["class"] == "scale"]
+    assert scale["style"].startswith("background:linear-gradient(90deg, #0a0822 0%")
+
+
+def test_no_legend_without_a_layer(frames: Frames, exchange: Exchange) -> None:
+    page = Page(html_page(scene(frames, None), [exchange], title="t", settings={}))
+    assert not any("legend" in each.get("class", "") for each in page.all("p"))
+
+
+def test_tokens_by_layer(drawn: Scene, exchange: Exchange) -> None:
+    exchange.answer.tokens_per_layer = (18, 18, 9, 9, 3)
+    page = Page(html_page(drawn, [exchange], title="t", settings={}))
+    rows = page.text("td").split("\n")
+    first = rows.index("video")
+    assert rows[first : first + 15] == [
+        "video", "60", "100 %",
+        "layers 0–1", "18", "30 %", "42",
+        "layers 2–3", "9", "15 %", "9",
+        "layer 4", "3", "5 %", "6",
+    ]  # fmt: skip
+    assert [each["style"] for each in page.all("div") if each.get("class") == "bar"] == [
+        "width:100.0%", "width:30.0%", "width:15.0%", "width:5.0%",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("grid", [(27, 27)])
+def test_page_of_64_noisy_frames_is_below_a_megabyte(grid: tuple[int, int], exchange: Exchange) -> None:
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (64, 3, 224, 224), generator=draw).to(torch.uint8)
+    frames = Frames(pixels, torch.arange(64, dtype=torch.float64), fps=1.0, duration_s=64.0, aspect=16 / 9)
+    features, saliency = torch.randn(64, *grid, 8, generator=draw), torch.rand(64, *grid, generator=draw)
+    selection = tangovlm.method("topk", retention=0.1)(tangovlm.VideoTokens(features, saliency=saliency))
+    report = VideoReport(saliency.numel(), len(selection.indices), 0.1, "topk", selection.segments)
+    drawn = scene(frames, VideoRecord(selection, saliency, report))
+    assert len(html_page(drawn, [exchange], title="t", settings={}).encode()) < 1_000_000
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_script_answers_taps_and_pointers(page: Page) -> None:
+    """With a minimal document: what the mouse points at is left again, what was tapped stays until a tap elsewhere."""
+    tokens, script = [text for tag, text in page.texts if tag == "script"]
+    program = f"""
+const tokens = {json.dumps(tokens)};
+const listeners = [], outside = [];
+const pen = {{ fillRect() {{}}, clearRect() {{}}, strokeRect() {{}} }};
+const readout = {{ textContent: "help" }};
+const stack = () => {{
+  const own = {{}};
+  listeners.push(own);
+  return {{
+    clientWidth: 40, clientHeight: 30,
+    querySelector: () => ({{ getContext: () => pen }}),
+    addEventListener: (name, run) => {{ own[name] = run; }},
+    getBoundingClientRect: () => ({{ left: 0, top: 0, width: 40, height: 30 }}),
+  }};
+}};
+const stacks = Array.from({{ length: 5 }}, stack);
+globalThis.window = {{ addEventListener() {{}} }};
+globalThis.document = {{
+  getElementById: (id) => (id === "tokens" ? {{ textContent: tokens }} : readout),
+  querySelectorAll: () => stacks,
+  addEventListener: (name, run) => outside.push(run),
+}};
+(() => {{ {script} }})();
+const told = [];
+const at = (kind) => ({{ clientX: 15, clientY: 5, pointerType: kind, target: {{ closest: () => null }} }});
+listeners[2].pointermove(at("mouse")); told.push(readout.textContent);
+listeners[2].pointerleave(at("mouse")); told.push(readout.textContent);
+listeners[2].pointerdown(at("touch")); told.push(readout.textContent);
+listeners[2].pointerleave(at("touch")); told.push(readout.textContent);
+outside[0](at("touch")); told.push(readout.textContent);
+console.log(JSON.stringify(told));
+"""
+    done = subprocess.run(["node", "-e", program], capture_output=True, text=True, check=True)
+    pointed, left, tapped, lifted, cleared = json.loads(done.stdout)
+    assert pointed == tapped == lifted
+    assert pointed.startswith("Frame 3 (0.50 s), row 1, column 2: ")
+    assert left == cleared == "help"
 
 
 def test_loads_nothing_from_elsewhere(drawn: Scene, exchange: Exchange) -> None:

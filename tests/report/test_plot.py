@@ -1,8 +1,11 @@
 """Styles of plots, and the missing optional dependency."""
 
+import re
+
 import pytest
 
 from tangovlm.errors import InputError
+from tangovlm.machine.installation import install_command
 from tangovlm.report import plot
 
 
@@ -15,7 +18,9 @@ def test_styles_differ_without_colour() -> None:
 
 def test_a_missing_matplotlib_costs_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plot, "find_spec", lambda _: None)
-    with pytest.raises(InputError, match=r"--plot needs matplotlib: pip install 'tangovlm\[report\]', or leave it out"):
+    with pytest.raises(
+        InputError, match=re.escape(f"--plot needs matplotlib: {install_command('report')}, or leave it out")
+    ):
         plot.check_matplotlib("--plot")
     monkeypatch.setattr(plot, "find_spec", lambda _: object())
     plot.check_matplotlib("--plot")

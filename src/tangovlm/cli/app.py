@@ -1,6 +1,5 @@
 """The application: every command under its name."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -20,19 +19,19 @@ from .commands.profile import profile
 from .commands.reproduce import reproduce
 from .commands.serve import PASS_THROUGH, serve
 from .commands.vlmeval import vlmeval
-from .run import run
+from .spinner import with_spinner
 
 app = typer.Typer(
     name="tangovlm",
     help="Prune the visual tokens of Video LLMs: ask about videos, serve models, and measure methods.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.command()(ask)
+app.command()(with_spinner(ask))
 app.command()(batch)
-app.command()(demo)
+app.command()(with_spinner(demo))
 app.command()(doctor)
-app.command("eval")(evaluate)
+app.command("eval")(with_spinner(evaluate))
 app.command()(methods)
 app.command()(models)
 app.command()(reproduce)
@@ -53,13 +52,8 @@ def _show_version(requested: bool) -> None:
 def _root(
     context: typer.Context,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status; see `run`."""
-    return run(app, arguments)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import tangovlm
 from tangovlm import registry
 from tangovlm.errors import InputError
-from tangovlm.methods import build
-from tangovlm.methods.build import Pair
-from tangovlm.report import Exchange, html_page, scene, write_whole
+from tangovlm.report import Exchange, write_whole
 
-from .output import stage_bars
+from . import spinner
+from .output import log, only_results, show, show_json, stage_bars
 
 if TYPE_CHECKING:
-    from tangovlm.pipeline.ask import Answer
+    from tangovlm.pipeline.answer import Answer
+    from tangovlm.pipeline.encoded.encoded_clip import EncodedClip
     from tangovlm.pipeline.load import VideoLLM
     from tangovlm.tokens import Pruner
+    from tangovlm.video import FrameSampling
 
     from .options import Dtype, Saliency
+
+P = ParamSpec("P")
+STANDARD_INPUT = "-"
 
 
 def load(
@@ -29,9 +36,50 @@ def load(
     """Call `tangovlm.load` with options as the command line parses them."""
     import torch
 
+    spinner.update("loading the model")
     torch_dtype: torch.dtype | None = None if dtype is None else getattr(torch, dtype.value)
     kind = None if saliency is None else saliency.value
     return tangovlm.load(model, dtype=torch_dtype, saliency=kind, **options)
+
+
+def log_foreign(llm: VideoLLM, video: str | Path) -> str | None:
+    """Print before the answer that an embedded model cannot know about a video; returns the note if it is printed."""
+    from tangovlm.pipeline.embedded import FOREIGN_NOTE, embedded_note
+
+    if embedded_note(llm, video) != FOREIGN_NOTE:
+        return None
+    log(f"note: {FOREIGN_NOTE}")
+    return FOREIGN_NOTE
+
+
+class InputCopy(str):
+    """The path of a temporary copy of standard input."""
+
+
+def reads_standard_input(command: Callable[P, None]) -> Callable[P, None]:
+    """Decorator of a command: if its keyword argument `video` is `-`, the command gets an `InputCopy`."""
+
+    @wraps(command)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        if kwargs["video"] != STANDARD_INPUT:
+            command(*args, **kwargs)
+            return
+        if kwargs.get("chat"):
+            raise InputError("--chat reads questions from standard input, so that the video needs a file")
+        if sys.stdin is None or sys.stdin.isatty():
+            raise InputError("the video is standard input, and nothing is piped to it: pipe a video or name a file")
+        from tangovlm.video.input.spool import stored
+
+        with stored(sys.stdin.buffer) as path:
+            kwargs["video"] = InputCopy(path)
+            command(*args, **kwargs)
+
+    return call
+
+
+def name_of(video: str) -> str:
+    """A video as it was named on the command line."""
+    return STANDARD_INPUT if isinstance(video, InputCopy) else video
 
 
 @dataclass(frozen=True)
@@ -41,12 +89,13 @@ class Run:
     Parameters
     ----------
     record: keep what the report needs, for every call that does not set it itself.
-    frames, max_new_tokens, positions, chunk_frames, newlines: see `tangovlm.ask`.
+    frames: which of the video to take; None for the model's own number.
+    max_new_tokens, positions, chunk_frames, newlines: see `tangovlm.ask`.
     """
 
     video: str | Path
     llm: VideoLLM
-    frames: int | None
+    frames: FrameSampling | None
     max_new_tokens: int
     record: bool
     positions: str | None = None
@@ -72,13 +121,94 @@ class Run:
         with stage_bars(prefix) as progress:
             return tangovlm.ask(self.video, question, model=self.llm, method=pruner, progress=progress, **options)
 
+    def encode(
+        self, pruner: Pruner, questions: Sequence[str] = (), others: Sequence[Pruner] = (), *, warm_up: bool = False
+    ) -> EncodedClip:
+        """Decode, encode and prune the video for several questions or methods, with progress bars.
+
+        Parameters
+        ----------
+        questions, others: that will be asked, and other methods; what does not fit the context of the model is refused
+            before the video is encoded.
+        warm_up: see `Run.warm_up`; it comes after that.
+        """
+        from tangovlm.pipeline.encoded.encoded_clip import EncodedClip
+        from tangovlm.pipeline.encoded.encoding import prepare
+
+        with stage_bars() as progress:
+            encoding = prepare(
+                self.llm,
+                self.video,
+                progress=progress,
+                frames=self.frames,
+                record=self.record,
+                positions=self.positions,
+                chunk_frames=self.chunk_frames,
+                newlines=self.newlines,
+            )
+        for each in (pruner, *others):
+            encoding.check(each, questions)
+        if warm_up:
+            self.warm_up(questions[0], pruner)
+        with stage_bars() as progress:
+            progress("encode", 0, 1)
+            clip = EncodedClip(encoding, pruner)
+            progress("encode", 1, 1)
+        return clip
+
+    def ask_about(
+        self, clip: EncodedClip, question: str, prefix: str = "", history: Sequence[tuple[str, str]] = ()
+    ) -> Answer:
+        """Ask one question about an encoded clip, with a progress bar; see `EncodedClip.ask`."""
+        with stage_bars(prefix) as progress:
+            return clip.ask(question, history=history, max_new_tokens=self.max_new_tokens, progress=progress)
+
+    def ask_all_about(self, clip: EncodedClip, questions: Sequence[str]) -> list[Answer]:
+        """Ask several questions about an encoded clip in batches, with a progress bar; see `EncodedClip.ask_all`."""
+        with stage_bars() as bar:
+
+            def progress(_stage: str, done: int, total: int) -> None:
+                bar("questions answered", done, total)
+
+            return clip.ask_all(questions, max_new_tokens=self.max_new_tokens, progress=progress)
+
     def warm_up(self, question: str, pruner: Pruner) -> None:
         """Ask once and drop the answer, because the first call in a process is slower than later ones."""
         self(question, pruner, "warming up: ", max_new_tokens=1, record=False)
 
 
+def show_dry_runs(
+    video: str | Path, questions: Sequence[str], pruner: Pruner, model: str | None, as_json: bool, **options: Any
+) -> None:
+    """Print what questions will cost, without loading weights.
+
+    Parameters
+    ----------
+    options: `device`, `dtype` and `max_frame_pixels` of `load`; `frames`, `positions` and `newlines` of
+        `tangovlm.pipeline.dry_run.dry_run`.
+    """
+    import torch
+
+    from tangovlm.pipeline.dry_run import dry_runs, load_without_weights
+
+    loading = {name: options.pop(name) for name in ("device", "max_frame_pixels")}
+    name = options.pop("dtype")
+    with only_results():
+        llm = load_without_weights(model, dtype=None if name is None else getattr(torch, name.value), **loading)
+        with stage_bars() as progress:
+            runs = dry_runs(video, questions, llm, pruner, progress=progress, **options)
+    for question, run in zip(questions, runs, strict=True):
+        asked = {"question": question} if len(runs) > 1 else {}
+        if as_json:
+            show_json(asked | run.as_dict())
+        else:
+            show("\n".join([*(f"{name}: {text}" for name, text in asked.items()), str(run)]))
+
+
 def write_page(path: Path, exchanges: list[Exchange], title: str, settings: dict[str, object]) -> None:
     """Write the HTML report of exchanges whose first answer was recorded."""
+    from tangovlm.report import html_page, scene
+
     answer = exchanges[0].answer
     page = html_page(scene(answer.frames, answer.video), exchanges, title=title, settings=settings)
     # A file name may contain bytes that are not valid text.
@@ -97,7 +227,7 @@ def settings_of(pruner: Pruner) -> dict[str, object]:
 
 def unpruned(pruner: Pruner) -> Pruner:
     """The same method with every token kept."""
-    return build.method(pruner.name, retention=1.0)
+    return tangovlm.method(pruner.name, retention=1.0)
 
 
 def with_sinks(pruner: Any, file: Path) -> Any:
@@ -108,6 +238,8 @@ def with_sinks(pruner: Any, file: Path) -> Any:
     InputError: a method that masks no sinks.
     MethodError: an invalid file, see `tangovlm.Tango`.
     """
+    from tangovlm.methods.build import Pair
+
     if isinstance(pruner, Pair):
         return replace(pruner, before=with_sinks(pruner.before, file))
     if not _masks_sinks(pruner):

@@ -1,12 +1,17 @@
 """Checks of arguments that run before a model is loaded or a frame is decoded."""
 
-from pathlib import Path
+from __future__ import annotations
 
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tangovlm.errors import InputError
 from tangovlm.report import check_writable
-from tangovlm.video.source import local_file, open_video
+
+if TYPE_CHECKING:
+    from tangovlm.video import FrameSampling
+
+    from .options import Seek
 
 
 def check_at_least_one(option: str, value: int | None) -> None:
@@ -15,15 +20,42 @@ def check_at_least_one(option: str, value: int | None) -> None:
         raise InputError(f"{option} is {value}: it must be at least 1")
 
 
-def check_video(video: str) -> None:
-    """Check that a video can be opened.
+def check_video(video: str, sampling: FrameSampling | None = None) -> None:
+    """Check that a video can be opened, and has the stream and the part to take.
 
     Raises
     ------
-    VideoError: not a local video file. Damage inside the file is found later, by decoding.
+    VideoError: not a local video file, or without these. Damage inside the file is found later, by decoding.
     """
-    container, _ = open_video(local_file(video))
-    container.close()
+    from tangovlm.video import FrameSampling
+    from tangovlm.video.decode import check
+
+    check(video, sampling or FrameSampling())
+
+
+def sampling_of(
+    frames: int | None,
+    fps: float | None,
+    max_frames: int | None,
+    start: str | None,
+    end: str | None,
+    stream: int | None,
+    seek: Seek | None,
+) -> FrameSampling:
+    """Which frames to take, from the options of a command.
+
+    Raises
+    ------
+    TangoError: an invalid value, or options that do not go together.
+    """
+    from tangovlm.video import FrameSampling
+    from tangovlm.video.input.times import parse_seconds
+
+    check_at_least_one("--frames", frames)
+    check_at_least_one("--max-frames", max_frames)
+    start_s = None if start is None else parse_seconds(start, "--start")
+    end_s = None if end is None else parse_seconds(end, "--end")
+    return FrameSampling(frames, fps, max_frames, start_s, end_s, stream, None if seek is None else seek.value)
 
 
 def check_report(report: Path, video: str) -> None:
@@ -41,6 +73,8 @@ def check_device(name: str | None) -> str | None:
     InputError: the device cannot be used on this machine.
     """
     if name is not None:
+        import torch
+
         try:
             torch.zeros(1, device=name).item()
         except (RuntimeError, AssertionError, ImportError) as error:

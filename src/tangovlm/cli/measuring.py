@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +11,7 @@ from tangovlm.errors import InputError
 from tangovlm.report import check_writable
 
 from .checks import check_at_least_one, check_device
-from .output import only_results, show, show_json
+from .output import only_results, show_json, show_table
 
 if TYPE_CHECKING:
     import torch
@@ -99,10 +99,14 @@ def collect(name: str, benchmark: Benchmark, rows: Iterable[dict[str, Any]], out
 
 def finish(name: str, benchmark: Benchmark, rows: Iterable[dict[str, Any]], out: Path | None, as_json: bool) -> None:
     """Collect the rows of a benchmark, and show them as a table or as JSON."""
-    from tangovlm.bench.tables import aligned
-
     collected = collect(name, benchmark, rows, out)
     if as_json:
         show_json({"benchmark": name, "rows": collected})
         return
-    show(aligned(collected, benchmark.COLUMNS))
+    show_rows(collected, benchmark)
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], benchmark: Benchmark) -> None:
+    """Show rows as a table that fits the terminal."""
+    columns = benchmark.COLUMNS
+    show_table([column.title for column in columns], [[column.cell(row) for column in columns] for row in rows])

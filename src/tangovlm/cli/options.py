@@ -29,6 +29,14 @@ class Newlines(StrEnum):
     COUNTED = "counted"
 
 
+class Seek(StrEnum):
+    """Which frames are taken; see `tangovlm.video.decode`."""
+
+    EXACT = "exact"
+    KEYFRAME = "keyframe"
+    AUTO = "auto"
+
+
 class Dtype(StrEnum):
     """Number formats of weights and features."""
 
@@ -72,6 +80,43 @@ Retentions = Annotated[
 Frames = Annotated[
     int | None,
     typer.Option(help="Number of frames to sample from a video.", show_default="the model's own number"),
+]
+Fps = Annotated[
+    float | None,
+    typer.Option(
+        help="Instead of --frames: frames to sample per second of video, at most --max-frames.",
+        show_default=False,
+    ),
+]
+MaxFrames = Annotated[
+    int | None,
+    typer.Option(help="With --fps: sample at most so many frames, uniformly if there are more.", show_default="768"),
+]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        help="Start of the part of the video to take: seconds from its beginning, or h:mm:ss.",
+        show_default="its beginning",
+    ),
+]
+End = Annotated[
+    str | None, typer.Option(help="End of that part: seconds from the beginning, or h:mm:ss.", show_default="its end")
+]
+Stream = Annotated[
+    int | None,
+    typer.Option(
+        help="Index of the video stream in a file that has several, counted from 0 among all its streams.",
+        show_default="the moving picture that FFmpeg prefers",
+    ),
+]
+SeekName = Annotated[
+    Seek | None,
+    typer.Option(
+        "--seek",
+        help="Take the frames at their exact times; the nearest keyframes, which is faster in long videos; or "
+        "keyframes only where they are dense.",
+        show_default="exact",
+    ),
 ]
 SaliencyName = Annotated[
     Saliency | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tangovlm.report import STAGES, heading, layer_words, stage_ms, token_words
 
 if TYPE_CHECKING:
-    from tangovlm.pipeline.ask import Answer
+    from tangovlm.pipeline.answer import Answer
 
 
 def figures_rows(columns: Iterable[Sequence[Answer]]) -> Iterator[tuple[str, ...]]:

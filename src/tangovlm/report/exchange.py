@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tangovlm.pipeline.ask import Answer
+    from tangovlm.pipeline.answer import Answer
 
 STAGES = {
     "decode": "decode video",

@@ -1,23 +1,33 @@
 """A self-contained HTML page with answers, counts, times, and the frames with their kept tokens."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from html import escape
 from importlib.resources import files
+from itertools import groupby
+from typing import TYPE_CHECKING
 
-from PIL import Image
-
+from .embed import jpegs, png
 from .exchange import STAGES, Exchange, heading, is_right, layer_words, percent, stage_ms, token_words
-from .overlay import kept_layer, resize, saliency_layer
-from .palette import Pixels, cluster_colours, css, segment_colour
-from .scene import Scene
+from .overlay import kept_cells, saliency_cells
+from .palette import Pixels, cluster_colours, css, heat_gradient, segment_colour
+from .scenes import Scene
 
-MIN_WIDTH, MAX_WIDTH = 224, 448
-JPEG_QUALITY = 88
-HELP = "Point at a token to see its cluster in every frame."
+if TYPE_CHECKING:
+    from tangovlm.pipeline.answer import Answer
+
+MAX_BYTES = 1_000_000
+"""Size of a page that frames of any number are scaled to, unless its text and tokens alone take more."""
+HELP = "Point at a token, or tap it, to see its cluster in every frame."
+_CAPTION = 400
+"""Upper bound of the length of a figure without its pictures."""
+_CELLS = (8, 6, 4, 1)
+"""Pixels of a token's cell in the layer of kept tokens, best first."""
 
 
 def html_page(scene: Scene, exchanges: Sequence[Exchange], *, title: str, settings: Mapping[str, object]) -> str:
@@ -33,20 +43,26 @@ def html_page(scene: Scene, exchanges: Sequence[Exchange], *, title: str, settin
     All text is escaped. The page loads nothing and runs only its own script, which a content security policy enforces.
     """
     script = _asset("page.js") if scene.sources is not None else ""
-    body = (
+    before = (
         f"<h1>{escape(title)}</h1>",
         f"<p class=quiet>{escape(_summary(exchanges[0]))}</p>",
         "<h2>Answers</h2>",
         _answers(exchanges),
         "<h2>Figures</h2>",
         _figures(exchanges),
+        _layers(exchanges[0].answer),
         "<h2>Frames</h2>",
-        _frames(scene),
+    )
+    after = (
         _notes(exchanges),
         "<h2>Settings</h2>",
         _table([], [[escape(name), escape(str(value))] for name, value in settings.items()]),
         f"<script>{script}</script>" if script else "",
     )
+    used = (
+        sum(len(part.encode(errors="replace")) for part in (*before, *after, title, title, _asset("page.css"))) + 4000
+    )
+    body = (*before, _frames(scene, MAX_BYTES - used), *after)
     return (
         f"<!doctype html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n{_policy(script)}\n"
         "<meta name=viewport content='width=device-width, initial-scale=1'>\n"
@@ -114,8 +130,32 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "text
     return f"<div class=scroll><table class={kind}>{top}<tbody>{lines}</tbody></table></div>"
 
 
-def _frames(scene: Scene) -> str:
-    width = max(MIN_WIDTH, min(MAX_WIDTH, scene.images[0].shape[1]))
+def _layers(answer: Answer) -> str:
+    """How many visual tokens each group of layers reads, and how many are dropped before it; empty if all read one."""
+    if not answer.tokens_per_layer:
+        return ""
+    groups: list[tuple[str, int]] = [("video", answer.tokens_before)]
+    first = 0
+    for tokens, layers in groupby(answer.tokens_per_layer):
+        last = first + len(list(layers)) - 1
+        groups.append((f"layer {first}" if first == last else f"layers {first}–{last}", tokens))
+        first = last + 1
+    rows = []
+    for place, (name, tokens) in enumerate(groups):
+        share = tokens / answer.tokens_before
+        dropped = groups[place - 1][1] - tokens if place else 0
+        bar = f"<div class=bar style='width:{100 * share:.1f}%'></div>"
+        rows.append([name, f"{tokens}", percent(share), f"{dropped}" if place else "", bar])
+    table = _table(["", "tokens", "of all", "dropped before", ""], rows, "figures layered")
+    passed = ""
+    if answer.first_pass_groups:
+        read, layers_read = sum(answer.first_pass_groups), answer.first_pass_layers
+        passed = f"<p class=quiet>A first pass read {read} tokens in {layers_read} layers to choose them.</p>"
+    return f"<h2>Tokens in the layers of the language model</h2>{table}{passed}"
+
+
+def _frames(scene: Scene, limit: int) -> str:
+    """The frames with their layers; `limit` bytes bound the length of the JPEG pictures."""
     layers = {"frame": "Frames"}
     if scene.saliency is not None:
         layers["saliency"] = "Saliency"
@@ -127,36 +167,68 @@ def _frames(scene: Scene) -> str:
         for layer in layers
     )
     labels = "".join(f"<label for=layer-{layer}>{name}</label>" for layer, name in layers.items())
-    colours = cluster_colours(scene.slots)
-    figures = "".join(_figure(scene, step, width, colours) for step in range(scene.steps))
-    hover = "" if scene.sources is None else f"<p id=readout class=quiet>{HELP}</p>{_tokens(scene)}"
-    return f"<section>{radios}<div class=layers>{labels}</div><div class=frames>{figures}</div>{hover}</section>"
-
-
-def _figure(scene: Scene, step: int, width: int, colours: Pixels) -> str:
-    segment = scene.segment_of(step)
-    frame = resize(scene.images[step], width)
-    pictures = {"frame": frame}
-    kept = ""
-    if scene.saliency is not None:
-        pictures["saliency"] = saliency_layer(frame, scene.saliency[step])
-    if scene.sources is not None and scene.kept is not None:
-        pictures["kept"] = kept_layer(frame, scene.sources[step], scene.kept[step], colours)
-        kept = f"{int(scene.kept[step].sum())} of {scene.kept[step].size}"
-    images = "".join(
-        f"<img class={layer} alt='{layer} {step + 1}' src='{_data_uri(pixels)}'>" for layer, pixels in pictures.items()
+    legends = "".join(_LEGENDS[layer]() for layer in layers)
+    over = _overlays(scene)
+    tokens = "" if scene.sources is None else f"<p id=readout class=quiet>{HELP}</p>{_tokens(scene)}"
+    pictures = jpegs(scene.images, scene.aspect, limit - sum(map(len, over)) - len(tokens) - scene.steps * _CAPTION)
+    figures = "".join(map(partial(_figure, scene), range(scene.steps), pictures, over))
+    return (
+        f"<section>{radios}<div class=layers>{labels}</div>{legends}<div class=frames>{figures}</div>{tokens}</section>"
     )
+
+
+def _kept_legend() -> str:
+    items = {
+        "kept": "kept: the picture, outlined in the colour of its cluster",
+        "merged": "merged into a kept token: tinted in its colour",
+        "dropped": "dropped: dark",
+    }
+    parts = "".join(f"<span><i class='swatch {name}'></i>{words}</span>" for name, words in items.items())
+    return f"<p class='legend of-kept'>{parts}<span>line above a frame: its temporal segment</span></p>"
+
+
+def _saliency_legend() -> str:
+    scale = f"<span>0 <i class=scale style='background:{heat_gradient()}'></i> 1</span>"
+    words = "square root of the saliency, as a fraction of its 99th percentile; above that 1"
+    return f"<p class='legend of-saliency'>{scale}<span>{words}</span></p>"
+
+
+_LEGENDS: dict[str, Callable[[], str]] = {"frame": lambda: "", "saliency": _saliency_legend, "kept": _kept_legend}
+
+
+def _overlays(scene: Scene) -> list[str]:
+    """The images above each frame, with cells as large as a quarter of the page has room for."""
+    colours = cluster_colours(scene.slots)
+    images = [""] * scene.steps
+    for cell in _CELLS:
+        images = [_overlay(scene, step, colours, cell) for step in range(scene.steps)]
+        if sum(map(len, images)) <= MAX_BYTES // 4:
+            break
+    return images
+
+
+def _overlay(scene: Scene, step: int, colours: Pixels, cell: int) -> str:
+    images = ""
+    if scene.saliency is not None:
+        images += _layer("saliency", step, saliency_cells(scene.saliency[step]))
+    if scene.sources is not None and scene.kept is not None:
+        images += _layer("kept", step, kept_cells(scene.sources[step], scene.kept[step], colours, cell))
+    return images
+
+
+def _layer(name: str, step: int, pixels: Pixels) -> str:
+    return f"<img class='over {name}' alt='{name} {step + 1}' src='{png(pixels)}'>"
+
+
+def _figure(scene: Scene, step: int, picture: str, over: str) -> str:
+    segment = scene.segment_of(step)
+    kept = "" if scene.kept is None else f"{int(scene.kept[step].sum())} of {scene.kept[step].size}"
     return (
         f"<figure><figcaption style='border-color:{css(segment_colour(segment))}'>"
         f"<span>{scene.times_s[step]:.2f} s</span><span class=quiet>segment {segment + 1}</span><span>{kept}</span>"
-        f"</figcaption><div class=stack>{images}<canvas></canvas></div></figure>"
+        f"</figcaption><div class=stack><img class=frame alt='frame {step + 1}' src='{picture}'>{over}"
+        "<canvas></canvas></div></figure>"
     )
-
-
-def _data_uri(pixels: Pixels) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _tokens(scene: Scene) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .palette import Pixels, heat_colours
-from .scene import Ints
+from .scenes import Ints
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -19,11 +19,14 @@ DROPPED_BRIGHTNESS = 0.18
 MERGED_BRIGHTNESS = 0.42
 TINT = 0.30
 HEAT = 0.70
+DROPPED_RGBA = (0, 0, 0, 215)
+MERGED_COLOUR, MERGED_ALPHA = 0.6, 165
+"""Factor of a cluster's colour, and opacity of it, over a merged token."""
 
 
-def resize(picture: Pixels, width: int) -> Pixels:
-    """Scale to `width` pixels, preserving the aspect ratio."""
-    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+def resize(picture: Pixels, width: int, aspect: float | None = None) -> Pixels:
+    """Scale to `width` pixels, with a width of `aspect` times the height; None preserves the aspect ratio."""
+    height = max(1, round(width / (aspect or picture.shape[1] / picture.shape[0])))
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
@@ -43,6 +46,36 @@ def kept_layer(picture: Pixels, sources: Ints, kept: npt.NDArray[np.bool_], colo
     layer = np.where(is_kept[..., None], picture, layer)
     layer = np.where((is_kept & _borders(sources.shape, picture))[..., None], colour, layer)
     return np.clip(np.round(layer), 0, 255).astype(np.uint8)
+
+
+def kept_cells(sources: Ints, kept: npt.NDArray[np.bool_], colours: Pixels, cell: int) -> Pixels:
+    """The layer of `kept_layer` without the picture, to be laid over it: `(H * cell, W * cell, 4)` RGBA.
+
+    Parameters
+    ----------
+    sources, kept, colours: see `kept_layer`.
+    cell: pixels of a cell in each direction; from 4 on, kept tokens have an outline.
+    """
+    colour = colours[np.maximum(sources, 0)] if len(colours) else np.zeros((*sources.shape, 3), dtype=np.uint8)
+    layer = np.zeros((*sources.shape, 4), dtype=np.uint8)
+    layer[sources < 0] = DROPPED_RGBA
+    layer[sources >= 0, :3] = (colour * MERGED_COLOUR)[sources >= 0]
+    layer[sources >= 0, 3] = MERGED_ALPHA
+    layer[kept] = 0
+    layer = layer.repeat(cell, axis=0).repeat(cell, axis=1)
+    if cell >= 4:
+        edge = np.ones((cell, cell), dtype=bool)
+        edge[1:-1, 1:-1] = False
+        outline = np.kron(kept, edge).astype(bool)
+        layer[outline, :3] = colour.repeat(cell, axis=0).repeat(cell, axis=1)[outline]
+        layer[outline, 3] = 255
+    return layer
+
+
+def saliency_cells(saliency: npt.NDArray[np.float64]) -> Pixels:
+    """The colours of `saliency_layer` without the picture: `(H, W, 4)` RGBA, to be scaled smoothly."""
+    alpha = np.full((*saliency.shape, 1), round(255 * HEAT), dtype=np.uint8)
+    return np.concatenate([heat_colours(saliency), alpha], axis=-1)
 
 
 def saliency_layer(picture: Pixels, saliency: npt.NDArray[np.float64]) -> Pixels:

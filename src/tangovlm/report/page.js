@@ -1,5 +1,5 @@
 "use strict";
-// Hovering over a token shows every token of its cluster, in all frames.
+// Pointing at a token, or tapping it, shows every token of its cluster, in all frames.
 const { sources, kept, times } = JSON.parse(document.getElementById("tokens").textContent);
 const stacks = [...document.querySelectorAll(".stack")];
 const readout = document.getElementById("readout");
@@ -40,13 +40,30 @@ function describe(step, row, column) {
 }
 
 stacks.forEach((stack, step) => {
-  stack.addEventListener("pointermove", (event) => {
+  const point = (event) => {
     const box = stack.getBoundingClientRect();
     const at = (offset, size, cells) => Math.max(0, Math.min(cells - 1, Math.floor(offset / size * cells)));
     const row = at(event.clientY - box.top, box.height, rows), column = at(event.clientX - box.left, box.width, columns);
     const slot = sources[step][row][column];
     show(slot < 0 ? null : slot);
     readout.textContent = describe(step, row, column);
-  });
-  stack.addEventListener("pointerleave", () => { show(null); readout.textContent = help; });
+  };
+  stack.addEventListener("pointerdown", point);
+  stack.addEventListener("pointermove", (event) => { if (event.pointerType === "mouse") point(event); });
+  stack.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") clear(); });
+});
+
+function clear() {
+  show(null);
+  readout.textContent = help;
+}
+
+// A finger leaves the screen after each tap, so that a cluster stays until something else is tapped.
+document.addEventListener("pointerdown", (event) => {
+  if (!event.target.closest(".stack")) clear();
+});
+window.addEventListener("resize", () => {
+  const slot = shown;
+  show(null);
+  show(slot);
 });

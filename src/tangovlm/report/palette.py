@@ -33,6 +33,11 @@ def segment_colour(segment: int) -> RGB:
     return SEGMENT_COLOURS[segment % len(SEGMENT_COLOURS)]
 
 
+def heat_gradient() -> str:
+    """The colours of `heat_colours` from 0 to 1 as a gradient of CSS."""
+    return f"linear-gradient(90deg, {', '.join(f'{css(colour)} {100 * stop:.0f}%' for stop, colour in HEAT_STOPS)})"
+
+
 def heat_colours(values: npt.NDArray[np.floating]) -> Pixels:
     """Map values in [0, 1] of any shape `(...)` to colours `(..., 3)` uint8, dark for 0 and bright for 1."""
     positions = [position for position, _ in HEAT_STOPS]

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .overlay import kept_layer, resize, saliency_layer
 from .palette import RGB, Pixels, cluster_colours, segment_colour
-from .scene import Scene
+from .scenes import Scene
 
 BACKGROUND: RGB = (16, 18, 24)
 TEXT: RGB = (232, 234, 240)

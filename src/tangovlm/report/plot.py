@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from tangovlm.errors import InputError
+from tangovlm.machine.installation import install_command
 
 SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """The palette of Okabe and Ito without its yellow, which is faint on white."""
@@ -19,7 +20,7 @@ def check_matplotlib(option: str) -> None:
     option: of the command line that needs it, such as "--picture".
     """
     if find_spec("matplotlib") is None:
-        raise InputError(f"{option} needs matplotlib: pip install 'tangovlm[report]', or leave it out")
+        raise InputError(f"{option} needs matplotlib: {install_command('report')}, or leave it out")
 
 
 def series_style(number: int) -> dict[str, str]:

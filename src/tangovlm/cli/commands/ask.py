@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from tangovlm.inputs.prompting import check_question
-from tangovlm.methods import build
+import tangovlm
+from tangovlm.errors import InputError, TangoError
 from tangovlm.report import Exchange, heading
 
-from ..asking import Run, load, settings_of, unpruned, with_sinks, write_page
-from ..checks import check_at_least_one, check_device, check_report, check_video
+from ..asking import (
+    Run,
+    load,
+    log_foreign,
+    name_of,
+    reads_standard_input,
+    settings_of,
+    show_dry_runs,
+    unpruned,
+    with_sinks,
+    write_page,
+)
+from ..checks import check_at_least_one, check_device, check_report, check_video, sampling_of
 from ..options import (
     Adaptive,
     AsJson,
     ChunkFrames,
     DeviceName,
     DtypeName,
+    End,
+    Fps,
     Frames,
     HeadWeights,
     MaxFramePixels,
+    MaxFrames,
     MaxNewTokens,
     Method,
     Model,
@@ -31,28 +47,62 @@ from ..options import (
     PositionsName,
     Retention,
     SaliencyName,
+    SeekName,
+    Start,
+    Stream,
 )
-from ..output import log, log_notes, only_results, plain, show, show_json
+from ..output import columns, log, log_error, log_notes, only_results, plain, show, show_json
 from ..tables import figures_line, figures_rows
+from ..typed import is_terminal, typed
 
 if TYPE_CHECKING:
     from tangovlm.tokens import Pruner
 
 
+@reads_standard_input
 def ask(
-    video: Annotated[str, typer.Argument(help="Video file.", show_default=False)],
-    question: Annotated[str, typer.Argument(help="Question about the video.", show_default=False)],
+    video: Annotated[
+        str, typer.Argument(help="Video file, folder of pictures, or - for standard input.", show_default=False)
+    ],
+    question: Annotated[str | None, typer.Argument(help="Question about the video.", show_default=False)] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--question", "-q", help="A further question; the video is encoded once. Repeatable.", show_default=False
+        ),
+    ] = None,
+    chat: Annotated[
+        bool,
+        typer.Option(
+            "--chat",
+            help="A conversation: earlier questions and answers are part of the prompt. Standard input is read "
+            "for questions, one per line, after those of the command line.",
+        ),
+    ] = False,
     model: Model = None,
     method: Method = "tango",
     retention: Retention = 0.1,
     adaptive: Adaptive = False,
     frames: Frames = None,
+    fps: Fps = None,
+    max_frames: MaxFrames = None,
+    start: Start = None,
+    end: End = None,
+    stream: Stream = None,
+    seek: SeekName = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also answer with all tokens, and show both answers.")
     ] = False,
     report: Annotated[
         Path | None, typer.Option(help="HTML file to write that shows which tokens were kept.", show_default=False)
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print frames, token counts, FLOPs and bytes of the KV cache in place of an answer, without weights.",
+        ),
+    ] = False,
     as_json: AsJson = False,
     device_name: DeviceName = None,
     dtype: DtypeName = None,
@@ -77,18 +127,44 @@ def ask(
     ] = Newlines.KEPT,
     max_new_tokens: MaxNewTokens = 64,
 ) -> None:
-    """Answer a question about a video with a fraction of its visual tokens."""
-    check_question(question)
-    check_at_least_one("--frames", frames)
+    """Answer questions about a video with a fraction of its visual tokens."""
+    from tangovlm.inputs.prompting import check_question
+
+    questions = [*([] if question is None else [question]), *(more or ())]
+    if not questions and not chat:
+        raise InputError("no question is given: write it after the video, or give --question or --chat")
+    for each in questions:
+        check_question(each)
+    if chat and compare:
+        raise InputError("--chat and --compare do not go together: leave one of them out")
+    sampling = sampling_of(frames, fps, max_frames, start, end, stream, seek)
     check_at_least_one("--chunk-frames", chunk_frames)
     check_at_least_one("--max-frame-pixels", max_frame_pixels)
     check_at_least_one("--max-new-tokens", max_new_tokens)
-    pruner = build.method(method, adaptive=adaptive, retention=retention)
+    pruner = tangovlm.method(method, adaptive=adaptive, retention=retention)
     if sink_tokens is not None:
         pruner = with_sinks(pruner, sink_tokens)
-    check_video(video)
+    check_video(video, sampling)
+    if dry_run:
+        if not questions:
+            raise InputError("--dry-run reads no questions from standard input: give them on the command line")
+        show_dry_runs(
+            video,
+            questions,
+            pruner,
+            model,
+            as_json,
+            device=check_device(device_name),
+            dtype=dtype,
+            max_frame_pixels=max_frame_pixels,
+            frames=sampling,
+            positions=None if positions is None else positions.value,
+            newlines=newlines.value,
+        )
+        return
     if report is not None:
         check_report(report, video)
+    stdout = sys.stdout
     with only_results():
         llm = load(
             model,
@@ -98,45 +174,97 @@ def ask(
             head_weights=head_weights,
             max_frame_pixels=max_frame_pixels,
         )
+        note = log_foreign(llm, video)
         run = Run(
             video,
             llm,
-            frames,
+            sampling,
             max_new_tokens,
             record=report is not None,
             positions=None if positions is None else positions.value,
             chunk_frames=chunk_frames,
             newlines=newlines.value,
         )
-        exchange = _compare(run, question, pruner) if compare else Exchange(question, run(question, pruner))
-        if report is not None:
-            settings = {
-                "video": video,
-                "model": llm.name,
-                "saliency": llm.family.signals.resolve_saliency(getattr(pruner, "signal", None)),
-            } | settings_of(pruner)
-            write_page(report, [exchange], Path(video).name, settings)
-    log_notes(exchange.answers)
-    if report is not None:
-        log(f"report: {report}")
-    _show(exchange, as_json)
+        exchanges: list[Exchange] = []
+        try:
+            if chat:
+                for exchange in _chat(run, questions, pruner):
+                    exchanges.append(exchange)
+                    with redirect_stdout(stdout):
+                        _show(exchange, as_json, several=True)
+            else:
+                exchanges += (_compare if compare else _answer)(run, questions, pruner)
+        finally:
+            # Also of a conversation that was interrupted.
+            if report is not None and exchanges:
+                settings = {
+                    "video": name_of(video),
+                    **sampling.as_dict(),
+                    "model": llm.name,
+                    "saliency": llm.family.signals.resolve_saliency(getattr(pruner, "signal", None)),
+                } | settings_of(pruner)
+                write_page(report, exchanges, Path(name_of(video)).name, settings)
+            log_notes((answer for exchange in exchanges for answer in exchange.answers), printed=note)
+            if report is not None and exchanges:
+                log(f"report: {report}")
+    for exchange in () if chat else exchanges:
+        _show(exchange, as_json, several=len(exchanges) > 1)
 
 
-def _compare(run: Run, question: str, pruner: Pruner) -> Exchange:
-    run.warm_up(question, pruner)
-    everything = run(question, unpruned(pruner), "all tokens: ", record=False)
-    return Exchange(question, run(question, pruner, f"{pruner.name}: "), everything)
+def _answer(run: Run, questions: Sequence[str], pruner: Pruner) -> list[Exchange]:
+    if len(questions) == 1:
+        return [Exchange(questions[0], run(questions[0], pruner))]
+    clip = run.encode(pruner, questions)
+    return [Exchange(*pair) for pair in zip(questions, run.ask_all_about(clip, questions), strict=True)]
 
 
-def _show(exchange: Exchange, as_json: bool) -> None:
+def _compare(run: Run, questions: Sequence[str], pruner: Pruner) -> list[Exchange]:
+    """Answers with all tokens and with the method's, from one encoding."""
+    all_tokens = unpruned(pruner)
+    clip = run.encode(pruner, questions, [all_tokens], warm_up=True)
+    everything = clip.with_method(all_tokens)
+    exchanges = []
+    for number, question in enumerate(questions, start=1):
+        prefix = f"question {number} of {len(questions)}: " if len(questions) > 1 else ""
+        whole = run.ask_about(everything, question, f"{prefix}all tokens: ")
+        exchanges.append(Exchange(question, run.ask_about(clip, question, f"{prefix}{pruner.name}: "), whole))
+    return exchanges
+
+
+def _chat(run: Run, questions: Sequence[str], pruner: Pruner) -> Iterator[Exchange]:
+    """Ask the questions of the command line, then those of standard input; says which of them cannot be answered."""
+    clip = run.encode(pruner, questions)
+    exchanges: list[Exchange] = []
+    failed = 0
+    for question in chain(questions, typed()):
+        history = [(exchange.question, str(exchange.answer)) for exchange in exchanges]
+        try:
+            exchanges.append(Exchange(question, run.ask_about(clip, question, history=history)))
+        except TangoError as error:
+            failed += 1
+            log_error(str(error))
+            continue
+        yield exchanges[-1]
+    if failed and not is_terminal():
+        raise InputError(f"{failed} of {failed + len(exchanges)} questions could not be answered")
+    if not exchanges and not is_terminal():
+        raise InputError("no question is given: write it after the video, or pipe questions to the command")
+
+
+def _show(exchange: Exchange, as_json: bool, *, several: bool) -> None:
     answer, everything = exchange.answer, exchange.unpruned
     if as_json:
-        show_json(answer.as_dict() | ({} if everything is None else {"unpruned": everything.as_dict()}))
+        asked = {"question": exchange.question} if several else {}
+        show_json(asked | answer.as_dict() | ({} if everything is None else {"unpruned": everything.as_dict()}))
     elif everything is None:
+        if several:
+            log(f"question: {exchange.question}")
         show(answer)
         log(figures_line(answer))
     else:
-        table = Table("", *(heading(each) for each in exchange.answers))
+        from rich.text import Text
+
+        table = columns(exchange.question if several else "", *(heading(each) for each in exchange.answers))
         table.add_row("answer", *(Text(plain(each)) for each in exchange.answers))
         for row in figures_rows([each] for each in exchange.answers):
             table.add_row(*row)

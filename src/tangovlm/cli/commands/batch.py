@@ -1,9 +1,7 @@
-"""`tangovlm batch`: questions about many clips, from one file of JSON lines into another."""
+"""`tangovlm batch`: questions about many clips, from a table in a file into a file of JSON lines."""
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,28 +10,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+import tangovlm
 from tangovlm.budget import validate_retention
 from tangovlm.errors import InputError
-from tangovlm.methods import build
 
-from ..checks import check_at_least_one, check_device
+from ..checks import check_at_least_one, check_device, sampling_of
 from ..options import (
     Adaptive,
     AsJson,
     DeviceName,
     Dtype,
+    End,
+    Fps,
     Frames,
     HeadWeights,
+    MaxFrames,
     MaxNewTokens,
     Model,
     OptionalMethod,
     PositionsName,
     SaliencyName,
+    SeekName,
+    Start,
+    Stream,
 )
-from ..output import log, log_error, only_results, show_json
+from ..output import CommandFailedError, children_on_stderr, log, only_results, show_json
+from ..row_progress import log_failures, row_bar
 
 if TYPE_CHECKING:
     from tangovlm.batch.corpus import Corpus
@@ -41,12 +44,11 @@ if TYPE_CHECKING:
 
     Settings: TypeAlias = Mapping[str, object]
     """Of an engine, as every row of the output records them."""
-    Start: TypeAlias = Callable[[], Engine]
+    StartEngine: TypeAlias = Callable[[], Engine]
 
 DEFAULT_METHOD, DEFAULT_RETENTION = "tango", 0.1
-ENGINE_GONE = 1
-"""Exit status if a server did not come back or an engine died."""
-_LINE_SECONDS = 30.0
+INCOMPLETE = 1
+"""Exit status if rows failed; also if a server did not come back, or an engine died."""
 
 
 class EngineName(StrEnum):
@@ -55,6 +57,13 @@ class EngineName(StrEnum):
     AUTO = "auto"
     VLLM = "vllm"
     TRANSFORMERS = "transformers"
+
+
+class TableFormat(StrEnum):
+    """Format of the input."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
 
 
 class Media(StrEnum):
@@ -68,7 +77,9 @@ def batch(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="INPUT", help='JSON lines: {"id": ..., "video": path, "question": ...}.', show_default=False
+            metavar="INPUT",
+            help='JSON lines, {"id": ..., "video": path, "question": ...}, or CSV with columns of these names.',
+            show_default=False,
         ),
     ],
     target: Annotated[
@@ -93,6 +104,12 @@ def batch(
     adaptive: Adaptive = False,
     positions: PositionsName = None,
     frames: Frames = None,
+    fps: Fps = None,
+    max_frames: MaxFrames = None,
+    start: Start = None,
+    end: End = None,
+    stream: Stream = None,
+    seek: SeekName = None,
     max_new_tokens: MaxNewTokens = 64,
     saliency: SaliencyName = None,
     head_weights: HeadWeights = None,
@@ -104,8 +121,15 @@ def batch(
         Path | None,
         typer.Option(help="Directory that relative video paths start from.", show_default="the working directory"),
     ] = None,
+    table_format: Annotated[
+        TableFormat | None,
+        typer.Option("--format", help="Format of INPUT.", show_default="csv if it ends in .csv, else jsonl"),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first rows, this many.", show_default=False)] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask the rows that failed again.")] = False,
+    allow_failures: Annotated[
+        bool, typer.Option("--allow-failures", help="End with status 0 even if rows failed, not 1.")
+    ] = False,
     engine: Annotated[
         EngineName,
         typer.Option(help="Library that runs the model; auto is vLLM if it is installed and supports the model."),
@@ -132,40 +156,50 @@ def batch(
 ) -> None:
     """Answer questions about many videos. If interrupted, run the same command again to continue."""
     for option, count in (
-        ("--frames", frames), ("--max-new-tokens", max_new_tokens), ("--limit", limit),
-        ("--concurrency", concurrency), ("--workers", workers),
+        ("--max-new-tokens", max_new_tokens), ("--limit", limit), ("--concurrency", concurrency),
+        ("--workers", workers),
     ):  # fmt: skip
         check_at_least_one(option, count)
+    sampling = sampling_of(frames, fps, max_frames, start, end, stream, seek)
     _check_files(source, target)
     chosen = _retention(method, retention, server, adaptive)
-    with only_results(), _children_on_stderr():
+    with only_results(), children_on_stderr():
         from tangovlm.batch.corpus import Corpus, Task
+        from tangovlm.batch.table import format_of
 
-        corpus = Corpus(source, Task("", "", "", chosen, max_new_tokens, str(video_root or "")), limit)
+        form = format_of(source) if table_format is None else table_format.value
+        defaults = Task("", "", "", chosen, max_new_tokens, str(video_root or ""), sampling=sampling)
+        corpus = Corpus(source, defaults, limit, form)
+        if (first := corpus.check()) is not None and (own := first.sampling.differences(sampling)):
+            log(f"note: rows of {source} choose which frames are taken: {', '.join(own)}")
         if server is not None:
             _check_server_only(
                 method=method, saliency=saliency, head_weights=head_weights, device=device_name, dtype=dtype, ray=ray,
                 extra=extra, adaptive=adaptive, positions=positions,
             )  # fmt: skip
-            settings, start = _server(
-                server, api_key, model, frames=frames, retention=retention, concurrency=concurrency,
+            settings, start_engine = _server(
+                server, api_key, model, sampling=sampling, retention=retention, concurrency=concurrency,
                 media=media.value, give_up_s=give_up,
             )  # fmt: skip
         else:
-            settings, start = _local(
+            settings, start_engine = _local(
                 engine, workers if ray else None, model=model, method=method or DEFAULT_METHOD, retention=chosen,
-                saliency=None if saliency is None else saliency.value, head_weights=head_weights, frames=frames,
+                saliency=None if saliency is None else saliency.value, head_weights=head_weights,
                 device=check_device(device_name), dtype=None if dtype is None else dtype.value, concurrency=concurrency,
                 extra=tuple(extra or ()), adaptive=adaptive, positions=None if positions is None else positions.value,
             )  # fmt: skip
-        summary = _answer(corpus, target, retry_failed, settings, start)
+        summary = _answer(corpus, target, retry_failed, settings, start_engine)
     if as_json:
         show_json(summary)
+    if summary["failed"] and not allow_failures:
+        raise typer.Exit(INCOMPLETE)
 
 
 def _check_files(source: Path, target: Path) -> None:
     if not source.is_file():
-        raise InputError(f"INPUT {source} is not a file: give JSON lines with a video and a question each")
+        raise InputError(
+            f"INPUT {source} is not a file: give JSON lines or CSV with a video and a question in each row"
+        )
     if target.exists() and target.samefile(source):
         raise InputError(f"OUTPUT {target} is INPUT itself: give another name")
 
@@ -179,7 +213,7 @@ def _retention(method: str | None, retention: float | None, server: str | None, 
     """
     if server is None:
         retention = DEFAULT_RETENTION if retention is None else retention
-        build.method(method or DEFAULT_METHOD, adaptive=adaptive, retention=retention)
+        tangovlm.method(method or DEFAULT_METHOD, adaptive=adaptive, retention=retention)
         return retention
     return None if retention is None else validate_retention(retention)
 
@@ -192,18 +226,21 @@ def _check_server_only(**options: object) -> None:
             raise InputError(f"{option} does not go with --server, which has its own: leave it out")
 
 
-def _server(url: str, key: str | None, model: str | None, **options: Any) -> tuple[Settings, Start]:
+def _server(url: str, key: str | None, model: str | None, **options: Any) -> tuple[Settings, StartEngine]:
     from tangovlm.batch.server_api import ServerApi
     from tangovlm.batch.server_engine import ServerEngine
+    from tangovlm.serve.command import media_io
 
+    media_io(options["sampling"])
     with _engine_errors():
         remote = ServerEngine(ServerApi(url, key), model, notify=log, **options)
-    return {"model": remote.model, "method": None, "settings": _present(options, "frames")}, lambda: remote
+    return {"model": remote.model, "method": None, "settings": {}}, lambda: remote
 
 
-def _local(name: EngineName, workers: int | None, **options: Any) -> tuple[Settings, Start]:
+def _local(name: EngineName, workers: int | None, **options: Any) -> tuple[Settings, StartEngine]:
     from tangovlm.batch import settings as batch_settings
     from tangovlm.batch.ray_engine import RayEngine, check_ray
+    from tangovlm.pipeline.load import embedded_folder
 
     settings = batch_settings.Settings(**options)
     kind, reason = batch_settings.choose_engine(settings) if name is EngineName.AUTO else (name.value, "")
@@ -215,13 +252,13 @@ def _local(name: EngineName, workers: int | None, **options: Any) -> tuple[Setti
     def start() -> Engine:
         if reason:
             log(f"note: answering with transformers, one clip after another: {reason}")
-        if settings.model is None:
-            from tangovlm.pipeline.ask import BUILTIN_NOTE
+        if embedded_folder(settings.model) is not None:
+            from tangovlm.pipeline.embedded import BUILTIN_NOTE
 
             log(f"note: {BUILTIN_NOTE}")
         return settings.build() if workers is None else RayEngine(settings, workers)
 
-    recorded = _present(options, "frames", "saliency", "head_weights", "positions")
+    recorded = _present(options, "saliency", "head_weights", "positions")
     if settings.adaptive:
         recorded = {**recorded, "adaptive": True}
     return {"model": settings.name, "method": settings.method, "settings": recorded}, start
@@ -232,7 +269,9 @@ def _present(options: Mapping[str, Any], *names: str) -> Settings:
     return {name: options[name] for name in names if options[name] is not None}
 
 
-def _answer(corpus: Corpus, target: Path, retry_failed: bool, settings: Settings, start: Start) -> dict[str, object]:
+def _answer(
+    corpus: Corpus, target: Path, retry_failed: bool, settings: Settings, start: StartEngine
+) -> dict[str, object]:
     """Ask the questions that are not answered yet, and return a summary."""
     from tangovlm.batch.output import Output
     from tangovlm.batch.run import plan, run
@@ -240,54 +279,22 @@ def _answer(corpus: Corpus, target: Path, retry_failed: bool, settings: Settings
     with _engine_errors(), Output(target, forget_failed=retry_failed) as output:
         todo = plan(corpus, output, settings)
         if todo.waiting:
-            with _bar(todo.rows, todo.rows - todo.waiting) as progress:
+            with row_bar(todo.rows, todo.rows - todo.waiting) as progress:
                 run(corpus, output, start, settings, progress)
         failed = output.failed
         answered = len(output.done) - failed
     again = "; --retry-failed asks these again" if failed else ""
     log(f"{target}: {answered} rows answered, {failed} failed{again}")
+    log_failures(output.first_failures, failed)
     return {"output": str(target), "rows": todo.rows, "asked": todo.waiting, "answered": answered, "failed": failed}
 
 
 @contextmanager
 def _engine_errors() -> Iterator[None]:
-    """If an engine dies within the context, end the command with one line and the status `ENGINE_GONE`."""
+    """If an engine dies within the context, end the command with one line and the status `INCOMPLETE`, see `run`."""
     from tangovlm.batch.engine import EngineGoneError
 
     try:
         yield
     except EngineGoneError as error:
-        log_error(str(error))
-        raise typer.Exit(ENGINE_GONE) from error
-
-
-@contextmanager
-def _children_on_stderr() -> Iterator[None]:
-    """Redirect file descriptor 1 to stderr within the context, because processes of an engine write to it directly."""
-    stdout = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
-
-
-@contextmanager
-def _bar(total: int, done: int) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar of rows on stderr; if that is not a terminal, print a line every half minute."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    last = time.monotonic()
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("rows", total=total, completed=done)
-
-        def advance(rows: int, failed: int) -> None:
-            nonlocal last
-            words = f"rows, {failed} failed" if failed else "rows"
-            progress.update(bar, completed=done + rows, description=words)
-            if not console.is_terminal and time.monotonic() - last > _LINE_SECONDS:
-                last = time.monotonic()
-                log(f"{done + rows} of {total} {words}")
-
-        yield advance
+        raise CommandFailedError(str(error)) from error

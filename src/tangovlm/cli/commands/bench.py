@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..measuring import check_counts, check_out, finish, prepare, torch_dtype
-from ..options import AsJson, DeviceName, Dtype, Method, Out, Retention, Retentions, Threads
+from ..options import AsJson, DeviceName, Dtype, Method, Model, Out, Retention, Retentions, Threads
 from ..output import log
 
 
@@ -168,6 +169,39 @@ def ttft(
 
 
 @bench.command()
+def questions(
+    model: Model = None,
+    method: Method = "tango",
+    retention: Retentions = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Number of frames to read.", show_default="the default of the model")
+    ] = None,
+    dtype: ModelDtype = None,
+    repeats: Repeats = 5,
+    device_name: DeviceName = None,
+    threads: Threads = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time several questions about one clip, asked alone and from one encoding."""
+    check_counts("--frames", frames)
+    device = prepare(device_name, repeats, threads, out)
+    from tangovlm.bench import questions as benchmark
+
+    rows = benchmark.run(
+        model=model,
+        method=method,
+        retentions=retention or benchmark.RETENTIONS,
+        frames=frames,
+        device=device,
+        dtype=torch_dtype(dtype),
+        repeats=repeats,
+        progress=log,
+    )
+    finish("questions", benchmark, rows, out, as_json)
+
+
+@bench.command()
 def flops(
     size: Size = "7b",
     frames: Annotated[int, typer.Option(help="Number of frames of the video.")] = 32,
@@ -217,6 +251,23 @@ def serve(
         progress=log,
     )
     finish("serve", benchmark, rows, out, as_json)
+
+
+@bench.command()
+def decode(
+    files: Annotated[list[Path], typer.Argument(help="Video files.", show_default=False)],
+    frames: Annotated[int, typer.Option(help="Number of frames, uniformly over each clip.")] = 32,
+    repeats: Repeats = 5,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time decoding of frames, exactly and by keyframes, beside decord, OpenCV and torchcodec if they are installed."""
+    check_counts("--frames", frames)
+    check_counts("--repeats", repeats)
+    check_out(out)
+    from tangovlm.bench import decode as benchmark
+
+    finish("decode", benchmark, benchmark.run(files=files, frames=frames, repeats=repeats, progress=log), out, as_json)
 
 
 def _videos(video: Video) -> list[str]:

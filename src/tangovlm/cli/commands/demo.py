@@ -6,29 +6,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
+import tangovlm
 from tangovlm.errors import InputError
-from tangovlm.methods import build
 from tangovlm.report import (
     Exchange,
     check_writable,
-    draw_picture,
     heading,
     is_right,
-    png,
-    scene,
     whole_file,
     write_whole,
 )
 
 from ..asking import Run, load, settings_of, unpruned, write_page
 from ..options import AsJson
-from ..output import log, log_notes, only_results, plain, show, show_json
+from ..output import columns, log, log_notes, only_results, plain, show, show_json
 from ..tables import figures_rows
 
 if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
     from tangovlm.tokens import Pruner
 
 METHOD, RETENTION = "tango", 0.1
@@ -43,7 +41,9 @@ def demo(
 ) -> None:
     """Ask the embedded model about a rendered clip, with all tokens and with 10 %, side by side."""
     _make_folder(output_dir)
-    pruner = build.method(METHOD, retention=RETENTION)
+    from tangovlm.report import draw_picture, png, scene
+
+    pruner = tangovlm.method(METHOD, retention=RETENTION)
     clip, picture, page = (output_dir / name for name in ("clip.mp4", "kept.png", "report.html"))
     for file in (clip, picture, page):
         check_writable(file, "--output-dir")
@@ -81,20 +81,21 @@ def _exchanges(clip: Path, pruner: Pruner) -> list[Exchange]:
     log(f"rendering {clip}")
     with whole_file(clip) as temporary:
         questions = write_demo(temporary)
-    run = Run(clip, load(None), frames=None, max_new_tokens=MAX_NEW_TOKENS, record=False)
-    everything = unpruned(pruner)
+    run = Run(clip, load(None), frames=None, max_new_tokens=MAX_NEW_TOKENS, record=True)
     run.warm_up(questions[0][0], pruner)
+    encoded = run.encode(pruner)
+    everything = encoded.with_method(unpruned(pruner))
     exchanges = []
     for number, (question, truth) in enumerate(questions):
         prefix = f"question {number + 1} of {len(questions)}, "
-        whole = run(question, everything, prefix + "all tokens: ")
-        answer = run(question, pruner, prefix + f"{pruner.name}: ", record=number == 0)
+        whole = run.ask_about(everything, question, prefix + "all tokens: ")
+        answer = run.ask_about(encoded, question, prefix + f"{pruner.name}: ")
         exchanges.append(Exchange(question, answer, whole, truth))
     return exchanges
 
 
 def _answers_table(exchanges: list[Exchange]) -> Table:
-    table = Table("question", "truth", *(heading(answer) for answer in exchanges[0].answers))
+    table = columns("question", "truth", *(heading(answer) for answer in exchanges[0].answers))
     for exchange in exchanges:
         truth = exchange.truth or ""
         marked = (_marked(answer, is_right(answer, truth)) for answer in exchange.answers)
@@ -103,17 +104,19 @@ def _answers_table(exchanges: list[Exchange]) -> Table:
 
 
 def _marked(answer: str, right: bool) -> Text:
+    from rich.text import Text
+
     return Text(f"{plain(answer)} {'✓' if right else '✗'}", style="green" if right else "red")
 
 
 def _figures_table(exchanges: list[Exchange]) -> Table:
-    columns = list(zip(*(exchange.answers for exchange in exchanges), strict=True))
-    table = Table(f"mean of {len(exchanges)} questions", *(heading(column[0]) for column in columns))
+    groups = list(zip(*(exchange.answers for exchange in exchanges), strict=True))
+    table = columns(f"mean of {len(exchanges)} questions", *(heading(group[0]) for group in groups))
     for column in table.columns[1:]:
         column.justify = "right"
-    right = (sum(is_right(a, e.truth or "") for a, e in zip(c, exchanges, strict=True)) for c in columns)
+    right = (sum(is_right(a, e.truth or "") for a, e in zip(c, exchanges, strict=True)) for c in groups)
     table.add_row("right answers", *(f"{count} of {len(exchanges)}" for count in right))
-    for row in figures_rows(columns):
+    for row in figures_rows(groups):
         table.add_row(*row)
     return table
 

@@ -10,7 +10,6 @@ from time import perf_counter
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from tangovlm.doctor import FAILED, Row, examine
 
@@ -32,6 +31,8 @@ def doctor(
 
     Please include the output in bug reports.
     """
+    from rich.console import Console
+
     start = perf_counter()
     # Libraries may print messages while they are imported.
     with redirect_stdout(sys.stderr), Console(stderr=True).status("") as status:

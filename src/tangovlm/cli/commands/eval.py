@@ -17,7 +17,7 @@ from tangovlm.report.plot import check_matplotlib
 
 from ..checks import check_at_least_one, check_device
 from ..options import AsJson, DeviceName, Model, Threads
-from ..output import log, only_results, show, show_json
+from ..output import log, only_results, show_json, show_markdown
 
 if TYPE_CHECKING:
     from tangovlm.evaluate.tables import Table
@@ -218,5 +218,5 @@ def _show(table: Table, text: str, lines: list[Line], results: Path, picture: bo
             | {"rows": [line.as_dict() for line in lines], "unreachable": unreachable}
         )
         return
-    show(text)
+    show_markdown(text)
     log(", ".join(f"{what}: {file}" for what, file in {"results": results, "table": path, **drawn}.items()))

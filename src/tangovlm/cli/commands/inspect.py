@@ -7,29 +7,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from tangovlm.errors import InputError
-from tangovlm.models.common.sinks import SINK_THRESHOLD, ReleasedSinks, check_threshold, released_for_grid
 from tangovlm.report import check_writable, write_whole
 
 from ..asking import load
-from ..checks import check_at_least_one, check_device, check_video
+from ..checks import check_at_least_one, check_device, check_video, sampling_of
 from ..options import (
     AsJson,
     ChunkFrames,
     DeviceName,
     DtypeName,
+    End,
+    Fps,
     Frames,
     HeadWeights,
     MaxFramePixels,
+    MaxFrames,
     Model,
     Saliency,
+    SeekName,
+    Start,
+    Stream,
 )
-from ..output import log, only_results, show, show_json, stage_bars
+from ..output import log, only_results, show_json, show_table, stage_bars
+from ..spinner import with_spinner
 
 if TYPE_CHECKING:
     from tangovlm.evaluate.sinks import MeasuredSinks
+    from tangovlm.models.common.sinks import ReleasedSinks
+    from tangovlm.video import FrameSampling
+
+THRESHOLD = 0.9
+"""`models.common.sinks.SINK_THRESHOLD`, whose module imports torch."""
 
 inspect = typer.Typer()
 
@@ -42,6 +52,7 @@ def _root(context: typer.Context) -> None:
 
 
 @inspect.command()
+@with_spinner
 def sinks(
     clips: Annotated[
         list[str] | None, typer.Argument(help="Video files: dozens, with different content.", show_default=False)
@@ -49,11 +60,17 @@ def sinks(
     model: Model = None,
     threshold: Annotated[
         float, typer.Option(help="Minimum of a sink's mean rank minus its standard deviation, in [0.5, 1].")
-    ] = SINK_THRESHOLD,
+    ] = THRESHOLD,
     top: Annotated[
         int, typer.Option(help="Number of positions to show. All sinks and all released positions are always shown.")
     ] = 10,
     frames: Frames = None,
+    fps: Fps = None,
+    max_frames: MaxFrames = None,
+    start: Start = None,
+    end: End = None,
+    stream: Stream = None,
+    seek: SeekName = None,
     saliency: Annotated[
         Saliency | None,
         typer.Option(help="Saliency to rank the positions by.", show_default="p-attn, else the family's first"),
@@ -74,12 +91,15 @@ def sinks(
     The tokens of each frame are ranked by saliency, from 0 (lowest) to 1 (highest); ties share their mean rank.
     A sink is a position whose rank is high in nearly all frames. The language model does not run.
     """
+    from tangovlm.models.common.sinks import check_threshold
+
     check_threshold(threshold, "--threshold")
     check_at_least_one("--max-frame-pixels", max_frame_pixels)
-    for option, value in (("--top", top), ("--frames", frames), ("--chunk-frames", chunk_frames)):
+    sampling = sampling_of(frames, fps, max_frames, start, end, stream, seek)
+    for option, value in (("--top", top), ("--chunk-frames", chunk_frames)):
         check_at_least_one(option, value)
     named = clips or []
-    _check_clips(named)
+    _check_clips(named, sampling)
     if out is not None:
         _check_out(out, named)
     with only_results():
@@ -94,7 +114,7 @@ def sinks(
             max_frame_pixels=max_frame_pixels,
         )
         with stage_bars() as progress:
-            measured = measure(llm, named, frames=frames, chunk_frames=chunk_frames, progress=progress)
+            measured = measure(llm, named, frames=sampling, chunk_frames=chunk_frames, progress=progress)
     document = measured.document(threshold)
     if out is not None:
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in document.items())
@@ -104,12 +124,12 @@ def sinks(
     _show(measured, document, top, out, as_json)
 
 
-def _check_clips(clips: list[str]) -> None:
+def _check_clips(clips: list[str], sampling: FrameSampling) -> None:
     if not clips:
         raise InputError("no clips are given: name some dozens with different content, such as clips/*.mp4")
     named: dict[Path, str] = {}
     for clip in clips:
-        check_video(clip)
+        check_video(clip, sampling)
         place = Path(clip).resolve()
         if place in named:
             raise InputError(f"{clip} is given twice (before as {named[place]}): leave it out once")
@@ -123,13 +143,15 @@ def _check_out(out: Path, clips: list[str]) -> None:
 
 
 def _show(measured: MeasuredSinks, document: dict[str, Any], top: int, out: Path | None, as_json: bool) -> None:
+    from tangovlm.models.common.sinks import released_for_grid
+
     released = released_for_grid(*measured.ranks.grid)
     rows = _rows(measured, document["positions"], released, top)
     if as_json:
         known = None if released is None else {"family": released.family, "source": released.source}
         show_json(document | {"rows": rows, "released": known, "out": None if out is None else str(out)})
         return
-    show(_table(rows, released))
+    _show_rows(rows, released)
     height, width = measured.ranks.grid
     found, several = len(document["positions"]), "" if measured.clips == 1 else "s"
     log(
@@ -164,16 +186,14 @@ def _rows(
     ]
 
 
-def _table(rows: list[dict[str, object]], released: ReleasedSinks | None) -> Table:
-    table = Table()
-    for column in ("position", "row", "column", "mean rank", "SD"):
-        table.add_column(column, justify="right")
-    table.add_column("sink")
+def _show_rows(rows: list[dict[str, object]], released: ReleasedSinks | None) -> None:
+    head = ["position", "row", "column", "mean rank", "SD", "sink"]
     if released is not None:
-        table.add_column(f"released for {released.family}")
+        head.append(f"released for {released.family}")
+    table = []
     for row in rows:
         marks = [row["sink"]] + ([] if released is None else [row["released"]])
         cells = [str(row[name]) for name in ("position", "row", "column")]
         cells += [f"{row[name]:.3f}" for name in ("mean_rank", "sd_rank")]
-        table.add_row(*cells, *("yes" if mark else "" for mark in marks))
-    return table
+        table.append(cells + ["yes" if mark else "" for mark in marks])
+    show_table(head, table)

@@ -14,9 +14,9 @@ from tangovlm.errors import InputError
 from tangovlm.report import check_writable, write_whole
 
 from ..checks import check_video
-from ..measuring import check_counts, collect, prepare
+from ..measuring import check_counts, collect, prepare, show_rows
 from ..options import AsJson, DeviceName, Method, Out, Retentions, Threads
-from ..output import log, only_results, show, show_json
+from ..output import log, only_results, show_json
 
 
 def profile(
@@ -66,7 +66,6 @@ def profile(
             check_writable(path, option)
     from tangovlm.bench import profile as benchmark
     from tangovlm.bench.profile import files
-    from tangovlm.bench.tables import aligned
 
     if picture is not None:
         files.check_picture(picture)
@@ -102,7 +101,7 @@ def profile(
     if as_json:
         show_json({"benchmark": "profile", "rows": rows, "authors": files.authors(), "note": files.AUTHORS_NOTE})
         return
-    show(aligned([*rows, files.authors()], benchmark.COLUMNS))
+    show_rows([*rows, files.authors()], benchmark)
     log(files.AUTHORS_NOTE)
 
 

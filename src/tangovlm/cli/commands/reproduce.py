@@ -16,7 +16,7 @@ from tangovlm.report import write_whole
 
 from ..checks import check_at_least_one
 from ..options import AsJson
-from ..output import log, show, show_json
+from ..output import log, show_json, show_markdown
 
 if TYPE_CHECKING:
     from tangovlm.evaluate.reproduce.harnesses.answers import Results
@@ -118,7 +118,7 @@ class _Job:
         states = self.store.states()
         self._log_note()
         if not as_json:
-            show(planning.markdown(self.plan, states))
+            show_markdown(planning.markdown(self.plan, states))
             return
         commands, data = {}, self.store.data if self._tiny else None
         for step in self.plan.reachable:
@@ -145,7 +145,7 @@ class _Job:
         self._log_note()
         if not (self._tiny or _device_bytes()):
             log(f"note: PyTorch finds no GPU, so the predictions are for {self.plan.device}")
-        show(planning.markdown(self.plan, states), to_stderr=True)
+        show_markdown(planning.markdown(self.plan, states), to_stderr=True)
         if not yes:
             _confirm()
         data = self._miniature()
@@ -191,7 +191,7 @@ class _Job:
         if as_json:
             show_json(result | {"markdown": str(base.with_suffix(".md")), "html": str(base.with_suffix(".html"))})
             return
-        show(text)
+        show_markdown(text)
         log(f"table: {base}.md, {base}.html, {base}.json")
 
 

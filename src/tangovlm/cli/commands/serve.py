@@ -6,16 +6,18 @@ import importlib.util
 import os
 import shlex
 import sys
-from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tangovlm.errors import InputError
+from tangovlm.machine.installation import install_command
 
 from ..checks import check_at_least_one
 from ..options import (
+    Fps,
     HeadWeights,
+    MaxFrames,
     OptionalMethod,
     OptionalRetention,
     Positions,
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a command that forwards unknown options to vLLM."""
-INSTALL = "pip install 'tangovlm[vllm]'"
 
 
 def serve(
@@ -51,6 +52,8 @@ def serve(
         int | None,
         typer.Option(help="Number of frames to sample from a video.", show_default="vLLM's own number"),
     ] = None,
+    fps: Fps = None,
+    max_frames: MaxFrames = None,
     only_print: Annotated[bool, typer.Option("--print", help="Print the vLLM command instead of running it.")] = False,
 ) -> None:
     """Serve a model with vLLM and its OpenAI-compatible API, with pruned videos."""
@@ -58,16 +61,17 @@ def serve(
     from tangovlm.serve.options import ADAPTIVE_REASON
 
     check_at_least_one("--frames", frames)
+    check_at_least_one("--max-frames", max_frames)
     model, extra = split_model(arguments or [])
     if has_option(extra, "--adaptive"):
         raise InputError(f"--adaptive {ADAPTIVE_REASON}")
     options = _serve_options(method, retention, saliency, head_weights, positions)
-    command = serve_arguments(model, options, extra, frames=frames)
+    command = serve_arguments(model, options, extra, frames=frames, fps=fps, max_frames=max_frames)
     if only_print:
         show(shlex.join(command))
         return
     if importlib.util.find_spec("vllm") is None:
-        raise InputError(f"vLLM is not installed: {INSTALL}, or print its command with --print")
+        raise InputError(f"vLLM is not installed: {install_command('vllm')}, or print its command with --print")
     _exec(command)
 
 
@@ -102,6 +106,8 @@ def _exec(command: list[str]) -> None:
 
 def _module(command: list[str]) -> list[str]:
     """The module to run, and its arguments, for ``vllm serve MODEL ...``."""
+    from importlib import metadata
+
     try:
         metadata.version("vllm")
     except metadata.PackageNotFoundError:

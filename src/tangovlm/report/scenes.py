@@ -46,6 +46,7 @@ class Scene:
     kept: `(T, H, W)` True at the token of each slot; None if `sources` is None.
     saliency: `(T, H, W)` scaled to [0, 1]; None if the method needs none.
     segments: token steps per temporal segment.
+    aspect: width divided by height of the pictures as the video shows them; models may take squares.
     """
 
     images: tuple[Pixels, ...]
@@ -54,6 +55,7 @@ class Scene:
     kept: npt.NDArray[np.bool_] | None
     saliency: Floats | None
     segments: tuple[int, ...]
+    aspect: float
 
     @property
     def steps(self) -> int:
@@ -85,6 +87,7 @@ def scene(frames: Frames, video: RecordedVideo | None) -> Scene:
         kept=None if selection is None or sources is None else _slots(selection.indices, sources.shape),
         saliency=saliency,
         segments=selection.segments if selection is not None else (steps,),
+        aspect=frames.pixels.shape[3] / frames.pixels.shape[2] if frames.aspect is None else frames.aspect,
     )
 
 
