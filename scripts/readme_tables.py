@@ -15,11 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tangovlm.bench import flops, profile, prune, server, tables, ttft
+from tangovlm.bench import decode, flops, profile, prune, questions, server, tables, ttft
 from tangovlm.bench.prune import scale
 from tangovlm.bench.ttft.models import LlavaOnevision
 from tangovlm.budget import count
-from tangovlm.cli.commands import methods, models
+from tangovlm.cli import catalog
 from tangovlm.errors import InputError
 from tangovlm.evaluate.shapes import TEXTS
 from tangovlm.evaluate.tables.markdown import overview, page
@@ -35,7 +35,10 @@ SOURCE = ROOT / "src" / "tangovlm"
 FOLDER = ROOT / "benchmarks" / "results"
 UPSTREAM = FOLDER / "upstream-tests.json"
 RESULTS = sorted(FOLDER.glob("*.jsonl.gz"))
-BENCHES = {"prune": prune, "scale": scale, "ttft": ttft, "flops": flops, "serve": server, "profile": profile}
+BENCHES = {
+    "prune": prune, "scale": scale, "ttft": ttft, "questions": questions, "flops": flops, "serve": server,
+    "profile": profile, "decode": decode,
+}  # fmt: skip
 """Command of `tangovlm bench` to its module; results are in benchmarks/results/bench-COMMAND.jsonl."""
 TREE = (
     "errors.py", "validation.py", "tokens.py", "budget.py", "registry.py", "kernels", "machine", "video", "inputs",
@@ -51,7 +54,11 @@ def methods_overview() -> str:
     """The names of the registered methods by stage, each with a link to its page."""
     lines = ["| stage | methods |", "|---|---|"]
     for stage, title in (("pre-llm", "before the language model"), ("in-llm", "inside the language model")):
-        names = [f"[`{card.name}`](docs/methods/{card.name}.md)" for card in methods.cards() if card.stage == stage]
+        names = [
+            f"[`{card.name}`](docs/methods/{card.name}.md)"
+            for card in catalog.registered().methods
+            if card.stage == stage
+        ]
         lines.append(f"| {title} | {', '.join(names)} |")
     return "\n".join(lines)
 
@@ -59,18 +66,21 @@ def methods_overview() -> str:
 def methods_table() -> str:
     """Every registered method: name, stage, signals, paper, official code."""
     lines = ["| method | stage | reads | paper | official code |", "|---|---|---|---|---|"]
-    return "\n".join(lines + [_method_row(card) for card in methods.cards()])
+    return "\n".join(lines + [_method_row(card) for card in catalog.registered().methods])
 
 
 def models_overview() -> str:
     """The names of the registered families, each with a link to its module."""
-    return ", ".join(f"[`{card.family}`](src/{card.module.replace('.', '/')}.py)" for card in models.cards()) + "."
+    return (
+        ", ".join(f"[`{card.family}`](src/{card.module.replace('.', '/')}.py)" for card in catalog.registered().models)
+        + "."
+    )
 
 
 def models_table() -> str:
     """Every registered family: module, model classes, signals, tested uses, checkpoints."""
     lines = ["| family | model classes | signals | tested | vLLM | checkpoints |", "|---|---|---|---|---|---|"]
-    lines += [_model_row(card) for card in models.cards()]
+    lines += [_model_row(card) for card in catalog.registered().models]
     return "\n".join([*lines, "", f"Tested, *all*: {', '.join(FEATURES)}."])
 
 
@@ -86,7 +96,7 @@ def sinks_table() -> str:
 
 def settings_table(name: str) -> str:
     """The fields of one method with their defaults."""
-    card = next(card for card in methods.cards() if card.name == name)
+    card = next(card for card in catalog.registered().methods if card.name == name)
     lines = ["| field | default |", "|---|---|"]
     return "\n".join(lines + [f"| `{field}` | `{default!r}` |" for field, default in card.parameters.items()])
 
@@ -231,7 +241,7 @@ def generated() -> dict[Path, dict[str, str]]:
         pages[PERFORMANCE] = {name: part for name, part in parts.items() if name not in pages[SERVING]}
     if "bench prune" in parts:
         pages[PERFORMANCE]["gpu"] = gpu_note([row for rows in bench_rows(FOLDER).values() for row in rows])
-    for card in methods.cards():
+    for card in catalog.registered().methods:
         pages[ROOT / "docs" / "methods" / f"{card.name}.md"] = {"settings": settings_table(card.name)}
     return pages
 
@@ -246,7 +256,7 @@ def filled(text: str, parts: dict[str, str]) -> str:
     return text
 
 
-def _method_row(card: methods.MethodCard) -> str:
+def _method_row(card: catalog.MethodCard) -> str:
     url, _, commit = card.official_repo.partition("@")
     code = f"[{'/'.join(url.split('/')[-2:])} @ {commit}]({url}/tree/{commit})" if url else ""
     short = card.paper.removeprefix("https://").removeprefix("arxiv.org/abs/")
@@ -254,7 +264,7 @@ def _method_row(card: methods.MethodCard) -> str:
     return f"| [`{card.name}`]({card.name}.md) | {card.stage} | {card.reads} | {paper} | {code} |"
 
 
-def _model_row(card: models.ModelCard) -> str:
+def _model_row(card: catalog.ModelCard) -> str:
     module = f"../src/{card.module.replace('.', '/')}.py"
     classes = "<br>".join(f"`{name}`" for name in card.architectures)
     checkpoints = "<br>".join(f"[{name}](https://huggingface.co/{name})" for name in card.checkpoints)
@@ -280,6 +290,7 @@ def main(arguments: list[str]) -> int:
         arguments = []
     stale = []
     pages = {path: filled(path.read_text(encoding="utf-8"), parts) for path, parts in generated().items()}
+    pages[catalog.FILE] = catalog.registered().as_json()
     for path, new in (pages | result_pages()).items():
         if not path.exists() or path.read_text(encoding="utf-8") != new:
             stale.append(path)

@@ -7,7 +7,9 @@ from typing import Any
 import typer
 
 import tangovlm
-from tangovlm.cli import app
+from tangovlm.cli.app import app
+from tangovlm.pipeline.load import VideoLLM
+from tangovlm.video import decode
 
 COMMANDS = {
     "bench prune": {
@@ -26,18 +28,24 @@ COMMANDS = {
         "clips", "--model", "--method", "--retention", "--frames", "--question", "--words", "--repeats", "--results",
         "--device", "--threads", "--out", "--csv", "--markdown", "--picture", "--json", "--help",
     },
+    "bench decode": {"files", "--frames", "--repeats", "--out", "--json", "--help"},
+    "bench questions": {
+        "--model", "--method", "--retention", "--frames", "--dtype", "--repeats", "--device", "--threads", "--out",
+        "--json", "--help",
+    },
     "bench flops": {"--size", "--frames", "--retention", "--out", "--json", "--help"},
     "bench serve": {"--frames", "--concurrency", "--requests", "--retention", "--out", "--json", "--help"},
     "ask": {
-        "--adaptive",
+        "--adaptive", "--chat", "--question", "--fps", "--max-frames", "--start", "--end", "--stream", "--seek",
         "video", "question", "--model", "--method", "--retention", "--frames", "--compare", "--report", "--json",
         "--device", "--dtype", "--head-weights", "--saliency", "--sink-tokens", "--positions", "--chunk-frames",
-        "--max-frame-pixels", "--newlines", "--max-new-tokens", "--help",
+        "--max-frame-pixels", "--newlines", "--max-new-tokens", "--dry-run", "--help",
     },
     "batch": {
-        "--adaptive", "--positions",
+        "--adaptive", "--positions", "--fps", "--max-frames", "--start", "--end", "--stream", "--seek",
         "source", "target", "extra", "--model", "--method", "--retention", "--frames", "--max-new-tokens",
         "--saliency", "--head-weights", "--device", "--dtype", "--video-root", "--limit", "--retry-failed", "--engine",
+        "--format", "--allow-failures",
         "--concurrency", "--ray", "--workers", "--server", "--api-key", "--media", "--give-up", "--json", "--help",
     },
     "demo": {"--output-dir", "--json", "--help"},
@@ -48,6 +56,7 @@ COMMANDS = {
         "--threads", "--device", "--json", "--help",
     },
     "inspect sinks": {
+        "--fps", "--max-frames", "--start", "--end", "--stream", "--seek",
         "clips", "--model", "--threshold", "--top", "--frames", "--saliency", "--head-weights", "--out", "--json",
         "--device", "--dtype", "--chunk-frames", "--max-frame-pixels", "--help",
     },
@@ -59,7 +68,8 @@ COMMANDS = {
     },
     "serve": {
         "--positions",
-        "arguments", "--method", "--retention", "--saliency", "--head-weights", "--frames", "--print", "--help",
+        "arguments", "--method", "--retention", "--saliency", "--head-weights", "--frames", "--fps",
+        "--max-frames", "--print", "--help",
     },
     "vlmeval": {
         "extra", "--data", "--model", "--method", "--retention", "--frames", "--param", "--work-dir", "--limit",
@@ -106,6 +116,9 @@ def test_functions() -> None:
         parameters(tangovlm.ask)
     )
     assert {"model", "device", "dtype", "saliency", "head_weights"} <= set(parameters(tangovlm.load))
+    assert {"device", "dtype", "saliency", "head_weights"} <= set(parameters(tangovlm.ask))
+    for function in (tangovlm.ask, VideoLLM.encode, decode):
+        assert {"frames", "fps", "max_frames", "start_s", "end_s", "stream", "seek"} <= set(parameters(function))
 
 
 def test_containers() -> None:

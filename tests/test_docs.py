@@ -122,16 +122,28 @@ def test_links_between_files(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-def test_commands_in_the_readme_exist() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page: Path) -> None:
     commands = surface()
-    lines = re.findall(r"^    tangovlm (.+)$", README, re.MULTILINE)
-    assert len(lines) >= 3
+    lines = re.findall(r"^    tangovlm (.+)$", page.read_text(encoding="utf-8").replace("\\\n", " "), re.MULTILINE)
     for line in lines:
         name = next(name for name in commands if f"{line} ".startswith(f"{name} "))
-        words = shlex.split(line.removeprefix(name))
-        assert {word for word in words if word.startswith("--")} <= commands[name]
+        words = shlex.split(line.removeprefix(name), comments=True)
+        own = words[: words.index("--")] if "--" in words else words
+        # `serve` forwards other options to vLLM.
+        assert name == "serve" or {word for word in own if word.startswith("--")} <= commands[name], line
+
+
+def test_commands_and_options_in_the_readme() -> None:
+    assert len(re.findall(r"^    tangovlm (.+)$", README, re.MULTILINE)) >= 3
     options = set(re.findall(r"`(--[\w-]+)", README)) - {"--check"}
-    assert options <= set.union(*commands.values())
+    assert options <= set.union(*surface().values())
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs"], ids=lambda page: page.name)
+def test_this_package_is_installed_from_a_checkout(page: Path) -> None:
+    """No index has it; what errors say is tested in tests/machine/test_installation.py."""
+    assert not re.findall(r"^ *pip install .*\btangovlm\b.*$", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_make_targets_in_the_documents_exist() -> None:

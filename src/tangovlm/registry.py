@@ -6,10 +6,6 @@ adding a method or a family means adding its file, and importing this module imp
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import importlib.util
-import pkgutil
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeVar
@@ -89,6 +85,8 @@ def family_for(model: object) -> Any:
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
     """A suggestion for the end of a message: the known name most similar to a mistaken one, "" if there is none."""
+    import difflib
+
     matches = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
@@ -101,6 +99,10 @@ def _same(one: type, other: type) -> bool:
 @cache
 def _load(packages: tuple[str, ...]) -> None:
     """Import every module of the packages once, so that their decorators run."""
+    import importlib
+    import importlib.util
+    import pkgutil
+
     for package in packages:
         if importlib.util.find_spec(package) is None:
             continue

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tangovlm.bench.tables import Column, aligned, append, giga, markdown, number, origin, read, text
+from tangovlm.bench.tables import Column, append, giga, markdown, number, origin, read, text
 from tangovlm.errors import InputError
 
 COLUMNS = (Column("name", text("name")), Column("long title", number("value")), Column("size", giga("size")))
@@ -21,15 +21,6 @@ def test_markdown() -> None:
         "| --- | --: | --: |",
         "| first | 1,234.6 | 5 |",
         "| 2nd |  | 1,000 |",
-    ]
-
-
-def test_aligned() -> None:
-    assert aligned(ROWS, COLUMNS).splitlines() == [
-        "          long",
-        "name     title   size",
-        "first  1,234.6      5",
-        "2nd             1,000",
     ]
 
 

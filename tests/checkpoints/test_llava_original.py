@@ -63,6 +63,22 @@ def test_both_formats_answer_the_same(tmp_path: Path, clip: Path, video: bool, t
         assert one.tokens_after == other.tokens_after == round(one.tokens_before * retention)
 
 
+@pytest.mark.parametrize("video", [True, False])
+def test_without_weights(tmp_path: Path, video: bool) -> None:
+    write_original(tmp_path, make(video), video)
+    whole = tangovlm.load(tmp_path, device="cpu")
+    (tmp_path / "model.safetensors").unlink()
+    empty = tangovlm.load(tmp_path, device="cpu", weights=False)
+    assert type(empty.model) is CLASSES[video]
+    assert empty.model.dtype == whole.model.dtype
+    assert empty.family.layout.placeholder == whole.family.layout.placeholder
+    shapes = {name: value.shape for name, value in whole.model.state_dict().items()}
+    assert {name: value.shape for name, value in empty.model.state_dict().items()} == shapes
+    assert all(value.device.type == "meta" for value in empty.model.parameters())
+    with pytest.raises(ModelError):
+        tangovlm.load(tmp_path, device="cpu")
+
+
 def test_the_answer_by_hand(tmp_path: Path, clip: Path) -> None:
     """The prompt of the authors' template, and pixels of SigLIP whatever the checkpoint's preprocessor config says."""
     model = make(video=True)

@@ -1,5 +1,6 @@
 """The checkpoints in the package: stock, small, and good at what they were trained for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from tangovlm.evaluate.runner import accuracy
 from tangovlm.evaluate.runs import Run, build_run, unpruned_run
 from tangovlm.evaluate.tangoworld import benchmark, load_questions
+from tangovlm.pipeline.embedded import BUILTIN_NOTE, FOREIGN_NOTE, embedded_note
 from tangovlm.pipeline.load import VideoLLM, load
 from tangovlm.tiny.clip import decoded_frames, write_clip, write_demo
 from tangovlm.tiny.export import SECOND_WEIGHTS, WEIGHTS
@@ -16,6 +18,7 @@ from tangovlm.tiny.synthetic.questions import KINDS
 from tangovlm.tiny.synthetic.questions_v2 import KINDS as SECOND_KINDS
 from tangovlm.tiny.synthetic.sampling import sample_clip
 from tangovlm.video import decode
+from tests.support.checkpoints import write_clip as write_other
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,11 @@ def test_a_file_decodes_to_the_frames_that_were_drawn(tmp_path: Path) -> None:
     assert difference.median() < 7  # the grain, which differs, makes up 5.6
 
 
-def test_the_demo_clip_has_questions_with_answers(tmp_path: Path) -> None:
+def test_the_demo_clip_has_questions_with_answers(tmp_path: Path, llm: VideoLLM) -> None:
     questions = write_demo(tmp_path / "demo.mp4")
+    other = write_other(tmp_path / "other.mp4")
+    assert embedded_note(llm, tmp_path / "demo.mp4") == BUILTIN_NOTE
+    assert embedded_note(llm, other) == FOREIGN_NOTE
+    assert embedded_note(replace(llm, builtin=False), other) is None
     assert len(questions) >= 4
     assert all(text.endswith("?") and answer for text, answer in questions)

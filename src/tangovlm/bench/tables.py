@@ -50,19 +50,6 @@ def markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in ([column.title for column in columns], rule, *cells))
 
 
-def aligned(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """Format rows as a table for a terminal, in lines of any length; each word of a title is on its own line."""
-    cells = list(zip(*([column.cell(row) for column in columns] for row in rows), strict=True))
-    titles = [column.title.split() for column in columns]
-    height = max(map(len, titles))
-    parts = []
-    for title, column in zip(titles, cells, strict=True):
-        lines = [*[""] * (height - len(title)), *title, *column]
-        width = max(map(len, lines))
-        parts.append([line.rjust(width) if _numeric(column) else line.ljust(width) for line in lines])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*parts, strict=True))
-
-
 def origin(rows: Sequence[Row]) -> str:
     """A sentence on the devices, machines, threads and PyTorch versions that rows were measured with."""
     return f"Measured with {'; '.join(dict.fromkeys(_place(row) for row in rows))}."

@@ -1,4 +1,4 @@
-"""The checks of `tangovlm doctor`: the installation, and whether the library works correctly with it."""
+"""The checks of `tangovlm doctor`."""
 
 from .examine import examine
 from .rows import FAILED, MISSING, OK, Examination, Row

@@ -6,7 +6,7 @@ import platform
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
-from importlib import import_module, metadata
+from importlib import import_module
 from importlib.util import find_spec
 
 from .rows import Examination, NotInstalledError
@@ -45,6 +45,8 @@ def examinations() -> Iterator[Examination]:
 
 def requirements() -> dict[str, str]:
     """The version specifiers of required packages in the metadata of the library; empty in a bare checkout."""
+    from importlib import metadata
+
     try:
         lines = metadata.requires("tangovlm") or []
     except metadata.PackageNotFoundError:
@@ -78,6 +80,8 @@ def _package(name: str, specifier: str) -> str:
 
 
 def _version(name: str) -> str:
+    from importlib import metadata
+
     for distribution in _DISTRIBUTIONS.get(name, (name,)):
         try:
             return metadata.version(distribution)

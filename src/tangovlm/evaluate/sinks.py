@@ -17,12 +17,12 @@ from tangovlm.methods.common.selection import keep_all
 from tangovlm.methods.common.sink_list import FORMAT, VERSION
 from tangovlm.models.common.family import Family
 from tangovlm.models.common.sinks import SINK_THRESHOLD, SinkRanks
-from tangovlm.pipeline.ask import model_inputs
 from tangovlm.pipeline.frame_source import Progress
+from tangovlm.pipeline.generation import model_inputs
 from tangovlm.pipeline.load import VideoLLM
 from tangovlm.session.attach import attach_family
 from tangovlm.tokens import Selection, VideoTokens
-from tangovlm.video import decode
+from tangovlm.video import FrameSampling, decode
 
 FEW_CLIPS = 8
 """With fewer clips a note says that content in the same place of all clips looks like a sink."""
@@ -81,7 +81,7 @@ def measure(
     llm: VideoLLM,
     clips: Sequence[str | Path],
     *,
-    frames: int | None = None,
+    frames: int | FrameSampling | None = None,
     chunk_frames: int | None = None,
     progress: Progress | None = None,
 ) -> MeasuredSinks:
@@ -91,7 +91,7 @@ def measure(
     ----------
     llm: a loaded model. The saliency is the one it was loaded with, else p-attn, else the first one of its family.
     clips: local files; with the same frame size if the model's grid depends on it.
-    frames: number of frames per clip; None for the model's default.
+    frames: number of frames per clip, None for the model's default; or a `FrameSampling`.
     chunk_frames: see `tangovlm.attach`.
     progress: called with a stage ("decode", "clips"), the finished part and the total.
 
@@ -109,14 +109,14 @@ def measure(
     for done, path in enumerate(clips, 1):
         clip = decode(
             path,
-            llm.default_frames if frames is None else frames,
+            FrameSampling.of(frames).or_frames(llm.default_frames),
             fit=partial(llm.family.prompt.frame_size, llm.config),
             progress=partial(report, "decode"),
         )
         notes += [f"{path}: {note}" for note in clip.notes]
         inputs = model_inputs(llm, clip, _QUESTION)
         try:
-            for saliency in record_saliency(llm.family, inputs, seconds=clip.timestamps_s, chunk_frames=chunk_frames):
+            for saliency in record_saliency(llm.family, inputs, seconds=clip.prompt_times_s, chunk_frames=chunk_frames):
                 ranks.add(saliency)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error

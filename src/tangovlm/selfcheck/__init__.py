@@ -1,1 +1,1 @@
-"""Checks that models give the right answers on the installed transformers, run on tiny twins of their families."""
+"""Checks of the installed transformers, on tiny twins of the families."""

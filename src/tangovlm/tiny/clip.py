@@ -7,6 +7,7 @@ import av
 import numpy as np
 import torch
 
+from tangovlm.pipeline.embedded import MARK
 from tangovlm.video import Frames
 
 from .model import FRAMES
@@ -34,11 +35,14 @@ def decoded_frames(clip: Clip, frames: int = FRAMES) -> tuple[Frames, list[int]]
 
 
 def write_clip(clip: Clip, path: Path) -> None:
-    """Write the clip as H.264 in an mp4 file: 448 x 448 pixels, 8 frames per second."""
+    """Write the clip as H.264 in an mp4 file: 448 x 448 pixels, 8 frames per second, and a comment in the metadata
+    from which the embedded model knows that it can understand the clip.
+    """
     rate = Fraction(_FRAMES_A_MOMENT) / Fraction(SECONDS_A_MOMENT)
     times = [index / _FRAMES_A_MOMENT for index in range(int(clip.length * _FRAMES_A_MOMENT))]
     images, _ = render(clip, times)
     with av.open(str(path), "w") as container:
+        container.metadata["comment"] = MARK
         stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "veryfast"})
         stream.width = stream.height = images.shape[1] * _ENLARGEMENT
         stream.pix_fmt = "yuv420p"

@@ -19,7 +19,7 @@ from torch import Tensor
 from tangovlm.errors import TangoError
 from tangovlm.methods import build
 from tangovlm.models.common.transformers_compat import Arg, cache_for, cache_in
-from tangovlm.pipeline.ask import model_inputs
+from tangovlm.pipeline.generation import model_inputs
 from tangovlm.pipeline.load import VideoLLM, load
 from tangovlm.session.attach import attach_family
 from tangovlm.tokens import Pruner

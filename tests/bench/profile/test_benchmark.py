@@ -80,7 +80,7 @@ def test_the_authors_row_is_that_of_their_readme(rows: list[dict[str, object]], 
     page = files.page(rows)
     assert "8 NVIDIA A800" in page.splitlines()[4]
     assert "other hardware" in page
-    assert tables.aligned([*rows, authors], profile.COLUMNS).count("\n") >= 4
+    assert tables.markdown([*rows, authors], profile.COLUMNS).count("\n") >= 4
     files.write_csv(tmp_path / "p.csv", rows)
     with (tmp_path / "p.csv").open(newline="") as file:
         told = list(csv.DictReader(file))

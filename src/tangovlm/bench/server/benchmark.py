@@ -17,10 +17,12 @@ import torch
 from tangovlm.budget import validate_retention
 from tangovlm.errors import InputError, ModelError
 from tangovlm.kernels import variant
+from tangovlm.machine.installation import install_command
 from tangovlm.report.provenance import machine
 from tangovlm.serve import compatibility
 from tangovlm.serve.command import media_io
 from tangovlm.serve.options import CONFIG_KEY, ServeOptions
+from tangovlm.video import FrameSampling
 
 from ..tables import Column, number, text
 from ..timing import TimedRow
@@ -126,7 +128,7 @@ def run(
     for retention in retentions:
         validate_retention(retention)
     if find_spec("vllm") is None:
-        raise InputError("vLLM is not installed: pip install 'tangovlm[vllm]'")
+        raise InputError(f"vLLM is not installed: {install_command('vllm')}")
     levels = {each: requests or max(_LEAST_REQUESTS, _TURNS * each) for each in concurrencies}
     with tempfile.TemporaryDirectory() as folder:
         progress("making the weights and the clips")
@@ -207,7 +209,13 @@ def _options(retention: float, frames: int) -> list[str]:
     """The options of a server. Without a retention below 1 the plug-in does not change the stock model."""
     # In addition to the video there are the question and the answer.
     longest = max(4096, Served.visual_tokens(frames) + _WORDS)
-    options = [*_OPTIONS, "--max-model-len", str(longest), "--media-io-kwargs", json.dumps(media_io(frames))]
+    options = [
+        *_OPTIONS,
+        "--max-model-len",
+        str(longest),
+        "--media-io-kwargs",
+        json.dumps(media_io(FrameSampling(frames))),
+    ]
     if retention == 1:
         return options
     return [*options, "--hf-overrides", json.dumps({CONFIG_KEY: ServeOptions(retention).as_mapping()})]

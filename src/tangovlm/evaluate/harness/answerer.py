@@ -21,8 +21,9 @@ from tangovlm.inputs import chat
 from tangovlm.machine.memory import memory_guard
 from tangovlm.models.common.transformers_compat import Arg
 from tangovlm.pipeline import load as loading
-from tangovlm.pipeline.ask import BUILTIN_NOTE, refuse_nan
+from tangovlm.pipeline.embedded import BUILTIN_NOTE
 from tangovlm.pipeline.frame_source import Source, decoded_source
+from tangovlm.pipeline.generation import refuse_nan
 from tangovlm.pipeline.load import VideoLLM
 from tangovlm.session.attach import attach_family
 from tangovlm.session.memo import Memo

@@ -1,4 +1,4 @@
-"""A tiny random model of every family, with a reference for its answers that uses no hooks and no cache.
+"""A tiny random model of every family, and a reference without hooks or cache.
 
 The tests use them, and so do `tangovlm doctor` and the check of `attach` on an untested release of transformers.
 """
