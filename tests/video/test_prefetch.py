@@ -101,3 +101,31 @@ def test_leaving_stops_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with acted(monkeypatch, play) as frames:
         frames.take(0, 1)
+
+
+def test_pictures_of_a_second_reading_do_not_replace_those_that_were_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file whose index is wrong is read again, into other memory that is empty at first."""
+    go_on = threading.Event()
+
+    def play(watch: Any) -> Frames:
+        watch.on_timestamps(TIMES)
+        watch.on_frames(PICTURES, 2)
+        assert go_on.wait(60)
+        return frames_of()
+
+    with acted(monkeypatch, play) as frames:
+        wait, waits = frames._wait, []
+
+        def waited(enough: Any) -> torch.Tensor:
+            found = wait(enough)
+            waits.append(enough)
+            if len(waits) == 2:  # first for the times, then for the pictures
+                frames.on_frames(torch.zeros_like(PICTURES), 1)
+            return found
+
+        monkeypatch.setattr(frames, "_wait", waited)
+        taken = frames.take(0, 2)
+        go_on.set()
+    assert torch.equal(taken, PICTURES[:2])

@@ -1,4 +1,4 @@
-"""The times of all frames from the index of an mp4 or mov file, without reading its samples.
+"""What the boxes of an mp4 or mov file say, without reading its samples: the times of all frames, and the duration.
 
 FFmpeg's index has the decoding time of every sample; the table of composition offsets has what is missing for the
 presentation times. Files in which the packets may differ (fragments, several edits, samples that are left out) are not
@@ -7,6 +7,7 @@ read this way, and the reader compares the packets that it reads with the index.
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
@@ -72,6 +73,46 @@ def read_index(file: Path, stream: VideoStream, first: "Packet[VideoStream]") ->
         Listed(dts + offset + shift, dts, pos, size, bool(flags & _KEYFRAME), bool(flags & _DISCARD))
         for (dts, pos, size, flags), offset in zip(entries, offsets, strict=True)
     ]
+
+
+def fragments_s(file: Path) -> float | None:
+    """The duration in seconds that a fragmented file announces, 0.0 if it announces none; None for other files.
+
+    FFmpeg's duration of the stream is that of the fragments that have begun.
+    """
+    announced_s = 0.0
+    with file.open("rb") as opened, suppress(struct.error):
+        for kind, span in _boxes(opened, (0, file.stat().st_size)):
+            if kind == b"moof":
+                return announced_s
+            if kind == b"moov":
+                announced_s = max(announced_s, _extended_s(opened, span))
+            elif kind == b"sidx":
+                announced_s = max(announced_s, _segments_s(opened, span))
+    return None
+
+
+def _extended_s(opened: BinaryIO, moov: tuple[int, int]) -> float:
+    """The duration with all fragments in a `moov` box."""
+    header, extended = _find(opened, moov, b"mvhd"), _find(opened, moov, b"mvex", b"mehd")
+    if header is None or extended is None:
+        return 0.0
+    place = header[0] + (20 if _bytes(opened, (header[0], header[0] + 1)) == b"\1" else 12)
+    (scale,) = _numbers(opened, (place, place + 4), ">I")
+    layout = ">Q" if _bytes(opened, (extended[0], extended[0] + 1)) == b"\1" else ">I"
+    (ticks,) = _numbers(opened, (extended[0] + 4, extended[0] + 4 + struct.calcsize(layout)), layout)
+    return ticks / scale if scale else 0.0
+
+
+def _segments_s(opened: BinaryIO, sidx: tuple[int, int]) -> float:
+    """The sum of the durations in a `sidx` box."""
+    start = sidx[0]
+    (scale,) = _numbers(opened, (start + 8, start + 12), ">I")
+    place = start + (28 if _bytes(opened, (start, start + 1)) == b"\1" else 20)
+    (count,) = _numbers(opened, (place + 2, place + 4), ">H")
+    entries = struct.iter_unpack(">III", _bytes(opened, (place + 4, place + 4 + 12 * count)))
+    ticks = sum(duration for _, duration, _ in entries)
+    return ticks / scale if scale else 0.0
 
 
 def _composition_offsets(file: Path, track: int, count: int) -> list[int] | None:

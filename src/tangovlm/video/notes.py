@@ -8,10 +8,11 @@ from av.format import Flags
 from tangovlm.errors import VideoError
 
 from .frames import Clock
+from .index import fragments_s
 from .pixels import Upright
 from .reader import Reader
 from .sample import Timeline
-from .source import end_of_file_s, fragments_s
+from .source import end_of_file_s
 
 
 def describe(

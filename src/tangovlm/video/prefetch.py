@@ -79,10 +79,10 @@ class FramePrefetcher:
         """
         last = stop == len(self.timestamps_s)
         # Only after the last frame is it certain that all are those announced.
-        self._wait(lambda: self._count >= stop and not last)
+        pictures = self._wait(lambda: self._count >= stop and not last)
         if isinstance(self._outcome, Frames) and not torch.equal(self._outcome.timestamps_s, self.timestamps_s):
             raise FramesChangedError
-        return self._pictures[start:stop]
+        return pictures[start:stop]
 
     def result(self) -> Frames:
         """All frames; waits until they are decoded."""
@@ -119,14 +119,21 @@ class FramePrefetcher:
 
     # --- in the calling thread ------------------------------------------------------------------------------------
 
-    def _wait(self, enough: Any) -> None:
-        """Wait until `enough()` or the thread has ended; raise the error that ended it."""
+    def _wait(self, enough: Any) -> Tensor:
+        """Wait until `enough()` or the thread has ended; raise the error that ended it.
+
+        Returns
+        -------
+        The pictures at that moment: others take their place if the file is read again because its index was wrong.
+        """
         start = time.perf_counter()
         with self._changed:
             self._changed.wait_for(lambda: self._outcome is not None or enough())
+            pictures = self._pictures
         self.waited_ms += 1000 * (time.perf_counter() - start)
         if isinstance(self._outcome, Exception):
             raise self._outcome
+        return pictures
 
 
 class _StoppedError(Exception):

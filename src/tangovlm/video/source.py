@@ -4,11 +4,9 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -159,65 +157,6 @@ def is_truncated(file: Path) -> bool:
                 return False
             place += size
     return place > length and kind in _NEEDED_BOXES
-
-
-def fragments_s(file: Path) -> float | None:
-    """The duration in seconds that a fragmented mp4 file announces, 0.0 if it announces none; None for other files.
-
-    FFmpeg's duration of the stream is that of the fragments that have begun.
-    """
-    announced_s = 0.0
-    with file.open("rb") as opened:
-        for kind, start, stop in _boxes(opened, 0, file.stat().st_size):
-            if kind == b"moof":
-                return announced_s
-            if kind == b"moov":
-                announced_s = max(announced_s, _extended_s(opened, start, stop))
-            elif kind == b"sidx":
-                announced_s = max(announced_s, _indexed_s(opened, start))
-    return None
-
-
-def _boxes(opened: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
-    """The boxes of an mp4 file within a range of bytes: kind, and the range of their contents."""
-    while start + 8 <= stop:
-        opened.seek(start)
-        size, kind, long_size = struct.unpack(">I4sQ", opened.read(16).ljust(16, b"\0"))
-        head, size = (16, long_size) if size == 1 else (8, size or stop - start)
-        if size < head:
-            return
-        yield kind, start + head, min(start + size, stop)
-        start += size
-
-
-def _extended_s(opened: BinaryIO, start: int, stop: int) -> float:
-    """The duration with all fragments in a `moov` box."""
-    scale, ticks = 0, 0
-    for kind, begin, end in _boxes(opened, start, stop):
-        if kind == b"mvhd":
-            opened.seek(begin)
-            data = opened.read(28).ljust(28, b"\0")
-            (scale,) = struct.unpack_from(">I", data, 20 if data[0] else 12)
-        elif kind == b"mvex":
-            for inner, place, _ in _boxes(opened, begin, end):
-                if inner == b"mehd":
-                    opened.seek(place)
-                    data = opened.read(12).ljust(12, b"\0")
-                    (ticks,) = struct.unpack_from(">Q" if data[0] else ">I", data, 4)
-    return ticks / scale if scale else 0.0
-
-
-def _indexed_s(opened: BinaryIO, start: int) -> float:
-    """The sum of the durations in a `sidx` box."""
-    opened.seek(start)
-    data = opened.read(32).ljust(32, b"\0")
-    (scale,) = struct.unpack_from(">I", data, 8)
-    place = 28 if data[0] else 20
-    (count,) = struct.unpack_from(">H", data, place + 2)
-    opened.seek(start + place + 4)
-    entries = opened.read(12 * count)
-    ticks = sum(duration for _, duration, _ in struct.iter_unpack(">III", entries[: len(entries) // 12 * 12]))
-    return ticks / scale if scale else 0.0
 
 
 def _describe_failure(file: Path) -> str:
