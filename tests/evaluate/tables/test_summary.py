@@ -1,6 +1,7 @@
 """The figures of a table and how they look."""
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from tangovlm.errors import InputError
 from tangovlm.evaluate.results import Content, ResultsFile, ScoredAnswer
 from tangovlm.evaluate.runs import Run, build_run, unpruned_run
 from tangovlm.evaluate.statistics import MIN_CLIPS
-from tangovlm.evaluate.tables import Table, summary, table
+from tangovlm.evaluate.tables import Table, table
 from tangovlm.evaluate.tables.comparison import AllTokens, FixedCounts
-from tangovlm.evaluate.tables.markdown import coverage_markdown, lengths_markdown, markdown, overview, page
+from tangovlm.evaluate.tables.markdown import coverage_markdown, lengths_markdown, markdown, overview, page, title
 from tangovlm.evaluate.tables.summary import Line, finished, summarize
 from tangovlm.evaluate.tangoworld import ClipQuestions, load_questions
 from tangovlm.tiny.synthetic.questions import KINDS
@@ -56,13 +57,14 @@ def test_a_table_of_answers() -> None:
     assert (len(about) < MIN_CLIPS) == ("without intervals" in text) == ("**-" not in text)
     other = HEADER | {"machine": {"cpu": "d", "cores": 4}, "versions": {"torch": "3"}}
     text = page(chosen, lines, [HEADER, other, HEADER], coverage=False)
+    assert title(chosen, [HEADER]) == "Title"
+    assert page(chosen, lines, [HEADER | {"version": 2}], coverage=False).startswith("### Title, version 2\n")
     assert "; c, 2 cores, 1 threads; torch 2; and d, 4 cores, 1 threads; torch 3. Exact" in text
     assert lines[1].as_dict()["exact_match"][0] == 0.5
 
 
-def test_a_committed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_committed_file_has_the_first_questions(tmp_path: Path) -> None:
     about = load_questions(9)
-    monkeypatch.setattr(summary, "load_questions", lambda **_: about)
     chosen, path = table("expansion"), tmp_path / "expansion.jsonl"
     with ResultsFile(path, HEADER) as file:
         numbers = [file.number(each) for each in chosen.runs]
@@ -76,6 +78,11 @@ def test_a_committed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(InputError, match=r"lacks answers of expansion 3 \(10 %\)"):
             finished(path)
         file.add(answers[-1:])
+        assert finished(path)[1][0].questions == 9
+        file.add([ScoredAnswer(n, 10, 1, 1, 10, "x", None) for n in numbers])
+    with pytest.raises(InputError, match=r"lacks answers of all tokens"):
+        finished(path)
+    path.write_text("".join(line for line in path.open() if not re.match(r"\[\d+, 10,", line)))
     compressed = tmp_path / "expansion.jsonl.gz"
     compressed.write_bytes(gzip.compress(path.read_bytes()))
     of, lines, headers = finished(path)

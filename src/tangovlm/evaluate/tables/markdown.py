@@ -18,10 +18,16 @@ def page(of: Table, lines: Sequence[Line], headers: Sequence[Mapping[str, Any]],
     coverage: whether to add the table of `coverage_markdown`.
     """
     notes = f"{_QUESTION_NOTE}\n\n" if any(line.run.reads_question for line in lines) else ""
-    text = f"### {of.title}\n\n{markdown(of, lines)}\n\n{notes}{_unreachable(of)}{_origin(lines, headers)}\n"
+    text = f"### {title(of, headers)}\n\n{markdown(of, lines)}\n\n{notes}{_unreachable(of)}{_origin(lines, headers)}\n"
     if of.by_length:
         text += f"\n#### By length of clip\n\n{lengths_markdown(of, lines)}\n"
     return text + (f"\n#### What the kept tokens cover\n\n{coverage_markdown(lines)}\n" if coverage else "")
+
+
+def title(of: Table, headers: Sequence[Mapping[str, Any]]) -> str:
+    """The title of a table, with the version of the benchmark from the second on."""
+    version = headers[-1]["version"]
+    return of.title if version == 1 else f"{of.title}, version {version}"
 
 
 _QUESTION_MARK = " \\*"

@@ -163,6 +163,8 @@ def builtin_layers(of: Benchmark = OFFICIAL) -> int:
 def finished(path: Path) -> tuple[Table, list[Line], Sequence[Mapping[str, Any]]]:
     """The table that a file of results is named after, its lines, and the file's headers.
 
+    The questions are the first of the benchmark, as many as the first run has answered.
+
     Raises
     ------
     InputError: damage, or a run that has not answered every question.
@@ -171,7 +173,10 @@ def finished(path: Path) -> tuple[Table, list[Line], Sequence[Mapping[str, Any]]
     of = benchmark_of(content.headers)
     name = path.name.partition(".")[0].removesuffix(of.suffix)
     chosen = table(name, of=of).within(builtin_layers(of))
-    clips = load_questions(lengths=chosen.lengths, benchmark=of)
+    first = content.runs.get(chosen.runs[0].key, -1)
+    clips = load_questions(
+        limit=sum(run == first for run, _ in content.answers) or None, lengths=chosen.lengths, benchmark=of
+    )
     for run in chosen.runs:
         number = content.runs.get(run.key, -1)
         if any((number, each.number) not in content.answers for clip in clips for each in clip.questions):
