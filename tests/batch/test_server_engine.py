@@ -21,7 +21,7 @@ from tangovlm.batch.engine import Outcome
 from tangovlm.batch.server_api import ServerApi, ServerGoneError
 from tangovlm.batch.server_engine import ServerEngine
 from tangovlm.errors import InputError
-from tangovlm.serve.command import media_io
+from tangovlm.serve.videos import media_io
 from tangovlm.video import FrameSampling
 
 Reply = tuple[int, Any]
@@ -145,11 +145,16 @@ def test_settings_travel_only_where_they_are_given(api: Api4Tests, clip: Path) -
     assert api.keys == ["Bearer secret"]
 
 
-def test_a_part_of_a_video_is_not_sent(api: Api4Tests, clip: Path) -> None:
-    for sampling in (FrameSampling(start_s=1), FrameSampling(end_s=2), FrameSampling(stream=0)):
-        (outcome,) = outcomes(ServerEngine(ServerApi(api.url)), tasks(clip, sampling=sampling))
-        assert "a server cannot be given the" in outcome.fields["error"]
-    assert not api.bodies
+def test_a_part_of_a_video_is_sent_with_the_name_of_its_loader(api: Api4Tests, clip: Path) -> None:
+    for sampling in (FrameSampling(start_s=1), FrameSampling(8, end_s=2, stream=0, seek="auto")):
+        outcomes(ServerEngine(ServerApi(api.url)), tasks(clip, sampling=sampling))
+    assert [body["media_io_kwargs"]["video"] for body in api.bodies] == [
+        {"video_backend": "tangovlm", "start_s": 1},
+        {"video_backend": "tangovlm", "num_frames": 8, "end_s": 2, "stream": 0, "seek": "auto"},
+    ]
+
+
+def test_a_rate_is_sent(api: Api4Tests, clip: Path) -> None:
     outcomes(ServerEngine(ServerApi(api.url)), tasks(clip, sampling=FrameSampling(fps=0.5, max_frames=9)))
     assert api.bodies[0]["media_io_kwargs"]["video"] == {"fps": 0.5, "num_frames": 9, "min_frames": 2, "max_frames": 9}
 
@@ -198,6 +203,14 @@ def test_what_the_server_refuses_is_written_down(api: Api4Tests, clip: Path, rep
     api.chat = lambda _body: reply
     (outcome,) = outcomes(ServerEngine(ServerApi(api.url)), tasks(clip))
     assert outcome.fields == {"error": f"the server refused: {words}"}
+    assert len(api.bodies) == 1
+
+
+def test_a_server_without_the_loader_that_takes_parts(api: Api4Tests, clip: Path) -> None:
+    """This is what vLLM 0.32 answers."""
+    api.chat = lambda _body: error(500, "Extension class tangovlm not found")
+    (outcome,) = outcomes(ServerEngine(ServerApi(api.url)), tasks(clip, sampling=FrameSampling(start_s=1)))
+    assert outcome.fields["error"].startswith("the server cannot take a part of a video")
     assert len(api.bodies) == 1
 
 

@@ -171,6 +171,42 @@ def test_corrupt_video(server: Server, good: dict[str, Any], data: bytes) -> Non
     refused(server, body(url(data)), good, "video")
 
 
+def part(video: Path, question: str, **options: Any) -> dict[str, Any]:
+    """A request for a part of a video."""
+    own = {"video_backend": "tangovlm"} | options
+    return body(url(video.read_bytes()), question, media_io_kwargs={"video": own})
+
+
+def test_parts_of_one_video_are_not_mixed_up(server: Server, demo: tuple[Path, list[str]]) -> None:
+    """Of the same bytes, with the same question and number of frames, so that only the part tells them apart."""
+    path, (question, *_) = demo
+    parts: list[dict[str, Any]] = [{"end_s": 2.5}, {"start_s": 2.5, "end_s": 5.0}, {"start_s": 5.0}]
+    expected = [str(tangovlm.ask(path, question, frames=FRAMES, retention=RETENTION, **each)) for each in parts]
+    assert len(set(expected)) == 3
+    for order in ((0, 1, 2), (2, 1, 0)):
+        answers = {number: post(server, part(path, question, num_frames=FRAMES, **parts[number])) for number in order}
+        assert [(answers[number][0], said(answers[number][1])) for number in range(3)] == [
+            (200, each) for each in expected
+        ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"start_s": 1000}, ("the start is 1000 s", "the video ends at")),
+        ({"start_s": 3, "end_s": 2}, ("the end (2 s) is not after the start (3 s)",)),
+        ({"start_s": "soon"}, ("the start is 'soon'",)),
+        ({"stream": 7}, ("stream",)),
+        ({"start": 1}, ("no option 'start'", "start_s")),
+        ({"start_s": 1, "video_backend": "opencv"}, ("'start_s'", "'video_backend': 'tangovlm'")),
+    ],
+)
+def test_a_bad_part(
+    server: Server, demo: tuple[Path, list[str]], good: dict[str, Any], options: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    refused(server, part(demo[0], "What?", **options), good, *words)
+
+
 def test_ten_thousand_frames(server: Server, good: dict[str, Any]) -> None:
     long = body(url(clip(10_000)))
     # Sampled, they are as good as any.

@@ -11,9 +11,9 @@ import pytest
 from tangovlm.errors import InputError, ModelError
 from tangovlm.serve import compatibility, vllm_internals
 from tangovlm.serve import model_registry as models
-from tangovlm.serve.command import media_io
 from tangovlm.serve.model_registry import SERVED_MODELS
 from tangovlm.serve.plugin import ServedModelConfig
+from tangovlm.serve.videos import media_io
 from tangovlm.tiny.clip import write_demo
 from tangovlm.video import FrameSampling
 from tests.support.serve.checkpoints import embedded
@@ -40,13 +40,22 @@ def test_pruning_names_its_worker_and_reader_of_media() -> None:
     assert isinstance(MEDIA_CONNECTOR_REGISTRY.load("http"), TangoMediaConnector)
 
 
-@pytest.mark.parametrize("name", ["start", "end_s", "stream"])
-def test_a_request_for_a_part_of_a_video_is_refused(name: str) -> None:
-    from tangovlm.serve.media_connector import TangoMediaConnector
+@pytest.mark.parametrize(
+    ("options", "url", "words"),
+    [
+        ({"start": 1}, "data:video/mp4", "has 'start', but loaders of vLLM sample the whole"),
+        ({"end_s": 1}, "data:video/mp4", "give it with 'video_backend': 'tangovlm'"),
+        ({"stream": 1, "video_backend": "opencv"}, "data:video/mp4", "has 'stream', but loaders of vLLM"),
+        ({"seek": "auto", "video_backend": "tangovlm"}, "data:video/JPEG", "has 'seek', but the video is a list"),
+    ],
+)
+def test_a_part_of_a_video_needs_our_loader(options: dict[str, Any], url: str, words: str) -> None:
+    from tangovlm.serve import media_connector
 
-    connector = TangoMediaConnector({"video": {name: 1}})
-    with pytest.raises(InputError, match=f"media_io_kwargs has '{name}', but vLLM samples the whole"):
-        connector.fetch_video("data:video/mp4;base64,AAAA")
+    media_connector.register()
+    connector = media_connector.TangoMediaConnector({"video": options})
+    with pytest.raises(InputError, match=words):
+        connector.fetch_video(f"{url};base64,AAAA")
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from ..checkpoints import checkpoint, hub
 from ..inputs.pixels import whole
 from ..inputs.prompting import chat_prompt
@@ -90,22 +88,3 @@ class PromptBuilder:
         """How many tokens of a grid are in a prompt, without newlines and the like."""
         layout = self._family.layout
         return list(ids).count(layout.placeholder) - (layout.feature_count(grid) - grid.tokens)
-
-
-def video_item(clip: Frames) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-    """A decoded clip as an entry of ``multi_modal_data["video"]``: frames ``(T, H, W, 3)`` uint8 and their times.
-
-    The metadata describes a video that consists of these frames only, at their mean rate. From it processors compute
-    the same times as the pipeline: indices of frames are integers if the rate is constant, and fractions otherwise.
-    """
-    count, seconds = len(clip.timestamps_s), clip.prompt_times_s
-    span_s = float(seconds[-1] - seconds[0])
-    fps = (count - 1) / span_s if span_s > 0 else 1.0
-    metadata = {
-        "fps": fps,
-        "duration": count / fps,
-        "total_num_frames": count,
-        "frames_indices": (seconds * fps).tolist(),
-        "do_sample_frames": False,
-    }
-    return clip.pixels.permute(0, 2, 3, 1).contiguous().numpy(), metadata

@@ -14,8 +14,8 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 
 from ..errors import InputError, VideoError
-from ..serve.command import media_io
 from ..serve.options import REQUEST_KEY
+from ..serve.videos import LOADER, media_io
 from ..video import FrameSampling
 from ..video.source import local_file, open_video
 from .clips import answer_notes
@@ -34,6 +34,7 @@ _MAX_CONSECUTIVE_FAILURES = 32
 """Failed rows one after another, after which the cause is not the rows, and the command ends."""
 _NOT_FOUND = 404
 _TRUST = "--trust-request-mm-kwargs"
+_NO_LOADER = f"class {LOADER} not found"
 
 
 class ServerEngine:
@@ -144,6 +145,8 @@ class ServerEngine:
             return outcome
         except HTTPError as error:
             why, busy = reason(error), error.code in BUSY
+            if _NO_LOADER in why:
+                return self._fail(task, "the server cannot take a part of a video: it must prune with this package")
             if error.code < 500 and not busy:
                 return self._refused(task, error.code, why)
         except UNREACHABLE as error:
@@ -168,8 +171,8 @@ class ServerEngine:
         of_command = self._sampling != FrameSampling() or (self._retention is not None and not task.own_retention)
         if of_command and _TRUST in why:
             raise InputError(
-                f"the server accepts no settings from requests: start it with {_TRUST}, or leave out --retention, "
-                "--frames and --fps"
+                f"the server accepts no settings from requests: start it with {_TRUST}, or leave out --retention and "
+                "the options that choose frames"
             )
         return self._fail(task, f"the server refused: {why}")
 

@@ -14,11 +14,12 @@ from ..pipeline.load import embedded_folder
 from ..serve import compatibility
 from ..serve.command import engine_options, has_option
 from ..serve.options import REQUEST_KEY, ServeOptions
+from ..serve.videos import video_item
 from .clips import DecodedClip, answer_notes, decode_clip
 from .corpus import Task
 from .engine import EngineDiedError, Outcome, failure
 from .prefetch import Prefetch
-from .prompts import PromptBuilder, video_item
+from .prompts import PromptBuilder
 
 with compatibility.importing_vllm():
     from vllm import EngineArgs, LLMEngine, SamplingParams

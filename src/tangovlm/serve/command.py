@@ -7,8 +7,8 @@ from typing import Any
 from ..errors import InputError
 from ..pipeline.load import BUILTIN_NAME, embedded_folder
 from ..video import FrameSampling
-from ..video.input.sampling import MOST_FRAMES
 from .options import CONFIG_KEY, ServeOptions
+from .videos import media_io
 
 OVERRIDES = "--hf-overrides"
 _SEVERAL_VALUES = frozenset({"--served-model-name", "--lora-modules", "--api-key", "--allowed-media-domains"})
@@ -105,33 +105,6 @@ def _is_number(word: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def media_io(sampling: FrameSampling) -> dict[str, dict[str, float]]:
-    """vLLM's ``media_io_kwargs`` that sample so many frames from a video, at least 2, or so many per second.
-
-    The loader for LLaVA-OneVision reads ``num_frames``, and ``fps`` if that gives fewer. Those for Qwen-VL sample at a
-    rate, between the two limits. At a rate both take uniform frames, as many as the duration times the rate. Empty if
-    neither is set.
-
-    Raises
-    ------
-    InputError: a part or a stream of the video, which loaders of vLLM do not have.
-    """
-    refused = {"start": sampling.start_s, "end": sampling.end_s, "stream": sampling.stream, "seek": sampling.seek}
-    for name, value in refused.items():
-        if value is not None:
-            raise InputError(
-                f"a server cannot be given the {name} of what to take ({value}): vLLM samples the whole of the stream "
-                "that it chooses; leave it out, or run the model here"
-            )
-    if sampling.fps is not None:
-        most = sampling.max_frames or MOST_FRAMES
-        return {"video": {"fps": sampling.fps, "num_frames": most, "min_frames": min(2, most), "max_frames": most}}
-    if sampling.frames is None:
-        return {}
-    frames = max(2, sampling.frames)
-    return {"video": {"num_frames": frames, "min_frames": frames, "max_frames": frames}}
 
 
 def has_option(extra: Sequence[str], *names: str) -> bool:

@@ -42,7 +42,14 @@ vllm.multimodal.media.connector
     replace  MediaConnector.load_from_url(url, media_io, ...)
     replace  MediaConnector.load_from_url_async(url, media_io, ...)
 vllm.multimodal.media.video
-    hold     VideoMediaIO(kwargs)
+    hold     VideoMediaIO(kwargs, video_loader)
+vllm.multimodal.video
+    call     VIDEO_LOADER_REGISTRY.register(name)
+    replace  VideoLoader.load_bytes(data, ...)
+vllm.multimodal.video_decoders
+    call     check_frame_pixel_limit(width, height)
+vllm.multimodal.processing.inputs
+    use      ProcessorInputs.get_mm_hashes(media_io_kwargs)
 
 [videos]
 vllm.multimodal

@@ -20,8 +20,8 @@ from tangovlm.kernels import variant
 from tangovlm.machine.installation import install_command
 from tangovlm.report.provenance import machine
 from tangovlm.serve import compatibility
-from tangovlm.serve.command import media_io
 from tangovlm.serve.options import CONFIG_KEY, ServeOptions
+from tangovlm.serve.videos import media_io
 from tangovlm.video import FrameSampling
 
 from ..tables import Column, number, text

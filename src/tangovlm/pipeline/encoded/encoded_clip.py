@@ -20,9 +20,10 @@ from ..answer import Answer
 from ..arguments import resolve_method
 from ..embedded import FOREIGN_NOTE
 from ..frame_source import Progress
-from ..generation import TokenProgress, answer_text, check_max_new_tokens, generate, kept_rope_deltas, no_progress
+from ..generation import answer_text, check_max_new_tokens, generate, kept_rope_deltas, no_progress, streamer_of
 from ..loaded import LoadedModel
 from ..settings import Support
+from ..streamer import TextSoFar
 from .encoding import Encoding, Prefilled, answer_in_batch, prepare
 from .prefix import Prefix, prefix_length, shares_prefix
 
@@ -123,6 +124,7 @@ class EncodedClip:
         history: Sequence[tuple[str, str]] = (),
         max_new_tokens: int = 64,
         progress: Progress | None = None,
+        on_text: TextSoFar | None = None,
     ) -> Answer:
         """Answer a question about the video, by greedy search.
 
@@ -131,6 +133,7 @@ class EncodedClip:
         history: earlier questions and answers of a conversation, which the prompt repeats.
         max_new_tokens: the largest number of tokens of the answer.
         progress: called with the stage "generate", the number of tokens so far and their largest number.
+        on_text: see `tangovlm.ask`.
 
         Returns
         -------
@@ -156,7 +159,7 @@ class EncodedClip:
         check_max_new_tokens(max_new_tokens)
         self._refresh()
         inputs = self._encoding.inputs(question, history)
-        return self._ask([inputs], self._continued(), max_new_tokens, progress)[0]
+        return self._ask([inputs], self._continued(), max_new_tokens, progress, on_text)[0]
 
     def ask_all(
         self, questions: Iterable[str], *, max_new_tokens: int = 64, progress: Progress | None = None
@@ -197,7 +200,7 @@ class EncodedClip:
                 support = Support.of(self.llm.model.generation_config)
                 count = prefilled.prefix.at_once([prompts[place] for place in left], max_new_tokens, support)
             batch = left[:count]
-            found = self._ask([asked[place] for place in batch], prefilled, max_new_tokens, None)
+            found = self._ask([asked[place] for place in batch], prefilled, max_new_tokens)
             answers |= zip(batch, found, strict=True)
         report("generate", len(asked), len(asked))
         return [answers[place] for place in range(len(asked))]
@@ -211,7 +214,8 @@ class EncodedClip:
         asked: Sequence[dict[str, Tensor]],
         prefilled: Prefilled | None,
         max_new_tokens: int,
-        progress: Progress | None,
+        progress: Progress | None = None,
+        on_text: TextSoFar | None = None,
     ) -> list[Answer]:
         """Answers to prompts, which begin with the prefix if there are several."""
         prompts = [inputs[Arg.IDS] for inputs in asked]
@@ -223,7 +227,9 @@ class EncodedClip:
                 prefilled.prefix.check_length(prompts[0])
                 given = prefilled.prefix.arguments(prompts)
             # `generate` has a streamer for a single prompt only.
-            streamer = None if progress is None else TokenProgress(progress, max_new_tokens, True)
+            streamer = None
+            if progress is not None or on_text is not None:
+                streamer = streamer_of(self.llm, progress or no_progress, max_new_tokens, True, on_text)
             output = generate(self.llm, given, max_new_tokens, streamer)
         rows: list[list[int]] = output[:, given[Arg.IDS].shape[1] :].tolist()
         texts = [answer_text(self.llm, row) for row in rows]

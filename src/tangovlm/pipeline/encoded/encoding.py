@@ -15,7 +15,7 @@ from ...session.attach import check_method
 from ...session.lengths.context import check_lengths
 from ...session.memo import UnprunedFeatures
 from ...session.placeholders import encoder_clips
-from ...session.records import VideoRecord
+from ...session.records import Recording, VideoRecord
 from ...session.session import Session
 from ...tokens import VideoReport
 from ...video import Frames, FrameSampling
@@ -106,7 +106,7 @@ def prepare(
     *,
     frames: FrameSampling | None = None,
     progress: Progress | None = None,
-    record: bool = False,
+    record: bool | Recording = False,
     positions: str | None = None,
     chunk_frames: int | None = None,
     max_frame_pixels: int | None = None,

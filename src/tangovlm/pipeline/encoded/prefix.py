@@ -19,6 +19,7 @@ from ...models.common.layout import Grid
 from ...models.common.transformers_compat import Arg, cache_for
 from ...session.lengths.context import is_too_long, too_long_error
 from ..settings import Support
+from .growing_layer import GrowingLayer
 
 _BATCH_BYTES = 2**30
 """Limit on the caches of the prompts of a batch."""
@@ -117,13 +118,22 @@ class Prefix:
             batch[row] = ids[0, -1]
             batch[row, :read], batch[row, width - rest :] = ids[0, :read], ids[0, read:]
             mask[row, :read] = mask[row, width - rest :] = 1
-        cache = deepcopy(self.cache)
-        if len(prompts) > 1:
-            cache.batch_repeat_interleave(len(prompts))
+        cache = self._copies(len(prompts))
         if self.rope_delta is not None:
             # Stock code uses the offset of its last call, whichever that was.
             self.family.encoder.rope_deltas = self.rope_delta.repeat(len(prompts), 1)
         return {Arg.IDS: batch, Arg.MASK: mask, Arg.USE_CACHE: True, **cache_for(self.family.model.forward, cache)}
+
+    def _copies(self, rows: int) -> Any:
+        """A cache with so many rows, each of which holds the prefix."""
+        layers = [
+            GrowingLayer.of(layer) if type(layer) is DynamicLayer else deepcopy(layer) for layer in self.cache.layers
+        ]
+        # They take the place of the layers in the copy.
+        cache = deepcopy(self.cache, {id(self.cache.layers): layers})
+        if rows > 1:
+            cache.batch_repeat_interleave(rows)
+        return cache
 
     def check_length(self, ids: Tensor) -> None:
         """Raise `InputError` for a prompt ``(1, Q)`` with this beginning that exceeds the model's context."""
