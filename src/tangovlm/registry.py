@@ -37,7 +37,16 @@ def register_method(cls: C) -> C:
 
 
 def methods() -> dict[str, type]:
-    """All registered methods, from name to class, sorted by name."""
+    """All registered methods, from name to class, sorted by name.
+
+    Examples
+    --------
+    >>> import tangovlm
+    >>> tangovlm.methods()["tango"] is tangovlm.Tango
+    True
+    >>> [name for name, cls in tangovlm.methods().items() if cls.stage == "pre-llm" and "keys" in cls.needs]
+    ['unicomp', 'visionzip']
+    """
     _load(_METHOD_PACKAGES)
     return dict(sorted(_methods.items()))
 

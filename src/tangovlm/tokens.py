@@ -11,13 +11,13 @@ Shape letters used throughout the package:
 Grid index of the token at frame t, row h, column w: (t * H + h) * W + w ("frame-major raster order").
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Protocol
 
 from torch import Tensor
 
+from ._wording import change, describe_layers, describe_segments, list_notes, list_times
 from .errors import InputError
 from .validation import check_sink_tokens, check_tensor, not_finite, raise_first, timestamp_faults
 
@@ -41,10 +41,17 @@ class VideoTokens:
     ------
     InputError: a wrong shape or dtype, an empty grid, NaN or infinite values, negative saliency, unordered timestamps.
 
-    >>> import torch
-    >>> tokens = VideoTokens(torch.rand(8, 14, 14, 64), saliency=torch.rand(8, 14, 14))
+    Examples
+    --------
+    >>> import tangovlm, torch
+    >>> tokens = tangovlm.VideoTokens(
+    ...     features=torch.rand(8, 14, 14, 64), saliency=torch.rand(8, 14, 14), timestamps=torch.arange(8) * 0.5
+    ... )
     >>> tokens.frames, tokens.count
     (8, 1568)
+    >>> tangovlm.VideoTokens(tokens.features[0])
+    Traceback (most recent call last):
+    tangovlm.errors.InputError: VideoTokens.features must be (T, H, W, D) with no empty dimension, not (14, 14, 64)
     """
 
     features: Tensor
@@ -125,6 +132,23 @@ class Selection:
     sources: ``(T, H, W)`` int64; the slot that each input token was merged into, -1 if it was dropped.
     segments: frames per temporal segment; they sum to T.
     notes: fallbacks that the user should know about.
+
+    Examples
+    --------
+    Two frames of 1 x 2 tokens, of which the second shows nothing new at its first position:
+
+    >>> import tangovlm, torch
+    >>> features = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]]], [[[1.0, 0.0], [-1.0, 0.0]]]])
+    >>> selection = tangovlm.Milonga(retention=0.75)(tangovlm.VideoTokens(features))
+    >>> selection.indices, selection.features.shape
+    (tensor([0, 1, 3]), torch.Size([3, 2]))
+    >>> selection.sources.tolist()
+    [[[0, 1]], [[0, 2]]]
+
+    Which tokens were merged into slot 0, as frame, row and column:
+
+    >>> (selection.sources == 0).nonzero().tolist()
+    [[0, 0, 0], [1, 0, 0]]
     """
 
     indices: Tensor
@@ -203,22 +227,22 @@ class VideoReport:
         return (first + sum(layers)) / len(layers) / self.tokens_before
 
     def __str__(self) -> str:
-        return "\n".join([self._line(), *_list_notes(self.notes)])
+        return "\n".join([self._line(), *list_notes(self.notes)])
 
     def _line(self) -> str:
-        parts = [f"{self.method}: {_change(self.tokens_before, self.tokens_after)}"]
+        parts = [f"{self.method}: {change(self.tokens_before, self.tokens_after)}"]
         if self.tokens_cap is not None:
             parts.append(f"at most {self.tokens_cap}")
         if self.newlines_before:
             parts.append(f"{self.newlines_before} -> {self.newlines_after} newlines")
         if self.segments:
-            parts.append(_describe_segments(self.segments))
+            parts.append(describe_segments(self.segments))
         if self.first_pass_groups:
             groups, layers = self.first_pass_groups, self.first_pass_layers
             parts.append(f"first pass: {sum(groups)} tokens, groups: {len(groups)}, layers: {layers}")
         if self.tokens_per_layer:
-            parts.append(_describe_layers(self.tokens_per_layer))
-        return ", ".join([*parts, *_list_times(self.timings_ms)])
+            parts.append(describe_layers(self.tokens_per_layer))
+        return ", ".join([*parts, *list_times(self.timings_ms)])
 
 
 @dataclass(frozen=True)
@@ -231,8 +255,17 @@ class Report:
     timings_ms: milliseconds of each stage, all videos together.
     notes: fallbacks that the user should know about.
 
+    Examples
+    --------
+    `attach` and `EncodedClip` make reports; this one is made by hand:
+
+    >>> import tangovlm
+    >>> from tangovlm.tokens import VideoReport
     >>> video = VideoReport(6272, 627, 0.1, "tango", (8, 24), newlines_before=1, newlines_after=1)
-    >>> print(Report((video,), {"encode": 812.4, "prune": 21.05}, ("no timestamps given",)))
+    >>> report = tangovlm.Report((video,), {"encode": 812.4, "prune": 21.05}, ("no timestamps given",))
+    >>> report.tokens_before, report.tokens_after, report.timings_ms["prune"]
+    (6272, 627, 21.05)
+    >>> print(report)
     1 video: 6272 -> 627 visual tokens (10.0 %)
       video 1: tango: 6272 -> 627 tokens (10.0 %), 1 -> 1 newlines, 2 segments of 8 and 24 frames
     times: encode 812.4 ms, prune 21.1 ms
@@ -258,43 +291,9 @@ class Report:
             lines = ["no videos"]
         else:
             number = f"{len(self.videos)} video" + "s" * (len(self.videos) > 1)
-            lines = [f"{number}: {_change(self.tokens_before, self.tokens_after, 'visual tokens')}"]
+            lines = [f"{number}: {change(self.tokens_before, self.tokens_after, 'visual tokens')}"]
             lines += [f"  video {place}: {video._line()}" for place, video in enumerate(self.videos, start=1)]
         if self.timings_ms:
-            lines.append("times: " + ", ".join(_list_times(self.timings_ms)))
+            lines.append("times: " + ", ".join(list_times(self.timings_ms)))
         notes = dict.fromkeys([*self.notes, *(note for video in self.videos for note in video.notes)])
-        return "\n".join([*lines, *_list_notes(notes)])
-
-
-def _change(before: int, after: int, kind: str = "tokens") -> str:
-    """Such as "6272 -> 627 tokens (10.0 %)"."""
-    return f"{before} -> {after} {kind} ({100 * after / before:.1f} %)"
-
-
-def _describe_segments(segments: tuple[int, ...]) -> str:
-    """Such as "2 segments of 8 and 24 frames"; the range of lengths if there are many."""
-    if len(segments) == 1:
-        return f"1 segment of {segments[0]} frames" if segments[0] > 1 else "1 segment of 1 frame"
-    sizes = f"{', '.join(map(str, segments[:-1]))} and {segments[-1]}"
-    if len(segments) > 8:
-        sizes = f"{min(segments)} to {max(segments)}"
-    return f"{len(segments)} segments of {sizes} frames"
-
-
-def _describe_layers(tokens: tuple[int, ...]) -> str:
-    """Such as "627 tokens in layers 0-17, 313 tokens in layers 18-27"."""
-    parts, first = [], 0
-    for number, layers in groupby(tokens):
-        last = first + len(list(layers)) - 1
-        tokens_in = f"{number} token{'s' * (number != 1)} in "
-        parts.append(tokens_in + (f"layer {first}" if first == last else f"layers {first}-{last}"))
-        first = last + 1
-    return ", ".join(parts)
-
-
-def _list_times(timings_ms: Mapping[str, float]) -> list[str]:
-    return [f"{stage} {time:.1f} ms" for stage, time in timings_ms.items()]
-
-
-def _list_notes(notes: Iterable[str]) -> list[str]:
-    return [f"note: {note}" for note in notes]
+        return "\n".join([*lines, *list_notes(notes)])

@@ -1,12 +1,14 @@
 """A short clip and what a method may have made of it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import tangovlm
 from tangovlm.pipeline.answer import Answer
 from tangovlm.report import Exchange, Scene, scene
-from tangovlm.session.records import VideoRecord
+from tangovlm.session.records import Alternative, CutRecord, VideoRecord
 from tangovlm.tokens import VideoReport
 from tangovlm.video import Frames
 
@@ -19,16 +21,27 @@ def frames() -> Frames:
     return Frames(pixels, torch.arange(STEPS, dtype=torch.float64) / 4, fps=4.0, duration_s=1.25)
 
 
+RETENTIONS = (0.1, 0.2, 0.5)
+
+
 @pytest.fixture
 def record() -> VideoRecord:
-    """Tango on random tokens of which half the positions stand still."""
+    """Tango at 30 % on random tokens of which half the positions stand still, with two cuts inside the model."""
     draw = torch.Generator().manual_seed(2)
     features = torch.randn(STEPS, ROWS, COLUMNS, 16, generator=draw)
     features[:3, :, :2] = features[:1, :, :2]
     saliency = torch.rand(STEPS, ROWS, COLUMNS, generator=draw)
-    selection = tangovlm.Tango(retention=0.3)(tangovlm.VideoTokens(features, saliency=saliency))
+    tokens = tangovlm.VideoTokens(features, saliency=saliency)
+    selection = tangovlm.Tango(retention=0.3)(tokens)
     report = VideoReport(STEPS * ROWS * COLUMNS, len(selection.indices), 0.3, "tango", selection.segments)
-    return VideoRecord(selection, saliency, report)
+    others = tuple(Alternative(each, tangovlm.Tango(retention=each)(tokens)) for each in RETENTIONS)
+    return VideoRecord(selection, saliency, report, (*others, Alternative(0.01, None, "too <few> tokens")))
+
+
+def with_cuts(record: VideoRecord) -> VideoRecord:
+    """The same with two cuts: every second token, then every second of these and two tokens made from others."""
+    first = record.selection.indices[::2]
+    return replace(record, cuts=(CutRecord(2, first, 0), CutRecord(3, first[::2], 2)))
 
 
 @pytest.fixture

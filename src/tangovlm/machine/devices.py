@@ -1,5 +1,7 @@
 """The devices of a model's weights, which may be several, or offloaded until a module runs (`accelerate`)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -19,6 +21,13 @@ def device_of(module: nn.Module) -> torch.device:
                 if device is not None:
                     return torch.device(device)
     return parameter.device
+
+
+@contextmanager
+def unchanged_random_state(device: torch.device) -> Iterator[None]:
+    """Restore the state of torch's global random generators of the CPU and of a device."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:

@@ -33,6 +33,17 @@ class Stopwatch:
             self._count()
             del self._running[depth:]
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count the time inside the context in no stage."""
+        self._count()
+        running, self._running = self._running, []
+        try:
+            yield
+        finally:
+            self._count()
+            self._running = running
+
     def enter(self, name: str) -> None:
         """Begin a stage, which ends with `leave` or with the enclosing `stage`."""
         self._count()

@@ -5,6 +5,7 @@ A pair is a method before the language model and one inside it, with one retenti
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
@@ -127,8 +128,23 @@ def method(name: str, *, adaptive: bool = False, **params: Any) -> Any:
     MethodError: an unknown name, an unknown parameter, one outside its range, or `adaptive` for a method with a fixed
         number of tokens.
 
-    >>> method("topk", retention=0.2)
+    Examples
+    --------
+    >>> import tangovlm
+    >>> tangovlm.method("topk", retention=0.2)
     TopK(retention=0.2, exact=True, signal='attn')
+    >>> tangovlm.method("tango", retention=0.2, context_ratio=0.3) == tangovlm.Tango(retention=0.2, context_ratio=0.3)
+    True
+
+    A method before the language model and one inside it, which together keep 10 % on average over the layers:
+
+    >>> pair = tangovlm.method("tango+fastv", retention=0.1)
+    >>> pair.name, pair.before.name, pair.inside.name
+    ('tango+fastv', 'tango', 'fastv')
+
+    >>> tangovlm.method("tengo")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    tangovlm.errors.MethodError: unknown method 'tengo': choose one of dart, ... visionzip; did you mean 'tango'?
     """
     if not isinstance(name, str):
         raise MethodError(f"method expects the name of a method such as 'tango', not {name!r}")
@@ -222,6 +238,23 @@ def plan(pruner: Method, layers: int) -> Plan:
     if isinstance(pruner, InLLMMethod):
         return _plan_inside(pruner, layers)
     return Plan(pruner.name, pruner.retention, None if is_identity(pruner) else pruner, None, (), ())
+
+
+def with_retention(pruner: Method, retention: float) -> Any:
+    """A copy of a method or a pair with another retention, which shares nothing with it, such as a random generator.
+
+    Raises
+    ------
+    InputError: a retention outside (0, 1].
+    MethodError: the method has no field for it.
+
+    >>> from tangovlm import Tango
+    >>> with_retention(Tango(retention=0.1, neighbors=5), 0.2).retention
+    0.2
+    """
+    if not is_dataclass(pruner) or "retention" not in {field.name for field in fields(pruner) if field.init}:
+        raise MethodError(f"the retention of {_describe(pruner)} cannot be changed: it is not a field of the method")
+    return replace(deepcopy(pruner), retention=retention)
 
 
 def _with_retention(before: Any, retention: float, equivalent: float) -> Any:

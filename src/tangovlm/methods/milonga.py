@@ -61,6 +61,24 @@ class Milonga(PreLLMMethod):
     ------
     InputError: a retention outside (0, 1].
     MethodError: another parameter outside its range, or a floor above 0 with ``exact=True``.
+
+    Examples
+    --------
+    Four frames of 2 x 2 tokens: two scenes, and in the last frame something new at the first position, which is kept.
+
+    >>> import tangovlm, torch
+    >>> features = torch.zeros(4, 2, 2, 2)
+    >>> features[:2, ..., 0] = 1.0
+    >>> features[2:, ..., 1] = 1.0
+    >>> features[3, 0, 0] = torch.tensor([-1.0, 0.0])
+    >>> selection = tangovlm.Milonga(retention=0.25)(tangovlm.VideoTokens(features))
+    >>> selection.indices.tolist()
+    [0, 1, 8, 12]
+
+    A floor lets the content decide how many tokens are kept, at most the retention:
+
+    >>> len(tangovlm.Milonga(retention=0.25, exact=False, floor=0.2)(tangovlm.VideoTokens(features)).indices)
+    3
     """
 
     name: ClassVar[str] = "milonga"

@@ -76,6 +76,17 @@ class Tango(PreLLMMethod):
     ------
     InputError: a retention outside (0, 1].
     MethodError: another parameter outside its range, or a file of sinks that cannot be used.
+
+    Examples
+    --------
+    Two scenes of two still frames, each of 2 x 2 tokens:
+
+    >>> import tangovlm, torch
+    >>> scenes = torch.eye(2)[[0, 0, 1, 1]].view(4, 1, 1, 2).repeat(1, 2, 2, 1)
+    >>> tokens = tangovlm.VideoTokens(scenes, saliency=torch.ones(4, 2, 2), timestamps=torch.arange(4.0))
+    >>> selection = tangovlm.Tango(retention=0.25)(tokens)
+    >>> selection.segments, selection.indices.tolist()
+    ((2, 2), [0, 1, 8, 9])
     """
 
     name: ClassVar[str] = "tango"
@@ -128,11 +139,7 @@ class Tango(PreLLMMethod):
 
     @classmethod
     def release(
-        cls,
-        *,
-        placement: Literal["consistent", "release"] = "release",
-        static_threshold: float = 0.8,
-        **params: Any,
+        cls, *, placement: Literal["consistent", "release"] = "release", static_threshold: float = 0.8, **params: Any
     ) -> Self:
         """The method as in the authors' code: its counts, static threshold and incorrect placement of merged values.
 
@@ -173,12 +180,7 @@ class Tango(PreLLMMethod):
         else:
             points = self._points(tokens, measured.norms).at
             select_salient(
-                builder,
-                points,
-                counts,
-                expansion=self.expansion,
-                neighbors=self.neighbors,
-                diversity=self.diversity,
+                builder, points, counts, expansion=self.expansion, neighbors=self.neighbors, diversity=self.diversity
             )
             merge_remaining(
                 builder,

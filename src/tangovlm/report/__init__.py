@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .exchange import STAGES, Exchange, heading, is_right, layer_words, percent, stage_ms, token_words
+from .exchange import RETENTIONS, STAGES, Exchange, heading, is_right, layer_words, percent, stage_ms, token_words
 from .files import check_writable, whole_file, write_whole
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .scenes import Scene, scene
 
 __all__ = [
+    "RETENTIONS",
     "STAGES",
     "Exchange",
     "Scene",

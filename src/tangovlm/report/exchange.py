@@ -18,6 +18,10 @@ STAGES = {
 }
 
 
+RETENTIONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.5)
+"""Retentions at which the HTML page shows the kept tokens, beside that of the answer."""
+
+
 @dataclass(frozen=True)
 class Exchange:
     """One question about a video.

@@ -12,15 +12,16 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 ADAPTIVE_MARKER = "*"
 
 
-def check_matplotlib(option: str) -> None:
+def check_matplotlib(option: str, instead: str = "leave it out") -> None:
     """Raise `InputError` if matplotlib is not installed.
 
     Parameters
     ----------
     option: of the command line that needs it, such as "--picture".
+    instead: what else the user can do.
     """
     if find_spec("matplotlib") is None:
-        raise InputError(f"{option} needs matplotlib: {install_command('report')}, or leave it out")
+        raise InputError(f"{option} needs matplotlib: {install_command('report')}, or {instead}")
 
 
 def series_style(number: int) -> dict[str, str]:

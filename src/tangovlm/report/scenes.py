@@ -6,6 +6,7 @@ several frames into one token step, the step is drawn on the middle frame.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,25 +14,77 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from tangovlm.tokens import Selection
+from tangovlm.tokens import Selection, VideoReport
 
 from .palette import Pixels
 
 if TYPE_CHECKING:
+    from tangovlm.session.records import Alternative, CutRecord
     from tangovlm.video import Frames
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 
 class RecordedVideo(Protocol):
-    """The record of a video by `attach(record=True)`."""
+    """The record of a video by `attach(record=True)`; see `VideoRecord`."""
 
     @property
     def selection(self) -> Selection | None: ...
 
     @property
     def saliency(self) -> Tensor | None: ...
+
+    @property
+    def report(self) -> VideoReport: ...
+
+    @property
+    def alternatives(self) -> tuple[Alternative, ...]: ...
+
+    @property
+    def cuts(self) -> tuple[CutRecord, ...]: ...
+
+
+@dataclass(frozen=True)
+class KeptSet:
+    """The tokens that a method keeps before the language model at one retention.
+
+    Parameters
+    ----------
+    retention: of the method or pair.
+    sources: `(T, H, W)` the slot of each token, -1 for dropped.
+    kept: `(T, H, W)` True at the token of each slot.
+    segments: token steps per temporal segment.
+    answered: whether the answer was given with these tokens.
+    """
+
+    retention: float
+    sources: Ints
+    kept: Flags
+    segments: tuple[int, ...]
+    answered: bool
+
+    @property
+    def slots(self) -> int:
+        """Number of kept tokens."""
+        return int(self.kept.sum())
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a method inside the language model left of the tokens of the answer.
+
+    Parameters
+    ----------
+    layer: the first layer that reads them.
+    present: `(T, H, W)` True for the tokens that are left.
+    added: number of further tokens, which the method made from others.
+    """
+
+    layer: int
+    present: Flags
+    added: int
 
 
 @dataclass(frozen=True)
@@ -47,15 +100,21 @@ class Scene:
     saliency: `(T, H, W)` scaled to [0, 1]; None if the method needs none.
     segments: token steps per temporal segment.
     aspect: width divided by height of the pictures as the video shows them; models may take squares.
+    sets: what the method keeps at several retentions, ascending, that of the answer among them; empty without a record.
+    impossible: retentions at which the method cannot prune this video, with the reason.
+    cuts: what is left after each cut inside the language model; empty if there is none.
     """
 
     images: tuple[Pixels, ...]
     times_s: tuple[float, ...]
     sources: Ints | None
-    kept: npt.NDArray[np.bool_] | None
+    kept: Flags | None
     saliency: Floats | None
     segments: tuple[int, ...]
     aspect: float
+    sets: tuple[KeptSet, ...] = ()
+    impossible: tuple[tuple[float, str], ...] = ()
+    cuts: tuple[Cut, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -84,17 +143,41 @@ def scene(frames: Frames, video: RecordedVideo | None) -> Scene:
         images=tuple(frames.pixels[i].permute(1, 2, 0).contiguous().cpu().numpy() for i in shown),
         times_s=tuple(float(frames.timestamps_s[i]) for i in shown),
         sources=sources,
-        kept=None if selection is None or sources is None else _slots(selection.indices, sources.shape),
+        kept=None if selection is None or sources is None else _flags(selection.indices, sources.shape),
         saliency=saliency,
         segments=selection.segments if selection is not None else (steps,),
         aspect=frames.pixels.shape[3] / frames.pixels.shape[2] if frames.aspect is None else frames.aspect,
+        sets=() if video is None else tuple(_sets(video)),
+        impossible=() if video is None else tuple(_impossible(video)),
+        cuts=() if video is None or sources is None else tuple(_cut(cut, sources.shape) for cut in video.cuts),
     )
 
 
-def _slots(indices: Tensor, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    kept = np.zeros(int(np.prod(shape)), dtype=bool)
-    kept[indices.cpu().numpy()] = True
-    return kept.reshape(shape)
+def _sets(video: RecordedVideo) -> Iterator[KeptSet]:
+    if video.selection is None:
+        return
+    own = video.report.retention
+    # An alternative with the retention of the answer has the same tokens.
+    found = {a.retention: a.selection for a in video.alternatives if a.selection is not None} | {own: video.selection}
+    for retention, selection in sorted(found.items()):
+        sources = selection.sources.cpu().numpy().astype(np.int64)
+        kept = _flags(selection.indices, sources.shape)
+        yield KeptSet(retention, sources, kept, selection.segments, retention == own)
+
+
+def _impossible(video: RecordedVideo) -> Iterator[tuple[float, str]]:
+    return ((each.retention, each.reason) for each in video.alternatives if each.selection is None)
+
+
+def _cut(cut: CutRecord, shape: tuple[int, ...]) -> Cut:
+    return Cut(cut.layer, _flags(cut.indices, shape), cut.added)
+
+
+def _flags(indices: Tensor, shape: tuple[int, ...]) -> Flags:
+    """`shape`, True at these grid indices."""
+    flags = np.zeros(int(np.prod(shape)), dtype=bool)
+    flags[indices.cpu().numpy()] = True
+    return flags.reshape(shape)
 
 
 def _unit(saliency: Tensor) -> Floats:

@@ -40,6 +40,7 @@ from .generate import Generation
 from .memo import Memo
 from .newlines import check_newlines
 from .patching import make_copyable, patch_method
+from .records import Recording
 from .session import Session
 from .unwrap import unwrap
 
@@ -54,7 +55,7 @@ def attach(
     timestamps: Any = None,
     saliency: str | None = None,
     head_weights: str | Path | None = None,
-    record: bool = False,
+    record: bool | Recording = False,
     positions: str | None = None,
     chunk_frames: int | None = None,
     newlines: str = "kept",
@@ -84,7 +85,7 @@ def attach(
         method, or else the first of the family, which the report says.
     head_weights: safetensors file, checkpoint directory or hub id with SigLIP's pooling head, for a checkpoint
         without it.
-    record: keep what pictures need in `Session.videos`.
+    record: keep what pictures need in `Session.videos`; a `Recording` also names other retentions to prune videos at.
     positions: "contiguous" assigns position ids without gaps to the shorter sequence, as the authors' code does for
         LLaVA; "original" keeps the position id of every token in the unpruned prompt. None: the method's own
         (`PreLLMMethod.positions`), but original for models with M-RoPE, which support nothing else. For models without
@@ -121,6 +122,13 @@ def attach(
     ...     output = llm.model.generate(**inputs, max_new_tokens=1)
     >>> session.report.tokens_before, session.report.tokens_after
     (512, 51)
+
+    Inside the language model, from its second layer on:
+
+    >>> with tangovlm.attach(llm.model, tangovlm.method("fastv", layer=1, keep_ratio=0.25)) as session:
+    ...     output = llm.model.generate(**inputs, max_new_tokens=1)
+    >>> session.report.videos[0].tokens_per_layer[:3]
+    (512, 128, 128)
     """
     model = unwrap(model)
     family = family_for(model)(model, saliency=saliency, head_weights=head_weights)
@@ -135,7 +143,7 @@ def attach_family(
     pruner: Method,
     *,
     timestamps: Any = None,
-    record: bool = False,
+    record: bool | Recording = False,
     positions: str | None = None,
     chunk_frames: int | None = None,
     newlines: str = "kept",

@@ -4,14 +4,14 @@ A call is one `generate`, or one forward of the model or of the model without it
 it by the thread and the context (`contextvars`) in which they run, so that calls of several threads are independent.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..machine.stopwatch import Stopwatch
 from ..models.common.layout import Grid
@@ -105,3 +105,13 @@ def running(call: CallState) -> Iterator[CallState]:
         yield call
     finally:
         _CALLS.set(before)
+
+
+def tap_hook(number: int) -> Callable[..., None]:
+    """A hook of the call that runs, see `CallState.taps`."""
+
+    def hook(call: CallState, module: nn.Module, *arguments: Any) -> None:
+        if call.taps is not None:
+            call.taps[number].function(module, *arguments)
+
+    return hook

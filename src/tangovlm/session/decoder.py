@@ -48,7 +48,7 @@ class Decoder:
             needs = (Arg.CACHE, Arg.MASK, Arg.ROTARY)
             layer = Signature(decoder.layers[0].forward, "a layer of the text model", needs)
             if cuts[0].layer:
-                self.runner = Runner(decoder, inside, cuts, layer, self._current_pass)
+                self.runner = Runner(decoder, inside, cuts, layer, self._current_pass, record=session.records.keep)
             if isinstance(inside, FirstPassMethod):
                 self._first_pass = FirstPass(session.family, inside, cuts[0].layer, layer)
 
@@ -147,7 +147,10 @@ class Decoder:
             first, unpruned = (forward.in_llm.first, None) if state is None else (state.first, state.unpruned)
             state = CacheState((first, *groups), unpruned)
             readings = {
-                entry: [Reading({"tokens_per_layer": tuple(layers)}) for layers in videos]
+                entry: [
+                    Reading({"tokens_per_layer": tuple(layers)}, cuts=forward.in_llm.remaining_of(entry, video))
+                    for video, layers in enumerate(videos)
+                ]
                 for entry, videos in enumerate(counts)
             }
         layers = len(self._family.decoder.layers)  # type: ignore[arg-type] # is a list of modules

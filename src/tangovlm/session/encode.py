@@ -8,21 +8,23 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..budget import count
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, TangoError
+from ..machine.devices import unchanged_random_state
 from ..machine.memory import memory_guard
-from ..methods.build import is_adaptive
+from ..methods.build import is_adaptive, plan, with_retention
 from ..models.common.family import Family
 from ..models.common.layout import Clip, Grid
 from ..models.common.signals import SignalParts, Signals
 from ..models.common.transformers_compat import Arg
 from ..tokens import NO_TIMESTAMPS, Pruner, Selection, VideoReport, VideoTokens
-from .call_state import CallState
+from .call_state import CallState, tap_hook
 from .lengths.context import check_lengths
 from .memo import EncodedVideo, EncoderCall, UnprunedFeatures
 from .newlines import select_with_newlines
+from .records import Alternative, selection_on_cpu
 from .session import Session, hooks_advice
 from .splice import splice_selection
 
@@ -44,7 +46,7 @@ class Encoder:
         if not session.needs:
             return []
         taps = self._family.signals.hooks(defaultdict(list), session.needs, session.saliency)
-        return [tap.register(session.hook(_tap_hook(number))) for number, tap in enumerate(taps)]
+        return [tap.register(session.hook(tap_hook(number))) for number, tap in enumerate(taps)]
 
     def get_features(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The stock features with dropped tokens tagged; outside of calls of the model, the stock features."""
@@ -188,10 +190,7 @@ class Encoder:
         assert pruner is not None
         work = f"pruning the {tokens.count} tokens of a video"
         with clock.stage("prune"), memory_guard(features.device, work, "give fewer frames, or free memory"):
-            if self._session.newlines == "counted":
-                selection = select_with_newlines(pruner, tokens, self._family, clip.grid)
-            else:
-                selection = pruner(tokens)
+            selection = self._select(pruner, tokens, clip.grid)
             tagged = splice_selection(features, selection, self._family, clip.grid)
         report = VideoReport(
             tokens_before=tokens.count,
@@ -205,7 +204,27 @@ class Encoder:
             newlines_after=self._family.layout.newlines(selection, clip.grid),
             tokens_cap=self._cap(pruner, selection, clip.grid) if is_adaptive(pruner) else None,
         )
-        return tagged, self._record(call, EncodedVideo(clip, report, selection, tokens.saliency))
+        with clock.paused():
+            others = tuple(self._alternative(each, tokens, clip.grid) for each in self._session.records.retentions)
+        return tagged, self._record(call, EncodedVideo(clip, report, selection, tokens.saliency, others))
+
+    def _select(self, pruner: Pruner, tokens: VideoTokens, grid: Grid) -> Selection:
+        if self._session.newlines == "counted":
+            return select_with_newlines(pruner, tokens, self._family, grid)
+        return pruner(tokens)
+
+    def _alternative(self, retention: float, tokens: VideoTokens, grid: Grid) -> Alternative:
+        """What the method keeps at another retention."""
+        layers: Any = self._family.decoder.layers
+        device, work = tokens.features.device, f"pruning a video to {retention}"
+        try:
+            pruner = plan(with_retention(self._session.pruner, retention), len(layers)).before
+            # Neither the next video nor the sampling of the answer may depend on what a method draws here.
+            with unchanged_random_state(device), memory_guard(device, work, "free memory"):
+                selection = _everything(grid) if pruner is None else self._select(pruner, tokens, grid)
+        except TangoError as error:
+            return Alternative(retention, None, str(error))
+        return Alternative(retention, selection_on_cpu(selection, with_features=False))
 
     def _cap(self, pruner: Pruner, selection: Selection, grid: Grid) -> int:
         """The most tokens that could be kept of a video; see `VideoReport.tokens_cap`."""
@@ -216,8 +235,7 @@ class Encoder:
 
     def _unpruned_video(self, clip: Clip) -> EncodedVideo:
         grid = clip.grid
-        slots = torch.arange(grid.tokens)
-        selection = Selection(slots, torch.empty(grid.tokens, 0), slots.view(*grid), (grid.frames,))
+        selection = _everything(grid)
         newlines = self._family.layout.feature_count(grid) - grid.tokens
         report = VideoReport(
             tokens_before=grid.tokens,
@@ -237,7 +255,7 @@ class Encoder:
         for note in video.report.notes if self._plan.before is not None else ():
             records.note(note)
         call.has_dropped |= video.has_dropped
-        call.records.append(records.add(video.report, video.selection, video.saliency))
+        call.records.append(records.add(video.report, video.selection, video.saliency, video.alternatives))
         return video
 
     def _fallbacks(self, tokens: VideoTokens) -> Iterator[str]:
@@ -258,12 +276,9 @@ class Encoder:
         return int(on_grid[selection.indices.to(on_grid.device)].sum())
 
 
-def _tap_hook(number: int) -> Callable[..., None]:
-    def hook(call: CallState, module: nn.Module, *arguments: Any) -> None:
-        if call.taps is not None:
-            call.taps[number].function(module, *arguments)
-
-    return hook
+def _everything(grid: Grid) -> Selection:
+    slots = torch.arange(grid.tokens)
+    return Selection(slots, torch.empty(grid.tokens, 0), slots.view(*grid), (grid.frames,))
 
 
 def _is_within_forward(family: Family) -> bool:

@@ -11,6 +11,7 @@ from ..models.common.layout import Clip
 from ..models.common.signals import Signals
 from ..models.common.transformers_compat import Arg
 from ..tokens import Selection, VideoReport
+from .records import Alternative
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,7 @@ class EncodedVideo:
     report: VideoReport
     selection: Selection
     saliency: Tensor | None
+    alternatives: tuple[Alternative, ...] = ()
 
     @property
     def has_dropped(self) -> bool:

@@ -8,7 +8,64 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..budget import validate_retention
+from ..errors import InputError
 from ..tokens import Selection, VideoReport
+from .in_llm.prompts import Remaining
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What to record of each video, for pictures.
+
+    Parameters
+    ----------
+    retentions: other retentions of the method at which the same video is pruned too, for `VideoRecord.alternatives`.
+
+    Raises
+    ------
+    InputError: a retention outside (0, 1], or a number in place of a tuple.
+    """
+
+    retentions: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.retentions, (tuple, list)):
+            raise InputError(f"the retentions of a Recording are {self.retentions!r}: give a tuple such as (0.1, 0.5)")
+        for retention in self.retentions:
+            validate_retention(retention)
+
+
+@dataclass(frozen=True, eq=False)
+class Alternative:
+    """What a method keeps of a video before the language model at another retention.
+
+    Parameters
+    ----------
+    retention: of the method or pair.
+    selection: on the CPU, with features of no channels; None if the method cannot prune the video so.
+    reason: why not.
+    """
+
+    retention: float
+    selection: Selection | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class CutRecord:
+    """The tokens of a video that enter a layer, after a cut of a method inside the language model.
+
+    Parameters
+    ----------
+    layer: the first layer that reads them.
+    indices: ``(k,)`` int64 on the CPU, ascending grid indices.
+    added: number of further tokens, which the method made from others.
+    """
+
+    layer: int
+    indices: Tensor
+    added: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +77,16 @@ class VideoRecord:
     selection: what the method kept.
     saliency: ``(T, H, W)`` float, None if the method did not need it.
     report: counts and times.
+    alternatives: what it keeps at the retentions of the `Recording`; empty if it prunes nothing before the language
+        model.
+    cuts: what remains after each cut inside the language model; empty if it does not prune between its layers.
     """
 
     selection: Selection
     saliency: Tensor | None
     report: VideoReport
+    alternatives: tuple[Alternative, ...] = ()
+    cuts: tuple[CutRecord, ...] = ()
 
 
 class Reading(NamedTuple):
@@ -33,11 +95,13 @@ class Reading(NamedTuple):
     Parameters
     ----------
     changes: fields of the `VideoReport` and their values.
-    selection: the tokens that entered it, on the CPU; None if all did.
+    selection: the tokens that entered it, on the CPU, if a first pass chose them; else None.
+    cuts: what remained after each cut.
     """
 
     changes: Mapping[str, Any]
     selection: Selection | None = None
+    cuts: tuple[Remaining, ...] = ()
 
 
 class Records:
@@ -45,11 +109,12 @@ class Records:
 
     Parameters
     ----------
-    keep: whether to keep what pictures need in `videos`.
+    record: what to keep for pictures in `videos`; False for nothing.
     """
 
-    def __init__(self, keep: bool) -> None:
-        self.keep = keep
+    def __init__(self, record: bool | Recording) -> None:
+        self.keep = bool(record)
+        self.retentions = record.retentions if isinstance(record, Recording) else ()
         self.reports: list[VideoReport] = []
         self.videos: list[VideoRecord] = []
         self.notes: list[str] = []
@@ -64,17 +129,18 @@ class Records:
         if is_new:
             warnings.warn(text, UserWarning, stacklevel=2)
 
-    def add(self, report: VideoReport, selection: Selection, saliency: Tensor | None) -> int:
+    def add(
+        self,
+        report: VideoReport,
+        selection: Selection,
+        saliency: Tensor | None,
+        alternatives: tuple[Alternative, ...] = (),
+    ) -> int:
         """Record a video that was encoded, and perhaps pruned; returns its index in the records."""
         record = None
         if self.keep:
-            on_cpu = replace(
-                selection,
-                indices=selection.indices.cpu(),
-                features=selection.features.cpu(),
-                sources=selection.sources.cpu(),
-            )
-            record = VideoRecord(on_cpu, None if saliency is None else saliency.float().cpu(), report)
+            on_cpu = selection_on_cpu(selection)
+            record = VideoRecord(on_cpu, None if saliency is None else saliency.float().cpu(), report, alternatives)
         with self._lock:
             self.reports.append(report)
             if record is not None:
@@ -100,5 +166,14 @@ class Records:
                 if self.keep:
                     record = self.videos[index]
                     selection = reading.selection or record.selection
-                    self.videos[index] = replace(record, report=self.reports[index], selection=selection)
+                    cuts = tuple(
+                        CutRecord(cut.layer, selection.indices[cut.numbers], cut.added) for cut in reading.cuts
+                    )
+                    self.videos[index] = replace(record, report=self.reports[index], selection=selection, cuts=cuts)
         indices.clear()
+
+
+def selection_on_cpu(selection: Selection, *, with_features: bool = True) -> Selection:
+    """A selection on the CPU; without its features, their tensor is ``(K, 0)``."""
+    features = selection.features if with_features else selection.features[:, :0]
+    return replace(selection, indices=selection.indices.cpu(), features=features.cpu(), sources=selection.sources.cpu())

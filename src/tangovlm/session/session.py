@@ -16,7 +16,7 @@ from ..tokens import Report
 from .call_context import CallContext
 from .call_state import CallState, current_call, running
 from .memo import Memo
-from .records import Records, VideoRecord
+from .records import Recording, Records, VideoRecord
 
 STAGES = ("encode", "prune", "prefill", "decode_tokens")
 
@@ -38,7 +38,7 @@ class Session:
         plan: Plan,
         *,
         timestamps: Any = None,
-        record: bool = False,
+        record: bool | Recording = False,
         positions: str = "contiguous",
         chunk_frames: int | None = None,
         newlines: str = "kept",

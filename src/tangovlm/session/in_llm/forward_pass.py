@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ..cache_state import LayerPositions
-from .prompts import PromptTokens
+from .prompts import PromptTokens, Remaining, count_per_video, remaining_per_video
 
 
 @dataclass(eq=False)
@@ -25,6 +25,7 @@ class ForwardPass:
     tables: rotary tables ``(..., B, q, d)`` of the present group.
     queries, keys: ``(B, q, ...)`` of the layer before a cut, before their rotation.
     counts: of each prompt, the visual tokens of its videos in each group.
+    remaining: of each prompt, what is left of its videos after each cut; empty unless recorded.
     """
 
     past: list[LayerPositions]
@@ -38,3 +39,15 @@ class ForwardPass:
     queries: Tensor | None = None
     keys: Tensor | None = None
     counts: list[list[list[int]]] = field(default_factory=list)
+    remaining: list[list[list[Remaining]]] = field(default_factory=list)
+
+    def count_tokens(self, layer: int) -> None:
+        """Count the visual tokens that remain after the cut before a layer."""
+        for counts, remaining, prompt in zip(self.counts, self.remaining, self.prompts or (), strict=True):
+            counts.append(count_per_video(prompt, len(counts[0])))
+            if prompt.numbers is not None:
+                remaining.append(remaining_per_video(prompt, len(counts[0]), layer))
+
+    def remaining_of(self, entry: int, video: int) -> tuple[Remaining, ...]:
+        """What is left of a video of a batch entry after each cut; empty unless recorded."""
+        return tuple(cut[video] for cut in self.remaining[entry])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ class PromptTokens:
     entered: number of visual tokens that entered the language model.
     memo: what the method's `begin` returned for this prompt.
     trailing: number of text tokens after the last feature of a video.
+    numbers: ``(N,)`` int64, number of each visual token among those of its video that entered the language model; -1
+        for all others and for tokens that a method added. None unless requested.
     """
 
     index: Tensor
@@ -30,6 +33,7 @@ class PromptTokens:
     entered: int
     memo: Tensor | None = None
     trailing: int = 0
+    numbers: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -37,27 +41,44 @@ class PromptTokens:
         return self.index.numel()
 
 
-def split_batch(valid: Tensor, video: Tensor) -> list[PromptTokens]:
+def split_batch(valid: Tensor, video: Tensor, *, numbered: bool = False) -> list[PromptTokens]:
     """The prompts of a batch.
 
     Parameters
     ----------
     valid: ``(B, M)`` bool, False for padding.
     video: ``(B, M)`` int64, see `PromptTokens`.
+    numbered: whether `PromptTokens.numbers` is wanted.
     """
     device = valid.device
     prompts = []
     # One transfer for the whole batch; everything below is computed on the host.
-    for is_valid, numbers in zip(*torch.stack([valid.long(), video]).cpu(), strict=True):
+    for is_valid, of_video in zip(*torch.stack([valid.long(), video]).cpu(), strict=True):
         index = is_valid.nonzero().flatten()
-        own = numbers[index]
+        own = of_video[index]
         visual = (own >= 0).nonzero().flatten()
         features = (own != TEXT).nonzero().flatten()
         trailing = own.numel() - 1 - int(features[-1]) if features.numel() else 0
+        numbers = _numbers(own).to(device) if numbered else None
         prompts.append(
-            PromptTokens(index.to(device), own.to(device), visual.to(device), entered=visual.numel(), trailing=trailing)
+            PromptTokens(
+                index.to(device),
+                own.to(device),
+                visual.to(device),
+                entered=visual.numel(),
+                trailing=trailing,
+                numbers=numbers,
+            )
         )
     return prompts
+
+
+def _numbers(video: Tensor) -> Tensor:
+    numbers = torch.full_like(video, -1)
+    for each in range(int(video.max()) + 1 if video.numel() else 0):
+        own = video == each
+        numbers[own] = torch.arange(int(own.sum()))
+    return numbers
 
 
 def count_per_video(prompt: PromptTokens, videos: int | None = None) -> list[int]:
@@ -66,6 +87,29 @@ def count_per_video(prompt: PromptTokens, videos: int | None = None) -> list[int
         return [prompt.visual.numel()]
     counts: list[int] = torch.bincount(prompt.video[prompt.visual], minlength=videos or 0).tolist()
     return counts
+
+
+class Remaining(NamedTuple):
+    """The tokens of a video that enter a layer.
+
+    Parameters
+    ----------
+    layer: the layer.
+    numbers: ``(k,)`` int64 on the host, ascending, which of the tokens of the video that entered the language model.
+    added: number of further tokens, which a method made from others.
+    """
+
+    layer: int
+    numbers: Tensor
+    added: int
+
+
+def remaining_per_video(prompt: PromptTokens, videos: int, layer: int) -> list[Remaining]:
+    """What is left of each video of a prompt with `numbers` before a layer."""
+    assert prompt.numbers is not None
+    own, numbers = torch.stack([prompt.video[prompt.visual], prompt.numbers[prompt.visual]]).cpu()
+    of_video = [numbers[own == video] for video in range(videos)]
+    return [Remaining(layer, each[each >= 0], int((each < 0).sum())) for each in of_video]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +141,11 @@ def apply_step(prompt: PromptTokens, hidden: Tensor, step: LayerSelection) -> Pr
     order = sources.argsort(stable=True)
     source = sources[order]
     visual = _true_indices(order >= text.numel(), step.values.shape[0])
-    return PrunedPrompt(replace(prompt, video=prompt.video[source], visual=visual), source, states[order])
+    numbers = prompt.numbers
+    if numbers is not None:
+        numbers = numbers[source].masked_fill(order >= prompt.length - prompt.visual.numel() + kept.numel(), -1)
+    tokens = replace(prompt, video=prompt.video[source], visual=visual, numbers=numbers)
+    return PrunedPrompt(tokens, source, states[order])
 
 
 def _true_indices(mask: Tensor, count: int) -> Tensor:

@@ -42,6 +42,7 @@ class Runner:
     cuts: at least one, see `InLLMMethod.cuts`.
     layer: signature of a layer's forward.
     running: returns the `ForwardPass` of the forward that runs in this thread, or None.
+    record: whether to record which tokens remain after each cut.
 
     Raises
     ------
@@ -55,6 +56,7 @@ class Runner:
         cuts: Sequence[Cut],
         layer: Signature,
         running: Callable[[], ForwardPass | None],
+        record: bool = False,
     ) -> None:
         self._decoder = decoder
         self._layers = list(decoder.layers)
@@ -63,6 +65,7 @@ class Runner:
         self._groups = {layer: number for number, layer in enumerate(self._cuts, start=1)}
         self._signature = layer
         self._running = running
+        self._record = record
         check_text_model(decoder)
 
     def register_hooks(self) -> list[Any]:
@@ -122,6 +125,7 @@ class Runner:
         )
         if prompts is not None:
             run.counts = [[count_per_video(prompt)] for prompt in prompts]
+            run.remaining = [[] for _ in prompts]
         return run
 
     def end(self, run: ForwardPass) -> tuple[tuple[LayerPositions, ...], list[list[list[int]]]]:
@@ -162,7 +166,7 @@ class Runner:
 
     def _begin_prompts(self, embeds: Tensor, valid: Tensor, video: Tensor) -> list[PromptTokens] | None:
         """The prompts of a batch, which the method has seen; None if no visual token is among them."""
-        prompts = split_batch(valid, video.to(embeds.device))
+        prompts = split_batch(valid, video.to(embeds.device), numbered=self._record)
         if not any(prompt.entered for prompt in prompts):
             return None
         return [self._begin_prompt(prompt, states) for prompt, states in zip(prompts, embeds, strict=True)]
@@ -213,6 +217,7 @@ class Runner:
                 for entry, prompt in enumerate(run.prompts)
             ]
             hidden = self._replace_prompts(run, pruned)
+            run.count_tokens(number)
         positions = run.past[group].append(run.new, run.has_padding)
         run.groups.append(positions)
         self._renumber(run, hidden, positions)
@@ -258,8 +263,6 @@ class Runner:
         places = torch.arange(width, device=index.device)
         run.prompts = [replace(new.tokens, index=places[width - new.source.numel() :]) for new in pruned]
         run.has_padding = any(prompt.length < width for prompt in run.prompts)
-        for counts, prompt in zip(run.counts, run.prompts, strict=True):
-            counts.append(count_per_video(prompt, len(counts[0])))
         return hidden
 
     def _probe(
