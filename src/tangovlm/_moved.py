@@ -1,4 +1,4 @@
-"""Old import paths of modules directly below the package; they still work, with a `DeprecationWarning`."""
+"""Old import paths of modules; they still work, with a `DeprecationWarning`."""
 
 import sys
 import warnings
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from importlib.abc import Loader
 
 MOVED = {
+    "tangovlm.evaluate.sinks": "tangovlm.inspection.sinks",
     "tangovlm.loading": "tangovlm.pipeline.load",
     "tangovlm.processor": "tangovlm.pipeline.processor",
 }

@@ -295,7 +295,7 @@ class TestNothingIsWritten:
     def test_clips_of_other_grids(
         self, tangovlm_command: Run, planted: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from tangovlm.evaluate import sinks
+        from tangovlm.inspection import sinks
 
         shapes = iter([(4, 4), (4, 4), (3, 6)])
         monkeypatch.setattr(sinks, "record_saliency", lambda *_, **__: [torch.rand(2, *next(shapes))])

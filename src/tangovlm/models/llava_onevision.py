@@ -24,7 +24,7 @@ from .common.layout import FeatureLayout, Grid
 from .common.part import Part
 from .common.prompt_format import VideoPlaceholders
 from .common.saliency import PoolingHead, pool_to_grid
-from .common.signals import EncoderSignals, ForwardHook, SignalParts, on_output
+from .common.signals import EncoderSignals, ForwardHook, ReadPoint, SignalParts, on_output, value_hooks
 from .common.sinks import sinks_for_grid
 from .common.transformers_compat import pixels_name, vision_model
 
@@ -157,6 +157,12 @@ class PoolingHeadSignals(EncoderSignals):
     def pool(self, values: Tensor) -> Tensor:
         """Pool values of patches ``(F, side * side, C)`` as the model pools its features: ``(F, H, W, C)``."""
         return pool_to_grid(values, self.family.side)
+
+    def value_hooks(
+        self, collected: SignalParts, points: Sequence[ReadPoint], take: Callable[[Tensor], Tensor]
+    ) -> list[ForwardHook]:
+        """See `EncoderSignals.value_hooks`."""
+        return value_hooks(points, collected, lambda hidden: self.pool(take(hidden)[..., None])[..., 0])
 
     def sinks(self, grid: Grid) -> tuple[int, ...] | None:
         """See `EncoderSignals.sinks`: the positions that the release masks."""

@@ -76,7 +76,7 @@ def items(limit: int = 20, lengths: Sequence[int] = LENGTHS) -> list[Item]:
     Example
     -------
     >>> [(item.clip, item.kind, item.answer) for item in items(2)]
-    [('tangoworld-0-0', 'color', 'pink'), ('tangoworld-1-0', 'color', 'green')]
+    [('tangoworld-0-0', 'color', 'pink'), ('tangoworld-1-0', 'shape', 'diamond')]
     """
     if not is_integer(limit) or limit < 1:
         raise InputError(f"limit is {limit!r}: give a whole number from 1")

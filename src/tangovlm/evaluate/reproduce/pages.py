@@ -45,7 +45,7 @@ def markdown(plan: Plan, lines: Sequence[Line], paper: Paper, headings: Sequence
 
 def html(plan: Plan, lines: Sequence[Line], paper: Paper, headings: Sequence[str]) -> str:
     """The page as HTML; all text is escaped, and no other file is loaded."""
-    style = files("tangovlm.report").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("tangovlm.report").joinpath("page", "page.css").read_text(encoding="utf-8")
     head = "".join(f"<th>{escape(cell)}</th>" for cell in _head(plan))
     body = "".join(f"<tr>{''.join(f'<td>{_bold(cell)}</td>' for cell in cells)}</tr>" for cells in _cells(plan, lines))
     paragraphs = "".join(f"<p>{escape(each)}</p>" for each in _paragraphs(plan, lines, paper, headings))

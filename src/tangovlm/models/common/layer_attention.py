@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .saliency import mean_attention, mean_keys
-from .signals import EncoderSignals, ForwardHook, SignalParts, on_output
+from .signals import EncoderSignals, ForwardHook, ReadPoint, SignalParts, on_output, value_hooks
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +71,13 @@ class LayerSignals(EncoderSignals):
     def hooks(self, collected: SignalParts, needs: frozenset[str], _kind: str) -> list[ForwardHook]:
         """See `EncoderSignals.hooks`."""
         return self.layer.hooks(collected, needs)
+
+    def value_hooks(
+        self, collected: SignalParts, points: Sequence[ReadPoint], take: Callable[[Tensor], Tensor]
+    ) -> list[ForwardHook]:
+        """See `EncoderSignals.value_hooks`: without the tokens before the patches."""
+        layer = self.layer
+        return value_hooks(points, collected, lambda hidden: layer.pool(take(hidden)[:, layer.leading :, None])[..., 0])
 
 
 def output_hook(module: nn.Module, collected: SignalParts, name: str, take: Callable[[Tensor], Tensor]) -> ForwardHook:

@@ -4,6 +4,7 @@ Shape letters: S patches of a call, F steps (frames of the token grids) of a cal
 channels of a head.
 """
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .saliency import grouped_mean, mean_attention, mean_keys, mean_query_attention, rotate_half
-from .signals import EncoderSignals, ForwardHook, SignalParts, on_input, on_output
+from .signals import EncoderSignals, ForwardHook, ReadPoint, SignalParts, on_input, on_output
 from .transformers_compat import Arg
 
 
@@ -36,6 +37,18 @@ class PatchSequenceSignals(EncoderSignals):
             hooks.append(on_input(family.attention, recorder.before_attention))
             hooks += [on_output(module, recorder.on_query_key) for module in family.query_key]
         return hooks
+
+    def value_hooks(
+        self, collected: SignalParts, points: Sequence[ReadPoint], take: Callable[[Tensor], Tensor]
+    ) -> list[ForwardHook]:
+        """See `EncoderSignals.value_hooks`: means over the patches of a token."""
+        recorder = self.family.recorder(self.family, collected, frozenset(), self.saliency_kinds[0])
+
+        def reader(name: str) -> Callable[[Tensor], None]:
+            return lambda hidden: recorder.add_values(name, take(hidden).flatten())
+
+        hooks = [on_input(self.family.tower, recorder.before_tower)]
+        return hooks + [point.hook(reader(point.name)) for point in points]
 
     def join(self, parts: list[Tensor]) -> list[Tensor]:
         """See `EncoderSignals.join`: a list, as videos may have different grids."""
@@ -101,6 +114,10 @@ class PatchSignalRecorder:
         self._collected["frame_features"] += [
             step.mean(dim=0, dtype=torch.float32) for step in torch.split(tokens, sizes)
         ]
+
+    def add_values(self, name: str, values: Tensor) -> None:
+        """Append values ``(S,)`` of patches, in the order of the layers, as means over those of each token."""
+        self._add(name, grouped_mean(values[None, :, None], self._family.merge_size**2)[0, :, 0])
 
     def _scores(self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, group: int) -> Tensor:
         """Scores ``(F * tokens,)`` of steps with equal numbers of patches: all arguments are ``(F, P, A or 1, d)``."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeAlias
@@ -70,6 +70,45 @@ def on_input(module: nn.Module, function: Callable[..., None]) -> ForwardHook:
 def on_output(module: nn.Module, function: Callable[..., None]) -> ForwardHook:
     """A hook that is called with the output of a module."""
     return ForwardHook(module, False, function)
+
+
+class ReadPoint(NamedTuple):
+    """A place in the vision encoder where hidden states pass.
+
+    Parameters
+    ----------
+    name: under which values are collected.
+    module: a module whose input or output are the hidden states of all patches, first in a tuple if there are several.
+    before: whether its input is read, else its output.
+    """
+
+    name: str
+    module: nn.Module
+    before: bool = False
+
+    def hook(self, function: Callable[[Tensor], None]) -> ForwardHook:
+        """A hook that calls a function with the hidden states, without gradients."""
+
+        @torch.no_grad()
+        def on_input_of(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            function(args[0] if args else next(iter(kwargs.values())))
+
+        @torch.no_grad()
+        def on_output_of(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+            function(output[0] if isinstance(output, tuple) else output)
+
+        return on_input(self.module, on_input_of) if self.before else on_output(self.module, on_output_of)
+
+
+def value_hooks(
+    points: Sequence[ReadPoint], collected: SignalParts, to_grid: Callable[[Tensor], Tensor]
+) -> list[ForwardHook]:
+    """Hooks that append ``to_grid(hidden states)`` at several points to `collected`, under their names."""
+
+    def reader(name: str) -> Callable[[Tensor], None]:
+        return lambda hidden: collected[name].append(to_grid(hidden))
+
+    return [point.hook(reader(point.name)) for point in points]
 
 
 class EncoderSignals(FamilyPart, ABC):
@@ -172,6 +211,27 @@ class EncoderSignals(FamilyPart, ABC):
     def join(self, parts: list[Tensor]) -> Tensor | list[Tensor]:
         """Parts of a signal in the form of `Signals`; by default there is one part per call, frames first."""
         return torch.cat(parts)
+
+    def value_hooks(
+        self, collected: SignalParts, points: Sequence[ReadPoint], take: Callable[[Tensor], Tensor]
+    ) -> list[ForwardHook]:
+        """Hooks that append a value of each token at several points of the encoder to `collected`.
+
+        Values of patches become values of tokens in the way in which the saliency does. `join` joins the parts.
+
+        Parameters
+        ----------
+        points: where to read hidden states.
+        take: values ``(..., P)`` of hidden states ``(..., P, C)``.
+
+        Raises
+        ------
+        ModelError: the family does not support it.
+        """
+        del collected, points, take
+        raise ModelError(
+            f"the family {self.family.name} does not define where the values of its encoder's patches are on the grid"
+        )
 
     def sinks(self, _grid: Grid) -> tuple[int, ...] | None:
         """Grid positions with known attention sinks; None if unmeasured."""

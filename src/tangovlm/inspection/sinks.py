@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tangovlm.errors import InputError
-from tangovlm.methods.common.selection import keep_all
 from tangovlm.methods.common.sink_list import FORMAT, VERSION
 from tangovlm.models.common.family import Family
 from tangovlm.models.common.sinks import SINK_THRESHOLD, SinkRanks
 from tangovlm.pipeline.frame_source import Progress
 from tangovlm.pipeline.generation import model_inputs
 from tangovlm.pipeline.load import VideoLLM
-from tangovlm.session.attach import attach_family
-from tangovlm.tokens import Selection, VideoTokens
 from tangovlm.video import FrameSampling, decode
+
+from .recording import TokenRecorder, record_tokens
 
 FEW_CLIPS = 8
 """With fewer clips a note says that content in the same place of all clips looks like a sink."""
 
 # Any question: the encoder does not depend on it.
 _QUESTION = "What happens?"
+_SIGNAL = "p-attn"
+"""The saliency that is ranked if the model was loaded with none, and provides it."""
 _DIGITS = 6
 
 
@@ -126,11 +125,10 @@ def measure(
             f"with fewer than {FEW_CLIPS} clips (here {len(clips)}), content in the same place of all clips looks like "
             "a sink: give more, and different ones"
         )
-    kind = llm.family.signals.resolve_saliency(_SaliencyRecorder.signal)
+    kind = llm.family.signals.resolve_saliency(_SIGNAL)
     return MeasuredSinks(ranks, llm.name, llm.family.name, kind, len(clips), tuple(notes))
 
 
-@torch.no_grad()
 def record_saliency(
     family: Family, inputs: Mapping[str, Any], *, seconds: Tensor | None = None, chunk_frames: int | None = None
 ) -> list[Tensor]:
@@ -145,46 +143,6 @@ def record_saliency(
     ------
     ModelError, InputError: see `tangovlm.attach`.
     """
-    recorder = _SaliencyRecorder()
-    attached = attach_family(family, recorder, timestamps=seconds, chunk_frames=chunk_frames)
-    with attached, _stop_before(family.decoder):
-        family.model(**inputs)
-    return recorder.saliency
-
-
-@dataclass(eq=False)
-class _SaliencyRecorder:
-    """A method that records the saliency of each video and keeps all tokens."""
-
-    name: ClassVar[str] = "inspect sinks"
-    stage: ClassVar[str] = "pre-llm"
-    needs: ClassVar[frozenset[str]] = frozenset({"saliency"})
-    signal: ClassVar[str] = "p-attn"
-    retention: ClassVar[float] = 0.5
-
-    saliency: list[Tensor] = field(default_factory=list)
-
-    def __call__(self, tokens: VideoTokens) -> Selection:
-        if tokens.saliency is not None:
-            self.saliency.append(tokens.saliency.float().cpu())
-        return keep_all(tokens, (tokens.frames,))
-
-
-class _StopForward(Exception):  # noqa: N818 (not an error)
-    """Ends a forward pass after the vision encoder."""
-
-
-@contextmanager
-def _stop_before(decoder: nn.Module) -> Iterator[None]:
-    """Leave the context as soon as the text model is called."""
-
-    def stop(_module: nn.Module, _args: Any) -> NoReturn:
-        raise _StopForward
-
-    hook = decoder.register_forward_pre_hook(stop, prepend=True)
-    try:
-        yield
-    except _StopForward:
-        pass
-    finally:
-        hook.remove()
+    recorder = TokenRecorder(_SIGNAL, frozenset({"saliency"}))
+    videos = record_tokens(family, inputs, recorder, seconds=seconds, chunk_frames=chunk_frames)
+    return [tokens.saliency.float().cpu() for tokens in videos if tokens.saliency is not None]

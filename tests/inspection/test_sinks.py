@@ -14,7 +14,7 @@ import torch
 import tangovlm
 from tangovlm import registry
 from tangovlm.errors import InputError, ModelError
-from tangovlm.evaluate import sinks
+from tangovlm.inspection import sinks
 from tangovlm.models.common.sinks import SinkRanks
 from tangovlm.pipeline.load import VideoLLM
 from tangovlm.selfcheck.twins.common.base import Twin

@@ -1,4 +1,4 @@
-"""`tangovlm inspect`: properties of a model measured on clips; currently the grid positions that are sinks."""
+"""`tangovlm inspect sinks`: the grid positions to which a vision encoder attends whatever the clips show."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import typer
 from tangovlm.errors import InputError
 from tangovlm.report import check_writable, write_whole
 
-from ..asking import load
-from ..checks import check_at_least_one, check_device, check_video, sampling_of
-from ..options import (
+from ...asking import load
+from ...checks import check_at_least_one, check_device, check_video, sampling_of
+from ...options import (
     AsJson,
     ChunkFrames,
     DeviceName,
@@ -30,28 +30,18 @@ from ..options import (
     Start,
     Stream,
 )
-from ..output import log, only_results, show_json, show_table, stage_bars
-from ..spinner import with_spinner
+from ...output import log, only_results, show_json, show_table, stage_bars
+from ...spinner import with_spinner
 
 if TYPE_CHECKING:
-    from tangovlm.evaluate.sinks import MeasuredSinks
+    from tangovlm.inspection.sinks import MeasuredSinks
     from tangovlm.models.common.sinks import ReleasedSinks
     from tangovlm.video import FrameSampling
 
 THRESHOLD = 0.9
 """`models.common.sinks.SINK_THRESHOLD`, whose module imports torch."""
 
-inspect = typer.Typer()
 
-
-@inspect.callback(invoke_without_command=True)
-def _root(context: typer.Context) -> None:
-    """Measure properties of a model, such as its sink tokens."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-@inspect.command()
 @with_spinner
 def sinks(
     clips: Annotated[
@@ -99,11 +89,13 @@ def sinks(
     for option, value in (("--top", top), ("--chunk-frames", chunk_frames)):
         check_at_least_one(option, value)
     named = clips or []
-    _check_clips(named, sampling)
+    if not named:
+        raise InputError("no clips are given: name some dozens with different content, such as clips/*.mp4")
+    check_clips(named, sampling)
     if out is not None:
         _check_out(out, named)
     with only_results():
-        from tangovlm.evaluate.sinks import measure
+        from tangovlm.inspection.sinks import measure
 
         llm = load(
             model,
@@ -124,9 +116,13 @@ def sinks(
     _show(measured, document, top, out, as_json)
 
 
-def _check_clips(clips: list[str], sampling: FrameSampling) -> None:
-    if not clips:
-        raise InputError("no clips are given: name some dozens with different content, such as clips/*.mp4")
+def check_clips(clips: list[str], sampling: FrameSampling) -> None:
+    """Check that clips can be opened, and that none is given twice.
+
+    Raises
+    ------
+    InputError, VideoError: see `check_video`.
+    """
     named: dict[Path, str] = {}
     for clip in clips:
         check_video(clip, sampling)

@@ -1,0 +1,118 @@
+"""Files of numbers and pictures, and what the pictures have in common."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tangovlm.report import write_whole
+from tangovlm.report.palette import HEAT_STOPS, Pixels
+
+WIDTH_IN, DPI = 10, 100
+"""Size of a picture: 1,000 pixels wide."""
+_DIGITS = 9
+_PALETTE = 255
+_LARGE_BYTES = 200_000
+
+Row: TypeAlias = dict[str, Any]
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows with the same names as CSV; floats have nine significant digits, None and NaN are empty.
+
+    Raises
+    ------
+    InputError: the file cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    write_whole(path, text.getvalue().encode())
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.{_DIGITS}g}"
+    return value
+
+
+def new_figure(height_in: float) -> Any:
+    """An empty figure of matplotlib, 1,000 pixels wide, whose parts do not overlap."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH_IN, height_in), dpi=DPI, layout="constrained")
+
+
+def save(path: Path, figure: Any) -> None:
+    """Write a figure as PNG; a large one with a palette, which is a third as large.
+
+    Raises
+    ------
+    InputError: the file cannot be written.
+    """
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", pil_kwargs={"optimize": True})
+    if drawn.tell() > _LARGE_BYTES:
+        with Image.open(drawn) as picture:
+            # Colours that few pixels have, as in the scale beside a picture, get entries too.
+            method = Image.Quantize.MAXCOVERAGE
+            small = picture.convert("RGB").quantize(_PALETTE, method=method, dither=Image.Dither.NONE)
+        drawn = io.BytesIO()
+        small.save(drawn, "PNG", optimize=True)
+    write_whole(path, drawn.getvalue())
+
+
+def heat_map() -> Any:
+    """The colours of `palette.heat_colours` as a map of matplotlib, dark for low values and bright for high ones."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    stops = [(stop, tuple(channel / 255 for channel in colour)) for stop, colour in HEAT_STOPS]
+    return LinearSegmentedColormap.from_list("heat", stops)
+
+
+def shown_steps(steps: int, most: int) -> list[int]:
+    """At most so many steps of a clip, evenly spaced.
+
+    >>> shown_steps(16, 4), shown_steps(2, 4)
+    ([2, 6, 10, 14], [0, 1])
+    """
+    count = min(steps, most)
+    return [(2 * number + 1) * steps // (2 * count) for number in range(count)]
+
+
+def draw_frame(axes: Any, picture: Pixels, grid: tuple[int, int], aspect: float) -> None:
+    """Draw a frame in the coordinates of its token grid: the centre of a token has whole numbers.
+
+    Parameters
+    ----------
+    aspect: width divided by height in which the video shows the picture.
+    """
+    height, width = grid
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    axes.imshow(picture, extent=extent, aspect=width / (height * aspect))
+
+
+def grey(picture: Pixels) -> Pixels:
+    """A picture without colours, so that those drawn over it are visible."""
+    return np.repeat(picture.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1)
+
+
+def hide_ticks(axes: Any) -> None:
+    """Remove the ticks of a picture."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def outlined(colour: str = "white", width: float = 2.0) -> dict[str, Any]:
+    """Arguments of a text of matplotlib that is readable on any colour."""
+    from matplotlib.patheffects import withStroke
+
+    return {"color": colour, "path_effects": [withStroke(linewidth=width, foreground="black")]}
