@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import tangovlm
 from tangovlm.budget import count
 from tangovlm.pipeline.load import VideoLLM
 from tests.cli.conftest import FRAMES, TOKENS_PER_FRAME, Run
+from tests.support.page import read_bits, read_set
 
 STAGES = {"decode", "encode", "prune", "prefill", "decode_tokens"}
 TOTAL = FRAMES * TOKENS_PER_FRAME
@@ -114,9 +116,48 @@ def test_report_is_written(tangovlm_command: Run, clip: Path, checkpoint: Path, 
     text = page.read_text()
     assert "Is 1 &lt; 2 &amp; &lt;script&gt;" in text
     assert "<script>alert(1)" not in text
-    tokens = json.loads(text.split("id=tokens>")[1].split("</script>")[0])
-    assert len(tokens["kept"]) == outcome.json["tokens_after"]
+    (answered,) = [each for each in tokens_of(page)["sets"] if each["answered"]]
+    assert answered["kept"] == outcome.json["tokens_after"]
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def tokens_of(page: Path) -> dict[str, Any]:
+    tokens: dict[str, Any] = json.loads(page.read_text().split("id=tokens>")[1].split("</script>")[0])
+    return tokens
+
+
+@pytest.mark.parametrize("method", ["tango", "visionzip", "tango+fastv"])
+@pytest.mark.parametrize("more", [(), ("-q", "What else?")], ids=["one", "two"])
+def test_report_shows_what_is_kept_at_other_retentions(
+    tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path, method: str, more: tuple[str, ...]
+) -> None:
+    page = tmp_path / "report.html"
+    asked = ("ask", clip, "What?", *more, "--model", checkpoint, "--max-new-tokens", 2, "--method", method, "--json")
+    plain = tangovlm_command(*asked, "--retention", 0.3)
+    outcome = tangovlm_command(*asked, "--retention", 0.3, "--report", page, "--report-retentions", "0.5,0.2,0.3")
+    assert outcome.status == 0, outcome.err
+    assert outcome.json["answer"] == plain.json["answer"]
+    data = tokens_of(page)
+    assert [(each["label"], each["answered"]) for each in data["sets"]] == [
+        ("20 %", False), ("30 %", True), ("50 %", False),
+    ]  # fmt: skip
+    for number, retention in enumerate((0.2, 0.3, 0.5)):
+        alone = tangovlm.ask(
+            clip, "What?", model=checkpoint, method=method, retention=retention, max_new_tokens=1, record=True
+        )
+        assert alone.video is not None
+        sources, kept = read_set(data, number)
+        assert sources.tolist() == alone.video.selection.sources.tolist()
+        assert kept.ravel().nonzero()[0].tolist() == alone.video.selection.indices.tolist()
+
+
+def test_report_without_other_retentions(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    asked = ("ask", clip, "What?", "--model", checkpoint, "--max-new-tokens", 1, "--report", page)
+    assert tangovlm_command(*asked).status == 0
+    assert [each["label"] for each in tokens_of(page)["sets"]] == ["2 %", "5 %", "10 %", "15 %", "20 %", "50 %"]
+    assert tangovlm_command(*asked, "--report-retentions", "none").status == 0
+    assert [each["label"] for each in tokens_of(page)["sets"]] == ["10 %"]
 
 
 def test_report_on_a_file_whose_name_is_no_text(
@@ -204,6 +245,14 @@ def test_pruning_inside_the_model_is_shown(tangovlm_command: Run, clip: Path, ch
     assert outcome.status == 0
     assert "in each layer" in outcome.out
     assert "(mean" in page.read_text()
+    data = tokens_of(page)
+    (cut,) = data["cuts"]
+    left = read_bits(cut["data"], tuple(data["grid"]))
+    _, kept = read_set(data, [each["answered"] for each in data["sets"]].index(True))
+    assert (left <= kept).all()
+    row = re.search(rf"<td>layers? {cut['layer']}[^<]*</td><td>(\d+)</td>", page.read_text())
+    assert row is not None
+    assert left.sum() == int(row[1]) < kept.sum()
     line = tangovlm_command("ask", str(clip), "What moves?", "--model", str(checkpoint), *inside[:4])
     assert "in the layers" in line.out + line.err
 
@@ -278,16 +327,18 @@ def test_a_conversation_goes_on_after_a_question_that_cannot_be_answered(
     tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ("ask", clip, "--chat", "--model", checkpoint, "--json", "--max-new-tokens", 4, "--report")
-    lines = [QUESTIONS[0], "Is <video> there?", "\udcff\udcfe", QUESTIONS[1]]
+    too_long = "Is it red? " * 20_000
+    lines = [QUESTIONS[0], "Is <video> there?", "\udcff\udcfe", too_long, QUESTIONS[1]]
     piped = "\n".join(lines).encode(errors="surrogateescape")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped), encoding="utf-8"))
     outcome = tangovlm_command(*asked, tmp_path / "a.html")
     *answers, last = map(json.loads, outcome.out.splitlines())
     assert [answer["question"] for answer in answers] == list(QUESTIONS[:2])
     assert outcome.status == 2
-    assert last == {"error": "2 of 4 questions could not be answered"}
-    for wanted in ("stands for visual tokens", "not UTF-8"):
-        assert wanted in outcome.err
+    assert last == {"error": "3 of 5 questions could not be answered"}
+    said = outcome.err.splitlines()
+    for wanted in ("stands for visual tokens", "not UTF-8", "the model's context"):
+        assert sum(wanted in line for line in said) == 1
     assert all(question in (tmp_path / "a.html").read_text() for question in QUESTIONS[:2])
     piped = "\n".join(QUESTIONS[:2]).encode()
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped), encoding="utf-8"))

@@ -97,6 +97,32 @@ class TestBeforeLoading:
         tangovlm_command("ask", "-", "What?").refused("nothing is piped to it")
         tangovlm_command("inspect", "sinks", "-").refused("No such file")
 
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (("--frames", "0"), ("--frames is 0",)),
+            (("--end", "soon"), ("--end is 'soon'",)),
+            (("--retention", "7"), ("retention", "7")),
+            (("--max-new-tokens", "0"), ("--max-new-tokens is 0",)),
+            (("--device", "abacus"), ("--device abacus",)),
+            (("--report", "no/folder/page.html"), ("--report",)),
+            (("--sink-tokens", "none.json"), ("none.json",)),
+            (("--chat", "--compare"), ("--chat", "--compare")),
+        ],
+    )
+    def test_options_are_checked_before_standard_input_is_read(
+        self, tangovlm_command: Run, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], words: tuple[str, ...]
+    ) -> None:
+        class Untouched(io.RawIOBase):
+            def readable(self) -> bool:
+                return True
+
+            def readinto(self, _buffer: object) -> int:
+                raise AssertionError("standard input is read")
+
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(Untouched())))
+        tangovlm_command("ask", "-", "What?", *options).refused(*words)
+
     def test_folders(self, tangovlm_command: Run, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("no picture")
         tangovlm_command("ask", tmp_path, "What?").refused("a folder without pictures")
@@ -123,6 +149,14 @@ class TestBeforeLoading:
         link.symlink_to(clip)
         for report in (clip, link):
             tangovlm_command("ask", clip, "What?", "--report", report).refused("--report", "the video itself")
+
+    def test_retentions_of_the_report(self, tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:
+        asked = ("ask", clip, "What?", "--report-retentions")
+        tangovlm_command(*asked, "0.1").refused("--report-retentions", "name the file")
+        wrong = {"0.1;0.2": "such as", "": "such as", "0.1,": "such as", "0.2,1.5": "(0, 1]", "0": "(0, 1]"}
+        for text, word in wrong.items():
+            tangovlm_command(*asked, text, "--report", tmp_path / "x.html").refused(word)
+        assert list(tmp_path.iterdir()) == []
 
     def test_missing_file(self, tangovlm_command: Run, tmp_path: Path) -> None:
         tangovlm_command("ask", tmp_path / "no.mp4", "What?").refused("no.mp4")

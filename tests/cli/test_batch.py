@@ -245,8 +245,6 @@ def test_an_engine_that_dies(
         (("fps=0",), ["--fps", "0"]),
         (("frames and fps",), ["--fps", "1", "--frames", "2"]),
         (("--end is 'soon'",), ["--end", "soon"]),
-        (("cannot be given the start",), ["--server", "http://127.0.0.1:9", "--start", "1"]),
-        (("cannot be given the stream",), ["--server", "http://127.0.0.1:9", "--stream", "0"]),
         (("--limit",), ["--limit", "0"]),
         (("--concurrency",), ["--concurrency", "0"]),
         (("--workers",), ["--workers", "0"]),

@@ -75,6 +75,18 @@ def test_questions_from_one_encoding(tangovlm_command: Run) -> None:
     assert row["ratio"] == pytest.approx(row["together_ms"] / row["one_ms"])
 
 
+def test_a_corpus_row_by_row_and_at_once(tangovlm_command: Run) -> None:
+    options = ("--rows", 3, "--clips", 2, "--repeats", 1, "--device", "cpu", "--json")
+    found = tangovlm_command("bench", "batch", *options)
+    assert found.status == 0, found.err
+    (row,) = found.json["rows"]
+    assert (found.json["benchmark"], row["rows"], row["clips"], row["retention"]) == ("batch", 3, 2, 0.1)
+    assert (row["tokens_before"], row["tokens_after"], row["other_answers"]) == (1024, 102, 0)
+    assert row["speedup"] == row["alone_s"] / row["batch_s"]
+    tangovlm_command("bench", "batch", "--rows", 2, "--clips", 3).refused("--clips is 3")
+    tangovlm_command("bench", "batch", "--rows", 99, "--clips", 1).refused("--rows is 99", "more --clips")
+
+
 def test_decode(tangovlm_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tangovlm.bench.decode.OTHERS", {})
     clip, rows = clips.write(tmp_path / "clip.mp4", 30), tmp_path / "rows.jsonl"

@@ -11,7 +11,7 @@ import pytest
 
 from tangovlm.machine.installation import install_command
 from tangovlm.pipeline.load import BUILTIN
-from tangovlm.serve.command import media_io
+from tangovlm.serve.videos import media_io
 from tangovlm.video import FrameSampling
 from tests.cli.conftest import Run
 

@@ -16,15 +16,18 @@ import pytest
 import tangovlm
 from tangovlm.cli import catalog, main, spinner
 from tangovlm.cli.commands.inspect import THRESHOLD
+from tangovlm.cli.commands.inspect.pictures import DRAWN
 from tangovlm.cli.output import log
+from tangovlm.inspection.clips import DRAWN_CLIPS
 from tangovlm.models.common.sinks import SINK_THRESHOLD
 from tests.cli.conftest import Run
 
 HEAVY = ("torch", "transformers", "huggingface_hub", "numpy", "av", "PIL")
 LIGHT = (
     ("--version",), ("-V",), ("--help",), ("-h",), ("methods",), ("methods", "--json"), ("models",), ("ask", "--help"),
-    ("batch", "-h"), ("serve", "-h"), ("inspect", "sinks", "-h"), ("bench", "prune", "-h"), ("reproduce", "-h"),
-    ("eval", "-h"), ("doctor", "-h"), ("ask",), ("ask", "clip.mp4", "What?", "--frames", "many"),
+    ("batch", "-h"), ("serve", "-h"), ("inspect", "sinks", "-h"),
+    ("inspect", "attention", "-h"), ("bench", "prune", "-h"), ("reproduce", "-h"),
+    ("eval", "-h"), ("doctor", "-h"), ("app", "-h"), ("ask",), ("ask", "clip.mp4", "What?", "--frames", "many"),
 )  # fmt: skip
 
 
@@ -69,6 +72,7 @@ def test_catalog_is_the_registry() -> None:
 
 def test_default_of_an_option_is_that_of_the_library() -> None:
     assert THRESHOLD == SINK_THRESHOLD
+    assert DRAWN == DRAWN_CLIPS
 
 
 def test_short_options(tangovlm_command: Run) -> None:

@@ -6,6 +6,7 @@ import typer
 
 import tangovlm
 
+from .commands.app import app as web_app
 from .commands.ask import ask
 from .commands.batch import batch
 from .commands.bench import bench
@@ -27,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+app.command("app")(with_spinner(web_app))
 app.command()(with_spinner(ask))
 app.command()(batch)
 app.command()(with_spinner(demo))

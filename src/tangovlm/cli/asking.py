@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import tangovlm
 from tangovlm import registry
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from tangovlm.pipeline.answer import Answer
     from tangovlm.pipeline.encoded.encoded_clip import EncodedClip
     from tangovlm.pipeline.load import VideoLLM
+    from tangovlm.session.records import Recording
     from tangovlm.tokens import Pruner
     from tangovlm.video import FrameSampling
 
     from .options import Dtype, Saliency
 
-P = ParamSpec("P")
 STANDARD_INPUT = "-"
 
 
@@ -52,34 +52,25 @@ def log_foreign(llm: VideoLLM, video: str | Path) -> str | None:
     return FOREIGN_NOTE
 
 
-class InputCopy(str):
-    """The path of a temporary copy of standard input."""
+@contextmanager
+def local_video(video: str, *, chat: bool) -> Iterator[str]:
+    """A video as named on the command line; `-` is copied to a file that exists within the context.
 
+    Parameters
+    ----------
+    chat: whether questions are read from standard input.
+    """
+    if video != STANDARD_INPUT:
+        yield video
+        return
+    if chat:
+        raise InputError("--chat reads questions from standard input, so that the video needs a file")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("the video is standard input, and nothing is piped to it: pipe a video or name a file")
+    from tangovlm.video.input.spool import stored
 
-def reads_standard_input(command: Callable[P, None]) -> Callable[P, None]:
-    """Decorator of a command: if its keyword argument `video` is `-`, the command gets an `InputCopy`."""
-
-    @wraps(command)
-    def call(*args: P.args, **kwargs: P.kwargs) -> None:
-        if kwargs["video"] != STANDARD_INPUT:
-            command(*args, **kwargs)
-            return
-        if kwargs.get("chat"):
-            raise InputError("--chat reads questions from standard input, so that the video needs a file")
-        if sys.stdin is None or sys.stdin.isatty():
-            raise InputError("the video is standard input, and nothing is piped to it: pipe a video or name a file")
-        from tangovlm.video.input.spool import stored
-
-        with stored(sys.stdin.buffer) as path:
-            kwargs["video"] = InputCopy(path)
-            command(*args, **kwargs)
-
-    return call
-
-
-def name_of(video: str) -> str:
-    """A video as it was named on the command line."""
-    return STANDARD_INPUT if isinstance(video, InputCopy) else video
+    with stored(sys.stdin.buffer) as path:
+        yield path
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ class Run:
 
     Parameters
     ----------
-    record: keep what the report needs, for every call that does not set it itself.
+    record: what to keep for the report, for every call that does not set it itself.
     frames: which of the video to take; None for the model's own number.
     max_new_tokens, positions, chunk_frames, newlines: see `tangovlm.ask`.
     """
@@ -97,7 +88,7 @@ class Run:
     llm: VideoLLM
     frames: FrameSampling | None
     max_new_tokens: int
-    record: bool
+    record: bool | Recording
     positions: str | None = None
     chunk_frames: int | None = None
     newlines: str = "kept"

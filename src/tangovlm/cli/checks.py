@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tangovlm.budget import validate_retention
 from tangovlm.errors import InputError
-from tangovlm.report import check_writable
+from tangovlm.report import RETENTIONS, check_writable
 
 if TYPE_CHECKING:
     from tangovlm.video import FrameSampling
@@ -61,8 +63,30 @@ def sampling_of(
 def check_report(report: Path, video: str) -> None:
     """Raise `InputError` if the report cannot be written, or would overwrite the video."""
     check_writable(report, "--report")
-    if report.exists() and report.samefile(video):
+    if report.exists() and os.path.exists(video) and report.samefile(video):
         raise InputError(f"--report {report} is the video itself: give another name")
+
+
+def check_report_retentions(text: str | None, report: Path | None) -> tuple[float, ...]:
+    """The retentions of `--report-retentions`; those of `RETENTIONS` if it is not given, none for "none".
+
+    Raises
+    ------
+    InputError: no numbers, a retention outside (0, 1], or no report.
+    """
+    if text is None:
+        return RETENTIONS
+    if report is None:
+        raise InputError("--report-retentions goes with --report: name the file to write")
+    if text.strip() == "none":
+        return ()
+    try:
+        retentions = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(
+            f"--report-retentions {text!r} is no list of numbers: give retentions such as 0.05,0.2, or none"
+        ) from error
+    return tuple(sorted({validate_retention(each) for each in retentions}))
 
 
 def check_device(name: str | None) -> str | None:

@@ -11,11 +11,13 @@ from typing import Any, overload
 
 import torch
 
+from ..errors import InputError
 from ..inputs.prompting import check_question
 from ..methods.build import Method, plan
 from ..models.common.chunks import check_chunk_frames
 from ..models.common.transformers_compat import Arg, encodes_first
 from ..session.attach import attach_family, check_method
+from ..session.records import Recording
 from ..video import Frames, FrameSampling
 from ..video.input import VideoSource
 from ..video.input.spool import reads_streams
@@ -26,7 +28,6 @@ from .arguments import resolve_method
 from .embedded import FOREIGN_NOTE, embedded_note
 from .frame_source import FRAMES_AHEAD, Progress, Source, decoded_source, streamed_source
 from .generation import (
-    TokenProgress,
     answer_text,
     check_max_new_tokens,
     check_source,
@@ -35,8 +36,10 @@ from .generation import (
     kept_rope_deltas,
     no_progress,
     prompt_inputs,
+    streamer_of,
 )
 from .load import VideoLLM, resolve_model
+from .streamer import TextSoFar
 
 
 @overload
@@ -64,7 +67,8 @@ def ask(
     seek: Seek | None = None,
     max_new_tokens: int = 64,
     progress: Progress | None = None,
-    record: bool = False,
+    on_text: TextSoFar | None = None,
+    record: bool | Recording = False,
     positions: str | None = None,
     chunk_frames: int | None = None,
     overlap: bool | None = None,
@@ -94,7 +98,9 @@ def ask(
         file.
     max_new_tokens: the largest number of tokens of the answer.
     progress: called with a stage ("decode", "encode", "generate"), the number of steps done, and their total.
-    record: keep what pictures need in `Answer.video`.
+    on_text: called with the text of the answer so far whenever a token changes it; the last text is the answer. For one
+        question only. An exception that it raises ends the call.
+    record: keep what pictures need in `Answer.video`; a `Recording` also names other retentions to prune the video at.
     positions, chunk_frames, newlines: see `tangovlm.attach`; with `overlap`, `chunk_frames` is 8 by default.
     overlap: encode the first frames of a file while later ones are decoded, `chunk_frames` at a time. None: on CUDA
         only. Ignored if nothing is pruned before the language model.
@@ -106,15 +112,23 @@ def ask(
     Raises
     ------
     TangoError: see `load`, `tangovlm.method`, `tangovlm.video.decode`; InputError for an empty question, NaN in the
-        output of the model, a method object with another retention, or an option of `load` for a loaded model.
+        output of the model, a method object with another retention, an option of `load` for a loaded model, or
+        `on_text` with several questions.
 
     Examples
     --------
-    >>> import torch
-    >>> pixels = torch.zeros(8, 3, 64, 64, dtype=torch.uint8)
-    >>> clip = Frames(pixels, torch.arange(8, dtype=torch.float64), fps=1.0, duration_s=8.0)
-    >>> ask(clip, "What happens?", max_new_tokens=1).tokens_after
-    51
+    The embedded model, about the clip that `tangovlm demo` writes:
+
+    >>> import tangovlm
+    >>> answer = tangovlm.ask("tangovlm-demo/clip.mp4", "What color is the bar?", retention=0.1)
+    >>> answer, answer.tokens_before, answer.tokens_after, answer.segments
+    ('red', 1024, 102, (6, 2, 8))
+
+    Several questions about half as many frames of the first four seconds, with another method:
+
+    >>> questions = ["What color is the bar?", "Which way does the heart move?"]
+    >>> tangovlm.ask("tangovlm-demo/clip.mp4", questions, method="milonga", frames=8, end_s=4.0)
+    ['red', 'up']
     """
     for each in question if isinstance(question, (list, tuple)) else [question]:
         check_question(each)
@@ -124,6 +138,8 @@ def ask(
         frames, fps=fps, max_frames=max_frames, start_s=start_s, end_s=end_s, stream=stream, seek=seek
     )
     check_source(video, sampling)
+    if on_text is not None and not isinstance(question, str):
+        raise InputError("on_text is given with several questions: ask them one by one")
     pruner = resolve_method(method, retention)
     options = {"saliency": saliency, "head_weights": head_weights, "device": device, "dtype": dtype}
     llm = resolve_model(model, **options).limited(max_frame_pixels)
@@ -136,7 +152,7 @@ def ask(
         return encoded.ask_all(question, max_new_tokens=max_new_tokens, progress=report)
     if (note := embedded_note(llm, video)) == FOREIGN_NOTE:
         warnings.warn(note, UserWarning, stacklevel=3)
-    call = _Call(llm, question, pruner, max_new_tokens, report, record, positions, newlines, note)
+    call = _Call(llm, question, pruner, max_new_tokens, report, on_text, record, positions, newlines, note)
     sampling = sampling.or_frames(llm.default_frames)
     if overlap is None:
         overlap = llm.family.device.type == "cuda"
@@ -171,7 +187,8 @@ class _Call:
     pruner: Method
     max_new_tokens: int
     report: Progress
-    record: bool
+    on_text: TextSoFar | None
+    record: bool | Recording
     positions: str | None
     newlines: str
     note: str | None
@@ -179,7 +196,7 @@ class _Call:
     def __call__(self, source: Source, chunk_frames: int | None) -> Answer:
         llm = self.llm
         inputs = prompt_inputs(llm, source.pixels, self.question, source.timestamps_s, source.duration_s)
-        streamer = TokenProgress(self.report, self.max_new_tokens, encodes_first(llm.model))
+        streamer = streamer_of(llm, self.report, self.max_new_tokens, encodes_first(llm.model), self.on_text)
         options: dict[str, Any] = {
             "positions": self.positions,
             "chunk_frames": chunk_frames,

@@ -17,6 +17,7 @@ from ..video.input import VideoSource
 from .frame_source import Progress
 from .loaded import LoadedModel
 from .settings import end_tokens
+from .streamer import TextSoFar, TokenStreamer
 
 # With a checkpoint's sampling parameters, greedy search issues warnings.
 GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
@@ -88,32 +89,12 @@ def refuse_nan(_ids: Tensor, scores: Tensor) -> Tensor:
     return scores
 
 
-class TokenProgress(BaseStreamer):  # type: ignore[misc] # transformers is not followed
-    """Reports the tokens of `generate` as progress; the first that it gets is the prompt.
-
-    Parameters
-    ----------
-    encodes_first: whether the video is encoded before the streamer gets the prompt, else before the first token.
-    """
-
-    def __init__(self, report: Progress, total: int, encodes_first: bool) -> None:
-        self._report = report
-        self._total = total
-        self._encoded_at = 1 if encodes_first else 2
-        self._calls = 0
-        self._done = 0
-
-    def put(self, value: Tensor) -> None:
-        self._calls += 1
-        if self._calls == self._encoded_at:
-            self._report("encode", 1, 1)
-            self._report("generate", 0, self._total)
-        if self._calls > 1:
-            self._done += value.numel()
-            self._report("generate", self._done, self._total)
-
-    def end(self) -> None:
-        self._report("generate", self._total, self._total)
+def streamer_of(
+    llm: LoadedModel, report: Progress, max_new_tokens: int, encodes_first: bool, on_text: TextSoFar | None
+) -> TokenStreamer:
+    """A streamer for one prompt, see `TokenStreamer`."""
+    text_of = None if on_text is None else partial(answer_text, llm)
+    return TokenStreamer(report, max_new_tokens, encodes_first, on_text, text_of)
 
 
 def decode_for(llm: LoadedModel, path: VideoSource, frames: FrameSampling, report: Progress) -> Frames:

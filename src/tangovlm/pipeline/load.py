@@ -14,6 +14,7 @@ from ..checkpoints import checkpoint, hub, llava_original
 from ..errors import InputError, ModelError, TangoError
 from ..inputs.pixels import whole
 from ..methods.build import Method
+from ..session.records import Recording
 from ..video import Frames, FrameSampling
 from ..video.input import VideoSource
 from ..video.input.spool import reads_streams
@@ -62,7 +63,7 @@ class VideoLLM(LoadedModel):
         stream: int | None = None,
         seek: Seek | None = None,
         progress: Progress | None = None,
-        record: bool = False,
+        record: bool | Recording = False,
         positions: str | None = None,
         chunk_frames: int | None = None,
         max_frame_pixels: int | None = None,
@@ -167,9 +168,16 @@ def load(
 
     Examples
     --------
-    >>> llm = load()
+    >>> import tangovlm
+    >>> llm = tangovlm.load()
     >>> llm.name, llm.builtin, llm.default_frames
     ('tangovlm-tiny', True, 16)
+
+    One encoding of the clip that `tangovlm demo` writes, for many questions:
+
+    >>> clip = llm.encode("tangovlm-demo/clip.mp4", retention=0.1)
+    >>> clip.ask("What color is the bar?"), clip.ask("How many squares are there?")
+    ('red', 'two')
     """
     if device is not None and device_map is not None:
         raise InputError("both a device and a device_map are given: leave one of them out")

@@ -7,27 +7,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import tangovlm
 from tangovlm.errors import InputError, TangoError
-from tangovlm.report import Exchange, heading
+from tangovlm.report import RETENTIONS, Exchange, heading
 
 from ..asking import (
     Run,
     load,
+    local_video,
     log_foreign,
-    name_of,
-    reads_standard_input,
     settings_of,
     show_dry_runs,
     unpruned,
     with_sinks,
     write_page,
 )
-from ..checks import check_at_least_one, check_device, check_report, check_video, sampling_of
+from ..checks import check_at_least_one, check_device, check_report, check_report_retentions, check_video, sampling_of
 from ..options import (
     Adaptive,
     AsJson,
@@ -59,7 +58,6 @@ if TYPE_CHECKING:
     from tangovlm.tokens import Pruner
 
 
-@reads_standard_input
 def ask(
     video: Annotated[
         str, typer.Argument(help="Video file, folder of pictures, or - for standard input.", show_default=False)
@@ -95,6 +93,13 @@ def ask(
     ] = False,
     report: Annotated[
         Path | None, typer.Option(help="HTML file to write that shows which tokens were kept.", show_default=False)
+    ] = None,
+    report_retentions: Annotated[
+        str | None,
+        typer.Option(
+            help="Retentions, separated by commas, whose kept tokens the report also shows; `none` for no others.",
+            show_default=",".join(map(str, RETENTIONS)),
+        ),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -141,72 +146,52 @@ def ask(
     check_at_least_one("--chunk-frames", chunk_frames)
     check_at_least_one("--max-frame-pixels", max_frame_pixels)
     check_at_least_one("--max-new-tokens", max_new_tokens)
+    retentions = check_report_retentions(report_retentions, report)
     pruner = tangovlm.method(method, adaptive=adaptive, retention=retention)
     if sink_tokens is not None:
         pruner = with_sinks(pruner, sink_tokens)
-    check_video(video, sampling)
-    if dry_run:
-        if not questions:
-            raise InputError("--dry-run reads no questions from standard input: give them on the command line")
-        show_dry_runs(
-            video,
-            questions,
-            pruner,
-            model,
-            as_json,
-            device=check_device(device_name),
-            dtype=dtype,
-            max_frame_pixels=max_frame_pixels,
-            frames=sampling,
-            positions=None if positions is None else positions.value,
-            newlines=newlines.value,
-        )
-        return
+    if dry_run and not questions:
+        raise InputError("--dry-run reads no questions from standard input: give them on the command line")
+    device = check_device(device_name)
     if report is not None:
         check_report(report, video)
-    stdout = sys.stdout
-    with only_results():
-        llm = load(
-            model,
-            device=check_device(device_name),
-            dtype=dtype,
-            saliency=saliency,
-            head_weights=head_weights,
-            max_frame_pixels=max_frame_pixels,
-        )
-        note = log_foreign(llm, video)
-        run = Run(
-            video,
-            llm,
-            sampling,
-            max_new_tokens,
-            record=report is not None,
-            positions=None if positions is None else positions.value,
-            chunk_frames=chunk_frames,
-            newlines=newlines.value,
-        )
-        exchanges: list[Exchange] = []
-        try:
-            if chat:
-                for exchange in _chat(run, questions, pruner):
-                    exchanges.append(exchange)
-                    with redirect_stdout(stdout):
-                        _show(exchange, as_json, several=True)
-            else:
-                exchanges += (_compare if compare else _answer)(run, questions, pruner)
-        finally:
-            # Also of a conversation that was interrupted.
-            if report is not None and exchanges:
-                settings = {
-                    "video": name_of(video),
-                    **sampling.as_dict(),
-                    "model": llm.name,
-                    "saliency": llm.family.signals.resolve_saliency(getattr(pruner, "signal", None)),
-                } | settings_of(pruner)
-                write_page(report, exchanges, Path(name_of(video)).name, settings)
-            log_notes((answer for exchange in exchanges for answer in exchange.answers), printed=note)
-            if report is not None and exchanges:
-                log(f"report: {report}")
+    loading: dict[str, Any] = {"device": device, "dtype": dtype, "max_frame_pixels": max_frame_pixels}
+    asking: dict[str, Any] = {"positions": None if positions is None else positions.value, "newlines": newlines.value}
+    with local_video(video, chat=chat) as file:
+        check_video(file, sampling)
+        if dry_run:
+            show_dry_runs(file, questions, pruner, model, as_json, frames=sampling, **loading, **asking)
+            return
+        from tangovlm.session.records import Recording
+
+        stdout = sys.stdout
+        with only_results():
+            llm = load(model, saliency=saliency, head_weights=head_weights, **loading)
+            note = log_foreign(llm, file)
+            record = False if report is None else Recording(retentions)
+            run = Run(file, llm, sampling, max_new_tokens, record=record, chunk_frames=chunk_frames, **asking)
+            exchanges: list[Exchange] = []
+            try:
+                if chat:
+                    for exchange in _chat(run, questions, pruner):
+                        exchanges.append(exchange)
+                        with redirect_stdout(stdout):
+                            _show(exchange, as_json, several=True)
+                else:
+                    exchanges += (_compare if compare else _answer)(run, questions, pruner)
+            finally:
+                # Also of a conversation that was interrupted.
+                if report is not None and exchanges:
+                    settings = {
+                        "video": video,
+                        **sampling.as_dict(),
+                        "model": llm.name,
+                        "saliency": llm.family.signals.resolve_saliency(getattr(pruner, "signal", None)),
+                    } | settings_of(pruner)
+                    write_page(report, exchanges, Path(video).name, settings)
+                log_notes((answer for exchange in exchanges for answer in exchange.answers), printed=note)
+                if report is not None and exchanges:
+                    log(f"report: {report}")
     for exchange in () if chat else exchanges:
         _show(exchange, as_json, several=len(exchanges) > 1)
 

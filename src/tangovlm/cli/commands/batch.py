@@ -229,9 +229,7 @@ def _check_server_only(**options: object) -> None:
 def _server(url: str, key: str | None, model: str | None, **options: Any) -> tuple[Settings, StartEngine]:
     from tangovlm.batch.server_api import ServerApi
     from tangovlm.batch.server_engine import ServerEngine
-    from tangovlm.serve.command import media_io
 
-    media_io(options["sampling"])
     with _engine_errors():
         remote = ServerEngine(ServerApi(url, key), model, notify=log, **options)
     return {"model": remote.model, "method": None, "settings": {}}, lambda: remote

@@ -189,16 +189,36 @@ def questions(
     from tangovlm.bench import questions as benchmark
 
     rows = benchmark.run(
-        model=model,
-        method=method,
-        retentions=retention or benchmark.RETENTIONS,
-        frames=frames,
-        device=device,
-        dtype=torch_dtype(dtype),
-        repeats=repeats,
-        progress=log,
-    )
+        model=model, method=method, retentions=retention or benchmark.RETENTIONS, frames=frames, device=device,
+        dtype=torch_dtype(dtype), repeats=repeats, progress=log,
+    )  # fmt: skip
     finish("questions", benchmark, rows, out, as_json)
+
+
+@bench.command()
+def batch(
+    model: Model = None,
+    method: Method = "tango",
+    retention: Retentions = None,
+    rows: Annotated[int, typer.Option(help="Number of questions.")] = 60,
+    clips: Annotated[int, typer.Option(help="Number of clips that they are about.")] = 6,
+    repeats: Repeats = 3,
+    device_name: DeviceName = None,
+    threads: Threads = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a corpus of questions, row by row and as `tangovlm batch` answers it, with one encoding of each clip."""
+    check_counts("--rows", rows)
+    check_counts("--clips", clips)
+    device = prepare(device_name, repeats, threads, out)
+    from tangovlm.bench import batch as benchmark
+
+    found = benchmark.run(
+        model=model, method=method, retentions=retention or benchmark.RETENTIONS, rows=rows, clips=clips,
+        repeats=repeats, device=device, progress=log,
+    )  # fmt: skip
+    finish("batch", benchmark, found, out, as_json)
 
 
 @bench.command()

@@ -10,6 +10,7 @@ import typer
 import tangovlm
 from tangovlm.errors import InputError
 from tangovlm.report import (
+    RETENTIONS,
     Exchange,
     check_writable,
     heading,
@@ -76,12 +77,13 @@ def _make_folder(folder: Path) -> None:
 
 def _exchanges(clip: Path, pruner: Pruner) -> list[Exchange]:
     """Render the clip, warm up, and ask every question about it with all tokens and with the method."""
+    from tangovlm.session.records import Recording
     from tangovlm.tiny.clip import write_demo
 
     log(f"rendering {clip}")
     with whole_file(clip) as temporary:
         questions = write_demo(temporary)
-    run = Run(clip, load(None), frames=None, max_new_tokens=MAX_NEW_TOKENS, record=True)
+    run = Run(clip, load(None), frames=None, max_new_tokens=MAX_NEW_TOKENS, record=Recording(RETENTIONS))
     run.warm_up(questions[0][0], pruner)
     encoded = run.encode(pruner)
     everything = encoded.with_method(unpruned(pruner))

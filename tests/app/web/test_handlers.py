@@ -1,0 +1,91 @@
+"""Choices and questions that come while a clip is being rendered."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tangovlm.app.clips import Clip
+from tangovlm.app.engine import Engine
+
+WAIT_S = 60
+QUESTION = "What color is the bar?"
+SETTINGS = ("tango", 10, 8, "method", 8)
+
+
+class Slow:
+    """An example whose rendering ends when it is told to."""
+
+    def __init__(self, name: str, clip: Clip) -> None:
+        self.name = name
+        self.may_end = threading.Event()
+        self._clip = clip
+
+    def clip(self, _folder: Path) -> Clip:
+        assert self.may_end.wait(WAIT_S)
+        return self._clip
+
+
+class Page:
+    """Handlers of a page with two examples, whose events run in threads."""
+
+    def __init__(self, engine: Engine, demo: Clip, still: Clip) -> None:
+        from tangovlm.app.web.handlers import Handlers
+
+        self.demo, self.still = Slow("demo", demo), Slow("still", still)
+        self.handlers = Handlers(engine, [self.demo, self.still], Path(), "")  # type: ignore[list-item]
+        self.request: Any = SimpleNamespace(session_hash="page")
+        self.session = self.handlers.session(self.request)
+
+    def begin(self, event: Any, *arguments: Any) -> tuple[list[Any], threading.Thread]:
+        """What an event yields, and its thread; returns when it has yielded once."""
+        yielded: list[Any] = []
+        first = threading.Event()
+
+        def run() -> None:
+            for each in event(*arguments, self.request):
+                yielded.append(each)
+                first.set()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        assert first.wait(WAIT_S)
+        return yielded, thread
+
+
+@pytest.fixture
+def page(gradio: None, engine: Engine, demo: Clip, still: Clip) -> Page:
+    return Page(engine, demo, still)
+
+
+def test_a_question_waits_for_the_chosen_clip(page: Page) -> None:
+    _, choice = page.begin(page.handlers.choose_example, "still")
+    lost, before = page.begin(page.handlers.ask, "What number is on the sign?", *SETTINGS)
+    shown, question = page.begin(page.handlers.ask, QUESTION, *SETTINGS)
+    assert "Waiting for the clip" in shown[0][0]
+    page.still.may_end.set()
+    for thread in (choice, before, question):
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+    assert QUESTION in shown[-1][0]
+    assert f"about {page.session.clip.name}" in shown[-1][0]  # type: ignore[union-attr]
+    assert "Still" in shown[-1][0]
+    assert page.session.runs["answers"].is_done
+    # The question before it is given up.
+    assert all("Waiting for the clip" in answers for answers, _ in lost)
+
+
+def test_the_last_choice_counts(page: Page) -> None:
+    first, one = page.begin(page.handlers.choose_example, "demo")
+    second, other = page.begin(page.handlers.choose_example, "still")
+    page.still.may_end.set()
+    other.join(WAIT_S)
+    page.demo.may_end.set()
+    one.join(WAIT_S)
+    assert (len(first), len(second)) == (1, 2)
+    assert page.session.clip is page.still.clip(Path())
+    assert page.session.choosing == set()
