@@ -26,7 +26,7 @@ DEV := $(VENV)/.dev
 
 # Tests that use transformers.
 HOST_TESTS := tests/session tests/models tests/inputs tests/checkpoints tests/pipeline tests/cli/test_ask.py \
-    tests/cli/test_inspect.py tests/evaluate/test_sinks.py
+    tests/cli/test_inspect.py tests/inspection tests/test_docstrings.py
 
 # The oldest supported transformers: a folder with the packages of other versions, before those of the environment on the
 # path. It runs the tests whose outcome may depend on the release: every family in every use, arguments, caches, positions,
@@ -34,7 +34,7 @@ HOST_TESTS := tests/session tests/models tests/inputs tests/checkpoints tests/pi
 # the others check in full; OLDEST_TESTS='$(HOST_TESTS)' runs them too.
 OLDEST := 5.17
 OLDEST_PACKAGES := $(abspath $(VENV)-$(OLDEST))
-OLDEST_TESTS ?= tests/session tests/models tests/pipeline tests/checkpoints $(addprefix --ignore=tests/, \
+OLDEST_TESTS ?= tests/session tests/models tests/pipeline tests/checkpoints tests/test_docstrings.py $(addprefix --ignore=tests/, \
     $(addprefix session/test_, bad_input.py compiled.py devices.py dtypes.py memo.py newlines.py threads.py) \
     $(addprefix models/common/test_, chunks.py saliency.py sinks.py tile_runs.py) \
     $(addprefix pipeline/test_, ask.py overlap.py))
@@ -55,12 +55,20 @@ VLLM_TESTS := tests/serve tests/batch/test_engines.py tests/cli/test_serve.py
 HARNESS_VENV ?= $(VENV)-harness
 HARNESS := $(HARNESS_VENV)/.harness
 
+# The distributions are built and checked, then tried with the newest releases of everything but torch.
+DIST_VENV := $(VENV)-dist
+
 # The stock processors of videos need torchvision, which needs its own version of torch: a pair that runs on the CPU too.
 PROCESSORS_VENV := $(VENV)-processors
 PROCESSORS := $(PROCESSORS_VENV)/.processors
 PROCESSORS_TORCH := torch==2.14.1 torchvision==0.29.1
 
-.PHONY: help demo test test-oldest test-newest test-processors test-vllm test-harness lint fmt type contracts bench dev clean
+# The page needs Gradio, and its tests Playwright and the system's Chromium: a folder with their packages, before those of
+# the environment on the path. TEST_APP makes tests fail that would be skipped elsewhere.
+APP_PACKAGES := $(abspath $(VENV)-app)
+APP_TESTS := tests/app tests/cli/test_app.py tests/report/test_page_browser.py
+
+.PHONY: help demo test test-oldest test-newest test-processors test-app test-vllm test-harness lint fmt type contracts docs dist bench figures dev clean
 
 help:
 	@echo "make demo       render a clip, ask the embedded model twice, compare"
@@ -69,9 +77,13 @@ help:
 	@echo "make test-vllm  the tests of serving, with vLLM for CPUs"
 	@echo "make test-harness  lmms-eval and VLMEvalKit on small data (an environment of 8 GB)"
 	@echo "make test-processors  inputs beside those of the stock processors (an environment of 6 GB)"
+	@echo "make test-app   the page in Chromium, which must be installed (an environment of 0.4 GB)"
 	@echo "make lint       check style and formatting        make fmt    fix them"
 	@echo "make type       check types                       make contracts  check import directions"
+	@echo "make docs       build the site of docs/ into site/, with warnings as errors"
+	@echo "make dist       build and check the wheel and the source distribution, and try both in a new environment"
 	@echo "make bench      time the pruning on this machine  make dev    only make the environment"
+	@echo "make figures    draw docs/figures with the embedded model"
 
 demo: $(RUNTIME)
 	$(BIN)/tangovlm demo
@@ -86,6 +98,9 @@ test-oldest: $(OLDEST_PACKAGES)/.installed
 
 test-processors: $(PROCESSORS)
 	$(PROCESSORS_VENV)/bin/python -m pytest tests/processors tests/inputs/test_pixels.py
+
+test-app: $(APP_PACKAGES)/.installed
+	PYTHONPATH=$(APP_PACKAGES) TEST_APP=1 $(BIN)/$(PYTEST) $(APP_TESTS)
 
 # The index is queried each time, so that a release of today is tested today.
 test-newest: $(NEWEST_CONSTRAINTS)
@@ -110,6 +125,11 @@ $(OLDEST_PACKAGES)/.installed: constraints-$(OLDEST).txt $(DEV)
 	$(BIN)/$(INSTALL) --no-deps --target $(OLDEST_PACKAGES) -r $<
 	@touch $@
 
+$(APP_PACKAGES)/.installed: constraints-app.txt $(DEV)
+	rm -rf $(APP_PACKAGES)
+	$(BIN)/$(INSTALL) --no-deps --target $(APP_PACKAGES) -r $<
+	@touch $@
+
 $(NEWEST_CONSTRAINTS): constraints.txt
 	grep '^torch==' $< > $@
 
@@ -127,13 +147,34 @@ type: $(DEV)
 contracts: $(DEV)
 	$(BIN)/lint-imports
 
+# The variable leaves out a notice of the theme about its future.
+docs: $(DEV)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The wheel is built from the source distribution, which must therefore be complete.
+dist: $(NEWEST_CONSTRAINTS)
+	rm -rf dist $(DIST_VENV)
+	$(call new_venv,$(DIST_VENV))
+	$(DIST_VENV)/bin/$(INSTALL) build twine
+	$(DIST_VENV)/bin/python -m build --outdir dist
+	$(DIST_VENV)/bin/python -m twine check --strict dist/*
+	rm -rf $(DIST_VENV)
+	$(call new_venv,$(DIST_VENV))
+	$(DIST_VENV)/bin/$(INSTALL) -c $< torch
+	$(DIST_VENV)/bin/$(INSTALL) -c $< dist/*.whl
+	scripts/try_distributions.sh $(DIST_VENV) dist/*.whl dist/*.tar.gz
+
 bench: $(RUNTIME)
 	$(BIN)/tangovlm bench prune --shape 32,14,14,3584
+
+# About a minute of CPU time.
+figures: $(DEV)
+	$(BIN)/python scripts/make_figures.py
 
 dev: $(DEV)
 
 clean:
-	rm -rf $(VENV) $(OLDEST_PACKAGES) $(NEWEST_VENV) $(NEWEST_CONSTRAINTS) $(VLLM_VENV) $(HARNESS_VENV) $(PROCESSORS_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_PACKAGES) $(APP_PACKAGES) $(NEWEST_VENV) $(NEWEST_CONSTRAINTS) $(VLLM_VENV) $(HARNESS_VENV) $(PROCESSORS_VENV) $(DIST_VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 define new_venv
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -15,14 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tangovlm.bench import decode, flops, profile, prune, questions, server, tables, ttft
+from tangovlm.bench import batch, decode, flops, profile, prune, questions, server, tables, ttft
 from tangovlm.bench.prune import scale
 from tangovlm.bench.ttft.models import LlavaOnevision
 from tangovlm.budget import count
 from tangovlm.cli import catalog
 from tangovlm.errors import InputError
 from tangovlm.evaluate.shapes import TEXTS
-from tangovlm.evaluate.tables.markdown import overview, page
+from tangovlm.evaluate.tables.markdown import overview, page, title
 from tangovlm.evaluate.tables.summary import finished
 from tangovlm.models.common.family import FEATURES
 from tangovlm.models.common.sinks import RELEASED
@@ -37,29 +37,29 @@ UPSTREAM = FOLDER / "upstream-tests.json"
 RESULTS = sorted(FOLDER.glob("*.jsonl.gz"))
 BENCHES = {
     "prune": prune, "scale": scale, "ttft": ttft, "questions": questions, "flops": flops, "serve": server,
-    "profile": profile, "decode": decode,
+    "profile": profile, "decode": decode, "batch": batch,
 }  # fmt: skip
 """Command of `tangovlm bench` to its module; results are in benchmarks/results/bench-COMMAND.jsonl."""
 TREE = (
     "errors.py", "validation.py", "tokens.py", "budget.py", "registry.py", "kernels", "machine", "video", "inputs",
     "checkpoints", "methods", "models", "selfcheck", "session", "pipeline", "tiny", "report", "serve", "batch",
-    "doctor", "evaluate", "bench", "cli",
+    "doctor", "evaluate", "inspection", "bench", "app", "cli",
 )  # fmt: skip
 """The library in the order in which data flows through it."""
-CLOSED = {"kernels"}
-"""Folders whose subfolders are not part of the tree."""
+CLOSED = {"kernels", "app", "bench", "cli", "evaluate", "report", "serve", "tiny"}
+"""Folders whose subfolders are not part of the tree: operations, and parts of the outer layers."""
 
 
 def methods_overview() -> str:
     """The names of the registered methods by stage, each with a link to its page."""
     lines = ["| stage | methods |", "|---|---|"]
-    for stage, title in (("pre-llm", "before the language model"), ("in-llm", "inside the language model")):
+    for stage, where in (("pre-llm", "before the language model"), ("in-llm", "inside the language model")):
         names = [
             f"[`{card.name}`](docs/methods/{card.name}.md)"
             for card in catalog.registered().methods
             if card.stage == stage
         ]
-        lines.append(f"| {title} | {', '.join(names)} |")
+        lines.append(f"| {where} | {', '.join(names)} |")
     return "\n".join(lines)
 
 
@@ -229,7 +229,10 @@ def generated() -> dict[Path, dict[str, str]]:
     pages[MODELS] = {"models": models_table(), "sinks": sinks_table(), "upstream": upstream_tables(UPSTREAM)}
     pages[BENCHMARK]["results"] = "\n".join(
         ["| table | page |", "|---|---|"]
-        + [f"| {of.title} | [{name}](../benchmarks/results/{name}.md) |" for name, (of, *_) in results().items()]
+        + [
+            f"| {title(of, headers)} | [{name}](../benchmarks/results/{name}.md) |"
+            for name, (of, _, headers) in results().items()
+        ]
     )
     for name, (of, lines, _) in results().items():
         if of.name == "methods":

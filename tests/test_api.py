@@ -11,7 +11,16 @@ from tangovlm.cli.app import app
 from tangovlm.pipeline.load import VideoLLM
 from tangovlm.video import decode
 
+CLIP_OPTIONS = {
+    "clips", "--model", "--frames", "--fps", "--max-frames", "--start", "--end", "--stream", "--seek", "--saliency",
+    "--head-weights", "--output-dir", "--no-picture", "--json", "--device", "--dtype", "--chunk-frames",
+    "--max-frame-pixels", "--help",
+}  # fmt: skip
 COMMANDS = {
+    "app": {
+        "--port", "--host", "--model", "--device", "--dtype", "--saliency", "--head-weights", "--max-frame-pixels",
+        "--max-megabytes", "--max-minutes", "--max-megapixels", "--max-frames", "--max-new-tokens", "--help",
+    },
     "bench prune": {
         "--method", "--shape", "--retention", "--video", "--dtype", "--reference", "--repeats", "--device", "--threads",
         "--out", "--json", "--help",
@@ -33,13 +42,17 @@ COMMANDS = {
         "--model", "--method", "--retention", "--frames", "--dtype", "--repeats", "--device", "--threads", "--out",
         "--json", "--help",
     },
+    "bench batch": {
+        "--model", "--method", "--retention", "--rows", "--clips", "--repeats", "--device", "--threads", "--out",
+        "--json", "--help",
+    },
     "bench flops": {"--size", "--frames", "--retention", "--out", "--json", "--help"},
     "bench serve": {"--frames", "--concurrency", "--requests", "--retention", "--out", "--json", "--help"},
     "ask": {
         "--adaptive", "--chat", "--question", "--fps", "--max-frames", "--start", "--end", "--stream", "--seek",
         "video", "question", "--model", "--method", "--retention", "--frames", "--compare", "--report", "--json",
         "--device", "--dtype", "--head-weights", "--saliency", "--sink-tokens", "--positions", "--chunk-frames",
-        "--max-frame-pixels", "--newlines", "--max-new-tokens", "--dry-run", "--help",
+        "--max-frame-pixels", "--newlines", "--max-new-tokens", "--dry-run", "--report-retentions", "--help",
     },
     "batch": {
         "--adaptive", "--positions", "--fps", "--max-frames", "--start", "--end", "--stream", "--seek",
@@ -54,6 +67,19 @@ COMMANDS = {
         "--adaptive", "--benchmark", "--picture", "--reuse", "--seed",
         "--method", "--retention", "--param", "--table", "--limit", "--kinds", "--look", "--model", "--output",
         "--threads", "--device", "--json", "--help",
+    },
+    **{
+        f"inspect {name}": CLIP_OPTIONS | own
+        for name, own in {
+            "attention": {"--top", "--show", "--sink-tokens"},
+            "distribution": {"--share", "--drawn"},
+            "norms": {"--block", "--sink-tokens", "--drawn"},
+            "clusters": {"--method", "--retention", "--show", "--drawn"},
+            "compare": {"--method", "--retention", "--show"},
+        }.items()
+    },
+    "inspect decay": {
+        "--base-time", "--base-space", "--channels", "--output-dir", "--no-picture", "--json", "--help",
     },
     "inspect sinks": {
         "--fps", "--max-frames", "--start", "--end", "--stream", "--seek",

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
     path
-    for pattern in ("src/**/*.py", "src/**/*.css", "src/**/*.js", "scripts/*", "docs/**/*.md", "*.md", "Makefile")
+    for pattern in ("src/**/*.py", "src/**/*.css", "src/**/*.js", "scripts/**/*", "docs/**/*.md", "*.md", "Makefile")
     for path in ROOT.glob(pattern)
     if path.is_file() and "__pycache__" not in path.parts
 )

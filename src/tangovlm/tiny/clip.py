@@ -19,7 +19,7 @@ from .synthetic.world import SECONDS_A_MOMENT, Clip
 _FRAMES_A_MOMENT = 4
 _ENLARGEMENT = 4
 """Upscaling of the file, so that chroma subsampling and the codec do not blur the pixels of the world."""
-_DEMO_SEED = 0
+DEMO_SEED = 0
 """The first seed whose clip has a question of every kind."""
 
 
@@ -54,7 +54,7 @@ def write_clip(clip: Clip, path: Path) -> None:
 
 def write_demo(path: Path) -> list[tuple[str, str]]:
     """Write the clip of `tangovlm demo`, and return questions about it with their true answers."""
-    clip = sample_clip(np.random.default_rng(_DEMO_SEED))
+    clip = sample_clip(np.random.default_rng(DEMO_SEED))
     write_clip(clip, path)
     _, visible = decoded_frames(clip)
     asked: dict[str, Question] = {q.kind: q for q in questions(clip, np.random.default_rng(0), visible)}
