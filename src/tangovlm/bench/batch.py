@@ -5,7 +5,6 @@ encodes a clip for each. One repetition runs both, one after the other, from the
 """
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from tangovlm.tiny.synthetic.questions import questions
 from tangovlm.tiny.synthetic.sampling import sample_clip
 
 from .tables import Column, number, text
-from .timing import TimedRow, dtype_name, synchronize
+from .timing import TimedRow, dtype_name, wall_and_cpu_s
 
 RETENTIONS = (0.1,)
 MAX_NEW_TOKENS = 16
@@ -165,8 +164,8 @@ def _measure(
     list(engine.answer(iter(tasks[:clips])))
     times: list[tuple[float, ...]] = []
     for _ in range(repeats):
-        alone, alone_s, alone_cpu_s = _timed(row_by_row, device)
-        together, batch_s, batch_cpu_s = _timed(at_once, device)
+        alone, alone_s, alone_cpu_s = wall_and_cpu_s(row_by_row, device)
+        together, batch_s, batch_cpu_s = wall_and_cpu_s(at_once, device)
         times.append((alone_s, batch_s, alone_s / batch_s, alone_cpu_s, batch_cpu_s, alone_cpu_s / batch_cpu_s))
     names = ("alone_s", "batch_s", "speedup", "alone_cpu_s", "batch_cpu_s", "cpu_speedup")
     answers = {outcome.task.id: _answer(outcome) for outcome in together}
@@ -183,11 +182,3 @@ def _answer(outcome: Outcome) -> str:
     if "answer" not in outcome.fields:
         raise InputError(f"row {outcome.task.id} has no answer: {outcome.fields.get('error')}")
     return str(outcome.fields["answer"])
-
-
-def _timed(call: Callable[[], list[Outcome]], device: torch.device) -> tuple[list[Outcome], float, float]:
-    """Outcomes, seconds of wall clock, and seconds of CPU in all threads."""
-    start, cpu = time.perf_counter(), time.process_time()
-    outcomes = call()
-    synchronize(device)
-    return outcomes, time.perf_counter() - start, time.process_time() - cpu

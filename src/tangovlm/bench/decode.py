@@ -6,7 +6,6 @@ library finds out itself. Each reader has its own default number of threads.
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,6 +27,7 @@ from tangovlm.video.sample import uniform
 from tangovlm.video.source import local_file
 
 from .tables import Column, number, text
+from .timing import wall_and_cpu_s
 
 KEYS = ("clip", "frames", "reader", "machine", "threads")
 """The entries that identify a row: one with the same entries replaces another."""
@@ -146,10 +146,12 @@ def _rows(
             progress(f"{name} cannot read {file.name} ({type(error).__name__}): it is left out")
             del working[name]
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in working}
+    host = torch.device("cpu")
     for _ in range(repeats):
         for name, read in working.items():
-            times[name].append(_timed(partial(read, file, places)))
-    here = machine(torch.device("cpu")) | {"threads": _cores()}
+            _, wall_s, cpu_s = wall_and_cpu_s(partial(read, file, places), host)
+            times[name].append((1e3 * wall_s, 1e3 * cpu_s))
+    here = machine(host) | {"threads": _cores()}
     versions = here.pop("versions") | _versions()
     for name, runs in times.items():
         pairs = list(zip(runs, times[EXACT], strict=True))
@@ -169,13 +171,6 @@ def _rows(
             repeats=repeats,
             **here,
         )
-
-
-def _timed(call: Callable[[], object]) -> tuple[float, float]:
-    """Milliseconds of wall clock, and of CPU in all threads."""
-    start, cpu = time.perf_counter(), time.process_time()
-    call()
-    return 1e3 * (time.perf_counter() - start), 1e3 * (time.process_time() - cpu)
 
 
 def _difference(pictures: Pictures, wanted: Pictures) -> float:

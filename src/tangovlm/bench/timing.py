@@ -95,6 +95,15 @@ def timed(
     return Timing(tuple(times[warm_up:]), result)
 
 
+def wall_and_cpu_s(call: Callable[[], R], device: torch.device) -> tuple[R, float, float]:
+    """The result of a call, and its seconds of wall clock and of CPU in all threads."""
+    synchronize(device)
+    start, cpu = time.perf_counter(), time.process_time()
+    result = call()
+    synchronize(device)
+    return result, time.perf_counter() - start, time.process_time() - cpu
+
+
 def synchronizations(call: Callable[[], object], device: torch.device) -> int | None:
     """The number of times that a call makes the host wait for a CUDA device; None on the CPU."""
     if device.type != "cuda":

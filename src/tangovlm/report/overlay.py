@@ -19,9 +19,6 @@ DROPPED_BRIGHTNESS = 0.18
 MERGED_BRIGHTNESS = 0.42
 TINT = 0.30
 HEAT = 0.70
-DROPPED_RGBA = (0, 0, 0, 215)
-MERGED_COLOUR, MERGED_ALPHA = 0.6, 165
-"""Factor of a cluster's colour, and opacity of it, over a merged token."""
 
 
 def resize(picture: Pixels, width: int, aspect: float | None = None) -> Pixels:
@@ -46,30 +43,6 @@ def kept_layer(picture: Pixels, sources: Ints, kept: npt.NDArray[np.bool_], colo
     layer = np.where(is_kept[..., None], picture, layer)
     layer = np.where((is_kept & _borders(sources.shape, picture))[..., None], colour, layer)
     return np.clip(np.round(layer), 0, 255).astype(np.uint8)
-
-
-def kept_cells(sources: Ints, kept: npt.NDArray[np.bool_], colours: Pixels, cell: int) -> Pixels:
-    """The layer of `kept_layer` without the picture, to be laid over it: `(H * cell, W * cell, 4)` RGBA.
-
-    Parameters
-    ----------
-    sources, kept, colours: see `kept_layer`.
-    cell: pixels of a cell in each direction; from 4 on, kept tokens have an outline.
-    """
-    colour = colours[np.maximum(sources, 0)] if len(colours) else np.zeros((*sources.shape, 3), dtype=np.uint8)
-    layer = np.zeros((*sources.shape, 4), dtype=np.uint8)
-    layer[sources < 0] = DROPPED_RGBA
-    layer[sources >= 0, :3] = (colour * MERGED_COLOUR)[sources >= 0]
-    layer[sources >= 0, 3] = MERGED_ALPHA
-    layer[kept] = 0
-    layer = layer.repeat(cell, axis=0).repeat(cell, axis=1)
-    if cell >= 4:
-        edge = np.ones((cell, cell), dtype=bool)
-        edge[1:-1, 1:-1] = False
-        outline = np.kron(kept, edge).astype(bool)
-        layer[outline, :3] = colour.repeat(cell, axis=0).repeat(cell, axis=1)[outline]
-        layer[outline, 3] = 255
-    return layer
 
 
 def saliency_cells(saliency: npt.NDArray[np.float64]) -> Pixels:
