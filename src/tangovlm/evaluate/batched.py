@@ -8,7 +8,7 @@ Shape letters: R videos (pruned by several methods to equally many tokens), M to
 B = R * Q batch entries.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from transformers import DynamicCache
 
 from tangovlm.errors import InputError, ModelError
 from tangovlm.models.common.transformers_compat import Arg, cache_for, cache_in
+from tangovlm.pipeline.encoded.growing_layer import GrowingLayer
 from tangovlm.pipeline.load import VideoLLM
 from tangovlm.tiny.evaluate import MAX_NEW_TOKENS
 from tangovlm.tiny.synthetic.questions import Question
@@ -144,7 +145,7 @@ class BatchedAnswerer:
         first = torch.tensor(starts, device=device).repeat_interleave(len(after))[:, None]
         positions = first + (mask.cumsum(1) - 1).clamp_min(0).repeat(count, 1)
         past = mask.new_ones(len(positions), cache.get_seq_length())
-        cache = _batch_entries(cache, torch.arange(count, device=device).repeat_interleave(len(after)))
+        cache = _repeated(cache, len(after))
         mask = torch.cat([past, mask.repeat(count, 1)], dim=1)
         logits = self._forward(ids.repeat(count, 1), cache, mask, positions)[:, -1]
         if bool(logits.isnan().any()):
@@ -155,25 +156,35 @@ class BatchedAnswerer:
         """The summed log-probabilities of the tokens of each choice, as the beginning of the answer."""
         ids = [[self._ids(choice) for choice in offered] for offered in choices]
         first = prefilled.logits.log_softmax(-1)
-        rest = [(entry, tokens) for entry, offered in enumerate(ids) for tokens in offered if len(tokens) > 1]
-        later = iter(self._later(prefilled, rest).tolist() if rest else ())
-        heads = iter(first[[e for e, o in enumerate(ids) for _ in o], [t[0] for o in ids for t in o]].tolist())
-        return [tuple(next(heads) + (next(later) if len(tokens) > 1 else 0.0) for tokens in offered) for offered in ids]
+        totals = [[float(scores[tokens[0]]) for tokens in offered] for scores, offered in zip(first, ids, strict=True)]
+        # One longer choice of each entry at a time: they continue from the same cache, which is not copied.
+        longer = [[place for place, tokens in enumerate(offered) if len(tokens) > 1] for offered in ids]
+        for turn in range(max(map(len, longer), default=0)):
+            chosen = {entry: places[turn] for entry, places in enumerate(longer) if turn < len(places)}
+            rest = self._later(prefilled, {entry: ids[entry][place] for entry, place in chosen.items()})
+            for entry, place in chosen.items():
+                totals[entry][place] += rest[entry]
+        return [tuple(each) for each in totals]
 
-    def _later(self, prefilled: "_Prefilled", continuations: list[tuple[int, list[int]]]) -> Tensor:
-        """Log-probability of all tokens but the first of each continuation (a batch entry and its tokens)."""
+    def _later(self, prefilled: "_Prefilled", continuations: Mapping[int, list[int]]) -> list[float]:
+        """For each batch entry, the log-probability of all tokens but the first of its continuation, 0 without one."""
         device = prefilled.mask.device
-        longest = max(len(tokens) for _, tokens in continuations)
-        ids = torch.zeros(len(continuations), longest, dtype=torch.long, device=device)
+        longest = max(map(len, continuations.values()))
+        ids = torch.zeros(len(prefilled.mask), longest, dtype=torch.long, device=device)
         valid = torch.zeros_like(ids)
-        for number, (_, tokens) in enumerate(continuations):
-            ids[number, : len(tokens)] = torch.tensor(tokens)
-            valid[number, : len(tokens)] = 1
-        entries = torch.tensor([entry for entry, _ in continuations], device=device)
-        mask = torch.cat([prefilled.mask[entries], valid[:, :-1]], dim=1)
-        positions = prefilled.next[entries, None] + torch.arange(longest - 1, device=device)
-        logits = self._forward(ids[:, :-1], _batch_entries(prefilled.cache, entries), mask, positions)
-        return (logits.log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0] * valid[:, 1:]).sum(1)
+        for entry, tokens in continuations.items():
+            ids[entry, : len(tokens)] = torch.tensor(tokens)
+            valid[entry, : len(tokens)] = 1
+        # Entries without a continuation have a token that nothing reads.
+        mask = torch.cat([prefilled.mask, valid[:, :-1]], dim=1)
+        positions = prefilled.next[:, None] + torch.arange(longest - 1, device=device)
+        logits = self._forward(ids[:, :-1], prefilled.cache, mask, positions)
+        for layer in prefilled.cache.layers:
+            layer.rewind(longest - 1)
+        scores: list[float] = (
+            (logits.log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0] * valid[:, 1:]).sum(1).tolist()
+        )
+        return scores
 
     def _generate(self, prefilled: "_Prefilled") -> list[str]:
         """Greedy answers; the cache is extended in place."""
@@ -220,9 +231,9 @@ class _Prefilled:
     logits: Tensor
 
 
-def _batch_entries(cache: DynamicCache, entries: Tensor) -> DynamicCache:
-    """A new cache with copies of some batch entries."""
-    copied = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        copied.update(layer.keys[entries], layer.values[entries], index)
-    return copied
+def _repeated(cache: DynamicCache, times: int) -> DynamicCache:
+    """A new cache with each batch entry so many times; the answers are written into it without copying it again."""
+    made = DynamicCache()
+    made.layers = [GrowingLayer.of(layer) for layer in cache.layers]
+    made.batch_repeat_interleave(times)
+    return made

@@ -83,3 +83,19 @@ def test_a_token_is_added_without_a_copy_of_the_others() -> None:
     first, _ = growing.update(*numbers(2, 1))
     second, _ = growing.update(*numbers(2, 1))
     assert first.data_ptr() == second.data_ptr()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_tokens_are_replaced_in_place(rows: int) -> None:
+    stock, growing, one = pair(rows)
+    before = one.keys.clone()
+    stock.update(*(new := numbers(rows, 2))), growing.update(*new)
+    place = growing.keys.data_ptr()
+    for tokens in (3, 1):
+        growing.update(*numbers(rows, tokens))
+        growing.rewind(tokens)
+        assert equal(stock, growing)
+    stock.update(*(new := numbers(rows, 4))), growing.update(*new)
+    assert equal(stock, growing)
+    assert growing.keys.data_ptr() == place
+    assert torch.equal(one.keys, before)

@@ -31,11 +31,25 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc] # transformers is not fo
         return made
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat each row; a single one is copied when the next token is added."""
-        if len(self.keys) == 1:
-            self.keys, self.values = (each.expand(repeats, -1, -1, -1) for each in (self.keys, self.values))
-        else:
-            super().batch_repeat_interleave(repeats)
+        """Repeat each row."""
+        for name in ("keys", "values"):
+            held = getattr(self, name)
+            buffer = _room_for(held, len(held) * repeats, held.shape[-2])
+            grown = buffer[..., : held.shape[-2], :]
+            grown.view(len(held), repeats, *grown.shape[1:]).copy_(held[:, None])
+            self._hold(name, buffer, grown)
+
+    def rewind(self, tokens: int) -> None:
+        """Forget the last tokens, and write the next ones in their place, which `crop` does not: earlier results of
+        `update` that hold these tokens change.
+        """
+        for name in ("keys", "values"):
+            held = getattr(self, name)
+            buffer, grown = self._buffers.get(name, (held, None))
+            shorter = held[..., : held.shape[-2] - tokens, :]
+            setattr(self, name, shorter)
+            if held is grown:
+                self._buffers[name] = buffer, shorter
 
     def reset(self) -> None:
         """Forget the tokens."""
@@ -49,8 +63,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc] # transformers is not fo
         if not self.is_initialized or key_states.dtype != self.keys.dtype:
             both: tuple[Tensor, Tensor] = super().update(key_states, value_states, *args, **kwargs)
             return both
-        self.keys, self.values = self._append("keys", key_states), self._append("values", value_states)
-        return self.keys, self.values
+        return self._append("keys", key_states), self._append("values", value_states)
 
     def _append(self, name: str, new: Tensor) -> Tensor:
         held = getattr(self, name)
@@ -58,9 +71,16 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc] # transformers is not fo
         buffer, written = self._buffers.get(name, (held, None))
         # Stock methods that crop, reorder or select replace the tensor.
         if written is not held or total > buffer.shape[-2]:
-            buffer = held.new_empty(*held.shape[:-2], total + total // 8 + _ROOM, held.shape[-1])
+            buffer = _room_for(held, len(held), total)
             buffer[..., :length, :] = held
         buffer[..., length:total, :] = new
-        grown = buffer[..., :total, :]
+        return self._hold(name, buffer, buffer[..., :total, :])
+
+    def _hold(self, name: str, buffer: Tensor, grown: Tensor) -> Tensor:
         self._buffers[name] = buffer, grown
+        setattr(self, name, grown)
         return grown
+
+
+def _room_for(held: Tensor, rows: int, total: int) -> Tensor:
+    return held.new_empty(rows, held.shape[1], total + total // 8 + _ROOM, held.shape[-1])
