@@ -11,6 +11,7 @@ from torch import Tensor
 from ...errors import InputError
 from ...inputs.prompting import chat_prompt
 from ...inputs.timestamps import of_frames
+from ...inputs.token_ids import padded, token_ids
 from .layout import FeatureLayout
 from .part import FamilyPart
 from .transformers_compat import Arg
@@ -193,7 +194,8 @@ class PromptFormat(FamilyPart, ABC):
             parts = (self.render_video(tokenizer, video) + text for video, text in zip(own, rest, strict=True))
             rendered.append(first + "".join(parts))
             media_of_prompts.append([self.media_kwargs(video) for video in own])
-        ids, mask = _padded([_ids(tokenizer, text) for text in rendered], _pad_token(tokenizer))
+        placeholder = self.family.layout.placeholder
+        ids, mask = padded(tokenizer, [token_ids(tokenizer, text, placeholder) for text in rendered])
         try:
             media = self.collate(media_of_prompts)
         except RuntimeError as error:
@@ -238,24 +240,3 @@ class VideoPlaceholders(PromptFormat):
     def media_kwargs(self, video: VideoInput) -> dict[str, Tensor]:
         """See `PromptFormat.media_kwargs`."""
         return {Arg.VIDEO_PIXELS: video.pixels}
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a prompt, which may already begin with the first special token, as templates write it."""
-    first = getattr(tokenizer, "bos_token", None)
-    begun = isinstance(first, str) and first != "" and text.startswith(first)
-    ids: list[int] = tokenizer(text, **({"add_special_tokens": False} if begun else {}))[Arg.IDS]
-    return ids
-
-
-def _pad_token(tokenizer: Any) -> int:
-    candidates = [tokenizer.pad_token_id, tokenizer.eos_token_id]
-    return next((int(number) for number in candidates if number is not None), 0)
-
-
-def _padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Prompts as ``(B, Q)`` int64, padded on the left, and their attention mask."""
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], dtype=torch.int64)
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    return ids, mask
