@@ -80,6 +80,7 @@ def page(engine: Engine) -> Callable[[str, Clip], Session]:
 
     def opened(name: str, clip: Clip) -> Session:
         session = engine.sessions.get(name)
+        assert session is not None
         engine.sessions.choose(session, clip)
         return session
 

@@ -255,6 +255,7 @@ def test_a_model_that_is_still_loading(llm: VideoLLM, demo: Clip) -> None:
     engine = Engine(load, Limits())
     engine.start(lambda: demo.path)
     session = engine.sessions.get("one")
+    assert session is not None
     engine.sessions.choose(session, demo)
     assert not engine.is_settled
     run = last(engine.run(session, "answers", "Where?", [FULL, TANGO], SETTINGS))
@@ -282,6 +283,7 @@ def test_a_model_that_does_not_load(
     assert message in engine.failure
     assert lines == [engine.failure]
     session = engine.sessions.get("one")
+    assert session is not None
     engine.sessions.choose(session, demo)
     run = last(engine.run(session, "answers", "Where?", [FULL, TANGO], SETTINGS))
     assert run.error == engine.failure

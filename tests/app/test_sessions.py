@@ -6,7 +6,7 @@ from typing import Any
 
 from tangovlm.app.clips import Clip
 from tangovlm.app.results import Choice
-from tangovlm.app.sessions import HELD_CLIPS, Sessions
+from tangovlm.app.sessions import HELD_CLIPS, Session, Sessions
 
 
 def uploaded(folder: Path, name: str) -> Clip:
@@ -15,9 +15,15 @@ def uploaded(folder: Path, name: str) -> Clip:
     return Clip(path, name, 1.0, "", uploaded=True)
 
 
+def opened(sessions: Sessions, name: str) -> Session:
+    session = sessions.get(name)
+    assert session is not None
+    return session
+
+
 def test_a_page_has_one_session_and_a_token_of_its_own() -> None:
     sessions = Sessions()
-    one, other = sessions.get("one"), sessions.get("other")
+    one, other = opened(sessions, "one"), opened(sessions, "other")
     assert sessions.get("one") is one
     assert one.token != other.token
     assert sessions.by_token(other.token) is other
@@ -27,7 +33,7 @@ def test_a_page_has_one_session_and_a_token_of_its_own() -> None:
 
 def test_another_clip_replaces_the_file(tmp_path: Path, demo: Clip) -> None:
     sessions = Sessions()
-    session = sessions.get("one")
+    session = opened(sessions, "one")
     first, second = uploaded(tmp_path, "a.mp4"), uploaded(tmp_path, "b.mp4")
     sessions.offer(session, first)
     sessions.choose(session, first)
@@ -44,7 +50,7 @@ def test_another_clip_replaces_the_file(tmp_path: Path, demo: Clip) -> None:
 
 def test_a_file_that_was_offered_twice(tmp_path: Path) -> None:
     sessions = Sessions()
-    session = sessions.get("one")
+    session = opened(sessions, "one")
     first, second = uploaded(tmp_path, "a.mp4"), uploaded(tmp_path, "b.mp4")
     sessions.offer(session, first)
     sessions.offer(session, second)
@@ -53,7 +59,7 @@ def test_a_file_that_was_offered_twice(tmp_path: Path) -> None:
 
 def test_a_page_that_is_closed_leaves_no_file(tmp_path: Path, demo: Clip) -> None:
     sessions = Sessions()
-    session = sessions.get("one")
+    session = opened(sessions, "one")
     chosen, offered, late = (uploaded(tmp_path, name) for name in ("a.mp4", "b.mp4", "c.mp4"))
     sessions.offer(session, chosen)
     sessions.choose(session, chosen)
@@ -65,15 +71,29 @@ def test_a_page_that_is_closed_leaves_no_file(tmp_path: Path, demo: Clip) -> Non
     # The upload of a third file ends after the page was closed.
     sessions.offer(session, late)
     assert not list(tmp_path.iterdir())
-    other = sessions.get("two")
+    other = opened(sessions, "two")
     sessions.choose(other, demo)
     sessions.close("two")
     assert demo.path.exists()
 
 
+def test_late_events_of_a_closed_page_open_no_session() -> None:
+    sessions = Sessions()
+    opened(sessions, "one")
+    sessions.close("one")
+    # The first event of this page comes after its end.
+    sessions.close("two")
+    assert [sessions.get(name) for name in ("one", "two")] == [None, None]
+    assert sessions.count == 0
+    for number in range(20_000):
+        sessions.close(f"{number}")
+    assert sessions.get("19999") is None
+    assert opened(sessions, "one").token
+
+
 def test_a_new_clip_forgets_what_was_known(demo: Clip, still: Clip) -> None:
     sessions = Sessions()
-    session = sessions.get("one")
+    session = opened(sessions, "one")
     sessions.choose(session, demo)
     result: Any = object()
     encoded: Any = object()
@@ -86,7 +106,7 @@ def test_a_new_clip_forgets_what_was_known(demo: Clip, still: Clip) -> None:
 
 
 def test_few_answers_are_kept() -> None:
-    session = Sessions().get("one")
+    session = opened(Sessions(), "one")
     results: list[Any] = [object() for _ in range(40)]
     for percent, result in enumerate(results, start=1):
         session.keep(Choice("tango", percent / 100), result)
@@ -96,7 +116,7 @@ def test_few_answers_are_kept() -> None:
 
 def test_few_clips_stay_encoded(demo: Clip) -> None:
     sessions = Sessions()
-    pages = [sessions.get(str(number)) for number in range(HELD_CLIPS + 2)]
+    pages = [opened(sessions, str(number)) for number in range(HELD_CLIPS + 2)]
     for session in pages:
         encoded: Any = object()
         session.clip, session.encoded = replace(demo), encoded
@@ -113,7 +133,7 @@ def test_few_clips_stay_encoded(demo: Clip) -> None:
 
 def test_removing_a_file_that_is_gone(tmp_path: Path) -> None:
     sessions = Sessions()
-    session = sessions.get("one")
+    session = opened(sessions, "one")
     clip = uploaded(tmp_path, "a.mp4")
     sessions.choose(session, clip)
     clip.path.unlink()

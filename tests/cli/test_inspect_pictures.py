@@ -83,8 +83,18 @@ def test_one_saliency(tangovlm_command: Run, checkpoint: Path, clip: Path, tmp_p
 
 def test_methods_without_clusters(tangovlm_command: Run, checkpoint: Path, clip: Path, tmp_path: Path) -> None:
     given = ("inspect", "clusters", clip, "--model", checkpoint, "--output-dir", tmp_path, "--method", "topk")
-    tangovlm_command(*given).refused("'topk'", "no clusters", "tango")
+    tangovlm_command(*given).refused("topk at retention 0.1", "no clusters", "lower")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_how_the_clip_was_decoded(
+    tangovlm_command: Run, checkpoint: Path, clip: Path, tmp_path: Path, command: str
+) -> None:
+    given = ("inspect", command, clip, "--model", checkpoint, "--output-dir", tmp_path, "--no-picture", "--json")
+    outcome = tangovlm_command(*given, "--frames", 64, *(["--retention", 0.02] if command == "clusters" else []))
+    assert outcome.status == 0, outcome.err
+    assert outcome.json["notes"][0] == f"{clip}: 64 frames were requested, the clip has 12: all are used"
 
 
 def test_sinks_of_another_grid(tangovlm_command: Run, checkpoint: Path, clip: Path, tmp_path: Path) -> None:
@@ -141,6 +151,10 @@ class TestBeforeLoading:
         tangovlm_command("inspect", "distribution", "--share", 2).refused("--share is 2", "(0, 1]")
         tangovlm_command("inspect", "clusters", "--retention", 0).refused("retention")
         tangovlm_command("inspect", "decay", "--base-time", 0, "--output-dir", tmp_path).refused("base 0")
+        given = ("inspect", "decay", "--output-dir", tmp_path)
+        tangovlm_command(*given, "--base-time", "inf").refused("base inf", "finite")
+        tangovlm_command(*given, "--base-time", 5, "--base-time", 5).refused("base of time", "twice")
+        tangovlm_command(*given, "--channels", 5).refused("channels is 5: give at least 6")
         tangovlm_command("inspect", "norms", "--fps", 1, "--output-dir", tmp_path).refused("fps", "no clips")
 
     def test_clips(self, tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tangovlm.errors import InputError
 from tangovlm.inspection import clusters
 from tangovlm.inspection.clips import ClipSource, draw_clip
 from tangovlm.inspection.output import save, write_csv
+from tangovlm.inspection.pieces import piece_of_token
 from tangovlm.pipeline.load import VideoLLM
 from tests.inspection.conftest import FRAMES
 
@@ -64,7 +65,7 @@ def test_random_slots(seed: int, frames: int, height: int, width: int, count: in
     if wanted["clusters"] == 0:
         assert np.isnan(found["pieces"])
     by_piece: dict[int, set[tuple[int, ...]]] = {}
-    for at, piece in np.ndenumerate(clusters.piece_of_token(slots)):
+    for at, piece in np.ndenumerate(piece_of_token(slots)):
         if slots[at] >= 0:
             by_piece.setdefault(int(piece), set()).add(at)
     assert {frozenset(piece) for piece in by_piece.values()} == {frozenset(piece) for piece in plain_pieces(slots)}

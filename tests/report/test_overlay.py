@@ -1,10 +1,14 @@
 """Layers over a frame."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
 from tangovlm.report.overlay import kept_layer, resize, saliency_layer, spread
-from tangovlm.report.palette import cluster_colours, css, heat_colours, segment_colour
+from tangovlm.report.palette import OKABE_ITO, cluster_colours, css, heat_colours, segment_colour
+from tangovlm.report.plot import SERIES_COLOURS
+from tests.report.page.test_style import VISION, lab, linear
 
 PICTURE = np.random.default_rng(0).integers(60, 256, (40, 60, 3), dtype=np.uint8)
 SOURCES = np.array([[0, 0, -1], [1, -1, 1]])
@@ -67,6 +71,22 @@ def test_cells_cover_the_picture_in_order(size: tuple[int, int]) -> None:
 def test_resize_keeps_the_aspect_ratio() -> None:
     assert resize(PICTURE, 30).shape == (20, 30, 3)
     assert resize(PICTURE, 120).shape == (80, 120, 3)
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_clusters_differ_for_colour_blind_people(vision: str) -> None:
+    def distances(colours: np.ndarray, pairs: list[tuple[int, int]]) -> list[float]:
+        seen = [lab(VISION[vision] @ linear(css(tuple(colour)))) for colour in colours.tolist()]
+        return [float(np.linalg.norm(seen[one] - seen[other])) for one, other in pairs]
+
+    # 2.3 is just noticeable. The first clusters differ from each other, later ones from those before and after them.
+    assert min(distances(cluster_colours(7), list(combinations(range(7), 2)))) > 15
+    assert min(distances(cluster_colours(700), [(slot, slot + 1) for slot in range(699)])) > 15
+
+
+def test_plots_have_the_same_colours() -> None:
+    assert set(SERIES_COLOURS) == {css(colour) for name, colour in OKABE_ITO.items() if name != "yellow"} | {"#000000"}
+    assert SERIES_COLOURS[:2] == ("#0072b2", "#d55e00")
 
 
 def test_colours() -> None:

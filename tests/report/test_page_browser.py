@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tangovlm.report import Exchange, html_page, scene
+from tangovlm.report.palette import cluster_colours
 from tangovlm.report.scenes import KeptSet, Scene
 from tangovlm.session.records import VideoRecord
 from tangovlm.video import Frames
@@ -169,6 +170,11 @@ def test_layers_draw_what_they_drop(viewer: Viewer, inside: Scene) -> None:
         before = cut.present
     viewer.press("Shift+Tab", "ArrowLeft")
     assert "known for the answer only" in viewer.text("#state")
+
+
+def test_colours_of_clusters_are_those_of_pictures(viewer: Viewer) -> None:
+    drawn = viewer.value("() => Array.from({ length: 100 }, (_, slot) => clusterColour(slot))")
+    assert drawn == [f"rgba({red}, {green}, {blue}, 1)" for red, green, blue in cluster_colours(100).tolist()]
 
 
 def test_tokens_by_keyboard(viewer: Viewer, record: VideoRecord) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 from secrets import compare_digest, token_urlsafe
 from threading import Lock
@@ -18,6 +18,8 @@ HELD_CLIPS = 8
 """Clips of so many pages stay encoded; another page encodes its clip again when it asks."""
 _RESULTS = 24
 """Answers that a page keeps for its question."""
+_CLOSED = 10_000
+"""Pages that were closed last, whose late events are refused."""
 
 
 @dataclass(eq=False)
@@ -74,10 +76,17 @@ class Sessions:
     def __init__(self) -> None:
         self._lock = Lock()
         self._open: OrderedDict[str, Session] = OrderedDict()
+        # Hashes, because clients choose the names and their length.
+        self._closed: deque[int] = deque(maxlen=_CLOSED)
 
-    def get(self, name: str) -> Session:
-        """The session of a page, a new one for a new page."""
+    def get(self, name: str) -> Session | None:
+        """The session of a page, a new one for a new page; None for a page that was closed.
+
+        An event may come after its page was closed, and nothing would close the session that it opens.
+        """
         with self._lock:
+            if name not in self._open and hash(name) in self._closed:
+                return None
             return self._open.setdefault(name, Session())
 
     def by_token(self, token: str) -> Session | None:
@@ -108,6 +117,8 @@ class Sessions:
         """Forget a page that was closed, and remove its files."""
         with self._lock:
             session = self._open.pop(name, None)
+            if hash(name) not in self._closed:
+                self._closed.append(hash(name))
             if session is None:
                 return
             clips = (session.clip, session.offered)

@@ -27,7 +27,19 @@ from tangovlm.tokens import VideoTokens
 from tangovlm.validation import check_sink_tokens
 
 from .clips import ClipSource
-from .output import Row, draw_frame, grey, heat_map, hide_ticks, new_figure, outlined, shown_steps
+from .output import (
+    Row,
+    draw_frame,
+    grey,
+    heat_map,
+    hide_ticks,
+    new_figure,
+    number_size,
+    outlined,
+    row_height,
+    set_title,
+    shown_steps,
+)
 
 Floats = npt.NDArray[np.float64]
 _CLIPPED = 0.99
@@ -162,7 +174,8 @@ def measure(
     known = sinks_of(tokens, sinks) or ()
     kinds = tuple(Saliency.of(kind, _saliency(each.saliency)) for kind, each in found.items())
     scene = clip.scene(clip.record_all())
-    return ClipAttention(llm.name, clip.name, kinds, scene, known, min(top, kinds[0].order.shape[1]), source.notes)
+    notes = (*source.notes, *clip.notes)
+    return ClipAttention(llm.name, clip.name, kinds, scene, known, min(top, kinds[0].order.shape[1]), notes)
 
 
 def kinds_of(llm: VideoLLM) -> tuple[str, ...]:
@@ -194,14 +207,17 @@ def draw(measured: ClipAttention, frames: int = 4) -> Any:
     """A figure of matplotlib: for each kind, scores over frames with numbered tokens, and ranks below."""
     shown = shown_steps(measured.scene.steps, frames)
     kinds = measured.kinds
-    figure = new_figure(0.7 + 2 * len(kinds) * 9.4 / (len(shown) + 0.6) / measured.scene.aspect)
+    aspect, width_in = measured.scene.aspect, 9.4 * len(shown) / (len(shown) + 0.6)
+    figure = new_figure(0.9 + 2 * len(kinds) * row_height(len(shown), aspect, width_in))
+    height, width = kinds[0].scores.shape[1:]
+    size = number_size((height, width), len(shown), aspect, width_in)
     grid = figure.subplots(2 * len(kinds), len(shown), squeeze=False)
     for number, kind in enumerate(kinds):
         scores, ranks = grid[2 * number], grid[2 * number + 1]
         relative = kind.share * kind.order.shape[1]
         limit = max(float(np.quantile(relative, _CLIPPED)), 1.0)
         for column, step in enumerate(shown):
-            heat = _draw_scores(scores[column], measured, relative[step], kind, step, limit)
+            heat = _draw_scores(scores[column], measured, relative[step], kind, step, limit, size)
             rank = ranks[column].imshow(
                 kind.ranks[step], cmap=heat_map(), vmin=0, vmax=1, aspect=scores[column].get_aspect()
             )
@@ -213,20 +229,25 @@ def draw(measured: ClipAttention, frames: int = 4) -> Any:
     for axes, step in zip(grid[0], shown, strict=True):
         axes.set_title(f"{measured.scene.times_s[step]:.2f} s", fontsize=10)
     crosses = ", ×: known sink" if measured.sinks else ""
-    figure.suptitle(f"{measured.model}: saliency of tokens; 1 to {measured.top}: the highest of a frame{crosses}")
+    marks = f"1 to {measured.top}" if size else f"the {measured.top} dots"
+    set_title(figure, measured.model, f"saliency of tokens; {marks}: the highest of a frame{crosses}")
     return figure
 
 
-def _draw_scores(axes: Any, measured: ClipAttention, relative: Floats, kind: Saliency, step: int, limit: float) -> Any:
+def _draw_scores(
+    axes: Any, measured: ClipAttention, relative: Floats, kind: Saliency, step: int, limit: float, size: float
+) -> Any:
     height, width = relative.shape
     draw_frame(axes, grey(measured.scene.images[step]), (height, width), measured.scene.aspect)
     aspect = axes.get_aspect()
     drawn = axes.imshow(relative, cmap=heat_map(), vmin=0, vmax=limit, alpha=0.55, aspect=aspect)
-    size = min(9.0, max(5.0, 90 / width))
     for place, position in enumerate(kind.order[step, : measured.top], start=1):
         row, column = divmod(int(position), width)
-        axes.text(column, row, str(place), ha="center", va="center", fontsize=size, **outlined())
+        if size:
+            axes.text(column, row, str(place), ha="center", va="center", fontsize=size, **outlined())
+        else:
+            axes.plot(column, row, ".", color="white", markersize=4, markeredgecolor="black", markeredgewidth=0.5)
     for position in measured.sinks:
-        axes.plot(position % width, position // width, "x", color="white", markersize=size)
+        axes.plot(position % width, position // width, "x", color="white", markersize=size or 4)
     hide_ticks(axes)
     return drawn

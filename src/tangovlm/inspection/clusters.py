@@ -26,10 +26,22 @@ from tangovlm.report.plot import SERIES_COLOURS
 from tangovlm.report.scenes import Scene
 
 from .clips import ClipSource
-from .output import Row, draw_frame, grey, hide_ticks, new_figure, outlined, shown_steps
+from .output import (
+    Row,
+    counted,
+    draw_frame,
+    grey,
+    hide_ticks,
+    new_figure,
+    number_size,
+    outlined,
+    row_height,
+    set_title,
+    shown_steps,
+)
+from .pieces import Ints, cluster_slots, piece_of_token
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 FIGURES = {
     "pieces": "pieces of a cluster",
     "whole": "fraction of the clusters that are one piece",
@@ -116,6 +128,7 @@ def measure(llm: VideoLLM, source: ClipSource, pruner: Method, *, progress: Prog
     names, notes = [], dict.fromkeys(source.notes)
     for clip in source.clips(llm, progress):
         names.append(clip.name)
+        notes |= dict.fromkeys(clip.notes)
         for variant, each in variants.items():
             record = clip.record(each)
             found[variant].append(figures_of(record.selection.sources))
@@ -129,8 +142,8 @@ def measure(llm: VideoLLM, source: ClipSource, pruner: Method, *, progress: Prog
     for variant, each in values.items():
         if not each["clusters"].any():
             raise InputError(
-                f"the method {pruner.name!r} ({variant}) merges no tokens of different positions, so that there are no "
-                "clusters: choose one that merges, such as tango, or a lower retention"
+                f"{pruner.name} at retention {pruner.retention:g} ({variant}) merges no tokens of different positions, "
+                "so that there are no clusters: choose a lower retention, or a method that merges them"
             )
     method = f"{pruner.name}, retention {pruner.retention:g}"
     return MeasuredClusters(llm.name, method, values, scenes, tuple(names), tuple(notes))
@@ -174,38 +187,12 @@ def figures_of(sources: Tensor) -> dict[str, float]:
     return dict(zip(FIGURES, (*means, float(len(counts))), strict=True))
 
 
-def cluster_slots(slots: Ints, positions: Ints) -> Ints:
-    """The slots with tokens of at least two positions, ascending."""
-    kept = slots >= 0
-    pairs = np.unique(np.stack([slots[kept], positions[kept]]), axis=1)[0]
-    found, counts = np.unique(pairs, return_counts=True)
-    clusters: Ints = found[counts > 1]
-    return clusters
-
-
-def piece_of_token(slots: Ints) -> Ints:
-    """``(T, H, W)``: the lowest grid index of the connected tokens with the same slot as each token."""
-    pieces: Ints = np.arange(slots.size).reshape(slots.shape)
-    while True:
-        before = pieces.copy()
-        for axis in range(3):
-            one = tuple(slice(None, -1) if each == axis else slice(None) for each in range(3))
-            other = tuple(slice(1, None) if each == axis else slice(None) for each in range(3))
-            same = slots[one] == slots[other]
-            lower = np.minimum(pieces[one], pieces[other])
-            pieces[one] = np.where(same, lower, pieces[one])
-            lower = np.minimum(pieces[one], pieces[other])
-            pieces[other] = np.where(same, lower, pieces[other])
-        if np.array_equal(before, pieces):
-            return pieces
-
-
 def draw(measured: MeasuredClusters, frames: int = 5) -> Any:
     """A figure of matplotlib: the clusters of the first clip over its frames, and the figures of all clips."""
     variants = list(measured.scenes)
     first = measured.scenes[variants[0]]
     shown = shown_steps(first.steps, frames)
-    side = 9.0 / (len(shown) + 0.3) / first.aspect
+    side = row_height(len(shown), first.aspect, 9.0 * len(shown) / (len(shown) + 0.3))
     figure = new_figure(1.2 + side * len(variants) + 2.4)
     above, below = figure.subfigures(2, 1, height_ratios=(side * len(variants) + 0.7, 2.4))
     grid = above.subplots(len(variants), len(shown), squeeze=False)
@@ -215,15 +202,14 @@ def draw(measured: MeasuredClusters, frames: int = 5) -> Any:
         largest = _largest(scene.sources)
         pieces = piece_of_token(scene.sources)
         for axes, step in zip(row, shown, strict=True):
-            _draw_clusters(axes, scene, step, largest)
-            axes.set_title(f"{scene.times_s[step]:.2f} s", fontsize=9)
+            _draw_clusters(axes, scene, step, largest, number_size(scene.sources.shape[1:], len(shown), scene.aspect))
+            if variant == variants[0]:
+                axes.set_title(f"{scene.times_s[step]:.2f} s", fontsize=9)
         listed = [str(len(np.unique(pieces[scene.sources == slot]))) for slot in largest]
         row[0].set_ylabel(f"{variant}\npieces of clusters 1 to {len(listed)}:\n{', '.join(listed)}", fontsize=8)
     _draw_figures(below, measured)
-    figure.suptitle(
-        f"{measured.model}, {measured.method}: the {_COLOURED} clusters with most tokens, and borders of all",
-        fontsize=11,
-    )
+    words = f"{measured.method}: the {_COLOURED} clusters with most tokens, and borders of all"
+    set_title(figure, measured.model, words)
     return figure
 
 
@@ -236,7 +222,7 @@ def _largest(slots: Ints) -> list[int]:
     return [int(clusters[place]) for place in order]
 
 
-def _draw_clusters(axes: Any, scene: Scene, step: int, largest: list[int]) -> None:
+def _draw_clusters(axes: Any, scene: Scene, step: int, largest: list[int], size: float) -> None:
     from matplotlib.colors import to_rgba
 
     assert scene.sources is not None
@@ -245,10 +231,10 @@ def _draw_clusters(axes: Any, scene: Scene, step: int, largest: list[int]) -> No
     layer = np.zeros((*slots.shape, 4))
     layer[slots < 0] = (0, 0, 0, 0.75)
     pieces = piece_of_token(slots[None])[0]
-    size = min(9.0, max(5.0, 90 / slots.shape[1]))
     for number, slot in enumerate(largest):
         layer[slots == slot] = to_rgba(SERIES_COLOURS[number % len(SERIES_COLOURS)], 0.7)
-        for piece in np.unique(pieces[slots == slot]):
+        # Without room for numbers, the colours name the clusters.
+        for piece in np.unique(pieces[slots == slot]) if size else ():
             row, column = _middle(np.argwhere(pieces == piece))
             axes.text(column, row, str(number + 1), ha="center", va="center", fontsize=size, **outlined())
     axes.imshow(layer, aspect=axes.get_aspect())
@@ -291,7 +277,7 @@ def _draw_figures(below: Any, measured: MeasuredClusters) -> None:
         if name == names[0]:
             axes.set_yticks([-place for place in range(len(measured.values))], list(measured.values), fontsize=8)
     interval = ", 95 % interval over clips" if next(iter(estimates.values()))["low"] is not None else ""
-    below.suptitle(f"mean over {len(measured.clips)} clips{interval}", fontsize=9)
+    below.suptitle(f"mean over {counted(len(measured.clips), 'clip')}{interval}", fontsize=9)
 
 
 def _broken(words: str) -> str:

@@ -21,7 +21,7 @@ from tangovlm.report.scenes import Scene
 
 from .clips import ClipSource
 from .clusters import check_before
-from .output import Row, draw_frame, hide_ticks, new_figure, shown_steps
+from .output import Row, draw_frame, hide_ticks, new_figure, row_height, set_title, shown_steps
 
 METHODS = ("tango", "fastvid", "holitom", "visionzip", "divprune", "topk")
 _WIDTH_PX = 320
@@ -149,7 +149,7 @@ def measure(
         scene = clip.scene(record)
         kept.append(Kept(pruner.name, float(pruner.retention), kind, scene, record.report.notes))
     notes = dict.fromkeys(
-        [*source.notes, *left_out, *(f"{each.method}: {note}" for each in kept for note in each.notes)]
+        [*source.notes, *clip.notes, *left_out, *(f"{each.method}: {note}" for each in kept for note in each.notes)]
     )
     return Comparison(llm.name, clip.name, tuple(kept), tuple(notes))
 
@@ -158,7 +158,7 @@ def draw(measured: Comparison, frames: int = 6) -> Any:
     """A figure of matplotlib: kept tokens bright, merged ones in the colour of their cluster, dropped ones dark."""
     scene = measured.methods[0].scene
     shown = shown_steps(scene.steps, frames)
-    side = 8.8 / len(shown) / scene.aspect
+    side = row_height(len(shown), scene.aspect)
     figure = new_figure(0.9 + (side + 0.1) * (len(measured.methods) + 1))
     grid = figure.subplots(len(measured.methods) + 1, len(shown), squeeze=False)
     for axes, step in zip(grid[0], shown, strict=True):
@@ -179,8 +179,6 @@ def draw(measured: Comparison, frames: int = 6) -> Any:
             axes.set_xlabel(f"{int(drawn.kept[step].sum())} of {drawn.kept[step].size}", fontsize=8, labelpad=2)
             hide_ticks(axes)
         row[0].set_ylabel(f"{each.method}\n{int(drawn.kept.sum())} of {drawn.kept.size}", fontsize=9)
-    figure.suptitle(
-        f"{measured.model}: kept tokens (outlined), merged ones (in the colour of their cluster), dropped ones (dark)",
-        fontsize=11,
-    )
+    words = "kept tokens (outlined), merged ones (in the colour of their cluster), dropped ones (dark)"
+    set_title(figure, measured.model, words)
     return figure

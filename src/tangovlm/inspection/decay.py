@@ -28,6 +28,8 @@ CHANNELS = 3584
 """Hidden size of the 7B models of the paper."""
 SECONDS = 300
 CELLS = 27
+MOST_BASES = 28
+"""Lines that differ in colour and dashes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +104,19 @@ def measure(
 
     Raises
     ------
-    InputError: a value out of its range.
+    InputError: a value out of its range, a base that is given twice, or more than `MOST_BASES` for one axis.
     """
-    if channels < 6 or seconds < 1 or cells < 1:
-        raise InputError(f"channels {channels}, seconds {seconds}, cells {cells}: give at least 6, 1 and 1")
+    for name, value, least in (("channels", channels, 6), ("seconds", seconds, 1), ("cells", cells, 1)):
+        if value < least:
+            raise InputError(f"{name} is {value}: give at least {least}")
+    for axis, bases in (("time", time_bases), ("space", space_bases)):
+        if len(set(bases)) < len(bases):
+            raise InputError(f"a base of {axis} is given twice: leave it out once")
+        if len(bases) > MOST_BASES:
+            raise InputError(f"{len(bases)} bases of {axis} are given: up to {MOST_BASES} lines differ")
     for base in (*time_bases, *space_bases):
         if not 0 < base < float("inf"):
-            raise InputError(f"the base {base:g} must be positive")
+            raise InputError(f"the base {base:g} must be positive and finite")
     times, rows = torch.arange(seconds + 1, dtype=torch.float64), cells + 1
     token = torch.full((channels,), channels**-0.5, dtype=torch.float64)
 
@@ -142,7 +150,8 @@ def draw(measured: Decay) -> Any:
             axes.plot(distances, curve, label=f"base {base:g}{mark}", linewidth=2.2 if mark else 1.3, **style)
         axes.set(xlabel=title)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=9)
+        # A long list gets columns, and does not leave the panel.
+        axes.legend(frameon=False, fontsize=9 if len(curves) <= 10 else 7, ncols=-(-len(curves) // 10))
     left.set_xscale("symlog", linthresh=1)
     left.set_xlim(0, measured.seconds[-1])
     left.set_ylabel("cosine of two equal tokens")

@@ -25,7 +25,7 @@ from tangovlm.report.plot import series_style
 
 from .attention import Saliency, kinds_of
 from .clips import ClipSource
-from .output import Row, new_figure
+from .output import Row, counted, new_figure, set_title
 
 Floats = npt.NDArray[np.float64]
 SHARES = (0.05, 0.1, 0.2, 0.5)
@@ -150,7 +150,7 @@ def measure(
         validate_retention(share)
     names = kinds_of(llm)
     found: dict[str, list[Floats]] = {kind: [] for kind in names}
-    grid, frames = None, 0
+    grid, frames, notes = None, 0, [*source.notes]
     for clip in source.clips(llm, progress):
         for kind, tokens in clip.tokens(names).items():
             assert tokens.saliency is not None
@@ -163,9 +163,10 @@ def measure(
             flat = saliency.share.reshape(tokens.frames, -1)
             found[kind].append(np.take_along_axis(flat, saliency.order, axis=1).mean(axis=0))
         frames += tokens.frames
+        notes += clip.notes
     assert grid is not None
     kinds = tuple(SortedScores(kind, np.stack(clips)) for kind, clips in found.items())
-    return Distribution(llm.name, kinds, grid, source.count, frames, tuple(shares), source.notes)
+    return Distribution(llm.name, kinds, grid, source.count, frames, tuple(shares), tuple(notes))
 
 
 def check_grid(name: str, grid: tuple[int, int], before: tuple[int, int] | None) -> None:
@@ -199,27 +200,34 @@ def draw(measured: Distribution) -> Any:
             fractions, top.mean(axis=0) - top.std(axis=0), top.mean(axis=0) + top.std(axis=0), alpha=0.2,
             color=line["color"],
         )  # fmt: skip
-        for share in measured.shares:
-            tokens = count(share, measured.length)
-            value = float(kind.top(tokens).mean())
-            right.plot(tokens / measured.length, value, style["marker"], color=line["color"], markersize=5)
-            offset = (-6, 4) if number == 0 else (6, -12)
-            right.annotate(
-                f"{100 * value:.0f} %", (tokens / measured.length, value), offset, textcoords="offset points",
-                ha="right" if number == 0 else "left", fontsize=9, color=line["color"],
-            )  # fmt: skip
+    for share in measured.shares:
+        _mark_share(right, measured, count(share, measured.length))
     uniform = {"color": "0.4", "linewidth": 1, "linestyle": "-.", "label": "uniform attention"}
     left.axhline(1 / measured.length, **uniform)
     right.plot([0, 1], [0, 1], **uniform)
     for axes in (left, right):
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        # As many decimals as differ between the ticks.
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     left.set(xlabel="token of a frame, by descending score", ylabel="share of the frame's attention", xlim=(1, None))
     right.set(xlabel="fraction of the tokens with the highest scores", ylabel="their share of the frame's attention")
     right.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     left.set_ylim(0)
-    right.set(xlim=(0, 1), ylim=(0, 1.02))
-    clips = "clip" if measured.clips == 1 else "clips"
-    figure.suptitle(f"{measured.model}: mean ± SD over {measured.clips} {clips}, {measured.frames} frames")
+    # Values are written left of the curves too.
+    right.set(xlim=(-0.1, 1), ylim=(0, 1.02))
+    clips, frames = counted(measured.clips, "clip"), counted(measured.frames, "frame")
+    set_title(figure, measured.model, f"mean ± SD over {clips}, {frames}")
     return figure
+
+
+def _mark_share(axes: Any, measured: Distribution, tokens: int) -> None:
+    """Mark the share of so many tokens on each curve: the highest is written above it, the others below theirs."""
+    values = {number: float(kind.top(tokens).mean()) for number, kind in enumerate(measured.kinds)}
+    for place, number in enumerate(sorted(values, key=lambda each: -values[each])):
+        style, at = series_style(number), (tokens / measured.length, values[number])
+        axes.plot(*at, style["marker"], color=style["color"], markersize=5)
+        axes.annotate(
+            f"{100 * at[1]:.0f} %", at, (-6, 4) if place == 0 else (6, -12 * place), textcoords="offset points",
+            ha="right" if place == 0 else "left", fontsize=9, color=style["color"],
+        )  # fmt: skip

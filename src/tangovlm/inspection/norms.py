@@ -32,7 +32,7 @@ from tangovlm.report.plot import SERIES_COLOURS
 from .attention import kinds_of, sinks_of
 from .clips import ClipSource
 from .distribution import check_grid
-from .output import Row, heat_map, new_figure
+from .output import Row, counted, heat_map, new_figure, set_title
 from .sinks import FEW_CLIPS
 
 Floats = npt.NDArray[np.float64]
@@ -133,7 +133,9 @@ def measure(
     saliency: list[Tensor] = []
     norms: dict[str, list[Floats]] = defaultdict(list)
     ranks, known = SinkRanks(), None
+    clip_notes: list[str] = []
     for clip in source.clips(llm, progress):
+        clip_notes += clip.notes
         collected: SignalParts = defaultdict(list)
         hooks = llm.family.signals.value_hooks(collected, points, _norm)
         tokens = clip.tokens([kind], hooks)[kind]
@@ -156,7 +158,7 @@ def measure(
         groups=_groups(torch.cat(saliency), positions),
         sinks=positions,
         clips=source.count,
-        notes=(*source.notes, *notes),
+        notes=(*source.notes, *clip_notes, *notes),
     )
 
 
@@ -270,12 +272,12 @@ def draw(measured: TokenNorms) -> Any:
         below[1].plot(position % mean.shape[1], position // mean.shape[1], "x", color="white")
     below[1].set(xlabel="column", ylabel="row", title=f"mean norm at each position after layer {name}")
     below[1].title.set_fontsize(9)
+    for axis in (below[1].xaxis, below[1].yaxis):
+        axis.get_major_locator().set_params(integer=True)
     figure.colorbar(drawn, ax=below[1], label="norm of the hidden state")
-    figure.suptitle(
-        f"{measured.model}: norms in the vision encoder, {measured.clips} clips; top: the tenth of a frame with the "
-        f"highest {measured.kind}",
-        fontsize=11,
-    )
+    clips = counted(measured.clips, "clip")
+    words = f"norms in the vision encoder, {clips}; top: the tenth of a frame with the highest {measured.kind}"
+    set_title(figure, measured.model, words)
     return figure
 
 

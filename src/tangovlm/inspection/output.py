@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +19,12 @@ WIDTH_IN, DPI = 10, 100
 _DIGITS = 9
 _PALETTE = 255
 _LARGE_BYTES = 200_000
+_LINE, _NAME = 105, 60
+"""Letters of a title in a line, and of the name of a model in it."""
+_LOWEST_IN, _HIGHEST_IN = 1.3, 3.0
+"""Height of a row of pictures: its label has room, and pictures that are higher than wide are no larger than others."""
+_POINTS = 72
+"""In an inch."""
 
 Row: TypeAlias = dict[str, Any]
 
@@ -68,6 +75,35 @@ def save(path: Path, figure: Any) -> None:
         drawn = io.BytesIO()
         small.save(drawn, "PNG", optimize=True)
     write_whole(path, drawn.getvalue())
+
+
+def set_title(figure: Any, model: str, text: str) -> None:
+    """Write the title of a figure: the model, or the end of its name if that is long, and what is drawn."""
+    name = model if len(model) <= _NAME else f"...{model[3 - _NAME :]}"
+    lines = textwrap.fill(f"{name}: {text}", _LINE, break_on_hyphens=False)
+    figure.suptitle(lines, fontsize=11)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things in words.
+
+    >>> counted(1, "clip"), counted(2, "clip")
+    ('1 clip', '2 clips')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def row_height(columns: int, aspect: float, width_in: float = 8.8) -> float:
+    """Inches of a row of so many pictures side by side, which are `aspect` times as wide as high."""
+    return min(max(width_in / columns / aspect, _LOWEST_IN), _HIGHEST_IN)
+
+
+def number_size(grid: tuple[int, int], columns: int, aspect: float, width_in: float = 8.8) -> float:
+    """Font size in which a number of two digits fits a token of such a row of pictures, at most 9; 0 if none does."""
+    height, width = grid
+    picture_in = min(width_in / columns, row_height(columns, aspect, width_in) * aspect)
+    points = min(_POINTS * picture_in / width * 0.75, _POINTS * picture_in / aspect / height * 0.9, 9.0)
+    return points if points >= 5 else 0.0
 
 
 def heat_map() -> Any:

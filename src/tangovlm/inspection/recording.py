@@ -51,6 +51,11 @@ class RecordedClip:
         self._inputs = model_inputs(llm, frames, _QUESTION)
         self._features = UnprunedFeatures()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For the user: how the clip was decoded."""
+        return tuple(f"{self.name}: {note}" for note in self.frames.notes)
+
     def tokens(self, kinds: Iterable[str], hooks: Iterable[ForwardHook] = ()) -> dict[str, VideoTokens]:
         """What methods receive, with each of these kinds of saliency; recorded in one run of the encoder.
 

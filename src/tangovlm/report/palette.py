@@ -1,7 +1,5 @@
 """Colours of clusters, saliency and segments, as 8-bit RGB triples."""
 
-import colorsys
-
 import numpy as np
 import numpy.typing as npt
 
@@ -9,6 +7,18 @@ RGB = tuple[int, int, int]
 Pixels = npt.NDArray[np.uint8]
 
 GOLDEN_RATIO = 0.618033988749895
+OKABE_ITO: dict[str, RGB] = {
+    "orange": (230, 159, 0),
+    "sky blue": (86, 180, 233),
+    "blue": (0, 114, 178),
+    "yellow": (240, 228, 66),
+    "reddish purple": (204, 121, 167),
+    "vermilion": (213, 94, 0),
+    "bluish green": (0, 158, 115),
+}
+"""Colours that differ for colour-blind people too (Okabe and Ito, 2008); in this order, neighbours differ most."""
+_PALEST = 0.3
+"""Largest part of white in a colour of a cluster."""
 HEAT_STOPS: tuple[tuple[float, RGB], ...] = (
     (0.00, (10, 8, 34)),
     (0.25, (76, 28, 120)),
@@ -20,12 +30,11 @@ SEGMENT_COLOURS: tuple[RGB, ...] = ((92, 140, 255), (255, 158, 74), (84, 196, 14
 
 
 def cluster_colours(count: int) -> Pixels:
-    """One colour per slot, `(count, 3)` uint8; consecutive slots have very different hues."""
-    colours = [
-        colorsys.hsv_to_rgb((0.55 + slot * GOLDEN_RATIO) % 1.0, (0.85, 0.55, 0.7)[slot % 3], (1.0, 1.0, 0.85)[slot % 3])
-        for slot in range(count)
-    ]
-    return np.round(np.array(colours, dtype=np.float64).reshape(count, 3) * 255).astype(np.uint8)
+    """One colour per slot, `(count, 3)` uint8: those of `OKABE_ITO` in turn, with another part of white each turn."""
+    slots = np.arange(count)
+    pure = np.array(list(OKABE_ITO.values()), dtype=np.float64)[slots % len(OKABE_ITO)]
+    white = (_PALEST * (slots // len(OKABE_ITO) * GOLDEN_RATIO % 1))[:, None]
+    return np.floor(pure * (1 - white) + 255 * white + 0.5).astype(np.uint8)
 
 
 def segment_colour(segment: int) -> RGB:

@@ -5,8 +5,11 @@ from importlib.util import find_spec
 from tangovlm.errors import InputError
 from tangovlm.machine.installation import install_command
 
-SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""The palette of Okabe and Ito without its yellow, which is faint on white."""
+from .palette import OKABE_ITO, css
+
+_SERIES = ("blue", "vermilion", "bluish green", "reddish purple", "orange", "sky blue")
+SERIES_COLOURS = (*(css(OKABE_ITO[name]) for name in _SERIES), "#000000")
+"""The palette of Okabe and Ito without its yellow, which is faint on white, and with its black."""
 _LINES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 ADAPTIVE_MARKER = "*"

@@ -131,7 +131,8 @@ def test_everything_is_escaped(run: Run, demo: Clip) -> None:
     evil = replace(run, question=EVIL, clip=replace(demo, name=EVIL, questions=((EVIL, EVIL),)), stage=EVIL)
     pages = [
         answers(evil, EVIL), comparison(evil, EVIL), frames(evil), parts.error(EVIL), parts.status(EVIL),
-        parts.player(EVIL, EVIL, 1.0, ""), parts.picker(EVIL, Limits()), answers(replace(evil, error=EVIL), "token"),
+        parts.player(EVIL, replace(demo, name=EVIL)), parts.picker(EVIL, Limits()),
+        answers(replace(evil, error=EVIL), "token"),
     ]  # fmt: skip
     for page in pages:
         assert "<img src=x" not in page
@@ -146,3 +147,11 @@ def test_the_choice_of_layers() -> None:
     for group in ("tv-layer", "tv-strip"):
         for name in set(NAMES) - {"none"}:
             assert f"#{group}-{name}:checked" in style
+
+
+def test_the_player_shows_the_duration(demo: Clip) -> None:
+    file = Clip(Path("5f0a.mp4"), "Rome, day 2.mp4", 63.0, "data:,", uploaded=True)
+    assert "<figcaption>Rome, day 2.mp4, 1:03</figcaption>" in parts.player("./video/x", file)
+    assert "aria-label='Rome, day 2.mp4, 1:03'" in parts.player("./video/x", file)
+    # Once.
+    assert "<figcaption>Demo, 8 s</figcaption>" in parts.player("./video/x", demo)

@@ -45,6 +45,7 @@ def stored(folder: Path) -> list[Path]:
 
 def test_an_upload(client: Any, engine: Engine, video: bytes, tmp_path: Path) -> None:
     session = engine.sessions.get("one")
+    assert session is not None
     answer = client.post(f"/clip/{session.token}?name=my%20holiday.mp4", content=video)
     assert (answer.status_code, answer.json()) == (200, {"name": "my holiday.mp4"})
     assert session.offered is not None
@@ -69,6 +70,7 @@ def test_files_that_are_refused(
     client: Any, engine: Engine, tmp_path: Path, content: bytes, status: int, words: str
 ) -> None:
     session = engine.sessions.get("one")
+    assert session is not None
     lines: list[str] = []
     engine.log = lines.append
     for body in (content, iter([content])):

@@ -89,3 +89,20 @@ def test_the_last_choice_counts(page: Page) -> None:
     assert (len(first), len(second)) == (1, 2)
     assert page.session.clip is page.still.clip(Path())
     assert page.session.choosing == set()
+
+
+def test_late_events_of_a_closed_page_keep_nothing(page: Page) -> None:
+    handlers, request = page.handlers, page.request
+    handlers.close(request)
+    events = (
+        handlers.ready(request),
+        handlers.choose_example("still", request),
+        [handlers.choose_upload(request)],
+        handlers.ask(QUESTION, *SETTINGS, request),
+        handlers.again(*SETTINGS, request),
+        handlers.compare(["tango"], QUESTION, *SETTINGS[1:], request),
+    )
+    for event in events:
+        (outputs,) = event
+        assert "the page was closed: reload it" in str(outputs)
+    assert handlers.engine.sessions.count == 0

@@ -5,6 +5,7 @@ from html import escape
 
 from tangovlm.report.exchange import STAGES, is_right, percent, stage_ms
 
+from ..clips import Clip
 from ..limits import Limits, clock
 from ..results import Column, Result, Run
 
@@ -19,11 +20,12 @@ def status(message: str) -> str:
     return f"<p class=tv-status role=status>{escape(message)}</p>" if message else ""
 
 
-def player(url: str, name: str, seconds: float, poster: str) -> str:
+def player(url: str, clip: Clip) -> str:
     """A clip that can be played, with its name and duration."""
-    label = escape(f"{name}, {clock(seconds)}" if "," not in name else name, quote=True)
+    # The names of examples have it already.
+    label = escape(f"{clip.name}, {clock(clip.seconds)}" if clip.uploaded else clip.name, quote=True)
     return (
-        f"<figure class=tv-player><video controls loop muted playsinline preload=metadata poster='{poster}' "
+        f"<figure class=tv-player><video controls loop muted playsinline preload=metadata poster='{clip.poster}' "
         f"src='{escape(url, quote=True)}' aria-label='{label}'></video>"
         f"<figcaption>{label}</figcaption></figure>"
     )

@@ -16,7 +16,7 @@ from ..clips import Clip
 from ..engine import Engine
 from ..results import Run
 from ..views.comparison import as_csv
-from .handlers import ANSWERS, COMPARISON
+from .handlers import ANSWERS, CLOSED, COMPARISON
 
 _NAME = 120
 """Longest name of a file that is shown, in characters."""
@@ -35,7 +35,7 @@ def add_routes(app: FastAPI, engine: Engine, folder: Path) -> None:
     async def upload(token: str, request: Request, name: str = "clip") -> Response:
         session = engine.sessions.by_token(token)
         if session is None:
-            return _error(404, "the page was closed: reload it")
+            return _error(404, CLOSED)
         shown = shown_name(name)
         path = folder / f"{token_urlsafe(12)}{Path(shown).suffix[:8]}"
         try:

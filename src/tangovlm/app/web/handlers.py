@@ -23,6 +23,7 @@ from ..views import frames as frames_view
 from ..views import parts
 
 ANSWERS, COMPARISON, CHOICE = "answers", "comparison", "choice"
+CLOSED = "the page was closed: reload it"
 FIRST = Choice("tango", 0.1)
 """What the page asks with unless something else is chosen."""
 Update = Any
@@ -49,8 +50,8 @@ class Handlers:
         self._folder = folder
         self._loading = loading
 
-    def session(self, request: gr.Request) -> Session:
-        """The session of the page that sent a request."""
+    def session(self, request: gr.Request) -> Session | None:
+        """The session of the page that sent a request; None if the page was closed."""
         return self.engine.sessions.get(str(request.session_hash))
 
     # --- the page is opened and closed --------------------------------------------------------------------------------
@@ -59,8 +60,11 @@ class Handlers:
         """Outputs: the line about the model, the field for files, the button that asks, the one that compares, and the
         number of frames.
         """
-        engine = self.engine
-        picker = parts.picker(self.session(request).token, engine.limits)
+        engine, session = self.engine, self.session(request)
+        if session is None:
+            yield parts.error(CLOSED), *[gr.skip()] * 4
+            return
+        picker = parts.picker(session.token, engine.limits)
         if not engine.is_settled:
             yield parts.status(self._loading), picker, *[gr.skip()] * 3
         llm = engine.wait()
@@ -80,6 +84,9 @@ class Handlers:
     def choose_example(self, name: str | None, request: gr.Request) -> Iterator[tuple[Update, ...]]:
         """Outputs: see `_chosen`."""
         session = self.session(request)
+        if session is None:
+            yield gr.skip(), parts.error(CLOSED), *[gr.skip()] * 5
+            return
         if name is None or name not in self.examples:
             return
         session.number[CHOICE] += 1
@@ -99,6 +106,8 @@ class Handlers:
     def choose_upload(self, request: gr.Request) -> tuple[Update, ...]:
         """A file was uploaded and checked by `files.py`; outputs: see `_chosen`."""
         session = self.session(request)
+        if session is None:
+            return gr.skip(), parts.error(CLOSED), *[gr.skip()] * 5
         session.number[CHOICE] += 1
         if session.offered is None:
             return gr.skip(), parts.error("the file is not here any more: upload it again"), *[gr.skip()] * 5
@@ -116,7 +125,7 @@ class Handlers:
         url = f"./video/{session.token}?{session.number[CHOICE]}"
         questions = [question for question, _ in clip.questions]
         suggestions = gr.update(choices=questions, value=None, visible=bool(questions))
-        player = parts.player(url, clip.name, clip.seconds, clip.poster)
+        player = parts.player(url, clip)
         return player, "", gr.update(value=example), suggestions, answers_view.EMPTY, "", comparison_view.EMPTY
 
     # --- questions ----------------------------------------------------------------------------------------------------
@@ -133,6 +142,9 @@ class Handlers:
     ) -> Iterator[tuple[str, str]]:
         """Answer a question with all tokens and with a method; outputs: the answers and the frames."""
         session = self.session(request)
+        if session is None:
+            yield parts.error(CLOSED), ""
+            return
         if not (yield from self._wait_for_clip(session, ANSWERS, (parts.status(_WAITING), ""))):
             return
         session.asked = question
@@ -143,7 +155,9 @@ class Handlers:
     ) -> Iterator[tuple[str, str]]:
         """Answer the last question again with other settings, if there was one; outputs: see `ask`."""
         session = self.session(request)
-        if ANSWERS in session.runs and not session.choosing:
+        if session is None:
+            yield parts.error(CLOSED), ""
+        elif ANSWERS in session.runs and not session.choosing:
             yield from self._ask(session, method, percent, frames, positions, length)
 
     def compare(
@@ -158,6 +172,9 @@ class Handlers:
     ) -> Iterator[str]:
         """Answer a question with several methods; output: the comparison."""
         session = self.session(request)
+        if session is None:
+            yield parts.error(CLOSED)
+            return
         if not (yield from self._wait_for_clip(session, COMPARISON, parts.status(_WAITING))):
             return
         try:

@@ -5,6 +5,7 @@ What the script reads is one JSON object:
     grid        [T, H, W]
     times       [T] seconds from the start of the video
     planes      bytes per source
+    colours     RGB of the first clusters, see `palette.cluster_colours`
     sets        a kept set for each retention, ascending:
                   label, answered, kept (number of slots), segments, clustered, data
     cuts        what remains after each cut inside the language model, for the set of the answer:
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..palette import OKABE_ITO
 from ..scenes import Ints, KeptSet, Scene
 
 MAX_BYTES = 250_000
@@ -56,6 +58,7 @@ def token_data(scene: Scene, labels: Sequence[str], layers: int) -> str:
         "grid": list(sets[0].sources.shape),
         "times": list(scene.times_s),
         "planes": planes,
+        "colours": list(OKABE_ITO.values()),
         "sets": [
             {
                 "label": label,

@@ -47,13 +47,9 @@ const layerName = (at) => {
 
 // As `cluster_colours` of palette.py.
 function clusterColour(slot, factor = 1, alpha = 1) {
-  const hue = (0.55 + slot * 0.618033988749895) % 1, saturation = [0.85, 0.55, 0.7][slot % 3];
-  const value = [1, 1, 0.85][slot % 3];
-  const channel = (n) => {
-    const k = (n + hue * 6) % 6;
-    return Math.round(255 * factor * (value - value * saturation * Math.max(0, Math.min(k, 4 - k, 1))));
-  };
-  return `rgba(${channel(5)}, ${channel(3)}, ${channel(1)}, ${alpha})`;
+  const count = data.colours.length, white = 0.3 * ((Math.floor(slot / count) * 0.618033988749895) % 1);
+  const channels = data.colours[slot % count].map((pure) => Math.round(factor * (pure * (1 - white) + 255 * white)));
+  return `rgba(${channels.join(", ")}, ${alpha})`;
 }
 
 function prepared(canvas) {

@@ -80,7 +80,7 @@ def distribution(
         try:
             validate_retention(each)
         except InputError as error:
-            raise InputError(f"--share is {each:g}: it must be in (0, 1]") from error
+            raise InputError(f"--share is {each!r}: it must be in (0, 1]") from error
     request.run(
         "distribution",
         lambda llm, source, progress: picture.measure(llm, source, shares=shares, progress=progress),
