@@ -20,9 +20,9 @@ def now() -> str:
     return digest(code_of(load("llava_onevision")().model))
 
 
-@pytest.mark.parametrize("seed", ["0", "1"])
-def test_it_is_the_same_in_every_process(seed: str) -> None:
+def test_it_is_the_same_in_every_process() -> None:
     """Sets, whose order depends on the process, are among the constants of code."""
+    seed = "1" if os.environ.get("PYTHONHASHSEED") == "0" else "0"
     program = """
 from tangovlm.selfcheck.code import code_of, digest
 from tangovlm.selfcheck.twins import load

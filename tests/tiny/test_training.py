@@ -1,20 +1,29 @@
 """The recipe, a few steps of it: every stage runs, can be resumed, and hands on what the next one needs."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache as cache_results
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
+from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
 from tangovlm.tiny import cache, language, lessons, recipe, tower, train
 from tangovlm.tiny.export import WEIGHTS, export
 from tangovlm.tiny.optimizer import Muon, warm_up_then_decay
 from tangovlm.tiny.synthetic.render import render
+from tangovlm.tiny.synthetic.worlds import World
 from tangovlm.tiny.tokenizer import build_tokenizer
 
 FIRST, SECOND = recipe.recipe(1), recipe.recipe(2)
+_tokenizer = cache_results(build_tokenizer)
+
+
+def tokenizer_of(world: World = FIRST.world) -> PreTrainedTokenizerFast:
+    """What `build_tokenizer` trains, once for all tests."""
+    return _tokenizer(world)
 
 
 def _weights(path: Path, key: str) -> dict[str, torch.Tensor]:
@@ -44,12 +53,22 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, module: object, saves: int) -> 
     monkeypatch.setattr(module, "save_checkpoint", save_and_die)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_stages() -> Iterator[None]:
+    """A tokenizer takes longer to train than a few steps do, and so do measurements, which are only printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (language, train):
+            patch.setattr(module, "build_tokenizer", tokenizer_of)
+        patch.setattr(tower, "_HELD_OUT_DRAWS", 2)
+        patch.setattr(language, "_PROBED_TOKENS", 64)
+        yield
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "recipe", _small_recipe)
-        patch.setattr(tower, "_HELD_OUT_DRAWS", 2)
         _run(folder, ["tower", "cache", "language", "export"])
     return folder
 
@@ -69,9 +88,8 @@ def test_a_killed_stage_goes_on_where_it_was(
     module = {"tower": tower, "language": language}[stage]
     monkeypatch.setattr(module, "_CHECKPOINT_EVERY", 1)
     monkeypatch.setattr(train, "recipe", _small_recipe)
-    monkeypatch.setattr(tower, "_HELD_OUT_DRAWS", 2)
-    for shared in ("clips-train", "clips-held-out", "tower.pt") if stage == "language" else ():
-        (tmp_path / shared).symlink_to(small / shared)
+    if stage == "language":
+        _encoded_folder(tmp_path, small)
     with monkeypatch.context() as patch:
         _stop_after(patch, module, 1)
         with pytest.raises(KeyboardInterrupt):
@@ -87,7 +105,6 @@ def test_an_earlier_run_is_the_start_of_a_later_one(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With no steps to take, a run that starts from another one has its weights."""
-    monkeypatch.setattr(tower, "_HELD_OUT_DRAWS", 2)
     monkeypatch.setattr(tower, "WARM_RATE", 0.0)
     train.main(
         ["--run", str(tmp_path), "--earlier", str(small), "--stages", "tower", "--tower-steps", "1", "--workers", "0"]
@@ -95,7 +112,7 @@ def test_an_earlier_run_is_the_start_of_a_later_one(
     started, taught = _weights(tmp_path / "tower.pt", "tower"), _weights(small / "tower.pt", "tower")
     assert all(torch.allclose(started[name], taught[name], atol=1e-6) for name in taught)
 
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer_of()
     model = language.build_language(tmp_path, tokenizer, torch.zeros(1, 64, 192), small, FIRST).state_dict()
     trained = _weights(small / "language.pt", "model")
     assert all(torch.allclose(model[name], trained[name], atol=1e-6) for name in trained)
@@ -105,7 +122,6 @@ def test_the_embedded_model_is_the_start_of_one_for_another_world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the heads of the tower are trained at first; known words and all layers are copied."""
-    monkeypatch.setattr(tower, "_HELD_OUT_DRAWS", 2)
     start = ["--run", str(tmp_path), "--world", "2", "--earlier", str(WEIGHTS)]
     train.main([*start, "--stages", "tower", "--tower-steps", "1", "--workers", "0"])
     embedded = LlavaOnevisionForConditionalGeneration.from_pretrained(WEIGHTS, local_files_only=True).state_dict()
@@ -114,7 +130,7 @@ def test_the_embedded_model_is_the_start_of_one_for_another_world(
     assert len(vision) > 50
     assert all(torch.equal(started[f"model.{name}"], embedded[name]) for name in vision)
 
-    tokenizer = build_tokenizer(SECOND.world)
+    tokenizer = tokenizer_of(SECOND.world)
     old, new = AutoTokenizer.from_pretrained(WEIGHTS, local_files_only=True).get_vocab(), tokenizer.get_vocab()
     model = language.build_language(tmp_path, tokenizer, torch.zeros(1, 64, 192), WEIGHTS, SECOND).state_dict()
     words = "model.language_model.embed_tokens.weight"
@@ -125,7 +141,7 @@ def test_the_embedded_model_is_the_start_of_one_for_another_world(
 
 
 def test_more_layers_compute_the_same(small: Path) -> None:
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer_of()
     shallow = language.load_language(small).eval()
     deep = language._deeper(shallow, tokenizer, replace(FIRST, layers=12)).eval()
     assert len(deep.model.language_model.layers) == 12
@@ -143,28 +159,45 @@ def test_more_layers_compute_the_same(small: Path) -> None:
         assert all(last.weight.grad.abs().sum() > 0 for last in (layer.self_attn.o_proj, layer.mlp.down_proj))
 
 
+def _growing_recipe(version: int) -> recipe.Recipe:
+    """The depth changes after half of the steps, which see few tokens only: `small` goes through the curriculum."""
+    return replace(_small_recipe(version), layers=8, deepen_at=0.5, curriculum=FIRST.curriculum[:1])
+
+
+def _encoded_folder(folder: Path, small: Path) -> Path:
+    """A directory for the language stage, with the tower and the encoded clips of `small`."""
+    for shared in ("clips-train", "clips-held-out", "tower.pt"):
+        (folder / shared).symlink_to(small / shared)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def growing(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The language stage of the growing recipe without a kill."""
+    folder = _encoded_folder(tmp_path_factory.mktemp("growing"), small)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "recipe", _growing_recipe)
+        _run(folder, ["language"])
+    return folder
+
+
 @pytest.mark.parametrize("saves", [1, 2, 3])
 def test_a_killed_stage_goes_on_on_either_side_of_the_change_of_depth(
-    saves: int, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saves: int, small: Path, growing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    growing = replace(FIRST, held_out_clips=3, layers=8, deepen_at=0.5)
-    monkeypatch.setattr(train, "recipe", lambda _: growing)
+    monkeypatch.setattr(train, "recipe", _growing_recipe)
     monkeypatch.setattr(language, "_CHECKPOINT_EVERY", 1)
-    for folder in ("straight", "killed"):
-        (tmp_path / folder).mkdir()
-        for shared in ("clips-train", "clips-held-out", "tower.pt"):
-            (tmp_path / folder / shared).symlink_to(small / shared)
-    _run(tmp_path / "straight", ["language"])
+    killed = _encoded_folder(tmp_path, small)
     with monkeypatch.context() as patch:
         _stop_after(patch, language, saves)
         with pytest.raises(KeyboardInterrupt):
-            _run(tmp_path / "killed", ["language"])
-    _run(tmp_path / "killed", ["language"])
-    straight, resumed = (_weights(tmp_path / name / "language.pt", "model") for name in ("straight", "killed"))
+            _run(killed, ["language"])
+    _run(killed, ["language"])
+    straight, resumed = (_weights(folder / "language.pt", "model") for folder in (growing, killed))
     assert straight.keys() == resumed.keys()
     assert any("layers.7." in name for name in straight)
     assert all(torch.allclose(resumed[name], straight[name], atol=1e-6) for name in straight)
-    assert len(language.load_language(tmp_path / "killed").model.language_model.layers) == 8
+    assert len(language.load_language(killed).model.language_model.layers) == 8
 
 
 def test_a_lesson_asks_when_only_if_its_tokens_tell() -> None:
@@ -191,7 +224,7 @@ def test_caching_fills_in_the_shards_that_are_missing(small: Path) -> None:
 
 def test_a_lesson_hides_each_question_from_the_others(small: Path) -> None:
     """Answers' logits must not depend on what else is asked behind the clip."""
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer_of()
     writer, model = lessons.Writer(tokenizer), language.load_language(small).eval()
     blocks = [writer.block("What color is the star?", "red"), writer.block("How many rings are there?", "two")]
     features = cache.load_clips(small, "train", 1, FIRST).features[0].flatten(0, 1)[:40]
@@ -232,14 +265,14 @@ def test_the_rate_warms_up_and_decays() -> None:
 
 
 def test_the_shipped_tokenizer_is_the_one_that_the_recipe_builds() -> None:
-    shipped, built = AutoTokenizer.from_pretrained(WEIGHTS, local_files_only=True), build_tokenizer()
+    shipped, built = AutoTokenizer.from_pretrained(WEIGHTS, local_files_only=True), tokenizer_of()
     assert shipped.get_vocab() == built.get_vocab()
     for text in ("What color is the star?", "Any WORDS at all: 42!"):
         assert shipped(text).input_ids == built(text).input_ids
 
 
 def test_the_tokenizer_holds_the_words_of_the_world_whole() -> None:
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer_of()
     for word in ("red", "hourglasses", "striped", "top", "three", "dog"):
         assert len(tokenizer(word).input_ids) == 1
     assert tokenizer.decode(tokenizer("47").input_ids).strip() == "47"
@@ -247,7 +280,7 @@ def test_the_tokenizer_holds_the_words_of_the_world_whole() -> None:
 
 
 def test_exporting_leaves_the_config_in_float32(small: Path, tmp_path: Path) -> None:
-    export(language.load_language(small), build_tokenizer(), tmp_path)
+    export(language.load_language(small), tokenizer_of(), tmp_path)
     assert '"dtype": "float32"' in (tmp_path / "config.json").read_text()
 
 
@@ -287,7 +320,7 @@ def test_tokens_of_few_things_are_at_the_places_that_the_questions_are_about() -
         feature[..., 2] = clip.length
     of = replace(SECOND, curriculum=((0.0, (recipe.FIRST_AND_LAST,)),), shuffled=0.0, original_positions=(1.0, 1.0))
     drawer = lessons.Lessons(
-        cache.EncodedClips(of, drawn, features, owners), lessons.Writer(build_tokenizer(of.world)), 12, 0, 1300
+        cache.EncodedClips(of, drawn, features, owners), lessons.Writer(tokenizer_of(of.world)), 12, 0, 1300
     )
     factors = set()
     for step in range(12):
