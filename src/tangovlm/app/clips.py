@@ -97,6 +97,10 @@ class Example:
         """A frame of it as a data URI, without rendering the file."""
         return self._frame(_THUMBNAIL)
 
+    def poster(self) -> str:
+        """The frame in its middle as a data URI, without rendering the file."""
+        return self._frame(_POSTER)
+
     def clip(self, folder: Path) -> Clip:
         """The clip with its file, which is rendered into the folder by the first call."""
         with self._lock:
@@ -126,7 +130,7 @@ class Example:
             # Kinds that a later world adds come last.
             questions = [(asked[kind].text, asked[kind].answer) for kind in made.kinds if kind in asked][-_SUGGESTIONS:]
         seconds = Limits().check_clip(path, self.name)
-        return Clip(path, self.name, seconds, self._frame(_POSTER), tuple(questions))
+        return Clip(path, self.name, seconds, self.poster(), tuple(questions))
 
 
 # The first seeds whose clips have a question of every kind, or of all but one or two.

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from tangovlm.app.clips import Clip
+from tangovlm.app.clips import Clip, examples
 from tangovlm.app.engine import Engine
+from tangovlm.app.limits import Limits
+from tangovlm.app.views import parts
 
 WAIT_S = 60
 QUESTION = "What color is the bar?"
@@ -24,6 +26,9 @@ class Slow:
         self.name = name
         self.may_end = threading.Event()
         self._clip = clip
+
+    def poster(self) -> str:
+        return self._clip.poster
 
     def clip(self, _folder: Path) -> Clip:
         assert self.may_end.wait(WAIT_S)
@@ -106,3 +111,17 @@ def test_late_events_of_a_closed_page_keep_nothing(page: Page) -> None:
         (outputs,) = event
         assert "the page was closed: reload it" in str(outputs)
     assert handlers.engine.sessions.count == 0
+
+
+def test_a_frame_is_shown_before_the_packages_are_imported(gradio: None, folder: Path) -> None:
+    from tangovlm.app.web.handlers import Handlers
+    from tangovlm.app.web.page import build
+
+    # It never imports anything: rendering the file would wait.
+    waiting = Engine(lambda: pytest.fail("the model was loaded"), Limits())
+    handlers, shown = Handlers(waiting, examples(), folder, ""), examples()[1]
+    first, *_ = next(handlers.choose_example(shown.name, SimpleNamespace(session_hash="page")))  # type: ignore[arg-type]
+    assert first == parts.still(shown.name, shown.clip(folder).poster)
+    page = build(handlers, ["tango"])
+    pictures = [each.value for each in page.blocks.values() if "<img" in str(getattr(each, "value", ""))]
+    assert pictures == [parts.still("Demo, 8 s", examples()[0].poster())]

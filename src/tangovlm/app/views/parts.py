@@ -31,6 +31,12 @@ def player(url: str, clip: Clip) -> str:
     )
 
 
+def still(name: str, poster: str) -> str:
+    """A frame in the place of an example clip whose file is still being rendered."""
+    label = escape(name, quote=True)
+    return f"<figure class=tv-player><img src='{poster}' alt='{label}'><figcaption>{label}</figcaption></figure>"
+
+
 def picker(token: str, limits: Limits) -> str:
     """A field for a file of the user, which the script of the page sends.
 

@@ -93,7 +93,8 @@ class Handlers:
         number = session.number[CHOICE]
         session.choosing.add(number)
         try:
-            yield gr.skip(), parts.status("Rendering the clip"), *[gr.skip()] * 5
+            # Packages that take seconds to import are needed for the file, but not for one frame.
+            yield parts.still(name, self.examples[name].poster()), parts.status("Rendering the clip"), *[gr.skip()] * 5
             self.engine.wait_for_packages()
             clip = self.examples[name].clip(self._folder)
             if session.number[CHOICE] == number:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import gradio as gr
 
-from ..views import answers, comparison, frames
+from ..views import answers, comparison, frames, parts
 from .handlers import FIRST, Handlers
 
 HEAD = (
@@ -38,7 +38,7 @@ def build(handlers: Handlers, methods: Sequence[str]) -> gr.Blocks:
         model = gr.HTML()
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
-                player = gr.HTML()
+                player = gr.HTML(parts.still(names[0], handlers.examples[names[0]].poster()))
                 clip_message = gr.HTML()
                 clip = gr.Radio(names, value=names[0], label="Clip", elem_id="tv-clips")
                 picker = gr.HTML()
