@@ -30,14 +30,15 @@ HOST_TESTS := tests/session tests/models tests/inputs tests/checkpoints tests/pi
 
 # The oldest supported transformers: a folder with the packages of other versions, before those of the environment on the
 # path. It runs the tests whose outcome may depend on the release: every family in every use, arguments, caches, positions,
-# copies, text models, processors, checkpoints. The ignored ones check code of this library on one model of a release that
+# copies, text models, processors, checkpoints. The ignored ones check code of this library on some models of a release that
 # the others check in full; OLDEST_TESTS='$(HOST_TESTS)' runs them too.
 OLDEST := 5.17
 OLDEST_PACKAGES := $(abspath $(VENV)-$(OLDEST))
 OLDEST_TESTS ?= tests/session tests/models tests/pipeline tests/checkpoints tests/test_docstrings.py $(addprefix --ignore=tests/, \
-    $(addprefix session/test_, bad_input.py compiled.py devices.py dtypes.py memo.py newlines.py threads.py) \
+    $(addprefix session/test_, adaptive.py bad_input.py compiled.py devices.py dtypes.py memo.py newlines.py records.py splice.py \
+        threads.py) session/lengths \
     $(addprefix models/common/test_, chunks.py saliency.py sinks.py tile_runs.py) \
-    $(addprefix pipeline/test_, ask.py overlap.py))
+    $(addprefix pipeline/test_, ask.py overlap.py) checkpoints/test_hub.py)
 
 # What users install today: only torch is pinned. NEWEST_TESTS=tests runs all tests there.
 NEWEST_VENV := $(VENV)-newest

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 from tangovlm import registry
@@ -69,7 +70,7 @@ class Run:
         parsed: dict[str, Any] = json.loads(json.dumps(spec, default=str))
         return parsed
 
-    @property
+    @cached_property
     def key(self) -> str:
         """`spec` as one line."""
         return spec_key(self.spec)

@@ -60,7 +60,10 @@ class Bootstrap:
         self._clip = np.array([indices[clip] for clip in clips])
         self._count = len(indices)
         rng = np.random.default_rng(_SEED)
-        self._times = rng.multinomial(self._count, np.full(self._count, 1 / self._count), size=DRAWS)
+        times = rng.multinomial(self._count, np.full(self._count, 1 / self._count), size=DRAWS)
+        # Whole numbers would be converted at each product.
+        self._times = times.astype(np.float64)
+        self._questions = self._times @ self._sums(np.ones(len(self._clip)))
 
     def mean(self, values: Sequence[float] | NDArray[np.float64]) -> Estimate:
         """Mean over questions.
@@ -72,7 +75,7 @@ class Bootstrap:
         array = np.asarray(values, np.float64)
         if self._count < MIN_CLIPS:
             return Estimate(float(array.mean()), None, None)
-        means = self._times @ self._sums(array) / (self._times @ self._sums(np.ones_like(array)))
+        means = self._times @ self._sums(array) / self._questions
         low, high = np.percentile(means, _LEVELS)
         return Estimate(float(array.mean()), float(low), float(high))
 
