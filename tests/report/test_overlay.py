@@ -5,8 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from tangovlm.report.colours import OKABE_ITO, css
 from tangovlm.report.overlay import kept_layer, resize, saliency_layer, spread
-from tangovlm.report.palette import OKABE_ITO, cluster_colours, css, heat_colours, segment_colour
+from tangovlm.report.palette import cluster_colours, heat_colours, segment_colour
 from tangovlm.report.plot import SERIES_COLOURS
 from tests.report.page.test_style import VISION, lab, linear
 

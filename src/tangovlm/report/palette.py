@@ -3,20 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 
-RGB = tuple[int, int, int]
+from .colours import OKABE_ITO, RGB, css
+
 Pixels = npt.NDArray[np.uint8]
 
 GOLDEN_RATIO = 0.618033988749895
-OKABE_ITO: dict[str, RGB] = {
-    "orange": (230, 159, 0),
-    "sky blue": (86, 180, 233),
-    "blue": (0, 114, 178),
-    "yellow": (240, 228, 66),
-    "reddish purple": (204, 121, 167),
-    "vermilion": (213, 94, 0),
-    "bluish green": (0, 158, 115),
-}
-"""Colours that differ for colour-blind people too (Okabe and Ito, 2008); in this order, neighbours differ most."""
 _PALEST = 0.3
 """Largest part of white in a colour of a cluster."""
 HEAT_STOPS: tuple[tuple[float, RGB], ...] = (
@@ -52,8 +43,3 @@ def heat_colours(values: npt.NDArray[np.floating]) -> Pixels:
     positions = [position for position, _ in HEAT_STOPS]
     channels = [np.interp(values, positions, [colour[c] for _, colour in HEAT_STOPS]) for c in range(3)]
     return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
-
-
-def css(colour: RGB) -> str:
-    """The colour as `#rrggbb`."""
-    return "#{:02x}{:02x}{:02x}".format(*(int(c) for c in colour))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .colours import RGB
 from .overlay import kept_layer, resize, saliency_layer
-from .palette import RGB, Pixels, cluster_colours, segment_colour
+from .palette import Pixels, cluster_colours, segment_colour
 from .scenes import Scene
 
 BACKGROUND: RGB = (16, 18, 24)

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from tangovlm.errors import InputError
 from tangovlm.machine.installation import install_command
 
-from .palette import OKABE_ITO, css
+from .colours import OKABE_ITO, css
 
 _SERIES = ("blue", "vermilion", "bluish green", "reddish purple", "orange", "sky blue")
 SERIES_COLOURS = (*(css(OKABE_ITO[name]) for name in _SERIES), "#000000")

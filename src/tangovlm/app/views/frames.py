@@ -3,7 +3,8 @@
 import json
 from html import escape
 
-from tangovlm.report.palette import css, heat_gradient, segment_colour
+from tangovlm.report.colours import css
+from tangovlm.report.palette import heat_gradient, segment_colour
 
 from ..layers import KEPT_COLOUR, NAMES
 from ..results import Column, Result, Run

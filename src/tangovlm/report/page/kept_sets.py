@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..palette import OKABE_ITO
+from ..colours import OKABE_ITO
 from ..scenes import Ints, KeptSet, Scene
 
 MAX_BYTES = 250_000
