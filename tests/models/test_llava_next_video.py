@@ -82,7 +82,7 @@ def test_prompt() -> None:
     family, pixels = LlavaNextVideo(LlavaNextVideoTwin().model), torch.zeros(1, 2, 3, PATCH * SIDE, PATCH * SIDE)
     family.model.config.image_token_index, family.model.config.video_token_index = 1, 2
     inputs = family.prompt.inputs(tokenizer, template, pixels, "Why?")
-    assert tokenizer.read == ["USER: " + "<video>" * 18 + "\nWhy?"]
+    assert tokenizer.whole_text(inputs["input_ids"]) == "USER: " + "<video>" * 18 + "\nWhy?"
     assert int((inputs["input_ids"] == 2).sum()) == 18
     assert inputs["pixel_values_videos"] is pixels
     with pytest.raises(InputError, match="'<image>', which stands for visual tokens"):

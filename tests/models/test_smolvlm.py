@@ -239,7 +239,8 @@ def test_prompt_is_that_of_the_stock_processor(seconds: list[float], monkeypatch
     pixels = torch.zeros(1, len(seconds), 3, PATCH * SIDE, PATCH * SIDE) + 1
     inputs = family.prompt.inputs(tokenizer, None, pixels, "Why?", torch.tensor(seconds))
     video = stock_text(seconds, monkeypatch)
-    assert tokenizer.read == [f"<|im_start|>User: {video}Why?<end_of_utterance>\nAssistant:"]
+    said = f"<|im_start|>User: {video}Why?<end_of_utterance>\nAssistant:"
+    assert tokenizer.whole_text(inputs["input_ids"]) == said
     assert inputs["pixel_values"] is pixels
     frames = len(seconds)
     if frames > 1:
@@ -253,8 +254,8 @@ def test_length_is_that_of_the_whole_video() -> None:
     tokenizer, family = ByteTokenizer(*SPECIAL), SmolVLM(SmolVLMTwin().model)
     pixels, seconds = torch.zeros(1, 3, 3, 54, 54), torch.tensor([0.0, 30.0, 60.0])
     for duration, said in ((None, "0:01:00"), (92.5, "0:01:32"), (3725.0, "1:02:05")):
-        family.prompt.inputs(tokenizer, None, pixels, "Why?", seconds, duration)
-        assert f"three frames from a {said} [H:MM:SS] video" in tokenizer.read.pop()
+        inputs = family.prompt.inputs(tokenizer, None, pixels, "Why?", seconds, duration)
+        assert f"three frames from a {said} [H:MM:SS] video" in tokenizer.whole_text(inputs["input_ids"])
 
 
 def test_videos_of_a_call_have_a_row_each() -> None:
@@ -264,14 +265,15 @@ def test_videos_of_a_call_have_a_row_each() -> None:
     made = family.prompt.build_inputs(tokenizer, ["<video><video>Why?"], videos)
     assert made["pixel_values"].shape == (2, 4, 3, 54, 54)
     assert made["pixel_values"].sum(dim=(2, 3, 4)).bool().tolist() == [[True, True, False, False], [True] * 4]
-    assert tokenizer.read[0].count("series of four frames") == 2
-    assert tokenizer.read[0].count("Frame from") == 6
+    text = tokenizer.whole_text(made["input_ids"])
+    assert (text.count("series of four frames"), text.count("Frame from")) == (2, 6)
 
 
 def test_without_times_frames_are_a_second_apart() -> None:
     tokenizer = ByteTokenizer(*SPECIAL)
-    SmolVLM(SmolVLMTwin().model).prompt.inputs(tokenizer, None, torch.zeros(1, 3, 3, 54, 54), "Why?")
-    assert [f"Frame from 00:0{second}:" in tokenizer.read[0] for second in range(4)] == [True, True, True, False]
+    prompt = SmolVLM(SmolVLMTwin().model).prompt
+    text = tokenizer.whole_text(prompt.inputs(tokenizer, None, torch.zeros(1, 3, 3, 54, 54), "Why?")["input_ids"])
+    assert [f"Frame from 00:0{second}:" in text for second in range(4)] == [True, True, True, False]
     with pytest.raises(InputError, match="stands for visual tokens"):
         SmolVLM(SmolVLMTwin().model).prompt.inputs(tokenizer, None, torch.zeros(1, 3, 3, 54, 54), "an <image>?")
 

@@ -1,10 +1,9 @@
-"""A byte-level tokenizer, which records its inputs."""
+"""A byte-level tokenizer, which loses nothing of a text."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 
@@ -19,8 +18,8 @@ class ByteTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc]
         plain.decoder = decoders.ByteLevel()
         plain.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
         super().__init__(tokenizer_object=plain, pad_token=special[0])
-        self.read: list[str] = []
 
-    def __call__(self, text: str, **options: Any) -> Any:
-        self.read.append(text)
-        return super().__call__(text, **options)
+    def whole_text(self, ids: Tensor) -> str:
+        """The text of a prompt ``(1, Q)``, special tokens included."""
+        (text,) = self.batch_decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(text)
