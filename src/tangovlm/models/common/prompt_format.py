@@ -1,5 +1,6 @@
 """How a prompt is written: from frames and text to the arguments of `generate`."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +12,6 @@ from torch import Tensor
 from ...errors import InputError
 from ...inputs.prompting import chat_prompt
 from ...inputs.timestamps import of_frames
-from ...inputs.token_ids import padded, token_ids
 from .layout import FeatureLayout
 from .part import FamilyPart
 from .transformers_compat import Arg
@@ -195,7 +195,7 @@ class PromptFormat(FamilyPart, ABC):
             rendered.append(first + "".join(parts))
             media_of_prompts.append([self.media_kwargs(video) for video in own])
         placeholder = self.family.layout.placeholder
-        ids, mask = padded(tokenizer, [token_ids(tokenizer, text, placeholder) for text in rendered])
+        ids, mask = _padded(tokenizer, [token_ids(tokenizer, text, placeholder) for text in rendered])
         try:
             media = self.collate(media_of_prompts)
         except RuntimeError as error:
@@ -240,3 +240,40 @@ class VideoPlaceholders(PromptFormat):
     def media_kwargs(self, video: VideoInput) -> dict[str, Tensor]:
         """See `PromptFormat.media_kwargs`."""
         return {Arg.VIDEO_PIXELS: video.pixels}
+
+
+def token_ids(tokenizer: Any, text: str, placeholder: int) -> list[int]:
+    """Token ids of a prompt, which may already begin with the first special token, as templates write it.
+
+    Tokenizers split off added tokens before anything else, so that a run of them, of which a video has thousands, can
+    be read as one and repeated.
+
+    Parameters
+    ----------
+    placeholder: token that the text may have in long runs.
+    """
+    first = getattr(tokenizer, "bos_token", None)
+    begun = isinstance(first, str) and first != "" and text.startswith(first)
+    options = {"add_special_tokens": False} if begun else {}
+    if placeholder in getattr(tokenizer, "added_tokens_decoder", {}):
+        token = str(tokenizer.convert_ids_to_tokens(placeholder))
+        runs = [len(run[0]) // len(token) for run in re.finditer(f"(?:{re.escape(token)})+", text)]
+        short: list[int] = tokenizer(re.sub(f"(?:{re.escape(token)})+", lambda _: token, text), **options)[Arg.IDS]
+        if short.count(placeholder) == len(runs):
+            counts = iter(runs)
+            return [each for each in short for _ in range(next(counts) if each == placeholder else 1)]
+    whole: list[int] = tokenizer(text, **options)[Arg.IDS]
+    return whole
+
+
+def _padded(tokenizer: Any, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Prompts as ``(B, Q)`` int64, padded on the left, and their attention mask."""
+    candidates = [tokenizer.pad_token_id, tokenizer.eos_token_id]
+    pad = next((int(number) for number in candidates if number is not None), 0)
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), pad, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.int64)
+        mask[row, longest - len(prompt) :] = 1
+    return ids, mask

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from tangovlm.inputs.token_ids import token_ids
+from tangovlm.models.common.prompt_format import token_ids
 from tests.support.prompts import ByteTokenizer
 
 VIDEO = "<video>"
