@@ -156,7 +156,8 @@ class BatchedAnswerer:
         """The summed log-probabilities of the tokens of each choice, as the beginning of the answer."""
         ids = [[self._ids(choice) for choice in offered] for offered in choices]
         first = prefilled.logits.log_softmax(-1)
-        totals = [[float(scores[tokens[0]]) for tokens in offered] for scores, offered in zip(first, ids, strict=True)]
+        heads = iter(first[[e for e, o in enumerate(ids) for _ in o], [t[0] for o in ids for t in o]].tolist())
+        totals = [[next(heads) for _ in offered] for offered in ids]
         # One longer choice of each entry at a time: they continue from the same cache, which is not copied.
         longer = [[place for place, tokens in enumerate(offered) if len(tokens) > 1] for offered in ids]
         for turn in range(max(map(len, longer), default=0)):

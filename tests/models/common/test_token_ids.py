@@ -45,6 +45,7 @@ TOKENIZERS: dict[str, Callable[[], Any]] = {
     "single words": lambda: pieces(single_word=True),
     "no added token": lambda: pieces(added=False),
     "ordinary piece": ordinary,
+    "pairs": lambda: ByteTokenizer("<pad>", 2 * VIDEO, VIDEO),
     "bytes": lambda: ByteTokenizer("<pad>", VIDEO),
 }
 BUILT = {name: build() for name, build in TOKENIZERS.items()}

@@ -255,12 +255,15 @@ def token_ids(tokenizer: Any, text: str, placeholder: int) -> list[int]:
     first = getattr(tokenizer, "bos_token", None)
     begun = isinstance(first, str) and first != "" and text.startswith(first)
     options = {"add_special_tokens": False} if begun else {}
-    if placeholder in getattr(tokenizer, "added_tokens_decoder", {}):
-        token = str(tokenizer.convert_ids_to_tokens(placeholder))
-        runs = [len(run[0]) // len(token) for run in re.finditer(f"(?:{re.escape(token)})+", text)]
-        short: list[int] = tokenizer(re.sub(f"(?:{re.escape(token)})+", lambda _: token, text), **options)[Arg.IDS]
-        if short.count(placeholder) == len(runs):
-            counts = iter(runs)
+    token = str(tokenizer.convert_ids_to_tokens(placeholder))
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    # Another added token that contains this one could take several of a run.
+    if placeholder in added and sum(token in str(other) for other in added.values()) == 1:
+        run = re.compile(f"(?:{re.escape(token)})+")
+        lengths = [len(found[0]) // len(token) for found in run.finditer(text)]
+        short: list[int] = tokenizer(run.sub(lambda _: token, text), **options)[Arg.IDS]
+        if short.count(placeholder) == len(lengths):
+            counts = iter(lengths)
             return [each for each in short for _ in range(next(counts) if each == placeholder else 1)]
     whole: list[int] = tokenizer(text, **options)[Arg.IDS]
     return whole
