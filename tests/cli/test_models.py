@@ -26,7 +26,7 @@ def test_json_lists_every_family_once(tangovlm_command: Run) -> None:
         assert set(entry["signals"]) - set(kinds) == family.signals.provides - {"saliency"}
         assert set(entry["tested"]) == family.tested
         assert entry["checkpoints"] == list(family.checkpoints)
-        assert entry["served"] == (entry["family"] in {"llava-onevision", "qwen2.5-vl", "qwen3-vl"})
+        assert entry["served"] == (entry["family"] in {"llava-onevision", "qwen2.5-vl", "qwen3-vl", "qwen3.5"})
         assert (Path(tangovlm.__file__).parent / "models" / f"{entry['module'].split('.')[-1]}.py").is_file()
 
 

@@ -35,11 +35,10 @@ def register() -> None:
         # An unsupported release of vLLM: models that prune raise when they start, others are not affected.
         return
     for architecture in ModelRegistry.get_supported_archs():
-        hook = MODELS_CONFIG_MAP.setdefault(
-            architecture, ServedModelConfig if architecture in SERVED_MODELS else OtherModelConfig
-        )
-        if architecture not in SERVED_MODELS and not issubclass(hook, OtherModelConfig):
-            MODELS_CONFIG_MAP[architecture] = _chain_hooks(hook)
+        ours = ServedModelConfig if architecture in SERVED_MODELS else OtherModelConfig
+        hook = MODELS_CONFIG_MAP.setdefault(architecture, ours)
+        if not issubclass(hook, ours):
+            MODELS_CONFIG_MAP[architecture] = _chain_hooks(ours, hook)
 
 
 class OtherModelConfig:
@@ -64,14 +63,19 @@ class OtherModelConfig:
         """Change nothing."""
 
 
-def _chain_hooks(hook: Any) -> type:
-    """vLLM's own hook for an architecture that the plug-in does not serve, run after `OtherModelConfig`."""
+def _chain_hooks(ours: Any, hook: Any) -> type:
+    """vLLM's own hook for an architecture, run after ours."""
 
-    class Both(hook, OtherModelConfig):
+    class Both(hook, ours):
         @staticmethod
         def verify_and_update_model_config(model_config: Any) -> None:
-            OtherModelConfig.verify_and_update_model_config(model_config)
+            ours.verify_and_update_model_config(model_config)
             hook.verify_and_update_model_config(model_config)
+
+        @staticmethod
+        def verify_and_update_config(vllm_config: Any) -> None:
+            ours.verify_and_update_config(vllm_config)
+            hook.verify_and_update_config(vllm_config)
 
     return Both
 

@@ -188,6 +188,23 @@ vllm.model_executor.models.qwen3_vl_moe
     have     Qwen3VLMoeProcessingInfo
     have     Qwen3VLMoeForConditionalGeneration
 
+[qwen3.5]
+vllm.model_executor.models.qwen3_5
+    replace  Qwen3_5ProcessingInfo._calculate_timestamps(indices, video_fps, merge_size)
+    replace  Qwen3_5MoeProcessingInfo._calculate_timestamps(indices, video_fps, merge_size)
+    have     Qwen3_5MoeForConditionalGeneration
+    call     Qwen3_5ForConditionalGeneration(*, vllm_config, prefix)
+    hold     Qwen3_5ForConditionalGeneration(config, visual, visual_dim, multiscale_dim, _tokenizer)
+    call     Qwen3_5ForConditionalGeneration.get_language_model()
+    replace  Qwen3_5ForConditionalGeneration.embed_multimodal(...)
+    replace  Qwen3_5ForConditionalGeneration._process_video_input(video_input)
+    replace  Qwen3_5ForConditionalGeneration._postprocess_image_embeds_evs(image_embeds_split, image_input)
+    replace  Qwen3_5ForConditionalGeneration._postprocess_video_embeds_evs(video_embeds_split, video_input)
+    replace  Qwen3_5ForConditionalGeneration.get_mm_lora_token_counts(*, modality, mm_kwargs, num_mm_embeds)
+    replace  Qwen3_5ForConditionalGeneration.get_mrope_input_positions(input_tokens, mm_features)
+    replace  Qwen3_5ForConditionalGeneration.recompute_mrope_positions(input_ids, multimodal_embeddings,
+                 mrope_positions, num_computed_tokens)
+
 [runners]
 vllm.v1.worker.gpu_model_runner
     use      GPUModelRunner.load_model(is_multimodal_pruning_enabled, requires_sequential_video_encoding)
