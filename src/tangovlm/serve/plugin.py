@@ -20,6 +20,7 @@ from .options import CONFIG_KEY, ServeOptions
 from .rope_config import use_axes
 
 _MIN_PRUNING_RATE = 1e-6
+_ENCODER_BUDGET = "tangovlm.serve.encoder_budget.EncoderBudget"
 _WORKERS = {"cpu": "tangovlm.serve.cpu_worker.TangoCPUWorker"}
 
 
@@ -111,7 +112,7 @@ class ServedModelConfig:
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
-        """Replace the worker and the media connector where the stock ones do not work with pruning.
+        """Replace the worker, the media connector and the budget of the encoder where the stock ones do not work well.
 
         Raises
         ------
@@ -144,6 +145,8 @@ class ServedModelConfig:
         if model_config.uses_mrope and vllm_config.speculative_config is not None:
             # With both, the older of vLLM's two model runners corrects positions on the device, then overwrites them.
             vllm_config.scheduler_config.async_scheduling = False
+        if vllm_config.ec_manager_config.encoder_cache_manager_cls is None:
+            vllm_config.ec_manager_config.encoder_cache_manager_cls = _ENCODER_BUDGET
         if parallel.worker_cls == "auto":
             parallel.worker_cls = _WORKERS.get(current_platform.device_type, "auto")
         media_connector.register()

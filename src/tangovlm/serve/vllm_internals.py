@@ -29,12 +29,20 @@ vllm.config
     hold     ModelConfig(hf_config, architecture, multimodal_config, max_model_len, uses_mrope)
     use      ModelConfig._try_verify_and_update_model_config(verify_and_update_model_config)
     use      VllmConfig.try_verify_and_update_config(verify_and_update_config)
-    hold     VllmConfig(model_config, parallel_config, compilation_config, scheduler_config, speculative_config)
+    hold     VllmConfig(model_config, parallel_config, compilation_config, scheduler_config, speculative_config,
+                 ec_manager_config)
     hold     MultiModalConfig(video_pruning_rate, mm_encoder_tp_mode)
     call     MultiModalConfig.is_multimodal_pruning_enabled()
     hold     CompilationConfig(compile_mm_encoder)
     hold     ParallelConfig(worker_cls, pipeline_parallel_size)
     hold     SchedulerConfig(async_scheduling)
+    hold     EncoderCacheManagerConfig(encoder_cache_manager_cls)
+vllm.v1.core.encoder_cache_manager
+    replace  EncoderCacheManager.can_allocate(request, input_id, encoder_compute_budget, num_embeds_to_schedule)
+vllm.v1.core.sched.scheduler
+    use      Scheduler._try_schedule_encoder_inputs(encoder_cache_manager, can_allocate)
+vllm.v1.request
+    call     Request.get_num_encoder_embeds(input_id)
 vllm.platforms
     have     current_platform.device_type
 vllm.multimodal.media.connector
