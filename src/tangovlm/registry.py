@@ -89,7 +89,10 @@ def family_for(model: object) -> Any:
     for name in names:
         if name in known:
             return known[name]
-    raise ModelError(f"unsupported architecture {names[0]}: supported are {', '.join(known) or 'none'}")
+    raise ModelError(
+        f"unsupported architecture {names[0]}: supported are {', '.join(known) or 'none'}; `tangovlm models --explain "
+        "MODEL` says what another one lacks"
+    )
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:

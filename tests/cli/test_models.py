@@ -47,3 +47,17 @@ def test_words_for_what_is_tested() -> None:
     assert words(*FEATURES) == "all"
     assert words(*FEATURES[1:-1]) == f"all but {FEATURES[0]}, {FEATURES[-1]}"
     assert words() == "none"
+
+
+def test_explain(tangovlm_command: Run, tmp_path: Path) -> None:
+    outcome = tangovlm_command("models", "--explain", "tangovlm-tiny")
+    assert (outcome.status, outcome.out) == (
+        0,
+        "LlavaOnevisionForConditionalGeneration: supported by the family llava-onevision\n",
+    )
+    (tmp_path / "config.json").write_text('{"architectures": ["SomebodysModel"]}')
+    told = tangovlm_command("models", "--explain", str(tmp_path), "--json").json
+    assert (told["family"], told["generic"]) == (None, False)
+    assert "SomebodysModel" in told["missing"][0]
+    outcome = tangovlm_command("models", "--explain", str(tmp_path / "nothing"))
+    assert (outcome.status, outcome.out) == (2, "")
