@@ -70,6 +70,11 @@ def test_a_part_of_a_video_needs_our_loader(options: dict[str, Any], url: str, w
         ),
         ({}, {"video_pruning_rate": 0.5}, "prune both"),
         ({}, {"compilation_config": {"compile_mm_encoder": True}}, "compile_mm_encoder hides"),
+        (
+            {},
+            {"ec_transfer_config": {"ec_connector": "ECExampleConnector", "ec_role": "ec_producer"}},
+            "--ec-transfer-config: a server that encodes for others",
+        ),
         ({}, {"model_impl": "transformers"}, "cannot prune videos of TransformersMultiModal"),
     ],
 )

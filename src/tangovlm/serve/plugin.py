@@ -136,6 +136,11 @@ class ServedModelConfig:
                 raise ModelError(
                     f"{option} hides what method {options.method!r} needs of the vision encoder: leave it out"
                 )
+        if vllm_config.ec_transfer_config is not None:
+            raise ModelError(
+                "--ec-transfer-config: a server that encodes for others does not hand on which tokens of a video are "
+                "kept: leave it out, or serve without pruning"
+            )
         if model_config.uses_mrope and parallel.pipeline_parallel_size > 1:
             raise ModelError(
                 "later pipeline stages compute positions without the video, so they do not know which of its tokens "

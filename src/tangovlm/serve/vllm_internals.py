@@ -30,7 +30,7 @@ vllm.config
     use      ModelConfig._try_verify_and_update_model_config(verify_and_update_model_config)
     use      VllmConfig.try_verify_and_update_config(verify_and_update_config)
     hold     VllmConfig(model_config, parallel_config, compilation_config, scheduler_config, speculative_config,
-                 ec_manager_config)
+                 ec_manager_config, ec_transfer_config)
     hold     MultiModalConfig(video_pruning_rate, mm_encoder_tp_mode)
     call     MultiModalConfig.is_multimodal_pruning_enabled()
     hold     CompilationConfig(compile_mm_encoder)
