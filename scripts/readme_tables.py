@@ -70,7 +70,7 @@ def methods_table() -> str:
 
 
 def models_overview() -> str:
-    """The names of the registered families; the table of docs/models.md has their modules."""
+    """The names of the registered families."""
     return ", ".join(f"`{card.family}`" for card in catalog.registered().models) + "."
 
 

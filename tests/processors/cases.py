@@ -97,6 +97,8 @@ def _qwen(name: str) -> tuple[Any, Any, str]:
     classes = {
         "qwen2_vl": (stock.Qwen2VLProcessor, stock.Qwen2VLVideoProcessor),
         "qwen2_5_vl": (stock.Qwen2_5_VLProcessor, stock.Qwen2VLVideoProcessor),
+        "qwen3_5": (stock.Qwen3VLProcessor, stock.Qwen3VLVideoProcessor),
+        "qwen3_5_moe": (stock.Qwen3VLProcessor, stock.Qwen3VLVideoProcessor),
         "qwen3_vl": (stock.Qwen3VLProcessor, stock.Qwen3VLVideoProcessor),
         "qwen3_vl_moe": (stock.Qwen3VLProcessor, stock.Qwen3VLVideoProcessor),
     }
@@ -162,6 +164,8 @@ _MAKERS = {
     "llava_onevision": _llava_onevision,
     "qwen2_5_vl": _qwen,
     "qwen2_vl": _qwen,
+    "qwen3_5": _qwen,
+    "qwen3_5_moe": _qwen,
     "qwen3_vl": _qwen,
     "qwen3_vl_moe": _qwen,
     "smolvlm": _smolvlm,

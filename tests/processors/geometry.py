@@ -103,6 +103,7 @@ SHAPES = {
         "Qwen3VLForConditionalGeneration", "Qwen3VLConfig", "Qwen3VLVideoProcessor",
         {"size": {"shortest_edge": 4096, "longest_edge": 25_165_824}, "cap_pixels_per_frame": True}, IDS,
     ),
+    "qwen3.5": Shape("Qwen3_5ForConditionalGeneration", "Qwen3_5Config", "Qwen3VLVideoProcessor", {}, IDS),
     "internvl": Shape(
         "InternVLForConditionalGeneration", "InternVLConfig", "InternVLVideoProcessor", _OPENGV, {"image_token_id": 1}
     ),

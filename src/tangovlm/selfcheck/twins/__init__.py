@@ -38,6 +38,8 @@ TWINS: Mapping[str, Entry] = {
     "llava_video": Entry("llava-video", "LlavaVideoForConditionalGeneration", "llava_video", "LlavaVideoTwin"),
     "qwen2_5_vl": Entry("qwen2.5-vl", "Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl", "Qwen25VLTwin"),
     "qwen2_vl": Entry("qwen2-vl", "Qwen2VLForConditionalGeneration", "qwen2_vl", "Qwen2VLTwin"),
+    "qwen3_5": Entry("qwen3.5", "Qwen3_5ForConditionalGeneration", "qwen3_5", "Qwen35Twin"),
+    "qwen3_5_moe": Entry("qwen3.5", "Qwen3_5MoeForConditionalGeneration", "qwen3_5", "Qwen35MoeTwin"),
     "qwen3_vl": Entry("qwen3-vl", "Qwen3VLForConditionalGeneration", "qwen3_vl", "Qwen3VLTwin"),
     "qwen3_vl_moe": Entry("qwen3-vl", "Qwen3VLMoeForConditionalGeneration", "qwen3_vl", "Qwen3VLMoeTwin"),
     "smolvlm": Entry("smolvlm2", "SmolVLMForConditionalGeneration", "smolvlm", "SmolVLMTwin"),
