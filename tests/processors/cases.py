@@ -82,6 +82,16 @@ def _llava_next_video(_name: str) -> tuple[Any, Any, str]:
     return processor, tokenizer, "<video>"
 
 
+def _video_llava(_name: str) -> tuple[Any, Any, str]:
+    tokenizer = _tokenizer("<image>", "<video>")
+    square = {"height": 21, "width": 21}
+    videos = stock.VideoLlavaVideoProcessor(size={"shortest_edge": 21}, crop_size=square)
+    processor = stock.VideoLlavaProcessor(
+        video_processor=videos, image_processor=stock.VideoLlavaImageProcessor(), tokenizer=tokenizer, patch_size=7
+    )
+    return processor, tokenizer, "<video>"
+
+
 def _qwen(name: str) -> tuple[Any, Any, str]:
     tokenizer = _tokenizer("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     classes = {
@@ -160,6 +170,7 @@ _MAKERS = {
     "qwen3_vl_moe": _qwen,
     "smolvlm": _smolvlm,
     "video_llama_3": _video_llama_3,
+    "video_llava": _video_llava,
 }
 NAMES = tuple(_MAKERS)
 """All twins but LLaVA-Video's, which has no stock processor."""

@@ -82,6 +82,9 @@ SHAPES = {
     "llava-next-video-default": Shape(
         "LlavaNextVideoForConditionalGeneration", "LlavaNextVideoConfig", "LlavaNextVideoVideoProcessor", {}, _next(224)
     ),
+    "video-llava": Shape(
+        "VideoLlavaForConditionalGeneration", "VideoLlavaConfig", "VideoLlavaVideoProcessor", {}, _next(224)
+    ),
     "qwen2-vl": Shape("Qwen2VLForConditionalGeneration", "Qwen2VLConfig", "Qwen2VLVideoProcessor", {}, IDS),
     "qwen2.5-vl": Shape("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLConfig", "Qwen2VLVideoProcessor", {}, IDS),
     "qwen2.5-vl-images": Shape(

@@ -97,11 +97,11 @@ def attach(
         memory. None: as many as need about 512 MiB on the CPU, or a sixteenth of a CUDA device (of its size, not of its
         free memory, so that results do not depend on that), and all at once if nothing is pruned before the language
         model. Features of several chunks equal those of one up to rounding.
-    newlines: tokens that a model inserts after the rows of a video's grid (LLaVA-Video) or after the video
-        (LLaVA-OneVision). "kept": the retention is that of the visual tokens, and newlines are kept in addition, as in
-        the authors' code, see `VideoReport.newlines_after`. "counted": the retention is that of visual tokens and
-        newlines together, and the largest selection within it is kept; if the content decides the number
-        (`PreLLMMethod.adaptive`), at most the largest.
+    newlines: tokens that a model inserts after the rows of a video's grid (LLaVA-Video), after the video
+        (LLaVA-OneVision) or before each frame (class tokens of Video-LLaVA). "kept": the retention is that of the
+        visual tokens, and newlines are kept in addition, as in the authors' code, see `VideoReport.newlines_after`.
+        "counted": the retention is that of visual tokens and newlines together, and the largest selection within it is
+        kept; if the content decides the number (`PreLLMMethod.adaptive`), at most the largest.
     family: "generic" for a model of no known family that follows the common pattern (`tangovlm models --explain`). The
         model itself is first checked on a small video of noise, and refused if pruned answers differ from those of a
         reference. It provides no saliency, so that methods that need one are refused.
