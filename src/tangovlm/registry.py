@@ -80,15 +80,24 @@ def families() -> dict[str, Any]:
 def family_for(model: object) -> Any:
     """The family class of a loaded model, by its class or a parent class, or of an architecture's name.
 
+    The name may be that of a larger model, of which one of the family is a part, as checkpoints name it.
+
     Raises
     ------
-    ModelError: the architecture is not supported.
+    ModelError: the architecture is not supported, or the model is such a larger one.
     """
     names = [model] if isinstance(model, str) else [cls.__name__ for cls in type(model).__mro__]
     known = families()
     for name in names:
         if name in known:
             return known[name]
+    for family in known.values():
+        for whole in set(names) & set(getattr(family, "wholes", ())):
+            if isinstance(model, str):
+                return family
+            raise ModelError(
+                f"only a part of {whole} can be attached: attach model.{family.wholes[whole]}, and have it generate"
+            )
     raise ModelError(
         f"unsupported architecture {names[0]}: supported are {', '.join(known) or 'none'}; `tangovlm models --explain "
         "MODEL` says what another one lacks"

@@ -64,7 +64,7 @@ def test_values_of_every_family_are_on_its_grid(name: str) -> None:
     if hasattr(family, "merge_size"):
         of_group = plain.flatten().view(-1, family.merge_size**2).mean(dim=1)
         order = torch.arange(len(of_group))
-        if name == "qwen2_5_vl":
+        if name in ("qwen2_5_vl", "qwen2_5_omni"):
             # Tokens are in window order: the one at a place is the group of patches that its feature was made of.
             made = family.tower.merger(hidden.float().flatten(0, -2))
             distance = torch.cdist(tokens.features.flatten(0, 2).double(), made.detach().double())

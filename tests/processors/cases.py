@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 import transformers as stock
 
 from tangovlm import registry
@@ -46,6 +47,10 @@ def make(name: str, monkeypatch: Any) -> Case:
     processor, tokenizer, mark = _MAKERS[name](name)
     config = json.loads(processor.video_processor.to_json_string())
     family = registry.family_for(host.model)(host.model, config=config)
+    if isinstance(processor, _Timed):
+        family.size_rule = replace(
+            family.size_rule, least=_AREAS["size"]["shortest_edge"], most=_AREAS["size"]["longest_edge"]
+        )
     return Case(name, host.model, processor, Processor(family, tokenizer, None, config, _no_file), mark)
 
 
@@ -108,6 +113,35 @@ def _qwen(name: str) -> tuple[Any, Any, str]:
     return processor, tokenizer, "<|vision_start|><|video_pad|><|vision_end|>"
 
 
+class _Timed:
+    """Qwen-Omni's processor, with the durations of steps: it takes them from `fps`, for all videos of a call.
+
+    It gives its own areas to the video processor with every call, and others on request.
+    """
+
+    def __init__(self, whole: Any) -> None:
+        self._whole, self.video_processor = whole, whole.video_processor
+
+    def __call__(self, *args: Any, video_metadata: Any, **options: Any) -> Any:
+        made = self._whole(*args, video_metadata=video_metadata, videos_kwargs=_AREAS, **options)
+        steps = [2 * each.duration / len(each.frames_indices) for each in video_metadata]
+        made["video_second_per_grid"] = torch.tensor(steps)
+        return made
+
+
+def _omni(name: str) -> tuple[Any, Any, str]:
+    specials = twins()[name].specials
+    marks = sorted(specials, key=specials.__getitem__)
+    kinds = ("image", "video", "vision_bos", "vision_eos", "audio", "audio_bos", "audio_eos")
+    tokenizer = _tokenizer(*marks, **{f"{kind}_token": mark for kind, mark in zip(kinds, marks, strict=True)})
+    whole = {"qwen2_5_omni": "Qwen2_5OmniProcessor"}[name]
+    processor = getattr(stock, whole)(
+        image_processor=stock.Qwen2VLImageProcessor(**_PATCHES), tokenizer=tokenizer,
+        video_processor=stock.Qwen2VLVideoProcessor(**_PATCHES), feature_extractor=stock.WhisperFeatureExtractor(8),
+    )  # fmt: skip
+    return _Timed(processor), tokenizer, marks[2] + marks[1] + marks[3]
+
+
 def _internvl(_name: str) -> tuple[Any, Any, str]:
     names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
     tokenizer = _tokenizer("<IMG_CONTEXT>", "<video>", "<img>", "</img>", **names, video_token="<video>")
@@ -162,6 +196,7 @@ _MAKERS = {
     "internvl_3_5": _internvl,
     "llava_next_video": _llava_next_video,
     "llava_onevision": _llava_onevision,
+    "qwen2_5_omni": _omni,
     "qwen2_5_vl": _qwen,
     "qwen2_vl": _qwen,
     "qwen3_5": _qwen,

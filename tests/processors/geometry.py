@@ -94,6 +94,10 @@ SHAPES = {
         "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLConfig", "Qwen2VLVideoProcessor",
         {"size": _QWEN_IMAGES, "cap_pixels_per_frame": True, "max_video_tokens": 1000}, IDS,
     ),
+    "qwen2.5-omni": Shape(
+        "Qwen2_5OmniThinkerForConditionalGeneration", "Qwen2_5OmniThinkerConfig", "Qwen2VLVideoProcessor", {},
+        {"image_token_index": 1, "video_token_index": 2},
+    ),
     "qwen3-vl": Shape("Qwen3VLForConditionalGeneration", "Qwen3VLConfig", "Qwen3VLVideoProcessor", {}, IDS),
     "qwen3-vl-published": Shape(
         "Qwen3VLForConditionalGeneration", "Qwen3VLConfig", "Qwen3VLVideoProcessor",

@@ -1,5 +1,7 @@
 """Qwen2.5-VL: a tower that attends in windows, two frames per step, four patches per token, M-RoPE with seconds."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,20 @@ class SignalsWithoutSinks(PatchSequenceSignals):
         return ()
 
 
+def window_order(vision: Any, thw: Tensor) -> Tensor:
+    """Raster index of each token in the order of windows, see `PatchSequenceFamily.token_order`.
+
+    Parameters
+    ----------
+    vision: configuration of the tower.
+    """
+    from transformers.vision_utils import get_vision_window_index
+
+    sizes = {name: getattr(vision, name) for name in ("spatial_merge_size", "window_size", "patch_size")}
+    index: Tensor = get_vision_window_index(thw, **sizes)[0]
+    return index
+
+
 @register_family("Qwen2_5_VLForConditionalGeneration")
 class Qwen25VL(PatchSequenceFamily):
     """`Qwen2_5_VLForConditionalGeneration`: the last layer attends to whole steps, whose tokens are in window order."""
@@ -49,9 +65,4 @@ class Qwen25VL(PatchSequenceFamily):
 
     def token_order(self, thw: Tensor) -> Tensor:
         """See `PatchSequenceFamily.token_order`."""
-        from transformers.vision_utils import get_vision_window_index
-
-        vision = self.model.config.vision_config
-        sizes = {name: getattr(vision, name) for name in ("spatial_merge_size", "window_size", "patch_size")}
-        index: Tensor = get_vision_window_index(thw, **sizes)[0]
-        return index
+        return window_order(self.model.config.vision_config, thw)

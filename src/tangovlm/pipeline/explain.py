@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import checkpoint, hub, llava_original
+from ..errors import ModelError
 from ..models.generic import Generic, missing_parts
-from ..registry import families
+from ..registry import family_for
 from .load import embedded_folder
 
 
@@ -62,10 +63,10 @@ def explain(model: str | Path) -> Explanation:
     if name in llava_original.ARCHITECTURES:
         config = checkpoint.read_json(source, "config.json", local=local or not reachable)
         stock = llava_original.convert(config or {}, source).architecture
-    supported = families().get(stock)
-    if supported is not None:
-        return Explanation(str(model), name, supported.name, (), False)
-    missing = tuple(_missing(name, source, local or not reachable))
+    try:
+        return Explanation(str(model), name, family_for(stock).name, (), False)
+    except ModelError:
+        missing = tuple(_missing(name, source, local or not reachable))
     return Explanation(str(model), name, None, missing, not missing)
 
 

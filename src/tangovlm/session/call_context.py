@@ -10,7 +10,7 @@ from torch import Tensor
 from ..inputs import timestamps
 from ..models.common.family import Family
 from ..models.common.layout import Clip, Prompt
-from ..models.common.transformers_compat import Arg
+from ..models.common.transformers_compat import Arg, value_of
 from .placeholders import check_placeholders, has_image_placeholder, match_copies
 
 
@@ -55,7 +55,7 @@ class CallContext:
         ------
         InputError: see `timestamps.from_metadata`.
         """
-        metadata, steps = kwargs.pop(Arg.METADATA, None), kwargs.get(Arg.STEP_SECONDS)
+        metadata, steps = kwargs.pop(Arg.METADATA, None), value_of(kwargs, Arg.STEP_SECONDS)
         seconds = None if metadata is None else timestamps.from_metadata(metadata)
         has_times = seconds is not None and any(each is not None for each in seconds)
         return replace(

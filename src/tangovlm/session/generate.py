@@ -131,10 +131,13 @@ class Generation:
             raise InputError("labels do not fit the pruned sequence: leave them out, or leave the attach context")
 
     def _note_visual_inputs(self, call: CallState, kwargs: Mapping[str, Any]) -> None:
-        """Record that the call has pixels to encode, or features that cannot be pruned."""
+        """Record that the call has pixels to encode, or features that cannot be pruned; see `check_inputs`."""
         call.has_pixels |= any(kwargs.get(name) is not None for name in self._family.visual_inputs)
         if kwargs.get(Arg.ENCODED) and not self._session.identity:
             self._session.records.note(GIVEN_FEATURES)
+        context = call.context
+        if call.has_pixels and not (self._session.identity or context.continues) and context.input_ids is not None:
+            self._family.layout.check_inputs(context.input_ids, kwargs)
 
     # --- what `generate` prepares for a forward -------------------------------------------------------------------
 

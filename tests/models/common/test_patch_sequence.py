@@ -14,7 +14,7 @@ from tangovlm.errors import ModelError
 from tangovlm.models.common.patch_sequence import PatchSequenceFamily
 from tangovlm.models.common.signals import Signals
 from tangovlm.registry import family_for
-from tangovlm.selfcheck.twins import twins
+from tangovlm.selfcheck.twins import available, twins
 from tangovlm.selfcheck.twins.common.base import Twin
 from tangovlm.selfcheck.twins.common.norms import Norms
 from tangovlm.selfcheck.twins.common.parts import PromptParts, RandomWords, Video
@@ -22,7 +22,7 @@ from tangovlm.selfcheck.twins.qwen2_5_vl import MERGE
 from tests.session.test_generate_families import NEW, check
 from tests.support.recording import recorded
 
-NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+NAMES = [name for name in available() if name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2_5_omni")]
 NEEDS = frozenset({"saliency", "keys", "frame_features"})
 UNEVEN = (Video(4, 1), Video(6, 2, wide=True))
 
@@ -72,9 +72,11 @@ def by_hand(host: Twin, kind: str) -> list[tuple[Tensor, Tensor]]:
 
 def _of_step(host: Twin, attention: Any, kept: dict[str, Any], kind: str, rows: int, columns: int) -> Any:
     heads = attention.num_heads
-    query, key, _ = (
-        attention.qkv(kept["hidden"]).double().view(-1, 3, heads, kept["hidden"].shape[-1] // heads).unbind(1)
+    hidden = kept["hidden"]
+    made = (
+        attention.qkv(hidden) if hasattr(attention, "qkv") else torch.cat([attention.q(hidden), attention.k(hidden)], 1)
     )
+    query, key, *_ = made.double().view(len(hidden), -1, heads, hidden.shape[-1] // heads).unbind(1)
     plain = key
     cos, sin = (table.double()[:, None] for table in kept["position_embeddings"])
 
@@ -103,7 +105,7 @@ def _of_step(host: Twin, attention: Any, kept: dict[str, Any], kind: str, rows: 
 
 def _windows(host: Twin, rows: int, columns: int) -> list[tuple[int, int]]:
     """Tokens in the order of the last layer: window by window where the tower has windows, of 2 x 2 tokens here."""
-    if host.family != "qwen2.5-vl":
+    if host.family not in ("qwen2.5-vl", "qwen2.5-omni"):
         return [(row, column) for row in range(rows) for column in range(columns)]
     return [
         (row, column)
@@ -172,7 +174,7 @@ def test_a_method_for_another_signal_gets_the_mean_query(host: Twin) -> None:
         (1, [2.5], [2.5]),
     ],
 )
-@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "glm4v"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "qwen3_vl"] + ["glm4v"])
 def test_a_step_has_the_time_of_its_first_frame(
     name: str, frames: int, given: list[float], wanted: list[float]
 ) -> None:
@@ -233,7 +235,8 @@ def test_positions_of_the_caller_and_then_none(host: Twin) -> None:
     """The model has counted nothing itself, or something else."""
     pruner, inputs = Norms(), host.inputs([FIRST])
     positions = host.positions([host.encode_part(part, None) for part in FIRST])[:, None]
-    del inputs["mm_token_type_ids"], inputs["attention_mask"]
+    for name in ("mm_token_type_ids", "attention_mask"):
+        inputs.pop(name, None)
     wanted = host.reference(FIRST, pruner, NEW)[0]
     for stale in (None, torch.tensor([[77]])):
         host.model.model.rope_deltas = stale

@@ -10,7 +10,7 @@ import pytest
 
 import tangovlm
 from tangovlm.errors import ModelError
-from tangovlm.models.common.transformers_compat import Arg, Signature, cache_for, cache_in, value_of
+from tangovlm.models.common.transformers_compat import Arg, Signature, cache_for, cache_in, check_since, value_of
 from tangovlm.registry import family_for
 from tangovlm.selfcheck.twins import twins
 
@@ -89,3 +89,12 @@ def test_both_spellings_are_read() -> None:
         assert signature.changed((1, 3), {}, {Arg.CACHE: 4}) == ((1, 4), {})
         assert cache_in({own: 3}) == 3
     assert value_of({}, Arg.CACHE) is None
+
+
+def test_a_release_that_lacks_a_family_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for installed in ("5.21.0", "5.30.0.dev0", "6.0.1"):
+        monkeypatch.setattr("transformers.__version__", installed)
+        check_since("5.21", "qwen2.5-omni")
+    monkeypatch.setattr("transformers.__version__", "5.9.2")
+    with pytest.raises(ModelError, match=r"the family qwen2\.5-omni needs transformers 5\.21 or newer, not 5\.9\.2"):
+        check_since("5.21", "qwen2.5-omni")

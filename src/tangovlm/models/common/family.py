@@ -20,7 +20,7 @@ from .layout import Clip, FeatureLayout
 from .part import Part
 from .prompt_format import PromptFormat
 from .signals import SALIENCY_KINDS, EncoderSignals, Signals
-from .transformers_compat import Arg
+from .transformers_compat import Arg, check_since
 
 POSITIONS: tuple[str, ...] = ("contiguous", "original")
 """Kinds of position ids of kept tokens, see `tangovlm.attach`."""
@@ -59,6 +59,7 @@ class Family:
     Raises
     ------
     InputError: unknown saliency.
+    ModelError: an installed transformers that is older than `since`.
     """
 
     prompt: ClassVar[Part[PromptFormat]]
@@ -71,6 +72,13 @@ class Family:
     """How the encoder is run on a few frames at a time."""
 
     name: ClassVar[str]
+    since: ClassVar[str] = ""
+    """The oldest release of transformers with the model classes as described here, such as "5.21"; "" for all."""
+    wholes: ClassVar[Mapping[str, str]] = {}
+    """Names of larger model classes of which such a model is a part, and the attribute that holds it.
+
+    Published checkpoints may name one of them: `load_model` then reads that part only.
+    """
     checkpoints: ClassVar[tuple[str, ...]]
     """Hub ids of published checkpoints of the family."""
     tested: ClassVar[frozenset[str]] = frozenset(FEATURES)
@@ -100,6 +108,8 @@ class Family:
     ) -> None:
         if saliency is not None and saliency not in SALIENCY_KINDS:
             raise InputError(f"saliency is {saliency!r}: choose {' or '.join(map(repr, SALIENCY_KINDS))}")
+        if self.since:
+            check_since(self.since, self.name)
         self.model = model
         self.saliency = saliency
         self.head_weights = head_weights

@@ -1,9 +1,9 @@
 """How the features of videos are laid out: token grids, videos in a call of the encoder, placeholders in a prompt."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,6 +69,9 @@ class FeatureLayout(FamilyPart, ABC):
     A video has R features of D channels. Most models have one for each of the N = T * H * W tokens of its grid, some
     have newlines as well.
     """
+
+    closing_tokens: ClassVar[int] = 0
+    """Number of special tokens after a video without which the stock model cannot read the beginning of a prompt."""
 
     # --- in a call of the encoder -------------------------------------------------------------------------------
 
@@ -142,6 +145,20 @@ class FeatureLayout(FamilyPart, ABC):
         """Id of the token that represents one feature of a video in a prompt."""
         config = self.model.config
         return int(getattr(config, "video_token_index", None) or config.video_token_id)
+
+    def check_inputs(self, input_ids: Tensor, options: Mapping[str, Any]) -> None:
+        """Check a call with pixels before anything is encoded; by default everything is accepted.
+
+        Parameters
+        ----------
+        input_ids: ``(B, Q)`` complete prompts with their placeholders.
+        options: arguments of the call.
+
+        Raises
+        ------
+        InputError: the stock model does not support the prompts with these arguments, but would answer.
+        """
+        del input_ids, options
 
     def video_numbers(self, input_ids: Tensor, grids: Sequence[Grid]) -> Tensor:
         """Number of the video that each token of a prompt belongs to.

@@ -24,6 +24,22 @@ def is_tested(version: str) -> bool:
     return release is not None and release[1] in TESTED
 
 
+def check_since(release: str, family: str) -> None:
+    """Raise `ModelError` unless the installed transformers is at least a release such as "5.21"."""
+    import transformers
+
+    if _numbers(transformers.__version__) < _numbers(release):
+        raise ModelError(
+            f"the family {family} needs transformers {release} or newer, not {transformers.__version__}: install "
+            f"transformers {newest_tested()}"
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The major and minor number of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
 class Arg:
     """Names of arguments of stock models, and of the functions through which `generate` calls them."""
 
@@ -47,6 +63,8 @@ class Arg:
     VIDEO_MASK = "video_compression_mask"
     METADATA = "video_metadata"
     STEP_SECONDS = "second_per_grid_ts"
+    VIDEO_STEP_SECONDS = "video_second_per_grid"
+    SOUND_IN_VIDEO = "use_audio_in_video"
     TOKEN_TYPES = "mm_token_type_ids"
     GRIDS = "grid_thw"
     MERGE_SIZES = "merge_sizes"
@@ -61,6 +79,8 @@ class Arg:
 _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     # 5.17 to 5.23. Later releases still accept it from a caller, and rename it after our hooks have run.
     Arg.CACHE: ("past_key_values",),
+    # Models that also hear.
+    Arg.STEP_SECONDS: (Arg.VIDEO_STEP_SECONDS,),
 }
 
 

@@ -33,8 +33,8 @@ def shares_prefix(plan: Plan) -> bool:
 
 
 def prefix_length(family: Family, ids: Tensor) -> int:
-    """Number of tokens of a prompt ``(1, Q)`` up to its last placeholder, which tokenizers never join with text."""
-    return int((ids[0] == family.layout.placeholder).nonzero()[-1]) + 1
+    """Number of tokens of a prompt ``(1, Q)`` up to the end of its video, which tokenizers never join with text."""
+    return int((ids[0] == family.layout.placeholder).nonzero()[-1]) + 1 + family.layout.closing_tokens
 
 
 @dataclass(frozen=True, eq=False)

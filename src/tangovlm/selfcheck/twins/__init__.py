@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ class Entry(NamedTuple):
     """Name of the model's class."""
     module: str
     cls: str
+    since: str = ""
+    """The oldest release of transformers that has the class; "" for all supported ones."""
 
 
 TWINS: Mapping[str, Entry] = {
@@ -36,6 +39,9 @@ TWINS: Mapping[str, Entry] = {
         "llava-onevision", "LlavaOnevisionForConditionalGeneration", "llava_onevision", "LlavaOnevisionTwin"
     ),
     "llava_video": Entry("llava-video", "LlavaVideoForConditionalGeneration", "llava_video", "LlavaVideoTwin"),
+    "qwen2_5_omni": Entry(
+        "qwen2.5-omni", "Qwen2_5OmniThinkerForConditionalGeneration", "qwen2_5_omni", "Qwen25OmniTwin", "5.21"
+    ),
     "qwen2_5_vl": Entry("qwen2.5-vl", "Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl", "Qwen25VLTwin"),
     "qwen2_vl": Entry("qwen2-vl", "Qwen2VLForConditionalGeneration", "qwen2_vl", "Qwen2VLTwin"),
     "qwen3_5": Entry("qwen3.5", "Qwen3_5ForConditionalGeneration", "qwen3_5", "Qwen35Twin"),
@@ -64,6 +70,17 @@ def of_class(model_class: type) -> list[str]:
     return []
 
 
+def available() -> list[str]:
+    """Names of the twins whose classes the installed transformers has."""
+    installed = _numbers(version("transformers"))
+    return [name for name, entry in TWINS.items() if _numbers(entry.since) <= installed]
+
+
 def twins() -> dict[str, type[Twin]]:
-    """All twins by their names."""
-    return {name: load(name) for name in TWINS}
+    """All available twins by their names."""
+    return {name: load(name) for name in available()}
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    """The major and minor number of a release."""
+    return tuple(int(number) for number in release.split(".")[:2] if number)

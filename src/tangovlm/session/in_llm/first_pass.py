@@ -210,9 +210,12 @@ class FirstPass:
             raise _unsupported(self._method, f"a video in pieces in the prompts of {self._family.name}")
         whole = prompt.axis_ids.cpu()
         ids = whole[:, index].clone()
-        # The first frames of the video are neighbours; their number is that of the group. In stock models, the ids of
-        # the text after a video do not depend on its number of frames.
+        # The first frames of the video are neighbours; their number is that of the group.
         ids[:, visual] = whole[:, tokens[: len(group)]]
+        # The text goes on from the largest id of the video (Qwen-Omni), or from one that does not depend on the number
+        # of frames, and then is not larger.
+        after = int(visual[-1]) + 1
+        ids[:, after:] -= (ids[0, after] - ids[:, visual].max() - 1).clamp_min(0)
         return ids[:, None]
 
     def _check_length(self, length: int, visual: int, dropped: int, grids: Sequence[Grid]) -> None:

@@ -152,7 +152,9 @@ class Twin(ABC):
         mask = torch.cat([inputs[Arg.MASK], torch.ones_like(new)], dim=1)
         # An answer may contain the id of a placeholder, which is a word there.
         shown = torch.cat([inputs[Arg.IDS], torch.zeros_like(new)], dim=1)
-        known = {name: inputs[name] for name in (Arg.VIDEO_GRIDS, Arg.STEP_SECONDS) if name in inputs}
+        known = {
+            name: inputs[name] for name in (Arg.VIDEO_GRIDS, Arg.STEP_SECONDS, Arg.VIDEO_STEP_SECONDS) if name in inputs
+        }
         return {Arg.IDS: ids, Arg.MASK: mask} | self.extra_inputs(shown) | known
 
     def next_token(self, token: int) -> dict[str, Any]:
