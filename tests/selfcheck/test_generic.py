@@ -10,7 +10,7 @@ import torch
 
 import tangovlm
 from tangovlm.errors import InputError, ModelError
-from tangovlm.selfcheck.twins import TWINS, load
+from tangovlm.selfcheck.twins import load, twins
 from tangovlm.selfcheck.twins.common.norms import Norms
 from tangovlm.selfcheck.twins.common.parts import PromptParts, RandomWords, Video
 
@@ -18,7 +18,7 @@ FRAMES, NEW = 4, 5
 ONE: PromptParts = (RandomWords(3, 1), Video(FRAMES, 2), RandomWords(5, 3))
 OTHER: PromptParts = (RandomWords(7, 4), Video(FRAMES, 5), RandomWords(4, 6))
 TIMES = torch.arange(FRAMES, dtype=torch.float64)
-PASS = {"llava_next_video", "qwen2_vl", "qwen2_5_vl", "qwen3_5", "qwen3_5_moe"}
+PASS = {"llava_next_video", "qwen2_vl", "qwen2_5_omni", "qwen2_5_vl", "qwen3_5", "qwen3_5_moe"}
 REASONS = {
     "qwen3_vl": "does more with a video than its features",
     "llava_onevision": "10 tokens for a frame, which are no square",
@@ -39,7 +39,7 @@ def refusal(model: Any) -> str | None:
         return str(error)
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", twins())
 def test_right_or_refused(name: str) -> None:
     twin = load(name)()
     refused = refusal(twin.model)
