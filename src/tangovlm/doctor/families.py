@@ -7,22 +7,22 @@ from functools import partial
 from importlib import import_module
 
 from ..errors import InputError
-from ..selfcheck.twins import TWINS
+from ..selfcheck.twins import TWINS, available
 from .rows import Examination, one_line
 
 PART = "families"
 
 
 def select(family: str | None) -> list[str]:
-    """The names of the twins of a family; of all families for None.
+    """The names of the available twins of a family; of all families for None.
 
     Raises
     ------
     InputError: an unknown family.
     """
-    names = [name for name, entry in TWINS.items() if family in (None, entry.family)]
+    names = [name for name in available() if family in (None, TWINS[name].family)]
     if not names:
-        known = ", ".join(sorted({entry.family for entry in TWINS.values()}))
+        known = ", ".join(sorted({TWINS[name].family for name in available()}))
         raise InputError(f"unknown family {family!r}: choose one of {known}")
     return names
 

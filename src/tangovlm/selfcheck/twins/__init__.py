@@ -21,6 +21,8 @@ class Entry(NamedTuple):
     """Name of the model's class."""
     module: str
     cls: str
+    newer: bool = False
+    """Whether some supported releases of transformers lack the model's class; with these, there is no twin."""
 
 
 TWINS: Mapping[str, Entry] = {
@@ -36,6 +38,8 @@ TWINS: Mapping[str, Entry] = {
         "llava-onevision", "LlavaOnevisionForConditionalGeneration", "llava_onevision", "LlavaOnevisionTwin"
     ),
     "llava_video": Entry("llava-video", "LlavaVideoForConditionalGeneration", "llava_video", "LlavaVideoTwin"),
+    "minicpmv4_6": Entry("minicpm-v-4.6", "MiniCPMV4_6ForConditionalGeneration", "minicpmv4_6", "MiniCPMV46Twin"),
+    "minicpmv4_7": Entry("minicpm-v-4.7", "MiniCPMV4_7ForConditionalGeneration", "minicpmv4_7", "MiniCPMV47Twin", True),
     "qwen2_5_vl": Entry("qwen2.5-vl", "Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl", "Qwen25VLTwin"),
     "qwen2_vl": Entry("qwen2-vl", "Qwen2VLForConditionalGeneration", "qwen2_vl", "Qwen2VLTwin"),
     "qwen3_5": Entry("qwen3.5", "Qwen3_5ForConditionalGeneration", "qwen3_5", "Qwen35Twin"),
@@ -64,6 +68,16 @@ def of_class(model_class: type) -> list[str]:
     return []
 
 
+def available() -> list[str]:
+    """Names of the twins whose model class the installed transformers has."""
+    try:
+        import transformers
+    except Exception:
+        # The doctor reports this for every family.
+        return list(TWINS)
+    return [name for name, entry in TWINS.items() if not entry.newer or hasattr(transformers, entry.architecture)]
+
+
 def twins() -> dict[str, type[Twin]]:
-    """All twins by their names."""
-    return {name: load(name) for name in TWINS}
+    """All available twins by their names."""
+    return {name: load(name) for name in available()}
