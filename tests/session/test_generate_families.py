@@ -12,7 +12,7 @@ import tangovlm
 from tangovlm import budget, registry
 from tangovlm.errors import InputError, ModelError
 from tangovlm.models.common.family import FEATURES, Family
-from tangovlm.selfcheck.twins import twins
+from tangovlm.selfcheck.twins import TWINS, twins
 from tangovlm.selfcheck.twins.common.base import Twin
 from tangovlm.selfcheck.twins.common.norms import Norms
 from tangovlm.selfcheck.twins.common.parts import Image, PromptParts, RandomWords, TokenIds, Video
@@ -66,7 +66,7 @@ def check(host: Twin, rows: list[PromptParts], pruner: Any, **options: Any) -> A
 
 def test_every_family_is_under_test() -> None:
     names = {family.name for family in registry.families().values()}
-    assert names == {host.family for host in HOSTS.values()}
+    assert names == {entry.family for entry in TWINS.values()}
     for family in registry.families().values():
         assert family.tested <= set(FEATURES)
         assert family.checkpoints
