@@ -188,6 +188,22 @@ def _glm(name: str) -> tuple[Any, Any, str]:
     return processor, tokenizer, "<|begin_of_video|><|video|><|end_of_video|>"
 
 
+def _minicpmv(name: str) -> tuple[Any, Any, str]:
+    names = {
+        "image_token": "<|image_pad|>", "video_token": "<|video_pad|>", "image_start_token": "<image>",
+        "image_end_token": "</image>", "slice_start_token": "<slice>", "slice_end_token": "</slice>",
+        "image_id_start_token": "<image_id>", "image_id_end_token": "</image_id>",
+    }  # fmt: skip
+    tokenizer = _tokenizer(*names.values(), **names)
+    options = {"patch_size": 4, "scale_resolution": 48, "max_slice_nums": 1}
+    whole = stock.MiniCPMV4_7Processor if name == "minicpmv4_7" else stock.MiniCPMV4_6Processor
+    processor = whole(
+        image_processor=stock.MiniCPMV4_6ImageProcessor(**options), tokenizer=tokenizer,
+        video_processor=stock.MiniCPMV4_6VideoProcessor(**options),
+    )  # fmt: skip
+    return processor, tokenizer, "<|video_pad|>"
+
+
 _MAKERS = {
     "glm4v": _glm,
     "glm46v": _glm,
@@ -196,6 +212,8 @@ _MAKERS = {
     "internvl_3_5": _internvl,
     "llava_next_video": _llava_next_video,
     "llava_onevision": _llava_onevision,
+    "minicpmv4_6": _minicpmv,
+    "minicpmv4_7": _minicpmv,
     "qwen2_5_omni": _omni,
     "qwen2_5_vl": _qwen,
     "qwen2_vl": _qwen,

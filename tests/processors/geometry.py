@@ -40,10 +40,10 @@ class Shape:
     options: dict[str, Any]
 
     def family(self) -> Any:
-        """The family, bound to a model of which there is the configuration only."""
+        """The family, bound to a model of which there is the configuration only, and to `saved`."""
         config = getattr(transformers, self.config)(**self.options)
         model = type(self.architecture, (), {"config": config})()
-        return registry.family_for(self.architecture)(model)
+        return registry.family_for(self.architecture)(model, config=self.saved)
 
     def stock(self, **changes: Any) -> tuple[Any, dict[str, Any]]:
         """The stock processor, and the config that it writes."""
@@ -84,6 +84,14 @@ SHAPES = {
     ),
     "video-llava": Shape(
         "VideoLlavaForConditionalGeneration", "VideoLlavaConfig", "VideoLlavaVideoProcessor", {}, _next(224)
+    ),
+    "minicpm-v-4.6": Shape(
+        "MiniCPMV4_6ForConditionalGeneration", "MiniCPMV4_6Config", "MiniCPMV4_6VideoProcessor", {"max_slice_nums": 1},
+        IDS | {"vision_config": {"patch_size": 14}},
+    ),
+    "minicpm-v-4.6-4x": Shape(
+        "MiniCPMV4_6ForConditionalGeneration", "MiniCPMV4_6Config", "MiniCPMV4_6VideoProcessor",
+        {"slice_mode": False, "downsample_mode": "4x"}, IDS | {"vision_config": {"patch_size": 14}},
     ),
     "qwen2-vl": Shape("Qwen2VLForConditionalGeneration", "Qwen2VLConfig", "Qwen2VLVideoProcessor", {}, IDS),
     "qwen2.5-vl": Shape("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLConfig", "Qwen2VLVideoProcessor", {}, IDS),

@@ -22,7 +22,7 @@ def select(family: str | None) -> list[str]:
     """
     names = [name for name in available() if family in (None, TWINS[name].family)]
     if not names:
-        known = ", ".join(sorted({entry.family for entry in TWINS.values()}))
+        known = ", ".join(sorted({TWINS[name].family for name in available()}))
         raise InputError(f"unknown family {family!r}: choose one of {known}")
     return names
 

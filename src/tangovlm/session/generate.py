@@ -51,9 +51,8 @@ class Generation:
         self._encoder = encoder
         model, needs = session.family.model, (Arg.CACHE, Arg.MASK, Arg.EMBEDS, Arg.FIRST_FORWARD, Arg.NEW_LENGTH)
         self._of_model = forward_signature(session, model, "the model")
-        self._of_prepare = Signature(
-            model.prepare_inputs_for_generation, "prepare_inputs_for_generation", () if session.identity else needs
-        )
+        prepare = model.prepare_inputs_for_generation
+        self._of_prepare = Signature(prepare, prepare.__name__, () if session.identity else needs, inherits=model)
         self._of_generate = Signature(model.generate, "generate", ())
         # Stock models with M-RoPE store the offset between position ids and positions in the text as an attribute.
         self._rope_deltas = Lock()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .saliency import grouped_mean, mean_attention, mean_keys, mean_query_attention, rotate_half
 from .signals import EncoderSignals, ForwardHook, ReadPoint, SignalParts, on_input, on_output
@@ -149,3 +150,100 @@ class PatchSignalRecorder:
         self._collected[name] += [
             part.view(*grid, *part.shape[1:]) for part, grid in zip(parts, self._steps, strict=True)
         ]
+
+
+class RasterPatchSignals(EncoderSignals):
+    """Signals of the last layer, frame by frame, whose patches are in raster order and have no rotary embedding.
+
+    Values are averaged over the patches of a token. The encoder may have merged windows of 2 x 2 patches before. Frame
+    features are the means of a frame's tokens.
+    """
+
+    saliency_kinds = ("attn",)
+
+    def hooks(self, collected: SignalParts, needs: frozenset[str], _kind: str) -> list[ForwardHook]:
+        """See `EncoderSignals.hooks`."""
+        recorder = _RasterRecorder(self.family, collected)
+        hooks = [on_input(self.family.tower, recorder.before_tower)]
+        attention = self.family.attention
+        if "saliency" in needs:
+            hooks.append(on_output(attention.q_proj, recorder.on_query))
+        if needs & {"saliency", "keys"}:
+            hooks.append(on_output(attention.k_proj, recorder.on_key(needs)))
+        if "frame_features" in needs:
+            hooks.append(on_output(self.family.token_module, recorder.on_tokens))
+        return hooks
+
+    def value_hooks(
+        self, collected: SignalParts, points: Sequence[ReadPoint], take: Callable[[Tensor], Tensor]
+    ) -> list[ForwardHook]:
+        """See `EncoderSignals.value_hooks`."""
+        recorder = _RasterRecorder(self.family, collected)
+
+        def reader(name: str) -> Callable[[Tensor], None]:
+            return lambda hidden: recorder.add(name, take(hidden)[0, :, None], squeeze=True)
+
+        hooks = [on_input(self.family.tower, recorder.before_tower)]
+        return hooks + [point.hook(reader(point.name)) for point in points]
+
+    def join(self, parts: list[Tensor]) -> list[Tensor]:
+        """See `EncoderSignals.join`: a list, as videos may have different grids."""
+        return parts
+
+
+class _RasterRecorder:
+    """The functions of the hooks, which keep the grids of the current call."""
+
+    def __init__(self, family: Any, collected: SignalParts) -> None:
+        self._family = family
+        self._collected = collected
+        self._sizes: list[list[int]] = []
+        self._side = 0
+        self._query: list[Tensor] = []
+
+    def before_tower(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Store the grids of the call in patches of the frames, and the side of a token in them."""
+        self._sizes = kwargs[Arg.SIZES].tolist()
+        self._side = self._family.merge_size * (2 if kwargs.get(Arg.MERGES_WINDOWS, True) else 1)
+        self._query.clear()
+
+    def on_query(self, _module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+        """Store queries ``(1, S, C)``."""
+        self._query.append(output)
+
+    def on_key(self, needs: frozenset[str]) -> Callable[..., None]:
+        """A function that computes saliency and keys from keys ``(1, S, C)``."""
+
+        @torch.no_grad()
+        def hook(_module: nn.Module, _args: tuple[Any, ...], key: Tensor) -> None:
+            heads = self._family.attention.num_heads
+            if self._query:
+                queries, keys = (self._frames(values[0]) for values in (self._query.pop(), key))
+                scores = [mean_attention(q[None], k[None], heads)[0] for q, k in zip(queries, keys, strict=True)]
+                self.add("saliency", torch.cat(scores)[:, None], squeeze=True)
+            if "keys" in needs:
+                self.add("keys", mean_keys(key, heads)[0])
+
+        return hook
+
+    @torch.no_grad()
+    def on_tokens(self, _module: nn.Module, _args: tuple[Any, ...], frames: Sequence[Tensor]) -> None:
+        """Compute frame features from the tokens of each frame."""
+        self._collected["frame_features"] += [frame.mean(dim=0, dtype=torch.float32) for frame in frames]
+
+    def add(self, name: str, values: Tensor, *, squeeze: bool = False) -> None:
+        """Append values ``(S, c)`` as means over the patches of each token, ``(H, W, c)`` or ``(H, W)`` a frame."""
+        grids = self._grids(len(values))
+        factor = self._side * grids[0][0] // self._sizes[0][0]
+        for frame, (rows, columns) in zip(self._frames(values), grids, strict=True):
+            square = frame.view(rows, columns, -1).permute(2, 0, 1)[None]
+            means = functional.avg_pool2d(square, factor)[0].permute(1, 2, 0)
+            self._collected[name].append(means[..., 0] if squeeze else means)
+
+    def _frames(self, values: Tensor) -> Sequence[Tensor]:
+        return torch.split(values, [rows * columns for rows, columns in self._grids(len(values))])
+
+    def _grids(self, patches: int) -> list[tuple[int, int]]:
+        """Rows and columns of each frame in a layer with this number of patches, before or after windows are merged."""
+        side = 1 if patches == sum(rows * columns for rows, columns in self._sizes) else 2
+        return [(rows // side, columns // side) for rows, columns in self._sizes]

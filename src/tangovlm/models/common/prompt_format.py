@@ -27,6 +27,7 @@ class VideoInput(NamedTuple):
     duration_s: length of the whole video, from which these frames were sampled; None if unknown.
     sampled_fps: sampled frames per second of the whole video; None to compute it from `duration_s` or the times.
     most_frames: frames of the longest video of the call, set by `PromptFormat.build_inputs`; 0 before.
+    number: of the video in its prompt, from 0, set there too.
     """
 
     pixels: Tensor
@@ -34,6 +35,7 @@ class VideoInput(NamedTuple):
     duration_s: float | None = None
     sampled_fps: float | None = None
     most_frames: int = 0
+    number: int = 0
 
     @property
     def frames(self) -> int:
@@ -190,7 +192,7 @@ class PromptFormat(FamilyPart, ABC):
         remaining = (video._replace(seconds=video.times, most_frames=most) for video in videos)
         rendered, media_of_prompts = [], []
         for first, *rest in split:
-            own = [next(remaining) for _ in rest]
+            own = [next(remaining)._replace(number=number) for number in range(len(rest))]
             parts = (self.render_video(tokenizer, video) + text for video, text in zip(own, rest, strict=True))
             rendered.append(first + "".join(parts))
             media_of_prompts.append([self.media_kwargs(video) for video in own])

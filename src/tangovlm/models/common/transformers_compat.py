@@ -60,6 +60,10 @@ class Arg:
     VIDEO_PIXELS = "pixel_values_videos"
     VIDEO_GRIDS = "video_grid_thw"
     VIDEO_MERGE_SIZES = "video_merge_sizes"
+    VIDEO_SIZES = "target_sizes_videos"
+    SIZES = "target_sizes"
+    DOWNSAMPLING = "downsample_mode"
+    MERGES_WINDOWS = "use_vit_merger"
     VIDEO_MASK = "video_compression_mask"
     METADATA = "video_metadata"
     STEP_SECONDS = "second_per_grid_ts"
@@ -108,6 +112,7 @@ class Signature:
     function: of the model.
     what: its description in messages.
     needs: arguments, as in `Arg`, that it must accept under a known name.
+    inherits: the object whose method it is, if it passes other arguments on to the method of a parent class.
 
     Raises
     ------
@@ -123,8 +128,14 @@ class Signature:
     3
     """
 
-    def __init__(self, function: Callable[..., Any], what: str, needs: Iterable[str]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], what: str, needs: Iterable[str], inherits: object | None = None
+    ) -> None:
         self.names = tuple(inspect.signature(function).parameters)
+        for cls in type(inherits).__mro__ if inherits is not None else ():
+            inherited = vars(cls).get(function.__name__)
+            more = () if inherited is None else inspect.signature(inherited).parameters
+            self.names += tuple(name for name in more if name not in ("self", *self.names))
         for name in needs:
             if self.name(name) not in self.names:
                 import transformers

@@ -39,6 +39,10 @@ TWINS: Mapping[str, Entry] = {
         "llava-onevision", "LlavaOnevisionForConditionalGeneration", "llava_onevision", "LlavaOnevisionTwin"
     ),
     "llava_video": Entry("llava-video", "LlavaVideoForConditionalGeneration", "llava_video", "LlavaVideoTwin"),
+    "minicpmv4_6": Entry("minicpm-v-4.6", "MiniCPMV4_6ForConditionalGeneration", "minicpmv4_6", "MiniCPMV46Twin"),
+    "minicpmv4_7": Entry(
+        "minicpm-v-4.7", "MiniCPMV4_7ForConditionalGeneration", "minicpmv4_7", "MiniCPMV47Twin", "5.18"
+    ),
     "qwen2_5_omni": Entry(
         "qwen2.5-omni", "Qwen2_5OmniThinkerForConditionalGeneration", "qwen2_5_omni", "Qwen25OmniTwin", "5.21"
     ),
