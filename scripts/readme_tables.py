@@ -70,11 +70,8 @@ def methods_table() -> str:
 
 
 def models_overview() -> str:
-    """The names of the registered families, each with a link to its module."""
-    return (
-        ", ".join(f"[`{card.family}`](src/{card.module.replace('.', '/')}.py)" for card in catalog.registered().models)
-        + "."
-    )
+    """The names of the registered families."""
+    return ", ".join(f"`{card.family}`" for card in catalog.registered().models) + "."
 
 
 def models_table() -> str:

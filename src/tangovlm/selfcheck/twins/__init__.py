@@ -44,6 +44,9 @@ TWINS: Mapping[str, Entry] = {
     ),
     "qwen2_5_vl": Entry("qwen2.5-vl", "Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl", "Qwen25VLTwin"),
     "qwen2_vl": Entry("qwen2-vl", "Qwen2VLForConditionalGeneration", "qwen2_vl", "Qwen2VLTwin"),
+    "qwen3_omni": Entry(
+        "qwen3-omni", "Qwen3OmniMoeThinkerForConditionalGeneration", "qwen3_omni", "Qwen3OmniTwin", "5.21"
+    ),
     "qwen3_vl": Entry("qwen3-vl", "Qwen3VLForConditionalGeneration", "qwen3_vl", "Qwen3VLTwin"),
     "qwen3_vl_moe": Entry("qwen3-vl", "Qwen3VLMoeForConditionalGeneration", "qwen3_vl", "Qwen3VLMoeTwin"),
     "smolvlm": Entry("smolvlm2", "SmolVLMForConditionalGeneration", "smolvlm", "SmolVLMTwin"),
