@@ -87,7 +87,7 @@ COMMANDS = {
         "--device", "--dtype", "--chunk-frames", "--max-frame-pixels", "--help",
     },
     "methods": {"--json", "--help"},
-    "models": {"--json", "--help"},
+    "models": {"--explain", "--json", "--help"},
     "reproduce": {
         "table", "--model", "--harness", "--gpus", "--limit", "--rows", "--benchmarks", "--output", "--paper",
         "--dry-run", "--yes", "--json", "--help",

@@ -80,6 +80,7 @@ def test_every_method_and_model_is_in_the_readme() -> None:
     models = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     for architecture, family in registry.families().items():
         assert f"`{family.name}`" in README
+        assert f"[`{family.name}`]" in models
         assert f"`{architecture}`" in models
 
 

@@ -98,7 +98,10 @@ def family_for(model: object) -> Any:
             raise ModelError(
                 f"only a part of {whole} can be attached: attach model.{family.wholes[whole]}, and have it generate"
             )
-    raise ModelError(f"unsupported architecture {names[0]}: supported are {', '.join(known) or 'none'}")
+    raise ModelError(
+        f"unsupported architecture {names[0]}: supported are {', '.join(known) or 'none'}; `tangovlm models --explain "
+        "MODEL` says what another one lacks"
+    )
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:

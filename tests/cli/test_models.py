@@ -26,7 +26,7 @@ def test_json_lists_every_family_once(tangovlm_command: Run) -> None:
         assert set(entry["signals"]) - set(kinds) == family.signals.provides - {"saliency"}
         assert set(entry["tested"]) == family.tested
         assert entry["checkpoints"] == list(family.checkpoints)
-        assert entry["served"] == (entry["family"] in {"llava-onevision", "qwen2.5-vl", "qwen3-vl"})
+        assert entry["served"] == (entry["family"] in {"llava-onevision", "qwen2.5-vl", "qwen3-vl", "qwen3.5"})
         assert (Path(tangovlm.__file__).parent / "models" / f"{entry['module'].split('.')[-1]}.py").is_file()
 
 
@@ -47,3 +47,17 @@ def test_words_for_what_is_tested() -> None:
     assert words(*FEATURES) == "all"
     assert words(*FEATURES[1:-1]) == f"all but {FEATURES[0]}, {FEATURES[-1]}"
     assert words() == "none"
+
+
+def test_explain(tangovlm_command: Run, tmp_path: Path) -> None:
+    outcome = tangovlm_command("models", "--explain", "tangovlm-tiny")
+    assert (outcome.status, outcome.out) == (
+        0,
+        "LlavaOnevisionForConditionalGeneration: supported by the family llava-onevision\n",
+    )
+    (tmp_path / "config.json").write_text('{"architectures": ["SomebodysModel"]}')
+    told = tangovlm_command("models", "--explain", str(tmp_path), "--json").json
+    assert (told["family"], told["generic"]) == (None, False)
+    assert "SomebodysModel" in told["missing"][0]
+    outcome = tangovlm_command("models", "--explain", str(tmp_path / "nothing"))
+    assert (outcome.status, outcome.out) == (2, "")

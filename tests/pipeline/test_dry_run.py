@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.cache_utils import LinearAttentionLayer
 
 import tangovlm
 from tangovlm.errors import InputError, MethodError, ModelError, VideoError
 from tangovlm.machine.flops import prefill_flops
 from tangovlm.methods.build import Pair
 from tangovlm.models.common.transformers_compat import Arg
-from tangovlm.pipeline.cost import _weights_of
+from tangovlm.pipeline.cost import _layer_cost, _weights_of
 from tangovlm.pipeline.dry_run import DryRun, dry_run
 from tangovlm.pipeline.generation import decode_for, model_inputs
 from tangovlm.pipeline.load import VideoLLM
@@ -55,7 +56,15 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def kv_bytes(cache: Any) -> int:
-    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    return sum(
+        state.nbytes
+        for layer in cache.layers
+        for state in (
+            (*layer.conv_states.values(), *layer.recurrent_states.values())
+            if isinstance(layer, LinearAttentionLayer)
+            else (layer.keys, layer.values)
+        )
+    )
 
 
 def attach_once(model: Any, method: Any) -> None:
@@ -117,8 +126,10 @@ def test_flops_of_the_stock_prefill_are_what_pytorch_counts(folder: Path, clip: 
     # PyTorch does not count the fused attention of the CPU.
     llm.model.set_attn_implementation("eager")
     decoder, run = llm.family.decoder, dry_run(clip, QUESTION, model=folder, retention=1.0)
-    if "moe" in type(llm.model).__name__.lower():
-        pytest.skip("PyTorch does not count the products of experts")
+    if "moe" in type(llm.model).__name__.lower() or llm.family.recurrent:
+        pytest.skip(
+            "PyTorch does not count the products of experts, and counts those of the chunks of recurrent layers"
+        )
     embeds = torch.zeros(1, run.before.prompt_tokens.most, llm.family.width)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         decoder(**{Arg.EMBEDS: embeds, Arg.USE_CACHE: False})
@@ -163,6 +174,21 @@ def test_weights_of_experts() -> None:
     attention = 2 * width * config.head_dim * (heads + kv_heads)
     experts = 3 * width * config.moe_intermediate_size * config.num_experts_per_tok
     assert _weights_of(decoder.layers[0], config) == attention + experts + width * config.num_experts
+
+
+def test_products_of_recurrent_layers() -> None:
+    twin = load_twin("qwen3_5")()
+    decoder = twin.model.get_decoder()
+    config = decoder.config
+    width, key_heads, heads = config.hidden_size, config.linear_num_key_heads, config.linear_num_value_heads
+    keys, values = key_heads * config.linear_key_head_dim, heads * config.linear_value_head_dim
+    mixed = 2 * keys + values
+    products = width * (mixed + values + 2 * heads) + values * width + 3 * width * config.intermediate_size
+    state = heads * config.linear_key_head_dim * config.linear_value_head_dim
+    found = _layer_cost(decoder.layers[0], config, 1, 1, 2)
+    assert found.weights == products + mixed * config.linear_conv_kernel_dim + 3 * state
+    assert (found.attention_width, found.token_bytes) == (0, 0)
+    assert found.state_bytes == 2 * mixed * config.linear_conv_kernel_dim + 4 * state
 
 
 def test_newlines_in_the_budget(clip: Path, tmp_path: Path) -> None:

@@ -87,11 +87,23 @@ def _llava_next_video(_name: str) -> tuple[Any, Any, str]:
     return processor, tokenizer, "<video>"
 
 
+def _video_llava(_name: str) -> tuple[Any, Any, str]:
+    tokenizer = _tokenizer("<image>", "<video>")
+    square = {"height": 21, "width": 21}
+    videos = stock.VideoLlavaVideoProcessor(size={"shortest_edge": 21}, crop_size=square)
+    processor = stock.VideoLlavaProcessor(
+        video_processor=videos, image_processor=stock.VideoLlavaImageProcessor(), tokenizer=tokenizer, patch_size=7
+    )
+    return processor, tokenizer, "<video>"
+
+
 def _qwen(name: str) -> tuple[Any, Any, str]:
     tokenizer = _tokenizer("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     classes = {
         "qwen2_vl": (stock.Qwen2VLProcessor, stock.Qwen2VLVideoProcessor),
         "qwen2_5_vl": (stock.Qwen2_5_VLProcessor, stock.Qwen2VLVideoProcessor),
+        "qwen3_5": (stock.Qwen3VLProcessor, stock.Qwen3VLVideoProcessor),
+        "qwen3_5_moe": (stock.Qwen3VLProcessor, stock.Qwen3VLVideoProcessor),
         "qwen3_vl": (stock.Qwen3VLProcessor, stock.Qwen3VLVideoProcessor),
         "qwen3_vl_moe": (stock.Qwen3VLProcessor, stock.Qwen3VLVideoProcessor),
     }
@@ -188,10 +200,13 @@ _MAKERS = {
     "qwen2_5_vl": _qwen,
     "qwen2_vl": _qwen,
     "qwen3_omni": _omni,
+    "qwen3_5": _qwen,
+    "qwen3_5_moe": _qwen,
     "qwen3_vl": _qwen,
     "qwen3_vl_moe": _qwen,
     "smolvlm": _smolvlm,
     "video_llama_3": _video_llama_3,
+    "video_llava": _video_llava,
 }
 NAMES = tuple(_MAKERS)
 """All twins but LLaVA-Video's, which has no stock processor."""

@@ -82,6 +82,9 @@ SHAPES = {
     "llava-next-video-default": Shape(
         "LlavaNextVideoForConditionalGeneration", "LlavaNextVideoConfig", "LlavaNextVideoVideoProcessor", {}, _next(224)
     ),
+    "video-llava": Shape(
+        "VideoLlavaForConditionalGeneration", "VideoLlavaConfig", "VideoLlavaVideoProcessor", {}, _next(224)
+    ),
     "qwen2-vl": Shape("Qwen2VLForConditionalGeneration", "Qwen2VLConfig", "Qwen2VLVideoProcessor", {}, IDS),
     "qwen2.5-vl": Shape("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLConfig", "Qwen2VLVideoProcessor", {}, IDS),
     "qwen2.5-vl-images": Shape(
@@ -108,6 +111,7 @@ SHAPES = {
         "Qwen3VLForConditionalGeneration", "Qwen3VLConfig", "Qwen3VLVideoProcessor",
         {"size": {"shortest_edge": 4096, "longest_edge": 25_165_824}, "cap_pixels_per_frame": True}, IDS,
     ),
+    "qwen3.5": Shape("Qwen3_5ForConditionalGeneration", "Qwen3_5Config", "Qwen3VLVideoProcessor", {}, IDS),
     "internvl": Shape(
         "InternVLForConditionalGeneration", "InternVLConfig", "InternVLVideoProcessor", _OPENGV, {"image_token_id": 1}
     ),

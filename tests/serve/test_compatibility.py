@@ -232,13 +232,13 @@ def test_a_model_that_is_not_served_is_refused_before_vllms_own_hook(monkeypatch
         def verify_and_update_model_config(model_config: Any) -> None:
             called.append(model_config)
 
-        @classmethod
-        def verify_and_update_config(cls, vllm_config: Any) -> str:
-            return f"theirs {vllm_config}"
+        @staticmethod
+        def verify_and_update_config(vllm_config: Any) -> None:
+            called.append(vllm_config)
 
-    hooks: dict[str, Any] = {"WithHook": Hook}
+    hooks: dict[str, Any] = {"WithHook": Hook, "Qwen3_5ForConditionalGeneration": Hook}
     registry = SimpleNamespace(
-        register_model=lambda *_words: None, get_supported_archs=lambda: ["WithHook", "Without", ARCHITECTURE]
+        register_model=lambda *_words: None, get_supported_archs=lambda: [*hooks, "Without", ARCHITECTURE]
     )
     module(monkeypatch, "vllm", ModelRegistry=registry)
     for part in ("vllm.model_executor", "vllm.model_executor.models"):
@@ -253,11 +253,15 @@ def test_a_model_that_is_not_served_is_refused_before_vllms_own_hook(monkeypatch
     assert issubclass(hooks["WithHook"], Hook)
     plain, pruned = config(), config({})
     hooks["WithHook"].verify_and_update_model_config(plain)
-    assert called == [plain]
-    assert hooks["WithHook"].verify_and_update_config(1) == "theirs 1"
+    hooks["WithHook"].verify_and_update_config(1)
+    assert called == [plain, 1]
     with pytest.raises(ModelError, match="cannot prune videos"):
         hooks["WithHook"].verify_and_update_model_config(pruned)
-    assert called == [plain]
+    assert called == [plain, 1]
+    # vLLM has one for this served model.
+    assert issubclass(hooks["Qwen3_5ForConditionalGeneration"], ServedModelConfig)
+    hooks["Qwen3_5ForConditionalGeneration"].verify_and_update_model_config(plain)
+    assert called == [plain, 1, plain]
 
 
 # --- the table ----------------------------------------------------------------------------------------------------

@@ -70,6 +70,11 @@ def test_a_part_of_a_video_needs_our_loader(options: dict[str, Any], url: str, w
         ),
         ({}, {"video_pruning_rate": 0.5}, "prune both"),
         ({}, {"compilation_config": {"compile_mm_encoder": True}}, "compile_mm_encoder hides"),
+        (
+            {},
+            {"ec_transfer_config": {"ec_connector": "ECExampleConnector", "ec_role": "ec_producer"}},
+            "--ec-transfer-config: a server that encodes for others",
+        ),
         ({}, {"model_impl": "transformers"}, "cannot prune videos of TransformersMultiModal"),
     ],
 )
@@ -140,9 +145,10 @@ def test_whatever_is_replaced_stands_in_the_table() -> None:
     }
     found = set(replaced())
     assert len(found) > 20
-    # The mixture of experts has the methods of the dense model.
-    moe = {each.replace("qwen3_vl_moe.Qwen3VLMoe", "qwen3_vl.Qwen3VL") for each in found}
-    assert moe - told == set()
+    # Mixtures of experts have the methods of the dense models.
+    for moe, dense in (("qwen3_vl_moe.Qwen3VLMoe", "qwen3_vl.Qwen3VL"), ("Qwen3_5MoeFor", "Qwen3_5For")):
+        found = {each.replace(moe, dense) for each in found}
+    assert found - told == set()
 
 
 def test_a_changed_release_is_told_in_one_line_and_harms_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:

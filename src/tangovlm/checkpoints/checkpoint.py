@@ -81,6 +81,13 @@ def read_text(source: str, name: str, *, local: bool) -> str | None:
         raise ModelError(f"{name} of {source} is not UTF-8 text: fetch the checkpoint again") from error
 
 
+def located(name: str | Path) -> tuple[str, bool]:
+    """A directory or hub id as it is looked up, and whether it is a directory."""
+    # An existing directory, or anything that looks like a path, is never looked up on the hub.
+    local = Path(name).exists() or str(name).startswith((".", "/", "~"))
+    return str(Path(name).expanduser()) if local else str(name), local
+
+
 def architecture(source: str, *, local: bool, reachable: bool = True) -> str:
     """Name of the model class, from config.json.
 

@@ -38,17 +38,20 @@ def prefill_flops(
     if heads % kv_heads or hidden % heads:
         raise InputError(f"kv_heads {kv_heads} must divide heads {heads}, and heads must divide hidden {hidden}")
     weights = 2 * hidden * (hidden + hidden // heads * kv_heads) + mlp_matrices * hidden * intermediate
-    return prefill_macs(tokens_per_layer, [weights] * len(tokens_per_layer), hidden)
+    layers = len(tokens_per_layer)
+    return prefill_macs(tokens_per_layer, [weights] * layers, [hidden] * layers)
 
 
-def prefill_macs(tokens_per_layer: Sequence[int], weights_per_layer: Sequence[int], attention_width: int) -> int:
+def prefill_macs(
+    tokens_per_layer: Sequence[int], weights_per_layer: Sequence[int], attention_widths: Sequence[int]
+) -> int:
     """The formula of `prefill_flops` for any layers: ``nw + 2n^2a`` each.
 
     Parameters
     ----------
     tokens_per_layer: n of each layer.
     weights_per_layer: w of each layer: weights of the matrices by which it multiplies a token.
-    attention_width: a, number of query heads times their width.
+    attention_widths: a of each layer, number of query heads times their width; 0 for one that does not attend.
     """
-    layers = zip(tokens_per_layer, weights_per_layer, strict=True)
-    return sum(n * weights + 2 * n**2 * attention_width for n, weights in layers)
+    layers = zip(tokens_per_layer, weights_per_layer, attention_widths, strict=True)
+    return sum(n * weights + 2 * n**2 * width for n, weights, width in layers)

@@ -1,7 +1,7 @@
 """LLaVA-NeXT-Video: CLIP tower with a class token, patches averaged to half the side before the projector."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -131,10 +131,14 @@ class VideoBatchEncoding(ChunkedEncoding):
         kind, joined, pooled = chunks.collect(
             lambda start, stop: original(frames[:, start:stop], *args, **kwargs), bounds, kwargs
         )
-        features = torch.cat([part[0] for part in pooled])
         output = kind(**joined)
-        output.pooler_output = stack_like(features.view(len(pixels), -1, *features.shape[1:]), pooled[0])
+        output.pooler_output = self.join(pooled, len(pixels))
         return output
+
+    def join(self, pooled: Sequence[Any], videos: int) -> Any:
+        """The `pooler_output` of all videos, from that of each chunk."""
+        features = torch.cat([part[0] for part in pooled])
+        return stack_like(features.view(videos, -1, *features.shape[1:]), pooled[0])
 
 
 @register_family("LlavaNextVideoForConditionalGeneration")
@@ -142,7 +146,7 @@ class LlavaNextVideo(Family):
     """`LlavaNextVideoForConditionalGeneration` with a CLIP tower."""
 
     name = "llava-next-video"
-    checkpoints = (
+    checkpoints: ClassVar[tuple[str, ...]] = (
         "llava-hf/LLaVA-NeXT-Video-7B-hf",
         "llava-hf/LLaVA-NeXT-Video-7B-DPO-hf",
         "llava-hf/LLaVA-NeXT-Video-7B-32K-hf",
@@ -159,10 +163,7 @@ class LlavaNextVideo(Family):
     @property
     def tower(self) -> Any:
         """The CLIP vision model."""
-        tower = vision_model(self.encoder.vision_tower)
-        if not hasattr(tower, "pre_layrnorm"):
-            raise ModelError(f"the vision tower is a {type(tower).__name__}: only CLIP towers are supported")
-        return tower
+        return clip_tower(self.encoder.vision_tower)
 
     @property
     def side(self) -> int:
@@ -178,3 +179,11 @@ class LlavaNextVideo(Family):
     def stride(self) -> int:
         """Side of a token in patches."""
         return int(self.model.config.spatial_pool_stride)
+
+
+def clip_tower(module: Any) -> Any:
+    """The vision model of a tower; `ModelError` unless it is CLIP's."""
+    tower = vision_model(module)
+    if not hasattr(tower, "pre_layrnorm"):
+        raise ModelError(f"the vision tower is a {type(tower).__name__}: only CLIP towers are supported")
+    return tower

@@ -1,6 +1,6 @@
 """Qwen3-VL: every step has its time as text, and layers of the tower are added to the first of the text model."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ..inputs.frame_size import SizeRule
 from ..inputs.pixels import PixelSpec
@@ -26,7 +26,7 @@ class Qwen3VL(PatchSequenceFamily):
     """
 
     name = "qwen3-vl"
-    checkpoints = (
+    checkpoints: ClassVar[tuple[str, ...]] = (
         "Qwen/Qwen3-VL-2B-Instruct",
         "Qwen/Qwen3-VL-4B-Instruct",
         "Qwen/Qwen3-VL-8B-Instruct",

@@ -5,6 +5,10 @@ FLOPs are twice the multiply-accumulates of `tangovlm.machine.flops.prefill_macs
 over all pairs of n tokens, with a the width of all query heads. Of a mixture of experts, the weights of the chosen
 experts count. The vision encoder, embeddings, the output head and the method itself are not included. The KV cache
 holds two vectors for each token, layer and key-value head.
+
+A recurrent layer (gated delta network) does not attend: for each token it decays, reads, writes and reads the state of
+its heads, three products of the size of the state. Instead of keys and values it stores that state, in float32, and the
+last inputs of its convolution. Implementations that read a prompt in chunks compute more.
 """
 
 from dataclasses import dataclass
@@ -40,26 +44,30 @@ class Cost:
 def cost_of(family: Family, planned: Plan, kept: Kept, grid: Grid, text: int, number_bytes: int) -> Cost:
     """What the language model reads of a prompt with `text` tokens beside the video."""
     decoder: Any = family.decoder
-    config, layers = decoder.config, list(decoder.layers)
-    weights = [_weights_of(layer, config) for layer in layers]
+    config = decoder.config
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    layers = [_layer_cost(layer, config, heads * width, 2 * kv_heads * width, number_bytes) for layer in decoder.layers]
+    weights, widths = [layer.weights for layer in layers], [layer.attention_width for layer in layers]
     visual = _tokens_per_layer(planned, kept, grid, len(layers))
     beside = text + kept.features.most - kept.tokens.most
     lengths = [beside + tokens for tokens in visual]
-    macs = prefill_macs(lengths, weights, heads * width)
+    macs = prefill_macs(lengths, weights, widths)
     for tokens in kept.groups:
         group = grid._replace(frames=tokens * grid.frames // grid.tokens)
-        first = weights[: planned.cuts[0].layer]
-        macs += prefill_macs([text + family.layout.feature_count(group)] * len(first), first, heads * width)
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        first = planned.cuts[0].layer
+        read = [text + family.layout.feature_count(group)] * first
+        macs += prefill_macs(read, weights[:first], widths[:first])
     return Cost(
         tokens=kept.tokens,
         newlines=kept.newlines,
         prompt_tokens=Range(text + kept.features.least, text + kept.features.most),
         tokens_per_layer=visual if planned.inside is not None else (),
         flops=2 * macs,
-        kv_bytes=2 * kv_heads * width * number_bytes * sum(lengths),
+        kv_bytes=sum(
+            layer.state_bytes + layer.token_bytes * length for layer, length in zip(layers, lengths, strict=True)
+        ),
     )
 
 
@@ -79,13 +87,31 @@ def _tokens_per_layer(planned: Plan, kept: Kept, grid: Grid, layers: int) -> tup
     return tuple(counts)
 
 
+@dataclass(frozen=True)
+class _LayerCost:
+    """Products of a layer for a token, channels of its attention (0 if it is recurrent), bytes of its cache."""
+
+    weights: int
+    attention_width: int
+    token_bytes: int
+    state_bytes: int
+
+
+def _layer_cost(layer: Any, config: Any, query_width: int, kv_width: int, number_bytes: int) -> _LayerCost:
+    delta = getattr(layer, "linear_attn", None)
+    if delta is None:
+        return _LayerCost(_weights_of(layer, config), query_width, kv_width * number_bytes, 0)
+    state = delta.num_v_heads * delta.head_k_dim * delta.head_v_dim
+    conv = delta.conv1d.weight.numel()
+    return _LayerCost(_weights_of(layer, config) + conv + 3 * state, 0, 0, conv * number_bytes + 4 * state)
+
+
 def _weights_of(layer: Any, config: Any) -> int:
     """Weights of the matrices by which a layer multiplies a token; of experts, those of the chosen ones."""
     total = 0
-    for parameter in layer.parameters():
+    for name, parameter in layer.named_parameters():
         if parameter.dim() == 2:
             total += parameter.numel()
-        elif parameter.dim() == 3:
-            # The matrices of all experts.
+        elif parameter.dim() == 3 and "experts" in name:
             total += parameter[0].numel() * config.num_experts_per_tok
     return total

@@ -182,10 +182,7 @@ def load(
     if device is not None and device_map is not None:
         raise InputError("both a device and a device_map are given: leave one of them out")
     folder = embedded_folder(model)
-    source = str(folder or model)
-    # An existing directory, or anything that looks like a path, is never looked up on the hub.
-    local = folder is not None or Path(source).exists() or source.startswith((".", "/", "~"))
-    source = str(Path(source).expanduser()) if local else source
+    source, local = checkpoint.located(folder or str(model))
     if folder is not None and not (folder / "config.json").is_file():
         raise ModelError(
             f"this installation has no embedded model {model or BUILTIN_NAME!r}: name a checkpoint or a hub id"

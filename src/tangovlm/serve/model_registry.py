@@ -40,6 +40,12 @@ SERVED_MODELS = {
     "Qwen2_5_VLForConditionalGeneration": ServedModel(
         "qwen2_5_vl", "TangoQwen25VL", "qwen2_5_vl", ("qwen", "qwen2.5-vl", "runners")
     ),
+    "Qwen3_5ForConditionalGeneration": ServedModel(
+        "qwen3_5", "TangoQwen35", "qwen3_5", ("qwen", "qwen3-vl", "qwen3.5", "runners")
+    ),
+    "Qwen3_5MoeForConditionalGeneration": ServedModel(
+        "qwen3_5", "TangoQwen35Moe", "qwen3_5", ("qwen", "qwen3-vl", "qwen3.5", "runners")
+    ),
     "Qwen3VLForConditionalGeneration": ServedModel(
         "qwen3_vl", "TangoQwen3VL", "qwen3_vl", ("qwen", "qwen3-vl", "runners")
     ),

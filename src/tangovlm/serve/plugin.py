@@ -20,6 +20,7 @@ from .options import CONFIG_KEY, ServeOptions
 from .rope_config import use_axes
 
 _MIN_PRUNING_RATE = 1e-6
+_ENCODER_BUDGET = "tangovlm.serve.encoder_budget.EncoderBudget"
 _WORKERS = {"cpu": "tangovlm.serve.cpu_worker.TangoCPUWorker"}
 
 
@@ -35,11 +36,10 @@ def register() -> None:
         # An unsupported release of vLLM: models that prune raise when they start, others are not affected.
         return
     for architecture in ModelRegistry.get_supported_archs():
-        hook = MODELS_CONFIG_MAP.setdefault(
-            architecture, ServedModelConfig if architecture in SERVED_MODELS else OtherModelConfig
-        )
-        if architecture not in SERVED_MODELS and not issubclass(hook, OtherModelConfig):
-            MODELS_CONFIG_MAP[architecture] = _chain_hooks(hook)
+        ours = ServedModelConfig if architecture in SERVED_MODELS else OtherModelConfig
+        hook = MODELS_CONFIG_MAP.setdefault(architecture, ours)
+        if not issubclass(hook, ours):
+            MODELS_CONFIG_MAP[architecture] = _chain_hooks(ours, hook)
 
 
 class OtherModelConfig:
@@ -64,14 +64,19 @@ class OtherModelConfig:
         """Change nothing."""
 
 
-def _chain_hooks(hook: Any) -> type:
-    """vLLM's own hook for an architecture that the plug-in does not serve, run after `OtherModelConfig`."""
+def _chain_hooks(ours: Any, hook: Any) -> type:
+    """vLLM's own hook for an architecture, run after ours."""
 
-    class Both(hook, OtherModelConfig):
+    class Both(hook, ours):
         @staticmethod
         def verify_and_update_model_config(model_config: Any) -> None:
-            OtherModelConfig.verify_and_update_model_config(model_config)
+            ours.verify_and_update_model_config(model_config)
             hook.verify_and_update_model_config(model_config)
+
+        @staticmethod
+        def verify_and_update_config(vllm_config: Any) -> None:
+            ours.verify_and_update_config(vllm_config)
+            hook.verify_and_update_config(vllm_config)
 
     return Both
 
@@ -107,7 +112,7 @@ class ServedModelConfig:
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
-        """Replace the worker and the media connector where the stock ones do not work with pruning.
+        """Replace the worker, the media connector and the budget of the encoder where the stock ones do not work well.
 
         Raises
         ------
@@ -131,6 +136,11 @@ class ServedModelConfig:
                 raise ModelError(
                     f"{option} hides what method {options.method!r} needs of the vision encoder: leave it out"
                 )
+        if vllm_config.ec_transfer_config is not None:
+            raise ModelError(
+                "--ec-transfer-config: a server that encodes for others does not hand on which tokens of a video are "
+                "kept: leave it out, or serve without pruning"
+            )
         if model_config.uses_mrope and parallel.pipeline_parallel_size > 1:
             raise ModelError(
                 "later pipeline stages compute positions without the video, so they do not know which of its tokens "
@@ -140,6 +150,8 @@ class ServedModelConfig:
         if model_config.uses_mrope and vllm_config.speculative_config is not None:
             # With both, the older of vLLM's two model runners corrects positions on the device, then overwrites them.
             vllm_config.scheduler_config.async_scheduling = False
+        if vllm_config.ec_manager_config.encoder_cache_manager_cls is None:
+            vllm_config.ec_manager_config.encoder_cache_manager_cls = _ENCODER_BUDGET
         if parallel.worker_cls == "auto":
             parallel.worker_cls = _WORKERS.get(current_platform.device_type, "auto")
         media_connector.register()

@@ -37,12 +37,12 @@ def pruning_options(vllm_config: Any) -> ServeOptions | None:
 
     Raises
     ------
-    ModelError: vLLM has a configuration hook of its own for the model, so that the options were not checked.
+    ModelError: another configuration hook stands in the place of ours, so that the options were not checked.
     """
     options = ServeOptions.of(vllm_config.model_config.hf_config)
     architecture = vllm_config.model_config.architecture
-    if options is not None and MODELS_CONFIG_MAP.get(architecture) is not ServedModelConfig:
-        raise compatibility.incompatible_release(f"has a configuration hook of its own for {architecture}")
+    if options is not None and not issubclass(MODELS_CONFIG_MAP.get(architecture, object), ServedModelConfig):
+        raise compatibility.incompatible_release(f"has another configuration hook for {architecture}")
     return options
 
 

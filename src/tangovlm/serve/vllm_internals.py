@@ -29,12 +29,20 @@ vllm.config
     hold     ModelConfig(hf_config, architecture, multimodal_config, max_model_len, uses_mrope)
     use      ModelConfig._try_verify_and_update_model_config(verify_and_update_model_config)
     use      VllmConfig.try_verify_and_update_config(verify_and_update_config)
-    hold     VllmConfig(model_config, parallel_config, compilation_config, scheduler_config, speculative_config)
+    hold     VllmConfig(model_config, parallel_config, compilation_config, scheduler_config, speculative_config,
+                 ec_manager_config, ec_transfer_config)
     hold     MultiModalConfig(video_pruning_rate, mm_encoder_tp_mode)
     call     MultiModalConfig.is_multimodal_pruning_enabled()
     hold     CompilationConfig(compile_mm_encoder)
     hold     ParallelConfig(worker_cls, pipeline_parallel_size)
     hold     SchedulerConfig(async_scheduling)
+    hold     EncoderCacheManagerConfig(encoder_cache_manager_cls)
+vllm.v1.core.encoder_cache_manager
+    replace  EncoderCacheManager.can_allocate(request, input_id, encoder_compute_budget, num_embeds_to_schedule)
+vllm.v1.core.sched.scheduler
+    use      Scheduler._try_schedule_encoder_inputs(encoder_cache_manager, can_allocate)
+vllm.v1.request
+    call     Request.get_num_encoder_embeds(input_id)
 vllm.platforms
     have     current_platform.device_type
 vllm.multimodal.media.connector
@@ -187,6 +195,23 @@ vllm.model_executor.models.qwen3_vl
 vllm.model_executor.models.qwen3_vl_moe
     have     Qwen3VLMoeProcessingInfo
     have     Qwen3VLMoeForConditionalGeneration
+
+[qwen3.5]
+vllm.model_executor.models.qwen3_5
+    replace  Qwen3_5ProcessingInfo._calculate_timestamps(indices, video_fps, merge_size)
+    replace  Qwen3_5MoeProcessingInfo._calculate_timestamps(indices, video_fps, merge_size)
+    have     Qwen3_5MoeForConditionalGeneration
+    call     Qwen3_5ForConditionalGeneration(*, vllm_config, prefix)
+    hold     Qwen3_5ForConditionalGeneration(config, visual, visual_dim, multiscale_dim, _tokenizer)
+    call     Qwen3_5ForConditionalGeneration.get_language_model()
+    replace  Qwen3_5ForConditionalGeneration.embed_multimodal(...)
+    replace  Qwen3_5ForConditionalGeneration._process_video_input(video_input)
+    replace  Qwen3_5ForConditionalGeneration._postprocess_image_embeds_evs(image_embeds_split, image_input)
+    replace  Qwen3_5ForConditionalGeneration._postprocess_video_embeds_evs(video_embeds_split, video_input)
+    replace  Qwen3_5ForConditionalGeneration.get_mm_lora_token_counts(*, modality, mm_kwargs, num_mm_embeds)
+    replace  Qwen3_5ForConditionalGeneration.get_mrope_input_positions(input_tokens, mm_features)
+    replace  Qwen3_5ForConditionalGeneration.recompute_mrope_positions(input_ids, multimodal_embeddings,
+                 mrope_positions, num_computed_tokens)
 
 [runners]
 vllm.v1.worker.gpu_model_runner

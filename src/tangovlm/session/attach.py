@@ -28,11 +28,13 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from ..errors import MethodError, ModelError
+from ..errors import InputError, MethodError, ModelError
 from ..methods.build import Method, Pair, plan
 from ..models.common.chunks import check_chunk_frames
 from ..models.common.family import Family
+from ..models.generic import Generic
 from ..registry import family_for
+from ..selfcheck.generic import check_generic
 from ..selfcheck.release import check_release
 from .decoder import Decoder
 from .encode import Encoder
@@ -59,6 +61,7 @@ def attach(
     positions: str | None = None,
     chunk_frames: int | None = None,
     newlines: str = "kept",
+    family: str | None = None,
 ) -> Iterator[Session]:
     """Run a method inside a stock model for as long as the context lasts.
 
@@ -94,11 +97,14 @@ def attach(
         memory. None: as many as need about 512 MiB on the CPU, or a sixteenth of a CUDA device (of its size, not of its
         free memory, so that results do not depend on that), and all at once if nothing is pruned before the language
         model. Features of several chunks equal those of one up to rounding.
-    newlines: tokens that a model inserts after the rows of a video's grid (LLaVA-Video) or after the video
-        (LLaVA-OneVision). "kept": the retention is that of the visual tokens, and newlines are kept in addition, as in
-        the authors' code, see `VideoReport.newlines_after`. "counted": the retention is that of visual tokens and
-        newlines together, and the largest selection within it is kept; if the content decides the number
-        (`PreLLMMethod.adaptive`), at most the largest.
+    newlines: tokens that a model inserts after the rows of a video's grid (LLaVA-Video), after the video
+        (LLaVA-OneVision) or before each frame (class tokens of Video-LLaVA). "kept": the retention is that of the
+        visual tokens, and newlines are kept in addition, as in the authors' code, see `VideoReport.newlines_after`.
+        "counted": the retention is that of visual tokens and newlines together, and the largest selection within it is
+        kept; if the content decides the number (`PreLLMMethod.adaptive`), at most the largest.
+    family: "generic" for a model of no known family that follows the common pattern (`tangovlm models --explain`). The
+        model itself is first checked on a small video of noise, and refused if pruned answers differ from those of a
+        reference. It provides no saliency, so that methods that need one are refused.
 
     Raises
     ------
@@ -131,9 +137,17 @@ def attach(
     (512, 128, 128)
     """
     model = unwrap(model)
-    family = family_for(model)(model, saliency=saliency, head_weights=head_weights)
+    if family not in (None, Generic.name):
+        raise InputError(
+            f"family is {family!r}: leave it out, or choose {Generic.name!r} for a model of no known family"
+        )
+    if family is None:
+        bound = family_for(model)(model, saliency=saliency, head_weights=head_weights)
+    else:
+        bound = Generic.of(model, saliency=saliency)
+        check_generic(bound, attach_family)
     options: dict[str, Any] = {"positions": positions, "chunk_frames": chunk_frames, "newlines": newlines}
-    with attach_family(family, pruner, timestamps=timestamps, record=record, **options) as session:
+    with attach_family(bound, pruner, timestamps=timestamps, record=record, **options) as session:
         yield session
 
 

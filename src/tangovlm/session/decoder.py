@@ -20,6 +20,7 @@ from .in_llm.forward_pass import ForwardPass
 from .in_llm.limits import check_cache
 from .in_llm.runner import Runner
 from .lengths.context import is_too_long, too_long_error
+from .lengths.padding import check_no_gap
 from .records import Reading
 from .session import Session
 from .splice import SplicedInputs, find_tagged, gather_deepstack, remove_dropped, remove_tags, split_mask
@@ -234,6 +235,8 @@ class Decoder:
             mrope=family.keeps_positions,
             axis_ids=ids if family.keeps_positions and ids is not None and ids.dim() == 3 else None,
         )
+        if family.recurrent:
+            check_no_gap(spliced.state.first, spliced.valid.shape[1])
         length = past + spliced.valid.shape[1]
         if may_have_tags and tagged is not None and is_too_long(family, length):
             raise self._too_long_error(call, length, tagged, spliced)

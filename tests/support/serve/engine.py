@@ -169,6 +169,7 @@ def _serve() -> None:
     import vllm.v1.worker.cpu_worker  # noqa: F401
     from vllm import LLM, SamplingParams  # noqa: F401
 
+    import_module("tests.support.serve.recurrent_float32").install()
     for line in orders:
         child = os.fork()
         if child == 0:

@@ -1,4 +1,4 @@
-"""Tests that both Qwen-VL families pass: vLLM with the plug-in against transformers with the same method attached."""
+"""Tests that all Qwen families pass: vLLM with the plug-in against transformers with the same method attached."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +23,8 @@ class QwenCases:
 
     make: ClassVar[Callable[[Path], Path]]
     counted: ClassVar[bool]
+    caches_prefixes: ClassVar[bool] = True
+    """Not by default where the text model has recurrent layers."""
     also: ClassVar[dict[str, list[Request]]] = {}
 
     @pytest.fixture(scope="class")
@@ -63,7 +65,7 @@ class QwenCases:
 
     def test_a_cached_prefix_with_the_video_in_it(self, replies: dict[str, list[Reply]], oracle: Oracle) -> None:
         assert replies["cold"][0].cached_tokens == 0
-        assert all(reply.cached_tokens >= 64 for reply in replies["warm"])
+        assert all(reply.cached_tokens >= 64 for reply in replies["warm"]) or not self.caches_prefixes
         both(AGAIN, replies["warm"], oracle)
 
     def test_chunks_preemption_and_another_method(self, folder: Path, tmp_path: Path) -> None:

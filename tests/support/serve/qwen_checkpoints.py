@@ -1,4 +1,4 @@
-"""Tiny random Qwen2.5-VL and Qwen3-VL checkpoints on disk, which notice wrong positions."""
+"""Tiny random Qwen2.5-VL, Qwen3-VL and Qwen3.5 checkpoints on disk, which notice wrong positions."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -75,22 +75,35 @@ def qwen2_5_vl(folder: Path) -> Path:
 
 def qwen3_vl(folder: Path) -> Path:
     """Four layers of text; the first two also receive features of the vision encoder."""
-    from transformers import (
-        Qwen2VLImageProcessor,
-        Qwen3VLConfig,
-        Qwen3VLForConditionalGeneration,
-        Qwen3VLProcessor,
-        Qwen3VLVideoProcessor,
-    )
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     vision = _VISION | {"patch_size": 16, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
     text = _TEXT | {"head_dim": 32, "rope_parameters": _ROPE | {"mrope_interleaved": True}}
     config = Qwen3VLConfig(vision_config=vision, text_config=text, **_ids())
+    return _saved(folder, Qwen3VLForConditionalGeneration, config, _qwen3_processor())
+
+
+def qwen3_5(folder: Path) -> Path:
+    """Four layers of text, the first three recurrent."""
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+
+    vision = _VISION | {"patch_size": 16, "num_position_embeddings": 64}
+    text = _TEXT | {
+        "head_dim": 64, "rope_parameters": _ROPE | {"mrope_interleaved": True, "partial_rotary_factor": 0.5},
+        "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+    }  # fmt: skip
+    config = Qwen3_5Config(vision_config=vision, text_config=text, **_ids())
+    return _saved(folder, Qwen3_5ForConditionalGeneration, config, _qwen3_processor())
+
+
+def _qwen3_processor() -> Any:
+    from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
     # vLLM scales the colors of images and videos alike, on the device.
     half = [0.5, 0.5, 0.5]
     image = Qwen2VLImageProcessor(size=_PIXELS, patch_size=16, image_mean=half, image_std=half)
-    processor = Qwen3VLProcessor(image, tokenizer(), Qwen3VLVideoProcessor(size=_PIXELS))
-    return _saved(folder, Qwen3VLForConditionalGeneration, config, processor)
+    return Qwen3VLProcessor(image, tokenizer(), Qwen3VLVideoProcessor(size=_PIXELS))
 
 
 def _ids() -> dict[str, Any]:

@@ -1,14 +1,30 @@
 """`tangovlm models`: the registered model families, the signals they provide, and what each is tested with."""
 
 from dataclasses import asdict
+from typing import Annotated
+
+import typer
 
 from ..catalog import ModelCard, saved
 from ..options import AsJson
-from ..output import entries, show, show_json
+from ..output import entries, only_results, plain, show, show_json
 
 
-def models(as_json: AsJson = False) -> None:
+def models(
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Say which family supports a checkpoint (directory or Hugging Face id), or what it lacks. Reads its "
+            "config only.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """List the model families: model classes, signals, tested uses, and published checkpoints."""
+    if explain is not None:
+        _explain(explain, as_json)
+        return
     cards = saved().models
     if as_json:
         show_json([_as_dict(card) for card in cards])
@@ -29,6 +45,18 @@ def models(as_json: AsJson = False) -> None:
         )
     )
     show(f"tested uses: {', '.join((*cards[0].tested, *cards[0].untested))}")
+
+
+def _explain(model: str, as_json: bool) -> None:
+    # Only here: importing it imports transformers.
+    from tangovlm.pipeline.explain import explain
+
+    with only_results():
+        found = explain(model)
+    if as_json:
+        show_json(asdict(found))
+    else:
+        show(plain(found.text))
 
 
 def _as_dict(card: ModelCard) -> dict[str, object]:

@@ -38,6 +38,8 @@ FEATURES: tuple[str, ...] = (
     "pruning inside",
 )
 """Uses of a model that the tests cover; each family lists those with which it is tested."""
+_ATTENDING = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+"""Kinds of layers of a text model that look at single tokens of the past, and so can leave out padding."""
 
 
 class Family:
@@ -157,6 +159,12 @@ class Family:
         """D: hidden size of the text model, the number of channels of a feature."""
         config: Any = self.decoder.config
         return int(config.hidden_size)
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether layers of the text model keep a state of all they have read, in which padding leaves traces."""
+        config: Any = self.decoder.config
+        return not _ATTENDING.issuperset(getattr(config, "layer_types", None) or ())
 
     @property
     def device(self) -> torch.device:

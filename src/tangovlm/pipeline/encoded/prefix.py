@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 
 from ...methods.build import Plan
 from ...models.common.family import Family
@@ -63,7 +63,7 @@ class Prefix:
     def of(cls, family: Family, ids: Tensor, cache: Any, grid: Grid, scale: float | None) -> "Prefix | None":
         """The prefix that a model has just read; None if its cache cannot be continued several times."""
         kinds = {type(layer) for layer in getattr(cache, "layers", ())}
-        if not kinds or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
+        if not kinds or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer}:
             return None
         delta = getattr(family.encoder, "rope_deltas", None) if family.keeps_positions else None
         return cls(family, ids, cache, grid, scale, None if delta is None else delta.clone())
@@ -87,9 +87,10 @@ class Prefix:
         if not support.batches or not self.begins(prompts[0]):
             return 1
         read, held = self.ids.shape[1], int(self.cache.get_seq_length())
-        of_token = sum((each.keys.nbytes + each.values.nbytes) // each.keys.shape[-2] for each in self.cache.layers)
+        attending = [each for each in self.cache.layers if type(each) is not LinearAttentionLayer]
+        of_token = sum((each.keys.nbytes + each.values.nbytes) // each.keys.shape[-2] for each in attending)
         shortest = prompts[0].shape[1] - read
-        # In a layer with a sliding window, padding would take places.
+        # In a layer with a sliding window, padding would take places, and in a recurrent one, it leaves traces.
         pads = support.pads and all(type(layer) is DynamicLayer for layer in self.cache.layers)
         longest = max(_PADDED_LENGTH, 2 * shortest) if pads else shortest
 
@@ -131,7 +132,10 @@ class Prefix:
         ]
         # They take the place of the layers in the copy.
         cache = deepcopy(self.cache, {id(self.cache.layers): layers})
-        if rows > 1:
+        if rows > 1 and any(type(layer) is LinearAttentionLayer for layer in layers):
+            # Stock recurrent layers have no `batch_repeat_interleave`.
+            cache.reorder_cache(self.ids.new_zeros(rows))
+        elif rows > 1:
             cache.batch_repeat_interleave(rows)
         return cache
 

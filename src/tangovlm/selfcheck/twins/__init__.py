@@ -47,9 +47,12 @@ TWINS: Mapping[str, Entry] = {
     "qwen3_omni": Entry(
         "qwen3-omni", "Qwen3OmniMoeThinkerForConditionalGeneration", "qwen3_omni", "Qwen3OmniTwin", "5.21"
     ),
+    "qwen3_5": Entry("qwen3.5", "Qwen3_5ForConditionalGeneration", "qwen3_5", "Qwen35Twin"),
+    "qwen3_5_moe": Entry("qwen3.5", "Qwen3_5MoeForConditionalGeneration", "qwen3_5", "Qwen35MoeTwin"),
     "qwen3_vl": Entry("qwen3-vl", "Qwen3VLForConditionalGeneration", "qwen3_vl", "Qwen3VLTwin"),
     "qwen3_vl_moe": Entry("qwen3-vl", "Qwen3VLMoeForConditionalGeneration", "qwen3_vl", "Qwen3VLMoeTwin"),
     "smolvlm": Entry("smolvlm2", "SmolVLMForConditionalGeneration", "smolvlm", "SmolVLMTwin"),
+    "video_llava": Entry("video-llava", "VideoLlavaForConditionalGeneration", "video_llava", "VideoLlavaTwin"),
     "video_llama_3": Entry("videollama3", "VideoLlama3ForConditionalGeneration", "video_llama_3", "VideoLlama3Twin"),
 }
 """Every registered model class has at least one, and two if its text models differ."""

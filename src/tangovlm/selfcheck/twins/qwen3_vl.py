@@ -52,7 +52,8 @@ class Qwen3VLTwin(Qwen25VLTwin):
         pixels, thw = self.patches([part])
         kind = "video" if isinstance(part, Video) else "image"
         output = getattr(self.model.model, f"get_{kind}_features")(pixels, thw, **{Arg.AS_DICT: True})
-        layers = [layer if isinstance(layer, torch.Tensor) else layer[0] for layer in output.deepstack_features]
+        deep = getattr(output, "deepstack_features", None) or []
+        layers = [layer if isinstance(layer, torch.Tensor) else layer[0] for layer in deep]
         ids = piece.ids[1:-1] if isinstance(part, Video) else piece.ids
         if isinstance(part, Video):
             steps, size = piece.grid[0], piece.grid[1] * piece.grid[2]

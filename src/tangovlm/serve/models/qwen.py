@@ -1,4 +1,4 @@
-"""Common parts of Qwen2.5-VL and Qwen3-VL on vLLM: a vision encoder for packed patches, M-RoPE, pruning video by video.
+"""Common parts of the Qwen models on vLLM: a vision encoder for packed patches, M-RoPE, pruning video by video.
 
 vLLM recomputes positions after encoding only if its own pruning of videos is on. The plug-in turns that on and replaces
 its steps. Images, and videos at retention 1, take the same path as without pruning.

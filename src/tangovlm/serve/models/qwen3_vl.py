@@ -5,14 +5,16 @@ many tokens of a step are kept is known only after encoding. So in the prompt al
 the model replaces the whole video, its text included, by embeddings in the right order.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ...budget import count
 from ...inputs import timestamps
+from ...models.common.family import Family
 from ...models.common.layout import Clip, Grid
+from ...models.common.patch_sequence import PatchSequenceFamily
 from ...models.common.signals import Signals
 from ...models.common.transformers_compat import Arg
 from ...models.qwen3_vl import Qwen3VL
@@ -49,7 +51,7 @@ class _StepTimes(list[float]):
         self.frames = frames
 
 
-class _FrameTimes:
+class FrameTimes:
     """Mix-in for stock processing info: if videos are pruned, keeps the times of frames with those of steps."""
 
     def _calculate_timestamps(self, indices: Any, video_fps: float, merge_size: int) -> list[float]:
@@ -59,18 +61,18 @@ class _FrameTimes:
         return _StepTimes(steps, torch.as_tensor(indices, dtype=torch.float64) / video_fps)
 
 
-class Info(_FrameTimes, stock.Qwen3VLProcessingInfo):
+class Info(FrameTimes, stock.Qwen3VLProcessingInfo):
     """The stock processing info."""
 
 
-class MoeInfo(_FrameTimes, stock_moe.Qwen3VLMoeProcessingInfo):
+class MoeInfo(FrameTimes, stock_moe.Qwen3VLMoeProcessingInfo):
     """The stock processing info of the mixture of experts."""
 
 
 class Processor(QwenProcessor, stock.Qwen3VLMultiModalProcessor):
     """The stock processor, with placeholders for the kept tokens."""
 
-    _family = Qwen3VL
+    _family: ClassVar[type[Family]] = Qwen3VL
 
     def _seconds(self, _mm_items: Any, data: Any) -> list[Tensor | None]:
         frames = [getattr(steps, "frames", None) for steps in data["timestamps"]]
@@ -93,8 +95,10 @@ class ServedQwen3VL(ServedPatchFamily, Qwen3VL):
         return super().video_tokens(rows[:, : self.model.visual_dim], clip, signals, timestamps)
 
 
-class _PrunedQwen3VL(QwenModel):
-    family_class = ServedQwen3VL
+class PrunedQwen3VL(QwenModel):
+    """Mix-in for stock models: prunes videos whose steps have their times before them."""
+
+    family_class: ClassVar[type[PatchSequenceFamily]] = ServedQwen3VL
 
     @property
     def _width(self) -> int:
@@ -135,12 +139,12 @@ class _PrunedQwen3VL(QwenModel):
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=stock.Qwen3VLDummyInputsBuilder)
-class TangoQwen3VL(_PrunedQwen3VL, stock.Qwen3VLForConditionalGeneration):
+class TangoQwen3VL(PrunedQwen3VL, stock.Qwen3VLForConditionalGeneration):
     """The stock model, whose videos are pruned after the vision encoder if the options request it."""
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=MoeInfo, dummy_inputs=stock.Qwen3VLDummyInputsBuilder)
-class TangoQwen3VLMoe(_PrunedQwen3VL, stock_moe.Qwen3VLMoeForConditionalGeneration):
+class TangoQwen3VLMoe(PrunedQwen3VL, stock_moe.Qwen3VLMoeForConditionalGeneration):
     """The stock mixture of experts, whose videos are pruned likewise."""
 
 

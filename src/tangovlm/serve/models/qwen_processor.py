@@ -1,4 +1,4 @@
-"""Common parts of the processors of Qwen2.5-VL and Qwen3-VL on vLLM: placeholders for the kept tokens of a video."""
+"""Common parts of the processors of the Qwen models on vLLM: placeholders for the kept tokens of a video."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,0 +1,57 @@
+"""Video-LLaVA: CLIP tower for videos; each frame has a class token, which the language model receives as well."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..registry import register_family
+from .common.layout import Clip, Grid
+from .common.part import Part
+from .llava_next_video import LlavaNextVideo, SquareGrid, VideoBatchEncoding, clip_tower
+
+
+class ClassTokenFirst(SquareGrid):
+    """The tokens of every frame follow its class token, which is not on the grid and is always kept."""
+
+    def feature_count(self, grid: Grid) -> int:
+        """See `FeatureLayout.feature_count`."""
+        return grid.tokens + grid.frames
+
+    def grid_indices(self, grid: Grid) -> Tensor:
+        """See `FeatureLayout.grid_indices`: all but the first of each frame."""
+        return torch.arange(self.feature_count(grid)).view(grid.frames, -1)[:, 1:].flatten()
+
+    def features(self, output: Any, clips: Sequence[Clip]) -> list[Tensor]:
+        """See `FeatureLayout.features`; stock code returns ``(F, 1 + H * W, D)``, the frames of all videos."""
+        return list(torch.split(output.pooler_output.flatten(0, 1), [self.feature_count(clip.grid) for clip in clips]))
+
+
+class FrameBatchEncoding(VideoBatchEncoding):
+    """As in LLaVA-NeXT-Video, but stock code returns frames, whichever video they belong to."""
+
+    def join(self, pooled: Sequence[Any], _videos: int) -> Tensor:
+        """See `VideoBatchEncoding.join`."""
+        return torch.cat(list(pooled))
+
+
+@register_family("VideoLlavaForConditionalGeneration")
+class VideoLlava(LlavaNextVideo):
+    """`VideoLlavaForConditionalGeneration` with CLIP towers.
+
+    Signals are those of the tower for videos, of the last layer that the features use.
+    """
+
+    name = "video-llava"
+    checkpoints = ("LanguageBind/Video-LLaVA-7B-hf",)
+    default_frames = 8
+    in_one_piece = False
+    stride = 1
+    layout = Part(ClassTokenFirst)
+    encoding = Part(FrameBatchEncoding)
+
+    @property
+    def tower(self) -> Any:
+        """See `LlavaNextVideo.tower`."""
+        return clip_tower(self.encoder.video_tower)
