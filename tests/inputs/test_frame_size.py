@@ -60,7 +60,7 @@ def test_frame_size_of_a_shared_budget() -> None:
 
 def test_smaller_frames_on_request() -> None:
     """An area, as the budgets of preprocessor configs are."""
-    for name in ("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni", "qwen3_vl", "glm4v", "video_llama_3"):
+    for name in ("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni", "qwen3_omni", "qwen3_vl", "glm4v", "video_llama_3"):
         family = family_of(name)
         config = family.prompt.limited({}, 64 * 64)
         assert family.prompt.frame_size(config, 64, 64, 4) == (64, 64)

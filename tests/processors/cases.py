@@ -134,7 +134,7 @@ def _omni(name: str) -> tuple[Any, Any, str]:
     marks = sorted(specials, key=specials.__getitem__)
     kinds = ("image", "video", "vision_bos", "vision_eos", "audio", "audio_bos", "audio_eos")
     tokenizer = _tokenizer(*marks, **{f"{kind}_token": mark for kind, mark in zip(kinds, marks, strict=True)})
-    whole = {"qwen2_5_omni": "Qwen2_5OmniProcessor"}[name]
+    whole = {"qwen2_5_omni": "Qwen2_5OmniProcessor", "qwen3_omni": "Qwen3OmniMoeProcessor"}[name]
     processor = getattr(stock, whole)(
         image_processor=stock.Qwen2VLImageProcessor(**_PATCHES), tokenizer=tokenizer,
         video_processor=stock.Qwen2VLVideoProcessor(**_PATCHES), feature_extractor=stock.WhisperFeatureExtractor(8),
@@ -217,6 +217,7 @@ _MAKERS = {
     "qwen2_5_omni": _omni,
     "qwen2_5_vl": _qwen,
     "qwen2_vl": _qwen,
+    "qwen3_omni": _omni,
     "qwen3_5": _qwen,
     "qwen3_5_moe": _qwen,
     "qwen3_vl": _qwen,

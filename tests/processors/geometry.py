@@ -106,6 +106,10 @@ SHAPES = {
         "Qwen2_5OmniThinkerForConditionalGeneration", "Qwen2_5OmniThinkerConfig", "Qwen2VLVideoProcessor", {},
         {"image_token_index": 1, "video_token_index": 2},
     ),
+    "qwen3-omni": Shape(
+        "Qwen3OmniMoeThinkerForConditionalGeneration", "Qwen3OmniMoeThinkerConfig", "Qwen2VLVideoProcessor",
+        {"patch_size": 16, "size": {"shortest_edge": 128 * 32 * 32, "longest_edge": 768 * 32 * 32}}, IDS,
+    ),
     "qwen3-vl": Shape("Qwen3VLForConditionalGeneration", "Qwen3VLConfig", "Qwen3VLVideoProcessor", {}, IDS),
     "qwen3-vl-published": Shape(
         "Qwen3VLForConditionalGeneration", "Qwen3VLConfig", "Qwen3VLVideoProcessor",

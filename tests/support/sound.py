@@ -14,6 +14,7 @@ from tangovlm.selfcheck.twins.common.parts import VIDEO, EncodedPart, Image, Vid
 from tangovlm.selfcheck.twins.common.weights import random
 from tangovlm.selfcheck.twins.qwen2_5_omni import AUDIO, AUDIO_END, AUDIO_START, Column, Qwen25OmniTwin
 from tangovlm.selfcheck.twins.qwen2_5_vl import END, START
+from tangovlm.selfcheck.twins.qwen3_omni import Qwen3OmniTwin
 
 MELS = 8
 Tokens: TypeAlias = list[tuple[int, Column]]
@@ -29,12 +30,16 @@ class VideoWithSound(Video):
 
 @dataclass(frozen=True)
 class Sound(Image):
-    """A random sound by itself."""
+    """A random sound by itself.
 
-    sound: int = 30
+    With other lengths than multiples of 8, what Qwen3-Omni's encoder makes of the end of a sound depends on the longest
+    one of the call.
+    """
+
+    sound: int = 32
 
 
-class _Hearing(Qwen25OmniTwin, ABC):
+class HearingTwin(Qwen25OmniTwin, ABC):
     """Tokens of sound count as features that are not on the grid of their video."""
 
     placeholders = (*Qwen25OmniTwin.placeholders, AUDIO)
@@ -109,7 +114,7 @@ class _Hearing(Qwen25OmniTwin, ABC):
         return [(start,) * 3, (start + self.advance,) * 3, *content, (end,) * 3, (end + self.advance,) * 3]
 
 
-class Hearing(_Hearing):
+class Hearing(HearingTwin):
     """Qwen2.5-Omni: two seconds of the video and two of the sound take turns."""
 
     seconds_per_step = 1.0
@@ -123,3 +128,20 @@ class Hearing(_Hearing):
         for number in range(1 + int(max(seen[-1][1][0], heard[-1][1][0])) // turn):
             made += [[pair for pair in pairs if pair[1][0] // turn == number] for pairs in (seen, heard)]
         return [block for block in made if block]
+
+
+class Hearing3(HearingTwin, Qwen3OmniTwin):
+    """Qwen3-Omni: tokens are in the order of their times, those of the video first."""
+
+    advance = 1
+
+    def sound_length(self, frames: int) -> int:
+        for _ in range(3):
+            frames = (frames - 1) // 2 + 1
+        return frames
+
+    def merged(self, seen: Tokens, heard: Tokens) -> list[Tokens]:
+        seen, heard, made = [*seen], [*heard], list[Tokens]()
+        while seen and heard:
+            made.append([(seen if seen[0][1][0] <= heard[0][1][0] else heard).pop(0)])
+        return [*made, seen or heard]

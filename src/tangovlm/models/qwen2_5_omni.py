@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..checkpoints.checkpoint import load_complete
 from ..errors import InputError
 from ..registry import register_family
+from .common.layout import Prompt
 from .common.part import Part
 from .common.patch_sequence import PatchSequenceFamily, PatchSequenceLayout, PatchSequencePrompt
 from .common.prompt_format import VideoInput
@@ -50,9 +51,17 @@ class VideosWithSound(PatchSequenceLayout):
     # Stock code counts the token after a video together with it.
     closing_tokens = 1
 
-    def check_inputs(self, input_ids: Tensor, options: Mapping[str, Any]) -> None:
-        """See `FeatureLayout.check_inputs`: whether videos have sound is the same for all of a call."""
-        config = self.model.config
+    def check_inputs(self, prompt: Prompt, options: Mapping[str, Any]) -> None:
+        """See `FeatureLayout.check_inputs`: either all videos of a call have sound, or none."""
+        if Arg.SOUND_IN_VIDEO in options and options.get(Arg.HIDDEN_STATES):
+            # So calls the whole model. A longer answer would fill the places of dropped tokens.
+            raise InputError(
+                "the talker needs a hidden state for every token of the prompt, also for dropped ones: leave the "
+                "attach context, or give generation_mode='text'"
+            )
+        input_ids, config = prompt.input_ids, self.model.config
+        if input_ids is None or prompt.continues:
+            return
         start = input_ids[:, :-2] == config.vision_start_token_id
         sound = start & (input_ids[:, 1:-1] == config.audio_start_token_id)
         silent = start & (input_ids[:, 1:-1] == config.video_token_id)

@@ -11,7 +11,7 @@ from ..models.common.transformers_compat import Arg
 _OVERRIDDEN = {"do_sample", "num_beams", "temperature", "top_p", "top_k", "max_length", "max_new_tokens"}
 _OF_SAMPLING_OR_BEAMS = {"min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff", "length_penalty"}
 _OF_SAMPLING_OR_BEAMS |= {"early_stopping", "diversity_penalty"}
-_OF_OUTPUTS = {"return_dict_in_generate", "output_attentions", "output_hidden_states", "output_scores", "output_logits"}
+_OF_OUTPUTS = {"return_dict_in_generate", "output_attentions", Arg.HIDDEN_STATES, "output_scores", "output_logits"}
 _OF_TOKENS = {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"}
 _OF_SCORES = {"suppress_tokens", "renormalize_logits", "remove_invalid_values"}
 # They count new tokens, or read which tokens a prompt has: padding repeats one of the prompt.

@@ -134,9 +134,8 @@ class Generation:
         call.has_pixels |= any(kwargs.get(name) is not None for name in self._family.visual_inputs)
         if kwargs.get(Arg.ENCODED) and not self._session.identity:
             self._session.records.note(GIVEN_FEATURES)
-        context = call.context
-        if call.has_pixels and not (self._session.identity or context.continues) and context.input_ids is not None:
-            self._family.layout.check_inputs(context.input_ids, kwargs)
+        if (call.has_pixels or call.context.continues) and not self._session.identity:
+            self._family.layout.check_inputs(call.context.prompt, kwargs)
 
     # --- what `generate` prepares for a forward -------------------------------------------------------------------
 

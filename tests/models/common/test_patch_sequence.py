@@ -22,7 +22,7 @@ from tangovlm.selfcheck.twins.qwen2_5_vl import MERGE
 from tests.session.test_generate_families import NEW, check
 from tests.support.recording import recorded
 
-NAMES = [name for name in available() if name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2_5_omni")]
+NAMES = [name for name in available() if name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2_5_omni", "qwen3_omni")]
 NEEDS = frozenset({"saliency", "keys", "frame_features"})
 UNEVEN = (Video(4, 1), Video(6, 2, wide=True))
 

@@ -146,19 +146,13 @@ class FeatureLayout(FamilyPart, ABC):
         config = self.model.config
         return int(getattr(config, "video_token_index", None) or config.video_token_id)
 
-    def check_inputs(self, input_ids: Tensor, options: Mapping[str, Any]) -> None:
-        """Check a call with pixels before anything is encoded; by default everything is accepted.
-
-        Parameters
-        ----------
-        input_ids: ``(B, Q)`` complete prompts with their placeholders.
-        options: arguments of the call.
+    def check_inputs(self, _prompt: Prompt, _options: Mapping[str, Any]) -> None:
+        """Check a call with pixels or a cache, with its arguments, before anything is encoded; by default all pass.
 
         Raises
         ------
-        InputError: the stock model does not support the prompts with these arguments, but would answer.
+        InputError: the model would answer, but wrongly.
         """
-        del input_ids, options
 
     def video_numbers(self, input_ids: Tensor, grids: Sequence[Grid]) -> Tensor:
         """Number of the video that each token of a prompt belongs to.

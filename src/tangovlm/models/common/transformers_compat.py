@@ -69,6 +69,7 @@ class Arg:
     STEP_SECONDS = "second_per_grid_ts"
     VIDEO_STEP_SECONDS = "video_second_per_grid"
     SOUND_IN_VIDEO = "use_audio_in_video"
+    HIDDEN_STATES = "output_hidden_states"
     TOKEN_TYPES = "mm_token_type_ids"
     GRIDS = "grid_thw"
     MERGE_SIZES = "merge_sizes"

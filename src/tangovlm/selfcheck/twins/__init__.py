@@ -48,6 +48,9 @@ TWINS: Mapping[str, Entry] = {
     ),
     "qwen2_5_vl": Entry("qwen2.5-vl", "Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl", "Qwen25VLTwin"),
     "qwen2_vl": Entry("qwen2-vl", "Qwen2VLForConditionalGeneration", "qwen2_vl", "Qwen2VLTwin"),
+    "qwen3_omni": Entry(
+        "qwen3-omni", "Qwen3OmniMoeThinkerForConditionalGeneration", "qwen3_omni", "Qwen3OmniTwin", "5.21"
+    ),
     "qwen3_5": Entry("qwen3.5", "Qwen3_5ForConditionalGeneration", "qwen3_5", "Qwen35Twin"),
     "qwen3_5_moe": Entry("qwen3.5", "Qwen3_5MoeForConditionalGeneration", "qwen3_5", "Qwen35MoeTwin"),
     "qwen3_vl": Entry("qwen3-vl", "Qwen3VLForConditionalGeneration", "qwen3_vl", "Qwen3VLTwin"),

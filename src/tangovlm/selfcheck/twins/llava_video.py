@@ -59,9 +59,7 @@ class LlavaVideoTwin(Twin):
         if isinstance(part, Image):
             features = inner.get_image_features(**self.image(part), **{Arg.AS_DICT: True}).pooler_output[0]
             return EncodedPart([IMAGE] * len(features), features)
-        hidden = inner.vision_tower(self.frames(part), output_hidden_states=True, **{Arg.AS_DICT: True}).hidden_states[
-            -1
-        ]
+        hidden = inner.vision_tower(self.frames(part), **{Arg.HIDDEN_STATES: True, Arg.AS_DICT: True}).hidden_states[-1]
         patches = inner.multi_modal_projector(hidden).view(part.frames, SIDE, SIDE, -1)
         half, features = SIDE // 2, []
         for frame in patches:
