@@ -4,9 +4,11 @@ FLOPs are twice the multiply-accumulates of `tangovlm.machine.flops.prefill_macs
 2403.06764) with keys and values at their actual width: per layer, two for each weight and token, and 4n^2a of attention
 over all pairs of n tokens, with a the width of all query heads. Of a mixture of experts, the weights of the chosen
 experts count. The vision encoder, embeddings, the output head and the method itself are not included. The KV cache
-holds two vectors for each token, layer and key-value head.
+holds two vectors for each token, layer and key-value head, of a layer with a sliding window only for its last tokens.
+Layers count in full for all tokens also where newer releases compute some of them for the last token only (Gemma 4).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,25 +44,63 @@ def cost_of(family: Family, planned: Plan, kept: Kept, grid: Grid, text: int, nu
     decoder: Any = family.decoder
     config, layers = decoder.config, list(decoder.layers)
     weights = [_weights_of(layer, config) for layer in layers]
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    # Gemma 4 projects the embeddings once for all layers.
+    weights[0] += sum(each.numel() for each in _parameters(decoder, "per_layer_model_projection"))
+    shapes = [_AttentionShape.of(layer, config) for layer in layers]
     visual = _tokens_per_layer(planned, kept, grid, len(layers))
     beside = text + kept.features.most - kept.tokens.most
     lengths = [beside + tokens for tokens in visual]
-    macs = prefill_macs(lengths, weights, heads * width)
+    macs = _macs(lengths, weights, shapes)
     for tokens in kept.groups:
         group = grid._replace(frames=tokens * grid.frames // grid.tokens)
         first = weights[: planned.cuts[0].layer]
-        macs += prefill_macs([text + family.layout.feature_count(group)] * len(first), first, heads * width)
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        macs += _macs([text + family.layout.feature_count(group)] * len(first), first, shapes)
     return Cost(
         tokens=kept.tokens,
         newlines=kept.newlines,
         prompt_tokens=Range(text + kept.features.least, text + kept.features.most),
         tokens_per_layer=visual if planned.inside is not None else (),
         flops=2 * macs,
-        kv_bytes=2 * kv_heads * width * number_bytes * sum(lengths),
+        kv_bytes=sum(number_bytes * shape.cached(length) for shape, length in zip(shapes, lengths, strict=True)),
     )
+
+
+@dataclass(frozen=True)
+class _AttentionShape:
+    """Of one layer: heads of queries and of keys, which are 0 if another layer's are used, their width, its window."""
+
+    heads: int
+    kv_heads: int
+    width: int
+    window: int | None
+
+    @classmethod
+    def of(cls, layer: Any, config: Any) -> "_AttentionShape":
+        attention: Any = getattr(layer, "self_attn", None)
+        heads: int = config.num_attention_heads
+        if getattr(attention, "is_kv_shared_layer", None) is None:
+            width = getattr(config, "head_dim", None) or config.hidden_size // heads
+            return cls(heads, getattr(config, "num_key_value_heads", None) or heads, width, None)
+        # Layers of Gemma 4 differ.
+        kv_heads = sum(len(each) for each in _parameters(attention, "k_proj")) // attention.head_dim
+        return cls(heads, kv_heads, attention.head_dim, attention.sliding_window)
+
+    def cached(self, length: int) -> int:
+        """Numbers in the cache after a prompt of this length."""
+        held = length if self.window is None else min(length, self.window - 1)
+        return 2 * self.kv_heads * self.width * held
+
+
+def _parameters(module: Any, name: str) -> list[Any]:
+    """Parameters of a part of a module, none if it lacks the part."""
+    part = getattr(module, name, None)
+    return [] if part is None else list(part.parameters())
+
+
+def _macs(lengths: Sequence[int], weights: Sequence[int], shapes: Sequence[_AttentionShape]) -> int:
+    """See `prefill_macs`, with attention of the width of each layer."""
+    layers = zip(lengths, weights, shapes, strict=False)
+    return sum(prefill_macs([length], [own], shape.heads * shape.width) for length, own, shape in layers)
 
 
 def _tokens_per_layer(planned: Plan, kept: Kept, grid: Grid, layers: int) -> tuple[int, ...]:
@@ -87,5 +127,6 @@ def _weights_of(layer: Any, config: Any) -> int:
             total += parameter.numel()
         elif parameter.dim() == 3:
             # The matrices of all experts.
-            total += parameter[0].numel() * config.num_experts_per_tok
+            chosen = getattr(config, "num_experts_per_tok", None) or config.top_k_experts
+            total += parameter[0].numel() * chosen
     return total

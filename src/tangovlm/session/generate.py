@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..models.common.transformers_compat import Arg, Signature, value_of
+from ..models.common.transformers_compat import Arg, Signature, prepare_signature, value_of
 from .cache_state import clear_state, get_state
 from .call_state import CallState
 from .encode import Encoder
@@ -51,9 +51,7 @@ class Generation:
         self._encoder = encoder
         model, needs = session.family.model, (Arg.CACHE, Arg.MASK, Arg.EMBEDS, Arg.FIRST_FORWARD, Arg.NEW_LENGTH)
         self._of_model = forward_signature(session, model, "the model")
-        self._of_prepare = Signature(
-            model.prepare_inputs_for_generation, "prepare_inputs_for_generation", () if session.identity else needs
-        )
+        self._of_prepare = prepare_signature(model, () if session.identity else needs)
         self._of_generate = Signature(model.generate, "generate", ())
         # Stock models with M-RoPE store the offset between position ids and positions in the text as an attribute.
         self._rope_deltas = Lock()

@@ -33,7 +33,11 @@ FASTV = tangovlm.method("fastv", keep_ratio=0.5, layer=1)
 
 
 # One of each way to lay out features, prompts and positions.
-FAMILIES = [name for name in HOSTS if name not in ("glm4v_moe", "glm46v", "internvl_3_5", "qwen2_vl", "qwen3_vl_moe")]
+FAMILIES = [
+    name
+    for name in HOSTS
+    if name not in ("gemma4_moe", "glm4v_moe", "glm46v", "internvl_3_5", "qwen2_vl", "qwen3_vl_moe")
+]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

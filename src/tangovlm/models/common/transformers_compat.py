@@ -45,6 +45,9 @@ class Arg:
     VIDEO_GRIDS = "video_grid_thw"
     VIDEO_MERGE_SIZES = "video_merge_sizes"
     VIDEO_MASK = "video_compression_mask"
+    VIDEO_POSITIONS = "video_position_ids"
+    FRAME_COUNTS = "num_frames_per_video"
+    PATCH_POSITIONS = "pixel_position_ids"
     METADATA = "video_metadata"
     STEP_SECONDS = "second_per_grid_ts"
     TOKEN_TYPES = "mm_token_type_ids"
@@ -56,6 +59,11 @@ class Arg:
     DEEP_FEATURES = "deepstack_visual_embeds"
     FIRST_FORWARD = "is_first_iteration"
     NEW_LENGTH = "next_sequence_length"
+    LOGITS = "logits_to_keep"
+    STATES = "last_hidden_state"
+    LAYER_INPUTS = "per_layer_inputs"
+    CONFIG = "config"
+    BLOCKS = "block_sequence_ids"
 
 
 _OTHER_NAMES: dict[str, tuple[str, ...]] = {
@@ -88,6 +96,7 @@ class Signature:
     function: of the model.
     what: its description in messages.
     needs: arguments, as in `Arg`, that it must accept under a known name.
+    inner: the function to which it passes other keyword arguments; None if there is none.
 
     Raises
     ------
@@ -103,8 +112,17 @@ class Signature:
     3
     """
 
-    def __init__(self, function: Callable[..., Any], what: str, needs: Iterable[str]) -> None:
-        self.names = tuple(inspect.signature(function).parameters)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        what: str,
+        needs: Iterable[str],
+        inner: Callable[..., Any] | None = None,
+    ) -> None:
+        names = [*inspect.signature(function).parameters]
+        if inner is not None:
+            names += [name for name in inspect.signature(inner).parameters if name not in names]
+        self.names = tuple(names)
         for name in needs:
             if self.name(name) not in self.names:
                 import transformers
@@ -173,6 +191,19 @@ def encodes_first(model: Any) -> bool:
     Otherwise (5.17) the first forward encodes every copy of a video.
     """
     return Arg.ENCODED in inspect.signature(model.forward).parameters
+
+
+def counts_frames(model: Any) -> bool:
+    """Whether Gemma 4 gets the number of frames of each video; otherwise (5.17) its inputs have an axis of videos."""
+    return Arg.FRAME_COUNTS in inspect.signature(model.forward).parameters
+
+
+def prepare_signature(model: Any, needs: Iterable[str]) -> Signature:
+    """The signature of `prepare_inputs_for_generation`; overrides pass most arguments to the one of all models."""
+    from transformers.generation.utils import GenerationMixin
+
+    name = "prepare_inputs_for_generation"
+    return Signature(getattr(model, name), name, needs, getattr(GenerationMixin, name))
 
 
 def copies_prompts(model: Any) -> bool:
