@@ -17,7 +17,7 @@ from tangovlm.errors import InputError, MethodError, ModelError, VideoError
 from tangovlm.machine.flops import prefill_flops
 from tangovlm.methods.build import Pair
 from tangovlm.models.common.transformers_compat import Arg
-from tangovlm.pipeline.cost import _layer_cost, _weights_of
+from tangovlm.pipeline.cost import _layer_shape, _weights_of
 from tangovlm.pipeline.dry_run import DryRun, dry_run
 from tangovlm.pipeline.generation import decode_for, model_inputs
 from tangovlm.pipeline.load import VideoLLM
@@ -64,6 +64,7 @@ def kv_bytes(cache: Any) -> int:
             if isinstance(layer, LinearAttentionLayer)
             else (layer.keys, layer.values)
         )
+        if state is not None
     )
 
 
@@ -126,13 +127,17 @@ def test_flops_of_the_stock_prefill_are_what_pytorch_counts(folder: Path, clip: 
     # PyTorch does not count the fused attention of the CPU.
     llm.model.set_attn_implementation("eager")
     decoder, run = llm.family.decoder, dry_run(clip, QUESTION, model=folder, retention=1.0)
-    if "moe" in type(llm.model).__name__.lower() or llm.family.recurrent:
+    experts = getattr(decoder.config, "enable_moe_block", False) or "moe" in type(llm.model).__name__.lower()
+    if experts or llm.family.recurrent:
         pytest.skip(
             "PyTorch does not count the products of experts, and counts those of the chunks of recurrent layers"
         )
     embeds = torch.zeros(1, run.before.prompt_tokens.most, llm.family.width)
+    inputs: dict[str, Any] = {Arg.EMBEDS: embeds, Arg.USE_CACHE: False}
+    if size := getattr(decoder.config, "hidden_size_per_layer_input", 0):
+        inputs[Arg.LAYER_INPUTS] = torch.zeros(*embeds.shape[:2], len(decoder.layers), size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        decoder(**{Arg.EMBEDS: embeds, Arg.USE_CACHE: False})
+        decoder(**inputs)
     # Tables of rotary embeddings are products of one column.
     assert 0 <= counter.get_total_flops() - run.before.flops < 0.01 * run.before.flops
     assert run.after.flops == run.before.flops
@@ -185,10 +190,10 @@ def test_products_of_recurrent_layers() -> None:
     mixed = 2 * keys + values
     products = width * (mixed + values + 2 * heads) + values * width + 3 * width * config.intermediate_size
     state = heads * config.linear_key_head_dim * config.linear_value_head_dim
-    found = _layer_cost(decoder.layers[0], config, 1, 1, 2)
-    assert found.weights == products + mixed * config.linear_conv_kernel_dim + 3 * state
-    assert (found.attention_width, found.token_bytes) == (0, 0)
-    assert found.state_bytes == 2 * mixed * config.linear_conv_kernel_dim + 4 * state
+    found, convolution = _layer_shape(decoder.layers[0], config), mixed * config.linear_conv_kernel_dim
+    assert _weights_of(decoder.layers[0], config) == products
+    assert (found.products, found.attention_width) == (convolution + 3 * state, 0)
+    assert found.cached(1, 2) == found.cached(100, 2) == 2 * convolution + 4 * state
 
 
 def test_newlines_in_the_budget(clip: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ NEW = 5
 FAMILIES = [
     name
     for name in HOSTS
-    if name not in ("glm4v_moe", "glm46v", "internvl_3_5", "qwen2_vl", "qwen3_5_moe", "qwen3_vl_moe")
+    if name not in ("gemma4_moe", "glm4v_moe", "glm46v", "internvl_3_5", "qwen2_vl", "qwen3_5_moe", "qwen3_vl_moe")
 ]
 
 

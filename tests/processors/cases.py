@@ -204,7 +204,25 @@ def _minicpmv(name: str) -> tuple[Any, Any, str]:
     return processor, tokenizer, "<|video_pad|>"
 
 
+def _gemma4(_name: str) -> tuple[Any, Any, str]:
+    names = {
+        "image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>", "audio_token": "<|audio|>",
+        "boa_token": "<|audio>", "eoa_token": "<audio|>",
+    }  # fmt: skip
+    tokenizer = _tokenizer(
+        "<|image|>", "<|video|>", "<|image>", "<image|>", "<|audio|>", "<|audio>", "<audio|>", **names
+    )
+    sides = {"patch_size": 4, "pooling_kernel_size": 2}
+    processor = stock.Gemma4Processor(
+        feature_extractor=stock.Gemma4AudioFeatureExtractor(), image_processor=stock.Gemma4ImageProcessor(**sides),
+        tokenizer=tokenizer, video_processor=stock.Gemma4VideoProcessor(**sides),
+    )  # fmt: skip
+    return processor, tokenizer, "<|video|>"
+
+
 _MAKERS = {
+    "gemma4": _gemma4,
+    "gemma4_moe": _gemma4,
     "glm4v": _glm,
     "glm46v": _glm,
     "glm4v_moe": _glm,

@@ -14,6 +14,7 @@ from tangovlm import registry
 
 HALVES = [0.5, 0.5, 0.5]
 IDS = {"image_token_id": 1, "video_token_id": 2}
+GEMMA = IDS | {"vision_config": {"model_type": "gemma4_vision"}}
 SIZES = (
     (480, 640), (1080, 1920), (1920, 1080), (2532, 1170), (337, 601), (601, 337), (480, 494), (360, 640), (720, 1281),
     (100, 100), (30, 40), (28, 28), (1000, 200), (253, 449),
@@ -40,9 +41,10 @@ class Shape:
     options: dict[str, Any]
 
     def family(self) -> Any:
-        """The family, bound to a model of which there is the configuration only, and to `saved`."""
+        """The family, bound to a model with a configuration and a signature only, and to `saved`."""
         config = getattr(transformers, self.config)(**self.options)
-        model = type(self.architecture, (), {"config": config})()
+        forward = getattr(transformers, self.architecture).forward
+        model = type(self.architecture, (), {"config": config, "forward": forward})()
         return registry.family_for(self.architecture)(model, config=self.saved)
 
     def stock(self, **changes: Any) -> tuple[Any, dict[str, Any]]:
@@ -136,6 +138,10 @@ SHAPES = {
     "videollama3": Shape(
         "VideoLlama3ForConditionalGeneration", "VideoLlama3Config", "VideoLlama3VideoProcessor",
         {"use_token_compression": False}, IDS | {"vision_config": {"patch_size": 14}},
+    ),
+    "gemma-4": Shape("Gemma4ForConditionalGeneration", "Gemma4Config", "Gemma4VideoProcessor", {}, GEMMA),
+    "gemma-4-fine": Shape(
+        "Gemma4ForConditionalGeneration", "Gemma4Config", "Gemma4VideoProcessor", {"max_soft_tokens": 280}, GEMMA
     ),
     "glm-4.1v": Shape("Glm4vForConditionalGeneration", "Glm4vConfig", "Glm4vVideoProcessor", {}, IDS),
     "glm-4.5v": Shape("Glm4vMoeForConditionalGeneration", "Glm4vMoeConfig", "Glm4vVideoProcessor", {}, IDS),

@@ -19,7 +19,8 @@ from tests.processors.geometry import frames
 GREEDY: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False}
 RETENTION = 0.25
 SHARED = ("input_ids", "attention_mask", "video_grid_thw", "second_per_grid_ts", "mm_token_type_ids",
-          "video_merge_sizes", "video_second_per_grid", "target_sizes_videos")  # fmt: skip
+          "video_merge_sizes", "video_second_per_grid", "target_sizes_videos", "video_position_ids",
+          "num_frames_per_video")  # fmt: skip
 """Arguments that both make alike, where they make them."""
 
 

@@ -87,14 +87,15 @@ def test_frames_that_are_not_resized(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in SHAPES if name in ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "videollama3")]
+    "name", [name for name in SHAPES if name in ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "videollama3", "gemma-4")]
 )
 def test_without_a_preprocessor_config(name: str) -> None:
     """The defaults are those of the stock class."""
     shape = SHAPES[name]
     family, (processor, config), video = shape.family(), shape.stock(), frames(2, 480, 640)
     made, stock = ours(family, video, {}), processor(videos=[video], do_sample_frames=False, return_tensors="pt")
-    assert made["video_grid_thw"].tolist() == stock["video_grid_thw"].tolist()
+    (places,) = (key for key in ("video_grid_thw", "video_position_ids") if key in made)
+    assert made[places].tolist() == stock[places].tolist()
     assert farthest(made, stock, config) <= WITHIN
 
 

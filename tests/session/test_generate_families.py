@@ -149,6 +149,8 @@ def test_a_prefix_for_two_prompts(host: Twin) -> None:
         pytest.skip("the stock model goes on from the positions of the last call")
     if family_of(host)(host.model).recurrent:
         pytest.skip("the state of a recurrent layer cannot be cropped")
+    if host.family == "gemma-4":
+        pytest.skip("a cache that has filled its window cannot be cropped")
     pruner, words, other = Norms(), RandomWords(3, 1), RandomWords(6, 80)
     inputs = host.inputs([(words, Video(FRAMES, 2), RandomWords(5, 3))])
     ids = torch.tensor([[*words.ids, *other.ids]])

@@ -102,6 +102,29 @@ class SizeRule:
         return max(min(self.most, int(tokens * unit * unit * 0.9) * per_step // frames), floor)
 
 
+def fit_into(height: int, width: int, unit: int, area: int) -> tuple[int, int]:
+    """The largest multiples of `unit` with about the same aspect ratio, within an area (Gemma 4).
+
+    Raises
+    ------
+    InputError: the frame is too narrow for a whole number of tokens.
+
+    >>> fit_into(720, 1280, 48, 70 * 48 * 48)
+    (288, 528)
+    """
+    # In the order of operations of the stock processor, as the last bit may decide about a token.
+    factor = math.sqrt(area / (height * width))
+    sides = (math.floor(factor * height / unit) * unit, math.floor(factor * width / unit) * unit)
+    longest = area // unit**2 * unit
+    if sides[0] == 0:
+        sides = (unit, min(width // height * unit, longest))
+    elif sides[1] == 0:
+        sides = (min(height // width * unit, longest), unit)
+    if not 0 < sides[0] * sides[1] <= area:
+        raise InputError(f"frames of {height} x {width} pixels do not fit into {area // unit**2} tokens: scale them")
+    return sides
+
+
 def _fit(
     height: int, width: int, unit: int, least: int, most: int, frames: int = 1, counted: int = 1
 ) -> tuple[int, int]:

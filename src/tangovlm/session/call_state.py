@@ -35,6 +35,9 @@ class ForwardState:
     spliced: the inputs of the text model, if they were changed.
     in_llm: the forward of the text model, if a method inside it has something to do.
     choices: what a first pass chose of the video of a batch entry, and its milliseconds.
+    defers_masks: whether the text model makes the masks of its layers in place of the model that calls it.
+    mask: the attention mask of the model, if so.
+    blocks: ``(B, Q)``, see `Family.attention_blocks`.
     """
 
     may_have_tags: bool = False
@@ -42,6 +45,9 @@ class ForwardState:
     spliced: SplicedInputs | None = None
     in_llm: "ForwardPass | None" = None
     choices: "dict[int, tuple[Choice, float]]" = field(default_factory=dict)
+    defers_masks: bool = False
+    mask: Any = None
+    blocks: Tensor | None = None
 
 
 @dataclass(eq=False)

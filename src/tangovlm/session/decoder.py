@@ -23,7 +23,8 @@ from .lengths.context import is_too_long, too_long_error
 from .lengths.padding import check_no_gap
 from .records import Reading
 from .session import Session
-from .splice import SplicedInputs, find_tagged, gather_deepstack, remove_dropped, remove_tags, split_mask
+from .splice import SplicedInputs, find_tagged, remove_dropped, remove_tags, split_mask
+from .text_model.arguments import defer_masks, spliced_arguments, with_blocks, without_other_logits
 
 
 class Decoder:
@@ -68,6 +69,8 @@ class Decoder:
                 if call.forward.input_ids is None:
                     raise InputError("pruning inside the model needs input_ids, which say where the video is")
             args, kwargs = self._with_position_ids(args, kwargs)
+            if self._family.prepares_masks:
+                args, kwargs = defer_masks(self._family, self._of_base, call.forward, args, kwargs)
             output = original(*args, **kwargs)
             return remove_tags(output, self._family.width) if is_visual and call.has_dropped else output
 
@@ -97,6 +100,8 @@ class Decoder:
         embeds = signature.get(Arg.EMBEDS, args, kwargs)
         if embeds is None:
             return None
+        if forward.defers_masks:
+            args, kwargs = signature.changed(args, kwargs, {Arg.MASK: forward.mask})
         # By now, the videos of the forward are encoded.
         ids, forward.input_ids = forward.input_ids, None
         videos = None if ids is None or not call.grids else self._family.layout.video_numbers(ids, call.grids)
@@ -109,7 +114,11 @@ class Decoder:
             videos, dropped = self._choose(call, self._first_pass, state, videos, args, kwargs)
         forward.spliced = self._splice(call, state, dropped, args, kwargs)
         if forward.spliced is not None:
-            args, kwargs = signature.changed(args, kwargs, self._spliced_arguments(forward.spliced, args, kwargs))
+            original = self._session.original_positions
+            changed = spliced_arguments(signature, forward.spliced, original, args, kwargs)
+            args, kwargs = signature.changed(args, kwargs, changed)
+        if forward.blocks is not None:
+            args, kwargs = with_blocks(self._family, signature, forward.blocks, forward.spliced, state, args, kwargs)
         if self.runner is not None:
             forward.in_llm = self._begin_in_llm(self.runner, forward.spliced, state, videos, args, kwargs)
         return args, kwargs
@@ -141,7 +150,9 @@ class Decoder:
         state: CacheState | None = None
         readings: dict[int, list[Reading]] = {}
         if forward.spliced is not None:
-            call.is_spliced |= forward.spliced.source is not None
+            if forward.spliced.source is not None:
+                call.is_spliced = True
+                output = without_other_logits(self._of_text, output, args, kwargs)
             state = forward.spliced.state
         if forward.in_llm is not None and self.runner is not None:
             groups, counts = self.runner.end(forward.in_llm)
@@ -241,21 +252,6 @@ class Decoder:
         if may_have_tags and tagged is not None and is_too_long(family, length):
             raise self._too_long_error(call, length, tagged, spliced)
         return spliced
-
-    def _spliced_arguments(
-        self, spliced: SplicedInputs, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
-        """The arguments of the text model that dropped tokens change."""
-        signature, mask = self._of_text, spliced.mask
-        if mask is None and signature.get(Arg.CACHE, args, kwargs) is None and self._session.original_positions:
-            # Without cache and mask, stock code takes gaps between position ids for the borders of packed prompts.
-            mask = spliced.state.first.valid.long()
-        changed: dict[str, Any] = {Arg.EMBEDS: spliced.embeds, Arg.MASK: mask, Arg.POSITIONS: spliced.position_ids}
-        deepstack = signature.get(Arg.DEEP_FEATURES, args, kwargs)
-        if spliced.source is not None and deepstack is not None:
-            visual, layers = gather_deepstack(signature.get(Arg.DEEP_PLACES, args, kwargs), deepstack, spliced)
-            changed |= {Arg.DEEP_PLACES: visual, Arg.DEEP_FEATURES: layers}
-        return changed
 
     def _too_long_error(self, call: CallState, length: int, tagged: Tensor, spliced: SplicedInputs) -> InputError:
         assert self._plan.before is not None

@@ -36,7 +36,7 @@ FASTV = tangovlm.method("fastv", keep_ratio=0.5, layer=1)
 FAMILIES = [
     name
     for name in HOSTS
-    if name not in ("glm4v_moe", "glm46v", "internvl_3_5", "qwen2_vl", "qwen3_5_moe", "qwen3_vl_moe")
+    if name not in ("gemma4_moe", "glm4v_moe", "glm46v", "internvl_3_5", "qwen2_vl", "qwen3_5_moe", "qwen3_vl_moe")
 ]
 
 

@@ -95,6 +95,8 @@ class Family:
     """Whether position ids have several axes (M-RoPE), so that kept tokens keep their own."""
     middle_of_steps: ClassVar[bool] = False
     """Whether the model assigns the mean of its frames' times to a step of several frames; else the first time."""
+    prepares_masks: ClassVar[bool] = False
+    """Whether the model without its head makes the masks of the layers, which the text model does otherwise."""
     in_one_piece: ClassVar[bool] = False
     """Whether the features depend on pixels alone and are contiguous in the prompt, those of the grid first."""
 
@@ -170,6 +172,31 @@ class Family:
     def device(self) -> torch.device:
         """Device of the text model."""
         return device_of(self.decoder)
+
+    def attention_blocks(self, _token_types: Tensor | None) -> Tensor | None:
+        """Runs of visual tokens that attend to each other in both directions: their numbers ``(B, Q)`` int64, else -1.
+
+        None if there are none. Only for families with `prepares_masks`.
+
+        Parameters
+        ----------
+        token_types: ``(B, Q)`` of the call; None if it has none.
+        """
+        return None
+
+    def layer_masks(
+        self, embeds: Tensor, mask: Tensor | None, cache: Any, position_ids: Tensor | None, blocks: Tensor
+    ) -> Any:
+        """The stock masks of the layers, which the text model accepts as its attention mask, with `attention_blocks`.
+
+        Parameters
+        ----------
+        embeds: ``(B, M, D)``.
+        mask: ``(B, past + M)``, None without padding.
+        position_ids: ``(B, M)``.
+        blocks: ``(B, past + M)``, see `attention_blocks`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no attention blocks")
 
     def video_tokens(self, features: Tensor, clip: Clip, signals: Signals, timestamps: Tensor | None) -> VideoTokens:
         """Features and signals of one video as `VideoTokens`.

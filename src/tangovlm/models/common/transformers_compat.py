@@ -65,6 +65,9 @@ class Arg:
     DOWNSAMPLING = "downsample_mode"
     MERGES_WINDOWS = "use_vit_merger"
     VIDEO_MASK = "video_compression_mask"
+    VIDEO_POSITIONS = "video_position_ids"
+    FRAME_COUNTS = "num_frames_per_video"
+    PATCH_POSITIONS = "pixel_position_ids"
     METADATA = "video_metadata"
     STEP_SECONDS = "second_per_grid_ts"
     VIDEO_STEP_SECONDS = "video_second_per_grid"
@@ -79,6 +82,11 @@ class Arg:
     DEEP_FEATURES = "deepstack_visual_embeds"
     FIRST_FORWARD = "is_first_iteration"
     NEW_LENGTH = "next_sequence_length"
+    LOGITS = "logits_to_keep"
+    STATES = "last_hidden_state"
+    LAYER_INPUTS = "per_layer_inputs"
+    CONFIG = "config"
+    BLOCKS = "block_sequence_ids"
 
 
 _OTHER_NAMES: dict[str, tuple[str, ...]] = {
@@ -205,6 +213,11 @@ def encodes_first(model: Any) -> bool:
     Otherwise (5.17) the first forward encodes every copy of a video.
     """
     return Arg.ENCODED in inspect.signature(model.forward).parameters
+
+
+def counts_frames(model: Any) -> bool:
+    """Whether Gemma 4 gets the number of frames of each video; otherwise (5.17) its inputs have an axis of videos."""
+    return Arg.FRAME_COUNTS in inspect.signature(model.forward).parameters
 
 
 def copies_prompts(model: Any) -> bool:

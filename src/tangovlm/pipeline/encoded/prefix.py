@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import cache_utils
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 
 from ...methods.build import Plan
@@ -23,6 +24,8 @@ from .growing_layer import GrowingLayer
 
 _BATCH_BYTES = 2**30
 """Limit on the caches of the prompts of a batch."""
+# Older releases have none.
+_EMPTY: Any = getattr(cache_utils, "DummyLayer", ())
 _PADDED_LENGTH = 64
 """Prompts of a batch have at most twice as many tokens behind the prefix as the shortest, or so many."""
 
@@ -35,6 +38,11 @@ def shares_prefix(plan: Plan) -> bool:
 def prefix_length(family: Family, ids: Tensor) -> int:
     """Number of tokens of a prompt ``(1, Q)`` up to the end of its video, which tokenizers never join with text."""
     return int((ids[0] == family.layout.placeholder).nonzero()[-1]) + 1 + family.layout.closing_tokens
+
+
+def _filled(cache: Any) -> list[Any]:
+    """The layers of a cache without those that use the keys and values of another one, and hold nothing (Gemma 4)."""
+    return [layer for layer in getattr(cache, "layers", ()) if not isinstance(layer, _EMPTY)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +70,7 @@ class Prefix:
     @classmethod
     def of(cls, family: Family, ids: Tensor, cache: Any, grid: Grid, scale: float | None) -> "Prefix | None":
         """The prefix that a model has just read; None if its cache cannot be continued several times."""
-        kinds = {type(layer) for layer in getattr(cache, "layers", ())}
+        kinds = {type(layer) for layer in _filled(cache)}
         if not kinds or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer}:
             return None
         delta = getattr(family.encoder, "rope_deltas", None) if family.keeps_positions else None
@@ -87,11 +95,11 @@ class Prefix:
         if not support.batches or not self.begins(prompts[0]):
             return 1
         read, held = self.ids.shape[1], int(self.cache.get_seq_length())
-        attending = [each for each in self.cache.layers if type(each) is not LinearAttentionLayer]
+        attending = [each for each in _filled(self.cache) if type(each) is not LinearAttentionLayer]
         of_token = sum((each.keys.nbytes + each.values.nbytes) // each.keys.shape[-2] for each in attending)
         shortest = prompts[0].shape[1] - read
         # In a layer with a sliding window, padding would take places, and in a recurrent one, it leaves traces.
-        pads = support.pads and all(type(layer) is DynamicLayer for layer in self.cache.layers)
+        pads = support.pads and all(type(layer) is DynamicLayer for layer in _filled(self.cache))
         longest = max(_PADDED_LENGTH, 2 * shortest) if pads else shortest
 
         def fits(place: int) -> bool:

@@ -27,6 +27,8 @@ class Entry(NamedTuple):
 
 
 TWINS: Mapping[str, Entry] = {
+    "gemma4": Entry("gemma-4", "Gemma4ForConditionalGeneration", "gemma4", "Gemma4Twin"),
+    "gemma4_moe": Entry("gemma-4", "Gemma4ForConditionalGeneration", "gemma4", "Gemma4MoeTwin"),
     "glm4v": Entry("glm-4v", "Glm4vForConditionalGeneration", "glm4v", "Glm4vTwin"),
     "glm4v_moe": Entry("glm-4v", "Glm4vMoeForConditionalGeneration", "glm4v", "Glm4vMoeTwin"),
     "glm46v": Entry("glm-4v", "Glm46VForConditionalGeneration", "glm4v", "Glm46VTwin"),

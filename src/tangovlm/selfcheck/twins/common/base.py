@@ -99,6 +99,14 @@ class Twin(ABC):
         """Uses in which the installed release of transformers itself is wrong."""
         return frozenset()
 
+    def words(self, ids: Tensor) -> Tensor:
+        """Embeddings of token ids, as the text model reads them."""
+        return torch.as_tensor(self.model.get_input_embeddings()(ids))
+
+    def text_inputs(self, _ids: Tensor, _visual: Tensor, _stay: Tensor) -> dict[str, Any]:
+        """Other arguments of the text model for a prompt ``(n,)``, of which the tokens `stay` are kept."""
+        return {}
+
     def attach_options(self, _frames: int) -> dict[str, Any]:
         """Arguments of `attach` that distinguish a video of this length from images, if prompts do not."""
         return {}
@@ -224,9 +232,9 @@ class Twin(ABC):
     @torch.no_grad()
     def at_positions(self, words: RandomWords, positions: Tensor) -> Tensor:
         """Hidden state ``(D,)`` of the last word at position ids ``(n,)``, or ``(3, n)`` of M-RoPE."""
-        embeds = self.model.get_input_embeddings()(torch.tensor([words.ids]))
-        mask = torch.ones(embeds.shape[:2])
-        return self.text(embeds, **{Arg.MASK: mask, Arg.POSITIONS: positions[..., None, :]})[0, -1]
+        ids, yes = torch.tensor(words.ids), torch.ones(words.count, dtype=torch.bool)
+        extras = {Arg.MASK: torch.ones(1, words.count), Arg.POSITIONS: positions[..., None, :]}
+        return self.text(self.words(ids)[None], **extras | self.text_inputs(ids, ~yes, yes))[0, -1]
 
     def length(self, row: PromptParts, pruner: Pruner | None) -> int:
         """Number of tokens that the text model reads."""
@@ -236,11 +244,10 @@ class Twin(ABC):
 
     def _logits(self, pieces: Sequence[EncodedPart], original: bool) -> Tensor:
         """Logits of the last position, computed without a cache."""
-        table = self.model.get_input_embeddings().weight
         embeds, kept, visual, layers = [], [], [], []
         for piece in pieces:
             ids = torch.tensor(piece.ids, dtype=torch.long)
-            rows = table[ids].clone()
+            rows = self.words(ids).clone()
             stay = torch.ones(len(ids), dtype=torch.bool)
             if piece.features is not None:
                 at = torch.isin(ids, torch.tensor(self.placeholders))
@@ -280,6 +287,8 @@ class Twin(ABC):
                 Arg.DEEP_PLACES: seen[stay][None],
                 Arg.DEEP_FEATURES: [level[seen] for level in whole],
             }
+        ids = torch.tensor([token for piece in pieces for token in piece.ids], dtype=torch.long)
+        extras |= self.text_inputs(ids, torch.cat(visual), stay)
         output = self.text(torch.cat(embeds)[stay][None], **extras)
         return self.model.lm_head(output[0, -1])
 

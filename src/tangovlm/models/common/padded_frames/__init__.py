@@ -1,0 +1,1 @@
+"""Encoders whose frames are sequences of patches, padded to one length."""

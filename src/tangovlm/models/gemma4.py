@@ -1,0 +1,263 @@
+"""Gemma 4: frames as sequences of patches padded to one length, pooled by position, each with its time as text."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..errors import InputError, ModelError
+from ..inputs.frame_size import LIMIT, fit_into
+from ..inputs.pixels import PixelSpec, flag, prepare_pixels, unresized, whole
+from ..registry import register_family
+from .common import chunks
+from .common.encoding import ChunkedEncoding
+from .common.family import Family
+from .common.layout import FeatureLayout, Grid
+from .common.padded_frames.signals import PaddedFrameSignals
+from .common.part import Part
+from .common.prompt_format import PromptFormat, VideoInput
+from .common.transformers_compat import Arg, cache_for, counts_frames, with_pooler_output
+
+_PIXELS = PixelSpec(size=(0, 0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+_TOKENS = (70, 140, 280, 560, 1120)
+_NAMES = (Arg.VIDEO_PIXELS, Arg.VIDEO_POSITIONS, Arg.FRAME_COUNTS)
+
+
+class ClockFrames(PromptFormat):
+    """Frames as in ``00:01 <|image>...<image|> 00:02 <|image>...<image|>``, with placeholders of videos in between."""
+
+    family: "Gemma4"
+
+    def tokens_of_frame(self, config: Mapping[str, Any]) -> int:
+        """The largest number of tokens of a frame.
+
+        Raises
+        ------
+        ModelError: a number that the stock processor does not accept either.
+        """
+        given = config.get("max_soft_tokens")
+        tokens = _TOKENS[0] if given is None else whole("max_soft_tokens", given)
+        if tokens not in _TOKENS:
+            raise ModelError(f"the preprocessor config has max_soft_tokens {tokens}: it must be one of {_TOKENS}")
+        return tokens
+
+    def limited(self, config: Mapping[str, Any], max_frame_pixels: int) -> Mapping[str, Any]:
+        """See `PromptFormat.limited`."""
+        least = self.family.token_side**2
+        if max_frame_pixels < least:
+            raise InputError(
+                f"max_frame_pixels is {max_frame_pixels}, but a token has {least} pixels: it is an area, such as "
+                "448 * 448"
+            )
+        return {**config, LIMIT: max_frame_pixels}
+
+    def frame_size(
+        self, config: Mapping[str, Any], height: int, width: int, _frames: int | None = None
+    ) -> tuple[int, int]:
+        """See `PromptFormat.frame_size`: whole tokens, as many as fit into the largest number."""
+        unit = self.family.token_side
+        if not flag(config, "do_resize"):
+            if height % unit or width % unit:
+                raise unresized(height, width, f"multiples of {unit} pixels")
+            return height, width
+        area = self.tokens_of_frame(config) * unit**2
+        if (limit := config.get(LIMIT)) is not None:
+            area = min(area, whole(LIMIT, limit))
+        return fit_into(height, width, unit, area)
+
+    def pixels(self, frames: Tensor, config: Mapping[str, Any], *, resized: bool = False) -> Tensor:
+        """See `PromptFormat.pixels`: ``(1, T, 3, height, width)`` float32; `media_kwargs` divides them into patches."""
+        height, width = frames.shape[-2:]
+        size = (height, width) if resized else self.frame_size(config, height, width)
+        return prepare_pixels(frames, PixelSpec.from_config(config, _PIXELS, size))[None]
+
+    def video_token(self, tokenizer: Any) -> str:
+        """See `PromptFormat.video_token`; the tokenizers of published checkpoints do not know it as a special one."""
+        token = super().video_token(tokenizer)
+        if token not in tokenizer.get_added_vocab():
+            tokenizer.add_tokens([token], special_tokens=True)
+        return token
+
+    def reserved(self, tokenizer: Any) -> tuple[str, ...]:
+        """See `PromptFormat.reserved`."""
+        config = self.model.config
+        ids = (config.image_token_id, config.audio_token_id)
+        return tuple(str(tokenizer.convert_ids_to_tokens(number)) for number in ids if number is not None)
+
+    def render_video(self, tokenizer: Any, video: VideoInput) -> str:
+        """See `PromptFormat.render_video`."""
+        config, unit = self.model.config, self.family.token_side
+        begin, end = (str(tokenizer.convert_ids_to_tokens(part)) for part in (config.boi_token_id, config.eoi_token_id))
+        tokens = (video.pixels.shape[-2] // unit) * (video.pixels.shape[-1] // unit)
+        picture = begin + self.video_token(tokenizer) * tokens + end
+        clock = (f"{int(seconds // 60):02d}:{int(seconds % 60):02d}" for seconds in video.times.tolist())
+        return " ".join(f"{time} {picture}" for time in clock)
+
+    def media_kwargs(self, video: VideoInput) -> dict[str, Tensor]:
+        """See `PromptFormat.media_kwargs`: patches in raster order, padded to the largest number of a frame."""
+        side, (frames, _, height, width) = self.family.patch_size, video.pixels.shape[1:]
+        rows, columns = height // side, width // side
+        split = video.pixels[0].reshape(frames, 3, rows, side, columns, side)
+        patches = split.permute(0, 2, 4, 3, 5, 1).reshape(frames, rows * columns, -1)
+        axes = torch.meshgrid(torch.arange(columns), torch.arange(rows), indexing="xy")
+        positions = torch.stack(axes, dim=-1).view(1, -1, 2).repeat(frames, 1, 1).to(patches.device)
+        most = self.tokens_of_frame(self.family.config) * self.family.pool**2
+        missing = (0, 0, 0, max(0, most - rows * columns))
+        found = {Arg.VIDEO_PIXELS: pad(patches, missing), Arg.VIDEO_POSITIONS: pad(positions, missing, value=-1)}
+        if not counts_frames(self.model):
+            return {name: value[None] for name, value in found.items()}
+        return found | {Arg.FRAME_COUNTS: torch.tensor([frames])}
+
+    def token_types(self, ids: Tensor) -> dict[str, Tensor]:
+        """See `PromptFormat.token_types`: some checkpoints attend to a frame in both directions."""
+        return {Arg.TOKEN_TYPES: 2 * (ids == self.family.layout.placeholder).int()}
+
+
+class PaddedFrames(FeatureLayout):
+    """Frames of all videos in one sequence ``(F, P, c)``, with positions ``(F, P, 2)`` that are -1 for padding.
+
+    transformers 5.17 has one axis more, for videos with the same number of frames.
+    """
+
+    family: "Gemma4"
+
+    def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
+        """See `FeatureLayout.grids`.
+
+        Raises
+        ------
+        InputError: positions that are not those of whole frames, or other numbers of frames.
+        """
+        named = dict(zip(_NAMES, args, strict=False)) | kwargs
+        positions, counts = named.get(Arg.VIDEO_POSITIONS), named.get(Arg.FRAME_COUNTS)
+        if positions is not None and positions.dim() == 4:
+            counts = [positions.shape[1]] * positions.shape[0]
+            positions = positions.flatten(0, 1)
+        if positions is None or counts is None or sum(map(int, counts)) != len(positions):
+            raise InputError(
+                f"{Arg.VIDEO_POSITIONS} and {Arg.FRAME_COUNTS} must be what the video processor returned with the "
+                "pixels"
+            )
+        sides, grids, start = self.family.sides(positions), [], 0
+        for count in map(int, counts):
+            own = set(sides[start : start + count])
+            if len(own) != 1:
+                raise InputError("the frames of a video differ in their size: make the inputs with the video processor")
+            grids.append(Grid(count, *own.pop()))
+            start += count
+        return grids
+
+
+class PaddedFrameEncoding(ChunkedEncoding):
+    """Frames do not attend to each other; those of a chunk are encoded as a video of their own."""
+
+    family: "Gemma4"
+
+    def frame_bytes(self, grids: Sequence[Grid]) -> int:
+        """See `ChunkedEncoding.frame_bytes`: queries, keys, values and their rotation, or the MLP of a layer."""
+        vision = self.model.config.vision_config
+        patches = max(grid.height * grid.width for grid in grids) * self.family.pool**2
+        width = max(8 * vision.hidden_size, 2 * vision.hidden_size + 3 * vision.intermediate_size)
+        return int(patches * width * self.family.encoder.dtype.itemsize)
+
+    def encode_chunks(
+        self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
+    ) -> Any:
+        """See `ChunkedEncoding.encode_chunks`."""
+        named = dict(zip(_NAMES, args, strict=False)) | kwargs
+        sizes = [grid.tokens for grid in self.family.layout.grids(**named)]
+        pixels, positions = named.pop(Arg.VIDEO_PIXELS), named.pop(Arg.VIDEO_POSITIONS)
+        counted = named.pop(Arg.FRAME_COUNTS, None) is not None
+        if not counted:
+            pixels, positions = pixels.flatten(0, 1), positions.flatten(0, 1)
+
+        def encode(start: int, stop: int) -> Any:
+            part = pixels[start:stop], positions[start:stop]
+            if counted:
+                return original(*part, torch.tensor([stop - start]), **named)
+            return with_pooler_output(original(*(each[None] for each in part), **named))
+
+        kind, joined, pooled = chunks.collect(encode, bounds, named)
+        return kind(**joined, pooler_output=torch.split(torch.cat([each for part in pooled for each in part]), sizes))
+
+
+@register_family("Gemma4ForConditionalGeneration")
+class Gemma4(Family):
+    """`Gemma4ForConditionalGeneration`, with and without inputs of each layer, experts and shared keys and values.
+
+    A layer with a sliding window attends to the last tokens of the shorter sequence, as many as before. A kept token
+    keeps its inputs of each layer. In models that attend to a frame in both directions, the kept tokens of a frame do.
+    Methods inside the text model are refused, as its layers have windows. Audio is never pruned.
+    """
+
+    name = "gemma-4"
+    checkpoints = (
+        "google/gemma-4-E2B-it",
+        "google/gemma-4-E4B-it",
+        "google/gemma-4-26B-A4B-it",
+        "google/gemma-4-31B-it",
+    )
+    tested = Family.tested - {"pruning inside"}
+    default_frames = 32
+    prepares_masks = True
+    prompt = Part(ClockFrames)
+    layout = Part(PaddedFrames)
+    signals = Part(PaddedFrameSignals)
+    encoding = Part(PaddedFrameEncoding)
+
+    @property
+    def tower(self) -> Any:
+        """The vision model."""
+        return self.encoder.vision_tower
+
+    @property
+    def pool(self) -> int:
+        """Side of a token in patches."""
+        return int(self.model.config.vision_config.pooling_kernel_size)
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return int(self.model.config.vision_config.patch_size)
+
+    @property
+    def token_side(self) -> int:
+        """Side of a token in pixels."""
+        return self.patch_size * self.pool
+
+    def sides(self, positions: Tensor) -> list[tuple[int, int]]:
+        """Rows and columns of tokens of each frame, from the positions ``(F, P, 2)`` of its patches (column, row).
+
+        Raises
+        ------
+        InputError: they are not those of whole frames.
+        """
+        counts = (positions != -1).all(dim=-1).sum(dim=1, keepdim=True)
+        frames = torch.cat([positions.amax(dim=1) + 1, counts], dim=1).tolist()
+        if any(columns * rows != count or rows % self.pool or columns % self.pool for columns, rows, count in frames):
+            raise InputError(
+                f"{Arg.VIDEO_POSITIONS} are not those of frames of whole tokens, {self.pool} x {self.pool} patches: "
+                "make the inputs with the video processor"
+            )
+        return [(rows // self.pool, columns // self.pool) for columns, rows, _ in frames]
+
+    def attention_blocks(self, token_types: Tensor | None) -> Tensor | None:
+        """See `Family.attention_blocks`: the tokens of a frame or an image, if the configuration says so."""
+        config: Any = self.decoder.config
+        if token_types is None or config.use_bidirectional_attention != "vision":
+            return None
+        from transformers.models.gemma4.modeling_gemma4 import get_block_sequence_ids_for_mask
+
+        blocks: Tensor = get_block_sequence_ids_for_mask(token_types, device=self.device)
+        return blocks
+
+    def layer_masks(
+        self, embeds: Tensor, mask: Tensor | None, cache: Any, position_ids: Tensor | None, blocks: Tensor
+    ) -> Any:
+        """See `Family.layer_masks`."""
+        from transformers.models.gemma4.modeling_gemma4 import create_masks_for_vision_model as create
+
+        inputs = {Arg.CONFIG: self.decoder.config, Arg.EMBEDS: embeds, Arg.MASK: mask, Arg.POSITIONS: position_ids}
+        return create(**inputs, **{Arg.BLOCKS: blocks}, **cache_for(create, cache))
