@@ -144,6 +144,13 @@ class TestBeforeLoading:
     def test_report_with_a_name_that_is_too_long(self, tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:
         tangovlm_command("ask", clip, "What?", "--report", tmp_path / ("x" * 300)).refused("--report", "too long")
 
+    @pytest.mark.parametrize("name", ["x.pdf", "x", "html"])
+    def test_report_that_is_not_named_as_a_page(
+        self, tangovlm_command: Run, clip: Path, tmp_path: Path, name: str
+    ) -> None:
+        tangovlm_command("ask", clip, "What?", "--report", tmp_path / name).refused("--report", "ends in .html")
+        assert not (tmp_path / name).exists()
+
     def test_report_in_place_of_the_video(self, tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:
         link = tmp_path / "link.mp4"
         link.symlink_to(clip)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from tangovlm.video import FrameSampling
 
     from .options import Seek
+
+PAGE_SUFFIXES = {".html", ".htm"}
 
 
 def check_at_least_one(option: str, value: int | None) -> None:
@@ -60,11 +63,29 @@ def sampling_of(
     return FrameSampling(frames, fps, max_frames, start_s, end_s, stream, None if seek is None else seek.value)
 
 
+def check_dry_run(questions: Sequence[str], unanswerable: Mapping[str, bool]) -> None:
+    """Raise `InputError` for a dry run without questions, or with options that need an answer.
+
+    Parameters
+    ----------
+    unanswerable: names of such options, and whether they are given.
+    """
+    if not questions:
+        raise InputError("--dry-run reads no questions from standard input: give them on the command line")
+    for option, given in unanswerable.items():
+        if given:
+            raise InputError(
+                f"--dry-run and {option} do not go together: nothing is answered, so leave one of them out"
+            )
+
+
 def check_report(report: Path, video: str) -> None:
-    """Raise `InputError` if the report cannot be written, or would overwrite the video."""
+    """Raise `InputError` if the report is not named as a page, cannot be written, or would overwrite the video."""
     check_writable(report, "--report")
     if report.exists() and os.path.exists(video) and report.samefile(video):
         raise InputError(f"--report {report} is the video itself: give another name")
+    if report.suffix.lower() not in PAGE_SUFFIXES:
+        raise InputError(f"--report {report} is written as HTML: give a name that ends in .html")
 
 
 def check_report_retentions(text: str | None, report: Path | None) -> tuple[float, ...]:
