@@ -251,7 +251,7 @@ def test_an_engine_that_dies(
         (("retention", "7"), ["--retention", "7"]),
         (("tengo", "tango"), ["--method", "tengo"]),
         (("--frames",), ["--frames", "0"]),
-        (("fps=0",), ["--fps", "0"]),
+        (("--fps is 0",), ["--fps", "0"]),
         (("frames and fps",), ["--fps", "1", "--frames", "2"]),
         (("--end is 'soon'",), ["--end", "soon"]),
         (("--limit",), ["--limit", "0"]),

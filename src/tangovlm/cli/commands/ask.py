@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import tangovlm
+from tangovlm.budget import validate_retention
 from tangovlm.errors import InputError, TangoError
 from tangovlm.report import RETENTIONS, Exchange, heading
 
@@ -31,6 +32,8 @@ from ..checks import (
     check_at_least_one,
     check_device,
     check_dry_run,
+    check_found,
+    check_model,
     check_report,
     check_report_retentions,
     check_video,
@@ -151,19 +154,22 @@ def ask(
         check_question(each)
     if chat and compare:
         raise InputError("--chat and --compare do not go together: leave one of them out")
-    sampling = sampling_of(frames, fps, max_frames, start, end, stream, seek)
     check_at_least_one("--chunk-frames", chunk_frames)
     check_at_least_one("--max-frame-pixels", max_frame_pixels)
     check_at_least_one("--max-new-tokens", max_new_tokens)
+    validate_retention(retention)
     retentions = check_report_retentions(report_retentions, report)
+    if dry_run:
+        check_dry_run(questions, {"--report": report is not None, "--compare": compare})
+    if report is not None:
+        check_report(report, video)
+    check_model(model)
+    check_found(video)
+    sampling = sampling_of(frames, fps, max_frames, start, end, stream, seek)
     pruner = tangovlm.method(method, adaptive=adaptive, retention=retention)
     if sink_tokens is not None:
         pruner = with_sinks(pruner, sink_tokens)
-    if dry_run:
-        check_dry_run(questions, {"--report": report is not None, "--compare": compare})
     device = check_device(device_name)
-    if report is not None:
-        check_report(report, video)
     loading: dict[str, Any] = {"device": device, "dtype": dtype, "max_frame_pixels": max_frame_pixels}
     asking: dict[str, Any] = {"positions": None if positions is None else positions.value, "newlines": newlines.value}
     with local_video(video, chat=chat) as file:
