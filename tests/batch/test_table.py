@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tangovlm.batch.corpus import InvalidRow, Task
-from tangovlm.batch.table import format_of
+from tangovlm.batch.table import format_of, misspelt
 from tangovlm.errors import InputError
 from tests.support.batch import corpus, parsed
 
@@ -34,6 +34,20 @@ def test_csv_as_a_spreadsheet_writes_it(tmp_path: Path, encoding: str, end: str)
         writer.writeheader()
         writer.writerows(ROWS)
     assert parsed(path, form=format_of(path)) == TASKS
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("retenton", "retention"), ("Retention", "retention"), ("max_tokens", "max_new_tokens"), ("frame", "frames"),
+        ("start", "start_s"), ("question_id", None), ("video_id", None), ("truth", None), ("category", None),
+    ],
+)  # fmt: skip
+def test_entries_that_are_likely_misspelt(name: str, meant: str | None) -> None:
+    row = {"video": "a.mp4", "question": "What?", name: "1"}
+    assert misspelt(row) == ({} if meant is None else {name: meant})
+    if meant is not None:
+        assert misspelt({**row, meant: "2"}) == {}
 
 
 def test_csv_as_it_is_typed(tmp_path: Path) -> None:

@@ -24,6 +24,11 @@ def test_a_port_that_is_taken(tangovlm_command: Run) -> None:
         tangovlm_command("app", "--port", port).refused(f"port {port} of 127.0.0.1 is taken", "--port")
 
 
+@pytest.mark.parametrize("model", ["./no-such-folder", "/no/such/folder", "~/no-such-folder"])
+def test_a_folder_of_a_model_that_is_missing(tangovlm_command: Run, model: str) -> None:
+    tangovlm_command("app", "--port", 0, "--model", model).refused(f"--model {model}", "no such folder")
+
+
 def test_a_host_and_limits_that_are_wrong(tangovlm_command: Run) -> None:
     tangovlm_command("app", "--port", 0, "--host", "192.0.2.1").refused("--host", "127.0.0.1")
     tangovlm_command("app", "--port", 0, "--max-minutes", 0).refused("--max-minutes is 0")

@@ -14,6 +14,7 @@ from PIL import Image
 
 import tangovlm
 from tangovlm.budget import count
+from tangovlm.pipeline.embedded import FOLLOW_UP_NOTE
 from tangovlm.pipeline.load import VideoLLM
 from tests.cli.conftest import FRAMES, TOKENS_PER_FRAME, Run
 from tests.support.page import read_bits, read_set
@@ -27,6 +28,7 @@ def test_json_is_the_last_line(tangovlm_command: Run, clip: Path, checkpoint: Pa
     assert outcome.status == 0
     assert outcome.out.count("\n") == 1
     answer = outcome.json
+    assert answer["question"] == "What moves?"
     assert isinstance(answer["answer"], str)
     assert (answer["tokens_before"], answer["tokens_after"]) == (TOTAL, count(0.1, TOTAL))
     assert (answer["retention"], answer["method"]) == (0.1, "tango")
@@ -52,6 +54,7 @@ def test_compare_has_both(tangovlm_command: Run, clip: Path, checkpoint: Path) -
     )
     answer = outcome.json
     unpruned = answer.pop("unpruned")
+    assert answer.pop("question") == "What moves?"
     assert unpruned.keys() == answer.keys()
     assert (unpruned["tokens_after"], answer["tokens_after"]) == (TOTAL, TOTAL // 2)
     assert (unpruned["retention"], answer["retention"]) == (1.0, 0.5)
@@ -300,6 +303,7 @@ def test_several_questions_encode_once(
     outcome = tangovlm_command("ask", clip, QUESTIONS[0], "-q", QUESTIONS[1], "--question", QUESTIONS[2], *options)
     answers = [json.loads(line) for line in outcome.out.splitlines()]
     assert [answer.pop("question") for answer in answers] == list(QUESTIONS)
+    assert [answer.pop("question") for answer in alone] == list(QUESTIONS)
     assert [answer["answer"] for answer in answers] == [answer["answer"] for answer in alone]
     assert [answer.keys() for answer in answers] == [answer.keys() for answer in alone]
     assert len(calls) == 1
@@ -321,6 +325,19 @@ def test_chat(tangovlm_command: Run, clip: Path, checkpoint: Path, monkeypatch: 
     answers = [json.loads(line) for line in outcome.out.splitlines()]
     assert [(answer["question"], answer["answer"]) for answer in answers] == history
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_later_question_of_a_conversation_with_the_embedded_model(
+    tangovlm_command: Run, clip: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(QUESTIONS)))
+    outcome = tangovlm_command("ask", clip, "--chat", "--max-new-tokens", 1, "--frames", 2, *options)
+    assert outcome.status == 0
+    assert outcome.err.count("note: the embedded model was trained on single questions and cannot follow up") == 1
+    if options:
+        notes = [json.loads(line)["notes"] for line in outcome.out.splitlines()]
+        assert [FOLLOW_UP_NOTE in each for each in notes] == [False, True, True]
 
 
 def test_a_conversation_goes_on_after_a_question_that_cannot_be_answered(
@@ -402,6 +419,7 @@ def test_dry_run(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: 
     assert outcome.status == 0
     assert outcome.out.count("\n") == 1
     counts = outcome.json
+    assert counts["question"] == "What moves?"
     for name in ("tokens_before", "tokens_after", "newlines_after", "method", "retention", "frames", "frame_times_s"):
         assert counts[name] == answer[name], name
     assert counts["dry_run"]
@@ -427,6 +445,8 @@ def test_text_of_a_dry_run(tangovlm_command: Run, clip: Path, checkpoint: Path) 
 def test_a_dry_run_that_cannot_be(tangovlm_command: Run, clip: Path, checkpoint: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ((clip, "--chat", "--dry-run"), "give them on the command line"),
+        ((clip, "What?", "--dry-run", "--report", tmp_path / "a.html"), "--dry-run and --report do not go together"),
+        ((clip, "What?", "--dry-run", "--compare"), "--dry-run and --compare do not go together"),
         ((clip, "What?", "--dry-run", "--model", tmp_path), "a dry run reads the config"),
         ((clip, "What?", "--dry-run", "--model", checkpoint, "--retention", 3), "retention"),
         ((tmp_path / "no.mp4", "What?", "--dry-run", "--model", checkpoint), "no.mp4"),

@@ -62,16 +62,17 @@ class TestBeforeLoading:
             (("--start", "soon"), ("--start is 'soon'", "1:30")),
             (("--start=-1",), ("--start is '-1'",)),
             (("--end", "nan"), ("--end is 'nan'",)),
-            (("--fps", 0), ("fps=0",)),
-            (("--fps", "nan"), ("fps=nan",)),
-            (("--fps", "inf"), ("fps=inf",)),
-            (("--fps=-2",), ("fps=-2",)),
-            (("--fps", "many"), ("--fps", "valid number")),
+            (("--fps", 0), ("--fps is 0",)),
+            (("--fps", "nan"), ("--fps is nan",)),
+            (("--fps", "inf"), ("--fps is inf",)),
+            (("--fps=-2",), ("--fps is -2",)),
+            (("--fps", "many"), ("'--fps': it must be a number (see",)),
             (("--fps", 1, "--frames", 4), ("frames and fps are both given",)),
             (("--max-frames", 4), ("max_frames is given without fps",)),
             (("--max-frames", 0, "--fps", 1), ("--max-frames is 0",)),
             (("--stream", 3), ("stream=3 is none of its video streams",)),
-            (("--seek", "fast"), ("--seek", "keyframe")),
+            (("--frames", "2.5"), ("'--frames': it must be a whole number (see",)),
+            (("--seek", "fast"), ("'--seek': 'fast' is not one of 'exact', 'keyframe'",)),
             (("--stream=-1",), ("stream=-1 is none of its video streams",)),
         ],
     )
@@ -143,6 +144,13 @@ class TestBeforeLoading:
 
     def test_report_with_a_name_that_is_too_long(self, tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:
         tangovlm_command("ask", clip, "What?", "--report", tmp_path / ("x" * 300)).refused("--report", "too long")
+
+    @pytest.mark.parametrize("name", ["x.pdf", "x", "html"])
+    def test_report_that_is_not_named_as_a_page(
+        self, tangovlm_command: Run, clip: Path, tmp_path: Path, name: str
+    ) -> None:
+        tangovlm_command("ask", clip, "What?", "--report", tmp_path / name).refused("--report", "ends in .html")
+        assert not (tmp_path / name).exists()
 
     def test_report_in_place_of_the_video(self, tangovlm_command: Run, clip: Path, tmp_path: Path) -> None:
         link = tmp_path / "link.mp4"

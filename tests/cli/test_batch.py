@@ -102,6 +102,15 @@ def test_csv(tangovlm_command: Run, arguments: list[object], tmp_path: Path) -> 
     assert tangovlm_command("batch", tmp_path / "table", target, *arguments[3:], "--format", "csv").status == 0
 
 
+def test_a_column_that_is_likely_misspelt(tangovlm_command: Run, arguments: list[object], tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("video,question,retenton,truth\nclip.mp4,What?,0.5,a\nclip.mp4,Where?,0.5,b\n")
+    outcome = tangovlm_command("batch", table, *arguments[2:], "--json")
+    note = f"{table}: the entry 'retenton' of rows is ignored: 'retention' is read"
+    assert outcome.err.count(f"note: {note}") == 1
+    assert outcome.json["notes"] == [note]
+
+
 def test_a_file_that_is_no_table_is_refused_before_anything_runs(
     tangovlm_command: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,7 +251,7 @@ def test_an_engine_that_dies(
         (("retention", "7"), ["--retention", "7"]),
         (("tengo", "tango"), ["--method", "tengo"]),
         (("--frames",), ["--frames", "0"]),
-        (("fps=0",), ["--fps", "0"]),
+        (("--fps is 0",), ["--fps", "0"]),
         (("frames and fps",), ["--fps", "1", "--frames", "2"]),
         (("--end is 'soon'",), ["--end", "soon"]),
         (("--limit",), ["--limit", "0"]),

@@ -47,6 +47,36 @@ def test_columns_continue_below() -> None:
     ]
 
 
+def test_each_part_has_the_columns_that_identify_a_row() -> None:
+    head = ["variant of the method", "figure", "mean", "low", "lowest of all"]
+    cells = [
+        ["one", "pieces", "1.5", "1", "0.25"],
+        ["one", "whole", "2.5", "2", "0.5"],
+        ["two", "whole", "3", "2", "0"],
+    ]
+    assert printed(fitted(head, cells, 34), 34) == [
+        "variant",
+        "of the",
+        "method    figure  mean  low",
+        "one       pieces   1.5    1",
+        "one       whole    2.5    2",
+        "two       whole      3    2",
+        "variant",
+        "of the            lowest",
+        "method    figure  of all",
+        "one       pieces    0.25",
+        "one       whole      0.5",
+        "two       whole        0",
+    ]
+    # A column that is equal in all rows identifies none.
+    equal = [["same", *row] for row in cells]
+    lines = printed(fitted(["layer", *head], equal, 34), 34)
+    assert sum("same" in line for line in lines) == 3
+    assert sum(line.startswith("one       pieces") for line in lines) == 2
+    # Rows that are equal in all columns are identified by none.
+    assert printed(fitted(HEAD, [ROWS[1], ROWS[1]], 20), 20).count("2nd   here") == 2
+
+
 @pytest.mark.parametrize("width", [60, 72, 80, 120, 400])
 @pytest.mark.parametrize("name", ["methods", "frames"])
 def test_pages_of_results(width: int, name: str) -> None:

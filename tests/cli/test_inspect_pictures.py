@@ -83,7 +83,7 @@ def test_one_saliency(tangovlm_command: Run, checkpoint: Path, clip: Path, tmp_p
 
 def test_methods_without_clusters(tangovlm_command: Run, checkpoint: Path, clip: Path, tmp_path: Path) -> None:
     given = ("inspect", "clusters", clip, "--model", checkpoint, "--output-dir", tmp_path, "--method", "topk")
-    tangovlm_command(*given).refused("topk at retention 0.1", "no clusters", "lower")
+    tangovlm_command(*given).refused("topk at retention 0.1", clip.name, "no clusters", "a method that merges them")
     assert not list(tmp_path.iterdir())
 
 

@@ -28,6 +28,10 @@ LIGHT = (
     ("batch", "-h"), ("serve", "-h"), ("inspect", "sinks", "-h"),
     ("inspect", "attention", "-h"), ("bench", "prune", "-h"), ("reproduce", "-h"),
     ("eval", "-h"), ("doctor", "-h"), ("app", "-h"), ("ask",), ("ask", "clip.mp4", "What?", "--frames", "many"),
+    ("ask", "clip.mp4", "What?", "--retention", "0"), ("ask", "clip.mp4", "What?", "--fps", "0"),
+    ("ask", "no-such-clip.mp4", "What?"), ("ask", "clip.mp4", "What?", "--report", "page.pdf"),
+    ("ask", "clip.mp4", "What?", "--model", "./no-such-folder"), ("inspect", "clusters", "no-such-clip.mp4"),
+    ("inspect", "compare", "--retention", "0"), ("batch", "no-such-table.csv", "out.jsonl"),
 )  # fmt: skip
 
 

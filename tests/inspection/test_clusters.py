@@ -16,6 +16,7 @@ from tangovlm.inspection.clips import ClipSource, draw_clip
 from tangovlm.inspection.output import save, write_csv
 from tangovlm.inspection.pieces import piece_of_token
 from tangovlm.pipeline.load import VideoLLM
+from tangovlm.video import FrameSampling
 from tests.inspection.conftest import FRAMES
 
 
@@ -122,8 +123,18 @@ def test_intervals_over_twenty_clips() -> None:
     assert (difference["clips"], difference["low"]) == (19, None)
 
 
+def test_a_retention_at_which_tokens_are_merged_is_named(llm: VideoLLM) -> None:
+    source = ClipSource(sampling=FrameSampling(FRAMES), drawn=1)
+    with pytest.raises(
+        InputError, match=r"^drawn clip 0: tango at .*choose a lower retention, such as 0\.\d+$"
+    ) as error:
+        clusters.measure(llm, source, tangovlm.method("tango", retention=0.99))
+    lower = float(str(error.value).rsplit(" ", 1)[1])
+    assert clusters.measure(llm, source, tangovlm.method("tango", retention=lower)).values
+
+
 def test_refusals(llm: VideoLLM, two_clips: ClipSource) -> None:
-    with pytest.raises(InputError, match=r"^topk at retention 0.1 .*merges no tokens.*a method that merges them$"):
+    with pytest.raises(InputError, match=r"^drawn clip 0, drawn clip 1: topk at .*a method that merges them$"):
         clusters.measure(llm, two_clips, tangovlm.method("topk"))
     for name in ("fastv", "tango+fastv"):
         with pytest.raises(InputError, match="inside the language model.*such as tango"):

@@ -11,6 +11,7 @@ from tangovlm.inspection import distribution
 from tangovlm.inspection.clips import ClipSource
 from tangovlm.inspection.output import save, write_csv
 from tangovlm.pipeline.load import VideoLLM
+from tangovlm.video import FrameSampling
 from tests.inspection.conftest import pooling_head_saliency
 
 
@@ -39,6 +40,15 @@ def test_means_over_clips(llm: VideoLLM, two_clips: ClipSource, tmp_path: Path) 
     assert second["SD"] == pytest.approx(tops[:, 31].std(), abs=1e-6)
     save(tmp_path / "d.png", distribution.draw(measured))
     assert (tmp_path / "d.png").stat().st_size > 10_000
+
+
+def test_one_clip_has_no_standard_deviation(llm: VideoLLM) -> None:
+    measured = distribution.measure(llm, ClipSource(sampling=FrameSampling(2), drawn=1), shares=(0.1,))
+    assert {row["share_sd"] for row in measured.rows()} == {row["top_share_sd"] for row in measured.rows()} == {None}
+    assert {row["SD"] for row in measured.summary()} == {None}
+    figure = distribution.draw(measured)
+    assert "±" not in figure._suptitle.get_text()
+    assert not any(axes.collections for axes in figure.axes)
 
 
 def test_refusals(llm: VideoLLM, two_clips: ClipSource) -> None:

@@ -1,6 +1,7 @@
 """What pictures have in common: no text leaves the figure or covers another, for any model and shape of frames."""
 
 import warnings
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
-from tangovlm.inspection import attention, compare, decay, distribution
+from tangovlm.inspection import attention, clusters, compare, decay, distribution
 from tangovlm.inspection.output import number_size, row_height
 from tangovlm.report.scenes import Scene
 
@@ -65,6 +66,27 @@ def test_frames_of_any_shape(height: int, width: int, aspect: float) -> None:
         assert figure.get_size_inches()[1] <= 14
 
 
+@pytest.mark.parametrize("side", [8, 14])
+def test_labels_of_square_frames(side: int) -> None:
+    scores = torch.rand(16, side, side, generator=torch.Generator().manual_seed(0))
+    kinds = tuple(attention.Saliency.of(kind, scores) for kind in ("p-attn", "attn"))
+    check_layout(attention.draw(attention.ClipAttention("m", "clip", kinds, scene(side, side, 1.0, 16), (), 10, ())))
+
+
+@pytest.mark.parametrize("aspect", [16 / 9, 2.35])
+def test_rows_of_wide_frames_are_low_and_hold_their_labels(aspect: float) -> None:
+    wide = scene(8, 14, aspect, 16)
+    kept = tuple(compare.Kept(name, 0.1, "", wide, ()) for name in compare.METHODS)
+    values = {each: {name: np.ones(1) for name in clusters.FIGURES} for each in ("with ST-RoPE", "without ST-RoPE")}
+    measured = clusters.MeasuredClusters("m", "tango", values, dict.fromkeys(values, wide), ("c",), ())
+    for figure in (compare.draw(compare.Comparison("m", "clip", kept, ())), clusters.draw(measured)):
+        rows = [axes for axes in drawn(figure).axes if axes.get_images() and axes.get_ylabel()]
+        for above, below in pairwise(rows):
+            assert above.bbox.y0 - below.bbox.y1 < 0.85 * above.bbox.height
+        for axes in rows:
+            assert axes.yaxis.label.get_window_extent().height <= axes.bbox.height + 12
+
+
 def test_numbers_are_written_where_they_fit() -> None:
     assert number_size((8, 8), 4, 1.0) == 9
     assert number_size((4, 64), 2, 16.0) == 0
@@ -88,14 +110,15 @@ def test_ticks_of_shares_differ(length: int) -> None:
     left, right = figure.axes
     labels = [label.get_text() for label in left.get_yticklabels()]
     assert len(set(labels)) == len(labels) >= 3
-    assert "1 clip, 2 frames" in " ".join(figure._suptitle.get_text().split())
-    for note in right.texts:
-        box = note.get_window_extent()
-        assert box.x0 >= right.bbox.x0, note.get_text()
-    # The higher curve is that of the higher power.
-    above = {note.get_color() for note in right.texts if note.get_ha() == "right"}
-    assert len(above) == 1
-    assert above == {right.lines[1].get_color()}
+    assert "mean over 1 clip, 2 frames" in " ".join(figure._suptitle.get_text().split())
+    assert right.get_xlim() == (0, 1)
+    boxes = [note.get_window_extent() for note in right.texts]
+    assert not any(box.overlaps(other) for place, box in enumerate(boxes) for other in boxes[:place])
+    # No curve is below the diagonal.
+    for note, box in zip(right.texts, boxes, strict=True):
+        x, y = right.transData.inverted().transform((box.x0, box.y1))
+        assert 0 <= y < x, note.get_text()
+    assert [note.get_text() for note in right.texts].count("top 5 %") == 1
 
 
 def test_a_legend_stays_in_its_panel() -> None:

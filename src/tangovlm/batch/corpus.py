@@ -13,7 +13,7 @@ from ..errors import InputError, TangoError
 from ..inputs.prompting import check_question
 from ..video import FrameSampling
 from ..video.input.times import parse_seconds
-from .table import SAMPLING, read_table
+from .table import SAMPLING, misspelt, read_table
 
 Id = int | str
 _FORMAT_NAMES = {"jsonl": "JSON lines", "csv": "CSV"}
@@ -96,14 +96,18 @@ class Corpus:
     limit: int | None = None
     form: str = "jsonl"
 
-    def rows(self) -> Iterator[tuple[int, Row]]:
+    def rows(self, ignored: dict[str, str] | None = None) -> Iterator[tuple[int, Row]]:
         """Every row with the number of its line, read lazily; empty lines are skipped.
+
+        Parameters
+        ----------
+        ignored: is filled with names of entries that are likely misspelt, see `table.misspelt`.
 
         Raises
         ------
         InputError: the file cannot be read, or is not of this format; see `table.read_table`.
         """
-        return islice(self._rows(), self.limit)
+        return islice(self._rows(ignored), self.limit)
 
     def check(self) -> Task | None:
         """Check that the file is a table with at least one valid row, which is returned, or an empty one.
@@ -124,8 +128,10 @@ class Corpus:
             )
         return None
 
-    def _rows(self) -> Iterator[tuple[int, Row]]:
+    def _rows(self, ignored: dict[str, str] | None = None) -> Iterator[tuple[int, Row]]:
         for number, entries in read_table(self.path, self.form):
+            if ignored is not None and not isinstance(entries, str):
+                ignored.update(misspelt(entries))
             yield number, self._row(number, entries)
 
     def _row(self, number: int, entries: Mapping[str, Any] | str) -> Row:

@@ -22,10 +22,12 @@ class Plan:
     ----------
     rows: number of rows in the corpus.
     waiting: how many of them are not in the file of answers.
+    notes: about the corpus, for the user.
     """
 
     rows: int
     waiting: int
+    notes: tuple[str, ...] = ()
 
 
 def plan(corpus: Corpus, output: Output, common: Mapping[str, Any]) -> Plan:
@@ -42,7 +44,8 @@ def plan(corpus: Corpus, output: Output, common: Mapping[str, Any]) -> Plan:
     """
     keys: set[int] = set()
     waiting = 0
-    for number, row in corpus.rows():
+    ignored: dict[str, str] = {}
+    for number, row in corpus.rows(ignored):
         key = digest(row.id)
         if key in keys:
             raise InputError(f"{corpus.path} line {number}: the id {row.id!r} comes twice: give each row its own")
@@ -54,7 +57,11 @@ def plan(corpus: Corpus, output: Output, common: Mapping[str, Any]) -> Plan:
                 f"{output.path} answers the row {row.id!r} of {corpus.path} line {number} with another video, "
                 "question, model, method, retention, longest answer or settings: choose another OUTPUT"
             )
-    return Plan(len(keys), waiting)
+    notes = (
+        f"{corpus.path}: the entry {name!r} of rows is ignored: {known!r} is read"
+        for name, known in sorted(ignored.items())
+    )
+    return Plan(len(keys), waiting, tuple(notes))
 
 
 def run(

@@ -3,6 +3,8 @@
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,32 @@ Line = tuple[int, Mapping[str, Any] | str]
 """The number of a line, and the entries of its row or the reason why it is none."""
 
 _HEAD_BYTES = 4096
+_CLOSE = 0.75
+"""Similarity, see `difflib`, from which a name is likely a misspelt one."""
 
 
 def format_of(path: Path) -> str:
     """The format that the name of a file implies: CSV for ``.csv``, else JSON lines."""
     return "csv" if path.suffix.lower() == ".csv" else "jsonl"
+
+
+def misspelt(entries: Mapping[str, Any]) -> dict[str, str]:
+    """The names of entries that are ignored but resemble one that is read and absent from the row, each with that one.
+
+    >>> misspelt({"video": "a.mp4", "question": "What?", "question_id": 3, "retenton": 0.2})
+    {'retenton': 'retention'}
+    """
+    likely = {name: _resembling(name) for name in entries}
+    return {name: known for name, known in likely.items() if known is not None and known not in entries}
+
+
+@lru_cache(maxsize=1024)
+def _resembling(name: str) -> str | None:
+    """The entry of a row whose name is most like this one; None if it is such a name, or like none."""
+    known = (*REQUIRED, *OPTIONAL)
+    if name in known:
+        return None
+    return next(iter(get_close_matches(name.strip().lower(), known, 1, _CLOSE)), None)
 
 
 def read_table(path: Path, form: str) -> Iterator[Line]:

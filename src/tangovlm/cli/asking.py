@@ -42,14 +42,24 @@ def load(
     return tangovlm.load(model, dtype=torch_dtype, saliency=kind, **options)
 
 
-def log_foreign(llm: VideoLLM, video: str | Path) -> str | None:
-    """Print before the answer that an embedded model cannot know about a video; returns the note if it is printed."""
+def log_foreign(llm: VideoLLM, video: str | Path) -> set[str]:
+    """Print before the answer that an embedded model cannot know about a video; returns the notes that were printed."""
     from tangovlm.pipeline.embedded import FOREIGN_NOTE, embedded_note
 
     if embedded_note(llm, video) != FOREIGN_NOTE:
-        return None
+        return set()
     log(f"note: {FOREIGN_NOTE}")
-    return FOREIGN_NOTE
+    return {FOREIGN_NOTE}
+
+
+def log_follow_up(llm: VideoLLM) -> set[str]:
+    """Print before a later answer of a conversation that an embedded model cannot follow up; see `log_foreign`."""
+    from tangovlm.pipeline.embedded import FOLLOW_UP_NOTE
+
+    if not llm.builtin:
+        return set()
+    log(f"note: {FOLLOW_UP_NOTE}")
+    return {FOLLOW_UP_NOTE}
 
 
 @contextmanager
@@ -189,11 +199,10 @@ def show_dry_runs(
         with stage_bars() as progress:
             runs = dry_runs(video, questions, llm, pruner, progress=progress, **options)
     for question, run in zip(questions, runs, strict=True):
-        asked = {"question": question} if len(runs) > 1 else {}
         if as_json:
-            show_json(asked | run.as_dict())
+            show_json({"question": question} | run.as_dict())
         else:
-            show("\n".join([*(f"{name}: {text}" for name, text in asked.items()), str(run)]))
+            show("\n".join([*([f"question: {question}"] if len(runs) > 1 else []), str(run)]))
 
 
 def write_page(path: Path, exchanges: list[Exchange], title: str, settings: dict[str, object]) -> None:

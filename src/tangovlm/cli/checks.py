@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tangovlm.budget import validate_retention
-from tangovlm.errors import InputError
+from tangovlm.errors import InputError, VideoError
 from tangovlm.report import RETENTIONS, check_writable
 
 if TYPE_CHECKING:
     from tangovlm.video import FrameSampling
 
     from .options import Seek
+
+PAGE_SUFFIXES = {".html", ".htm"}
 
 
 def check_at_least_one(option: str, value: int | None) -> None:
@@ -50,21 +55,42 @@ def sampling_of(
     ------
     TangoError: an invalid value, or options that do not go together.
     """
+    check_at_least_one("--frames", frames)
+    check_at_least_one("--max-frames", max_frames)
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise InputError(f"--fps is {fps:g}: it must be a finite number above 0")
+    # These import torch, which takes seconds.
     from tangovlm.video import FrameSampling
     from tangovlm.video.input.times import parse_seconds
 
-    check_at_least_one("--frames", frames)
-    check_at_least_one("--max-frames", max_frames)
     start_s = None if start is None else parse_seconds(start, "--start")
     end_s = None if end is None else parse_seconds(end, "--end")
     return FrameSampling(frames, fps, max_frames, start_s, end_s, stream, None if seek is None else seek.value)
 
 
+def check_dry_run(questions: Sequence[str], unanswerable: Mapping[str, bool]) -> None:
+    """Raise `InputError` for a dry run without questions, or with options that need an answer.
+
+    Parameters
+    ----------
+    unanswerable: names of such options, and whether they are given.
+    """
+    if not questions:
+        raise InputError("--dry-run reads no questions from standard input: give them on the command line")
+    for option, given in unanswerable.items():
+        if given:
+            raise InputError(
+                f"--dry-run and {option} do not go together: nothing is answered, so leave one of them out"
+            )
+
+
 def check_report(report: Path, video: str) -> None:
-    """Raise `InputError` if the report cannot be written, or would overwrite the video."""
+    """Raise `InputError` if the report is not named as a page, cannot be written, or would overwrite the video."""
     check_writable(report, "--report")
     if report.exists() and os.path.exists(video) and report.samefile(video):
         raise InputError(f"--report {report} is the video itself: give another name")
+    if report.suffix.lower() not in PAGE_SUFFIXES:
+        raise InputError(f"--report {report} is written as HTML: give a name that ends in .html")
 
 
 def check_report_retentions(text: str | None, report: Path | None) -> tuple[float, ...]:
@@ -102,5 +128,35 @@ def check_device(name: str | None) -> str | None:
         try:
             torch.zeros(1, device=name).item()
         except (RuntimeError, AssertionError, ImportError) as error:
-            raise InputError(f"--device {name} cannot be used here: try cpu, or leave it out") from error
+            reason = _why_not(name, error)
+            raise InputError(f"--device {name} cannot be used here ({reason}): try cpu, or leave it out") from error
     return name
+
+
+def _why_not(device: str, error: Exception) -> str:
+    """Why a device cannot be used, in a few words."""
+    import torch
+
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        if torch.version.cuda is None and torch.version.hip is None:
+            return "this build of PyTorch is for CPUs only"
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            return "PyTorch finds no GPU"
+        if index.isdecimal() and int(index) >= count:
+            return f"PyTorch finds {count} GPU{'s' * (count > 1)}, counted from 0"
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
+def check_model(model: str | None) -> None:
+    """Raise `InputError` for the path of a checkpoint that is missing; any other name may be that of a hub id."""
+    if model is not None and model.startswith((".", "/", "~")) and not Path(model).expanduser().exists():
+        raise InputError(f"--model {model}: there is no such folder: give that of a checkpoint, or a hub id")
+
+
+def check_found(video: str) -> None:
+    """Raise `VideoError` for a missing file, before the packages are imported that open it."""
+    # Others are URLs, standard input, or nothing, which are refused with a reason of their own.
+    if video not in ("", "-") and ":" not in video and "\0" not in video and not os.path.lexists(video):
+        raise VideoError(f"{video}: cannot be read ({os.strerror(errno.ENOENT)}); check the path")

@@ -34,9 +34,11 @@ def markdown_blocks(page: str, width: int) -> Iterator[RenderableType]:
 
 
 def fitted(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[Table]:
-    """Yield tables of at most `width` characters; each has the first column and some of the others, in order.
+    """Yield tables of at most `width` characters; several have the columns that identify a row and some others each.
 
-    A word is never broken: a table is wider if a single column needs it. Titles are put on several lines.
+    These are the fewest first columns in which all rows differ, without those that are equal in all; the first alone if
+    there are none, or if they need more than half the width. A word is never broken: a table is wider if a single
+    column needs it. Titles are put on several lines.
 
     Parameters
     ----------
@@ -44,17 +46,35 @@ def fitted(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> It
     rows: cells, which may contain bold text in the form of Markdown.
     """
     columns = [_Column(title, [row[place] for row in rows]) for place, title in enumerate(head)]
-    first, *others = columns
-    total = sum(column.natural + _GAP for column in columns) - _GAP
-    label = first.natural if total <= width else max(first.least, min(first.natural, width // 3))
+    if sum(column.natural + _GAP for column in columns) - _GAP <= width:
+        yield _table([(column, column.natural) for column in columns])
+        return
+    keys = _identifying(columns, width // 2)
+    most = width // 3 if len(keys) == 1 else width // (2 * len(keys))
+    labels = [(column, max(column.least, min(column.natural, most))) for column in keys]
+    others = [column for column in columns if column not in keys]
     while others:
         shown: list[tuple[_Column, int]] = []
-        left = width - label
+        left = width - sum(size + _GAP for _, size in labels) + _GAP
         while others and (not shown or others[0].natural + _GAP <= left):
             column = others.pop(0)
             shown.append((column, max(column.least, min(column.natural, left - _GAP))))
             left -= shown[-1][1] + _GAP
-        yield _table([(first, label), *shown])
+        yield _table([*labels, *shown])
+
+
+def _identifying(columns: Sequence[_Column], width: int) -> Sequence[_Column]:
+    """The first columns that identify a row, as all rows differ in them, without those that are equal in all rows.
+
+    The first column alone if there are none that fit this width.
+    """
+    cells = [[cell.plain for cell in column.cells] for column in columns]
+    for count in range(1, len(columns)):
+        rows = set(zip(*cells[:count], strict=True))
+        if len(rows) == len(cells[0]):
+            keys = [column for column, texts in zip(columns[:count], cells, strict=False) if len(set(texts)) > 1]
+            return keys if keys and sum(column.least + _GAP for column in keys) <= width else columns[:1]
+    return columns[:1]
 
 
 class _Column:

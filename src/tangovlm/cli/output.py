@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
@@ -66,10 +66,10 @@ def log(message: str) -> None:
     print(one_line(message), file=sys.stderr)
 
 
-def log_notes(answers: Iterable[Answer], printed: str | None = None) -> None:
-    """Print each distinct note of the answers once, except one that is printed already."""
+def log_notes(answers: Iterable[Answer], printed: Collection[str] = ()) -> None:
+    """Print each distinct note of the answers once, except those that are printed already."""
     for note in dict.fromkeys(note for answer in answers for note in answer.notes):
-        if note != printed:
+        if note not in printed:
             log(f"note: {note}")
 
 

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,9 @@ _INTERRUPTED = "interrupted"
 
 # The parent of BadParameter covers every usage error of the command line; typer does not export it.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+_PARSED = re.compile(r"Input should be a valid (number|integer).*", re.DOTALL)
+_KINDS = {"number": "a number", "integer": "a whole number"}
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of writing that are neither the user's nor ours."""
@@ -131,4 +135,10 @@ def _usage_message(error: BaseException) -> str:
     text = error.format_message() if hasattr(error, "format_message") else str(error)
     context: typer.Context | None = getattr(error, "ctx", None)
     command = "tangovlm" if context is None else context.command_path
-    return f"{text.rstrip('.')} (see {command} --help)"
+    return f"{_plain_words(text).rstrip('.')} (see {command} --help)"
+
+
+def _plain_words(text: str) -> str:
+    """A usage error without the words of pydantic, by which recent releases of typer parse values."""
+    text = _PARSED.sub(lambda found: f"it must be {_KINDS[found[1]]}", text)
+    return text.replace(": Value error, ", ": ")

@@ -26,20 +26,23 @@ from tangovlm.report.plot import SERIES_COLOURS
 from tangovlm.report.scenes import Scene
 
 from .clips import ClipSource
+from .merging import listed, merging_retention
 from .output import (
     Row,
     counted,
     draw_frame,
     grey,
     hide_ticks,
+    label_row,
+    labelled_row,
     new_figure,
     number_size,
     outlined,
-    row_height,
     set_title,
     shown_steps,
 )
 from .pieces import Ints, cluster_slots, piece_of_token
+from .recording import RecordedClip
 
 Floats = npt.NDArray[np.float64]
 FIGURES = {
@@ -117,7 +120,7 @@ def measure(llm: VideoLLM, source: ClipSource, pruner: Method, *, progress: Prog
 
     Raises
     ------
-    InputError: see `check_before`; a method that merges no tokens of these clips.
+    InputError: see `check_before`; a method that merges no tokens of these clips, with a retention at which it does.
     ModelError: a signal that the model does not provide.
     VideoError: a clip that cannot be decoded.
     """
@@ -126,7 +129,9 @@ def measure(llm: VideoLLM, source: ClipSource, pruner: Method, *, progress: Prog
     found: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
     scenes: dict[str, Scene] = {}
     names, notes = [], dict.fromkeys(source.notes)
+    first: RecordedClip | None = None
     for clip in source.clips(llm, progress):
+        first = first or clip
         names.append(clip.name)
         notes |= dict.fromkeys(clip.notes)
         for variant, each in variants.items():
@@ -141,9 +146,12 @@ def measure(llm: VideoLLM, source: ClipSource, pruner: Method, *, progress: Prog
     }
     for variant, each in values.items():
         if not each["clusters"].any():
+            assert first is not None
+            lower = merging_retention(first, variants.values())
             raise InputError(
-                f"{pruner.name} at retention {pruner.retention:g} ({variant}) merges no tokens of different positions, "
-                "so that there are no clusters: choose a lower retention, or a method that merges them"
+                f"{listed(names)}: {pruner.name} at retention {pruner.retention:g} ({variant}) merges no tokens of "
+                "different positions, so that there are no clusters: choose "
+                + ("a method that merges them" if lower is None else f"a lower retention, such as {lower:g}")
             )
     method = f"{pruner.name}, retention {pruner.retention:g}"
     return MeasuredClusters(llm.name, method, values, scenes, tuple(names), tuple(notes))
@@ -192,7 +200,8 @@ def draw(measured: MeasuredClusters, frames: int = 5) -> Any:
     variants = list(measured.scenes)
     first = measured.scenes[variants[0]]
     shown = shown_steps(first.steps, frames)
-    side = row_height(len(shown), first.aspect, 9.0 * len(shown) / (len(shown) + 0.3))
+    side, width_in, horizontal = labelled_row(len(shown), first.aspect, 4)
+    side += 0.1 if horizontal else 0
     figure = new_figure(1.2 + side * len(variants) + 2.4)
     above, below = figure.subfigures(2, 1, height_ratios=(side * len(variants) + 0.7, 2.4))
     grid = above.subplots(len(variants), len(shown), squeeze=False)
@@ -202,11 +211,13 @@ def draw(measured: MeasuredClusters, frames: int = 5) -> Any:
         largest = _largest(scene.sources)
         pieces = piece_of_token(scene.sources)
         for axes, step in zip(row, shown, strict=True):
-            _draw_clusters(axes, scene, step, largest, number_size(scene.sources.shape[1:], len(shown), scene.aspect))
+            size = number_size(scene.sources.shape[1:], len(shown), scene.aspect, width_in)
+            _draw_clusters(axes, scene, step, largest, size)
             if variant == variants[0]:
                 axes.set_title(f"{scene.times_s[step]:.2f} s", fontsize=9)
         listed = [str(len(np.unique(pieces[scene.sources == slot]))) for slot in largest]
-        row[0].set_ylabel(f"{variant}\npieces of clusters 1 to {len(listed)}:\n{', '.join(listed)}", fontsize=8)
+        label = f"{variant}\npieces of clusters\n1 to {len(listed)}:\n{', '.join(listed)}"
+        label_row(row[0], label, 8, horizontal=horizontal)
     _draw_figures(below, measured)
     words = f"{measured.method}: the {_COLOURED} clusters with most tokens, and borders of all"
     set_title(figure, measured.model, words)

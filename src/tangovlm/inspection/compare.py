@@ -21,7 +21,7 @@ from tangovlm.report.scenes import Scene
 
 from .clips import ClipSource
 from .clusters import check_before
-from .output import Row, draw_frame, hide_ticks, new_figure, row_height, set_title, shown_steps
+from .output import Row, draw_frame, hide_ticks, label_row, labelled_row, new_figure, set_title, shown_steps
 
 METHODS = ("tango", "fastvid", "holitom", "visionzip", "divprune", "topk")
 _WIDTH_PX = 320
@@ -158,15 +158,16 @@ def draw(measured: Comparison, frames: int = 6) -> Any:
     """A figure of matplotlib: kept tokens bright, merged ones in the colour of their cluster, dropped ones dark."""
     scene = measured.methods[0].scene
     shown = shown_steps(scene.steps, frames)
-    side = row_height(len(shown), scene.aspect)
-    figure = new_figure(0.9 + (side + 0.1) * (len(measured.methods) + 1))
+    side, _, horizontal = labelled_row(len(shown), scene.aspect, 2)
+    # The counts below a row need a line, for which high rows shrink a little.
+    figure = new_figure(0.9 + (side + (0.3 if horizontal else 0.1)) * (len(measured.methods) + 1))
     grid = figure.subplots(len(measured.methods) + 1, len(shown), squeeze=False)
     for axes, step in zip(grid[0], shown, strict=True):
         picture = scene.images[step]
         draw_frame(axes, picture, picture.shape[:2], aspect=scene.aspect)
         axes.set_title(f"{scene.times_s[step]:.2f} s", fontsize=9)
         hide_ticks(axes)
-    grid[0][0].set_ylabel("frame", fontsize=9)
+    label_row(grid[0][0], "frame", 9, horizontal=horizontal)
     for each, row in zip(measured.methods, grid[1:], strict=True):
         drawn = each.scene
         assert drawn.sources is not None
@@ -178,7 +179,7 @@ def draw(measured: Comparison, frames: int = 6) -> Any:
             draw_frame(axes, layer, layer.shape[:2], aspect=drawn.aspect)
             axes.set_xlabel(f"{int(drawn.kept[step].sum())} of {drawn.kept[step].size}", fontsize=8, labelpad=2)
             hide_ticks(axes)
-        row[0].set_ylabel(f"{each.method}\n{int(drawn.kept.sum())} of {drawn.kept.size}", fontsize=9)
+        label_row(row[0], f"{each.method}\n{int(drawn.kept.sum())} of {drawn.kept.size}", 9, horizontal=horizontal)
     words = "kept tokens (outlined), merged ones (in the colour of their cluster), dropped ones (dark)"
     set_title(figure, measured.model, words)
     return figure

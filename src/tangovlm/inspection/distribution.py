@@ -28,6 +28,8 @@ from .clips import ClipSource
 from .output import Row, counted, new_figure, set_title
 
 Floats = npt.NDArray[np.float64]
+_PANEL_POINTS = 260
+"""Height of a panel."""
 SHARES = (0.05, 0.1, 0.2, 0.5)
 """Fractions of the tokens whose share of the attention is listed."""
 
@@ -101,12 +103,16 @@ class Distribution:
                         "place": place + 1,
                         "fraction_of_tokens": (place + 1) / self.length,
                         "share_mean": float(kind.mean[place]),
-                        "share_sd": float(kind.sd[place]),
+                        "share_sd": self._sd(kind.shares[:, place]),
                         "top_share_mean": float(top.mean()),
-                        "top_share_sd": float(top.std()),
+                        "top_share_sd": self._sd(top),
                     }
                 )
         return rows
+
+    def _sd(self, values: Floats) -> float | None:
+        """The standard deviation over clips; None for a single clip, which has none."""
+        return float(values.std()) if self.clips > 1 else None
 
     def summary(self) -> list[Row]:
         """For each kind and fraction of the tokens: its share, with the 95 % interval over clips."""
@@ -123,7 +129,7 @@ class Distribution:
                         "top": share,
                         "tokens": tokens,
                         "share": estimate.value,
-                        "SD": float(top.std()),
+                        "SD": self._sd(top),
                         "low": estimate.low,
                         "high": estimate.high,
                     }
@@ -191,17 +197,18 @@ def draw(measured: Distribution) -> Any:
         style = series_style(number)
         line = {"color": style["color"], "linestyle": ("-", "--", ":")[number % 3], "linewidth": 1.8}
         left.plot(places, kind.mean, label=kind.kind, **line)
+        top = np.cumsum(kind.shares, axis=1)
+        right.plot(fractions, top.mean(axis=0), label=kind.kind, **line)
+        if measured.clips == 1:
+            continue
         left.fill_between(
             places, np.maximum(kind.mean - kind.sd, 0), kind.mean + kind.sd, alpha=0.2, color=line["color"]
         )
-        top = np.cumsum(kind.shares, axis=1)
-        right.plot(fractions, top.mean(axis=0), label=kind.kind, **line)
         right.fill_between(
             fractions, top.mean(axis=0) - top.std(axis=0), top.mean(axis=0) + top.std(axis=0), alpha=0.2,
             color=line["color"],
         )  # fmt: skip
-    for share in measured.shares:
-        _mark_share(right, measured, count(share, measured.length))
+    _mark_shares(right, measured)
     uniform = {"color": "0.4", "linewidth": 1, "linestyle": "-.", "label": "uniform attention"}
     left.axhline(1 / measured.length, **uniform)
     right.plot([0, 1], [0, 1], **uniform)
@@ -214,20 +221,26 @@ def draw(measured: Distribution) -> Any:
     right.set(xlabel="fraction of the tokens with the highest scores", ylabel="their share of the frame's attention")
     right.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     left.set_ylim(0)
-    # Values are written left of the curves too.
-    right.set(xlim=(-0.1, 1), ylim=(0, 1.02))
+    right.set(xlim=(0, 1), ylim=(0, 1.02))
     clips, frames = counted(measured.clips, "clip"), counted(measured.frames, "frame")
-    set_title(figure, measured.model, f"mean ± SD over {clips}, {frames}")
+    set_title(figure, measured.model, f"mean{' ± SD' if measured.clips > 1 else ''} over {clips}, {frames}")
     return figure
 
 
-def _mark_share(axes: Any, measured: Distribution, tokens: int) -> None:
-    """Mark the share of so many tokens on each curve: the highest is written above it, the others below theirs."""
-    values = {number: float(kind.top(tokens).mean()) for number, kind in enumerate(measured.kinds)}
-    for place, number in enumerate(sorted(values, key=lambda each: -values[each])):
-        style, at = series_style(number), (tokens / measured.length, values[number])
-        axes.plot(*at, style["marker"], color=style["color"], markersize=5)
-        axes.annotate(
-            f"{100 * at[1]:.0f} %", at, (-6, 4) if place == 0 else (6, -12 * place), textcoords="offset points",
-            ha="right" if place == 0 else "left", fontsize=9, color=style["color"],
-        )  # fmt: skip
+def _mark_shares(axes: Any, measured: Distribution) -> None:
+    """Mark the shares on each curve, and list them below the diagonal, where no curve is."""
+    size = min(9.0, 90 / len(measured.shares))
+    line = 1.5 * size / _PANEL_POINTS
+    head = 0.03 + line * len(measured.shares)
+    for column, (number, kind) in enumerate(reversed(list(enumerate(measured.kinds)))):
+        colour, right = series_style(number)["color"], 0.98 - 0.16 * column
+        text = {"transform": axes.transAxes, "ha": "right", "fontsize": size}
+        axes.text(right, head, kind.kind, color=colour, **text)
+        for row, share in enumerate(measured.shares):
+            tokens = count(share, measured.length)
+            value = float(kind.top(tokens).mean())
+            axes.plot(tokens / measured.length, value, series_style(number)["marker"], color=colour, markersize=5)
+            height = head - line * (row + 1)
+            axes.text(right, height, f"{100 * value:.0f} %", color=colour, **text)
+            if column == len(measured.kinds) - 1:
+                axes.text(right - 0.16, height, f"top {100 * share:g} %", color="0.2", **text)

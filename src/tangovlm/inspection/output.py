@@ -23,6 +23,9 @@ _LINE, _NAME = 105, 60
 """Letters of a title in a line, and of the name of a model in it."""
 _LOWEST_IN, _HIGHEST_IN = 1.3, 3.0
 """Height of a row of pictures: its label has room, and pictures that are higher than wide are no larger than others."""
+_MARGIN_IN = 0.1
+_LABEL_IN, _LINE_IN = 1.3, 0.17
+"""Width of a label that is written beside a row, and height of a line of it."""
 _POINTS = 72
 """In an inch."""
 
@@ -52,8 +55,10 @@ def _cell(value: Any) -> Any:
 def new_figure(height_in: float) -> Any:
     """An empty figure of matplotlib, 1,000 pixels wide, whose parts do not overlap."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(WIDTH_IN, height_in), dpi=DPI, layout="constrained")
+    # The layout of pictures with a fixed shape is a few pixels off, by which labels would leave the figure.
+    return Figure(figsize=(WIDTH_IN, height_in), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=_MARGIN_IN))
 
 
 def save(path: Path, figure: Any) -> None:
@@ -96,6 +101,27 @@ def counted(number: int, noun: str) -> str:
 def row_height(columns: int, aspect: float, width_in: float = 8.8) -> float:
     """Inches of a row of so many pictures side by side, which are `aspect` times as wide as high."""
     return min(max(width_in / columns / aspect, _LOWEST_IN), _HIGHEST_IN)
+
+
+def labelled_row(columns: int, aspect: float, lines: int, width_in: float = 8.8) -> tuple[float, float, bool]:
+    """Such a row with a label of so many lines, which is written from bottom to top if the row is high enough for it.
+
+    Returns
+    -------
+    The height of the row and the width of its pictures, in inches, and whether the label is horizontal.
+    """
+    if width_in / columns / aspect >= _LOWEST_IN:
+        return row_height(columns, aspect, width_in), width_in, False
+    left = width_in - _LABEL_IN
+    return max(left / columns / aspect, _LINE_IN * lines), left, True
+
+
+def label_row(axes: Any, text: str, size: float, *, horizontal: bool) -> None:
+    """Write the label of a row of pictures left of the first."""
+    if horizontal:
+        axes.set_ylabel(text, fontsize=size, rotation=0, ha="right", va="center")
+    else:
+        axes.set_ylabel(text, fontsize=size)
 
 
 def number_size(grid: tuple[int, int], columns: int, aspect: float, width_in: float = 8.8) -> float:

@@ -6,11 +6,16 @@ from ..video.input.pictures import find_pictures
 from ..video.source import local_file, open_video
 from .loaded import LoadedModel
 
-_REAL_MODEL = "for real videos name a real model, e.g. --model llava-hf/llava-onevision-qwen2-7b-ov-hf"
+_EXAMPLE = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
+_REAL_MODEL = f"for real videos name a real model, e.g. --model {_EXAMPLE}"
 BUILTIN_NOTE = f"the embedded model understands only its synthetic world (moving shapes, digits, words): {_REAL_MODEL}"
 FOREIGN_NOTE = (
     "the embedded model cannot know what this video shows: it understands only its synthetic world (moving shapes, "
     f"digits, words), and the file is not marked as rendered by tangovlm; {_REAL_MODEL}"
+)
+FOLLOW_UP_NOTE = (
+    "the embedded model was trained on single questions and cannot follow up a conversation, so that this answer "
+    f"may be wrong: ask each question alone; for conversations name a real model, e.g. --model {_EXAMPLE}"
 )
 MARK = "rendered by tangovlm"
 """Comment in the metadata of every clip that `tangovlm.tiny.clip.write_clip` writes."""

@@ -111,6 +111,14 @@ def test_the_comparison_and_its_table(run: Run) -> None:
     page = comparison(run, "token")
     assert page.count("<tr") == 4
     assert page.count("tv-strip") == 2
+    assert page.count("; 8 of 16 frames shown") == 2
+    assert page.count("class=tv-marks") == page.count("of-kept") == 1
+    for column in (run.columns[0], run.columns[2]):
+        assert column.result is not None
+        left, times = column.result.left, column.result.drawn.times_s
+        assert left is not None
+        assert f"{int(left.sum()):,} of 1,024 tokens kept in 16 frames" in page
+        assert f"<span>{times[1]:.1f} s</span><b>{int(left[1].sum())}/64</b>" in page
     rows = list(csv.DictReader(io.StringIO(as_csv(run))))
     assert [row["retention"] for row in rows] == ["0.1", "1.0", "0.5"]
     assert {row["tokens_before"] for row in rows} == {"1024"}
@@ -147,6 +155,8 @@ def test_the_choice_of_layers() -> None:
     for group in ("tv-layer", "tv-strip"):
         for name in set(NAMES) - {"none"}:
             assert f"#{group}-{name}:checked" in style
+            marks = ":not(.tv-marks) >" if group == "tv-layer" else ".tv-marks >"
+            assert f"#{group}-{name}:checked) {marks} .of-{name}" in style
 
 
 def test_the_player_shows_the_duration(demo: Clip) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,11 @@ def test_methods_compared(visit: Callable[..., Any]) -> None:
     assert [row.split("\t")[0] for row in rows] == ["all tokens", "tango, 10 %", "uniform, 10 %"]
     assert page.locator("#tv-comparison .tv-strip").count() == 2
     assert page.locator("#tv-comparison .tv-strip .over.kept:visible").count() == 16
+    assert page.locator("#tv-comparison .tv-marks .of-kept:visible").count() == 1
+    assert page.locator("#tv-comparison .of-clusters:visible").count() == 0
+    boxes = [each.bounding_box() for each in page.locator("#tv-comparison .tv-strip").first.locator(".tv-stack").all()]
+    for frame, following in pairwise(boxes):
+        assert frame["x"] + frame["width"] <= following["x"] - 8
 
 
 def test_a_file_of_the_user(

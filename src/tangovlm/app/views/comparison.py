@@ -8,7 +8,7 @@ from tangovlm.report import is_right
 
 from ..results import Column, Run
 from . import parts
-from .frames import inside_words, strip
+from .frames import inside_words, legend, strip, strip_words
 
 _HEAD = ("method", "answer", "visual tokens", "prune", "language model", "whole time")
 EMPTY = (
@@ -28,11 +28,17 @@ def comparison(run: Run, token: str) -> str:
         return parts.error(run.error)
     head = "".join(f"<th scope=col>{name}</th>" for name in _HEAD)
     rows = "".join(_row(column, run) for column in run.columns)
+    shown = [
+        (column, column.result) for column in run.columns if column.result is not None and not column.choice.is_full
+    ]
     strips = "".join(
-        f"<section class=tv-row><h4>{escape(column.heading)}{_inside(column)}</h4>{strip(column.result)}</section>"
-        for column in run.columns
-        if column.result is not None and not column.choice.is_full
+        f"<section class=tv-row><h4>{escape(column.heading)}{_quiet(inside_words(result))}"
+        f"{_quiet(strip_words(result))}</h4>{strip(result)}</section>"
+        for column, result in shown
     )
+    # Methods without saliency have no scale: the legend is that of one with it, if there is one.
+    explained = sorted((result for _, result in shown), key=lambda result: "saliency" not in result.layers)
+    marks = f"<div class=tv-marks>{legend(explained[0])}</div>" if explained else ""
     results = [column.result for column in run.columns if column.result is not None]
     after = ""
     if run.is_done and results:
@@ -41,7 +47,7 @@ def comparison(run: Run, token: str) -> str:
     return (
         f"<p class=tv-question>{escape(run.question)}{truth}</p>{parts.status(run.stage)}"
         f"<div class=tv-scroll tabindex=0 role=region aria-label='Methods compared'><table class=tv-table>"
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{strips}{after}"
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{marks}{strips}{after}"
     )
 
 
@@ -76,8 +82,7 @@ def as_csv(run: Run) -> str:
     return out.getvalue()
 
 
-def _inside(column: Column) -> str:
-    words = "" if column.result is None else inside_words(column.result)
+def _quiet(words: str) -> str:
     return f" <span class=tv-quiet>{escape(words)}</span>" if words else ""
 
 

@@ -9,6 +9,8 @@ from tangovlm.report.palette import heat_gradient, segment_colour
 from ..layers import KEPT_COLOUR, NAMES
 from ..results import Column, Result, Run
 
+STRIP = 8
+"""Frames of a strip."""
 _KEYS = "Arrow keys move between tokens, Page Up and Page Down between frames."
 _HELP = "Point at a token, tap it, or use the arrow keys, to see its cluster in every frame."
 
@@ -38,18 +40,30 @@ def frames(run: Run) -> str:
     figures = "".join(_figure(result, step) for step in range(drawn.steps))
     label = f"{drawn.steps} frames of {run.clip.name}. {_KEYS}"
     return (
-        f"<h3 class=tv-kept-by>{escape(_title(column))}</h3>{_legend(result)}"
+        f"<h3 class=tv-kept-by>{escape(_title(column))}</h3>{legend(result)}"
         f"<div class=tv-frames tabindex=0 role=group aria-label='{escape(label, quote=True)}' "
         f"data-tokens='{escape(tokens, quote=True)}'>{figures}</div>"
         f"<p class='tv-readout tv-quiet' aria-live=polite data-help='{_HELP}'>{_HELP if tokens else ''}</p>"
     )
 
 
-def strip(result: Result, most: int = 8) -> str:
-    """Some frames in a row, with their kept tokens."""
+def strip(result: Result, most: int = STRIP) -> str:
+    """Some frames in a row, with their times and kept tokens."""
     steps = result.drawn.steps
     chosen = sorted({(2 * place + 1) * steps // (2 * min(most, steps)) for place in range(min(most, steps))})
-    return "<div class=tv-strip>" + "".join(f"<figure>{_stack(result, step)}</figure>" for step in chosen) + "</div>"
+    return "<div class=tv-strip>" + "".join(_figure(result, step) for step in chosen) + "</div>"
+
+
+def strip_words(result: Result, most: int = STRIP) -> str:
+    """How many frames `strip` shows, and how many tokens are kept in all of them.
+
+    The counts above single frames are those of the frame.
+    """
+    steps = result.drawn.steps
+    shown = f"{min(most, steps)} of {steps} frames"
+    if result.left is None:
+        return shown
+    return f"{int(result.left.sum()):,} of {result.left.size:,} tokens kept in {steps} frames; {shown} shown"
 
 
 def inside_words(result: Result) -> str:
@@ -87,7 +101,8 @@ def _stack(result: Result, step: int) -> str:
     )
 
 
-def _legend(result: Result) -> str:
+def legend(result: Result) -> str:
+    """What the marks of each layer mean; style sheets show that of the chosen layer."""
     kept = f"<span><i class=tv-cell style='border-color:{css(KEPT_COLOUR)}'></i>kept</span>"
     dropped = "<span><i class='tv-cell dropped'></i>dropped or merged</span>"
     clusters = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..catalog import saved
-from ..checks import check_device
+from ..checks import check_device, check_model
 from ..options import DeviceName, DtypeName, HeadWeights, MaxFramePixels, Model, SaliencyName
 from ..output import log, log_error, only_results
 
@@ -40,6 +40,7 @@ def app(
     from tangovlm.app.web.server import address, check_gradio, listen, serve
 
     check_gradio()
+    check_model(model)
     device = check_device(device_name)
     with listen(host, port) as listening, ExitStack() as stack:
         from tangovlm.app.limits import Limits

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import tangovlm
+from tangovlm.budget import validate_retention
 from tangovlm.errors import InputError, TangoError
 from tangovlm.report import RETENTIONS, Exchange, heading
 
@@ -19,6 +20,7 @@ from ..asking import (
     Run,
     load,
     local_video,
+    log_follow_up,
     log_foreign,
     settings_of,
     show_dry_runs,
@@ -26,7 +28,17 @@ from ..asking import (
     with_sinks,
     write_page,
 )
-from ..checks import check_at_least_one, check_device, check_report, check_report_retentions, check_video, sampling_of
+from ..checks import (
+    check_at_least_one,
+    check_device,
+    check_dry_run,
+    check_found,
+    check_model,
+    check_report,
+    check_report_retentions,
+    check_video,
+    sampling_of,
+)
 from ..options import (
     Adaptive,
     AsJson,
@@ -142,19 +154,22 @@ def ask(
         check_question(each)
     if chat and compare:
         raise InputError("--chat and --compare do not go together: leave one of them out")
-    sampling = sampling_of(frames, fps, max_frames, start, end, stream, seek)
     check_at_least_one("--chunk-frames", chunk_frames)
     check_at_least_one("--max-frame-pixels", max_frame_pixels)
     check_at_least_one("--max-new-tokens", max_new_tokens)
+    validate_retention(retention)
     retentions = check_report_retentions(report_retentions, report)
+    if dry_run:
+        check_dry_run(questions, {"--report": report is not None, "--compare": compare})
+    if report is not None:
+        check_report(report, video)
+    check_model(model)
+    check_found(video)
+    sampling = sampling_of(frames, fps, max_frames, start, end, stream, seek)
     pruner = tangovlm.method(method, adaptive=adaptive, retention=retention)
     if sink_tokens is not None:
         pruner = with_sinks(pruner, sink_tokens)
-    if dry_run and not questions:
-        raise InputError("--dry-run reads no questions from standard input: give them on the command line")
     device = check_device(device_name)
-    if report is not None:
-        check_report(report, video)
     loading: dict[str, Any] = {"device": device, "dtype": dtype, "max_frame_pixels": max_frame_pixels}
     asking: dict[str, Any] = {"positions": None if positions is None else positions.value, "newlines": newlines.value}
     with local_video(video, chat=chat) as file:
@@ -167,13 +182,13 @@ def ask(
         stdout = sys.stdout
         with only_results():
             llm = load(model, saliency=saliency, head_weights=head_weights, **loading)
-            note = log_foreign(llm, file)
+            printed = log_foreign(llm, file)
             record = False if report is None else Recording(retentions)
             run = Run(file, llm, sampling, max_new_tokens, record=record, chunk_frames=chunk_frames, **asking)
             exchanges: list[Exchange] = []
             try:
                 if chat:
-                    for exchange in _chat(run, questions, pruner):
+                    for exchange in _chat(run, questions, pruner, printed):
                         exchanges.append(exchange)
                         with redirect_stdout(stdout):
                             _show(exchange, as_json, several=True)
@@ -189,7 +204,7 @@ def ask(
                         "saliency": llm.family.signals.resolve_saliency(getattr(pruner, "signal", None)),
                     } | settings_of(pruner)
                     write_page(report, exchanges, Path(video).name, settings)
-                log_notes((answer for exchange in exchanges for answer in exchange.answers), printed=note)
+                log_notes((answer for exchange in exchanges for answer in exchange.answers), printed)
                 if report is not None and exchanges:
                     log(f"report: {report}")
     for exchange in () if chat else exchanges:
@@ -216,13 +231,20 @@ def _compare(run: Run, questions: Sequence[str], pruner: Pruner) -> list[Exchang
     return exchanges
 
 
-def _chat(run: Run, questions: Sequence[str], pruner: Pruner) -> Iterator[Exchange]:
-    """Ask the questions of the command line, then those of standard input; says which of them cannot be answered."""
+def _chat(run: Run, questions: Sequence[str], pruner: Pruner, printed: set[str]) -> Iterator[Exchange]:
+    """Ask the questions of the command line, then those of standard input; says which of them cannot be answered.
+
+    Parameters
+    ----------
+    printed: notes that were printed, to which those printed here are added.
+    """
     clip = run.encode(pruner, questions)
     exchanges: list[Exchange] = []
     failed = 0
     for question in chain(questions, typed()):
         history = [(exchange.question, str(exchange.answer)) for exchange in exchanges]
+        if len(history) == 1:
+            printed |= log_follow_up(run.llm)
         try:
             exchanges.append(Exchange(question, run.ask_about(clip, question, history=history)))
         except TangoError as error:
@@ -239,8 +261,8 @@ def _chat(run: Run, questions: Sequence[str], pruner: Pruner) -> Iterator[Exchan
 def _show(exchange: Exchange, as_json: bool, *, several: bool) -> None:
     answer, everything = exchange.answer, exchange.unpruned
     if as_json:
-        asked = {"question": exchange.question} if several else {}
-        show_json(asked | answer.as_dict() | ({} if everything is None else {"unpruned": everything.as_dict()}))
+        whole = {} if everything is None else {"unpruned": everything.as_dict()}
+        show_json({"question": exchange.question} | answer.as_dict() | whole)
     elif everything is None:
         if several:
             log(f"question: {exchange.question}")

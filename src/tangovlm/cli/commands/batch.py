@@ -160,8 +160,10 @@ def batch(
         ("--workers", workers),
     ):  # fmt: skip
         check_at_least_one(option, count)
-    sampling = sampling_of(frames, fps, max_frames, start, end, stream, seek)
     _check_files(source, target)
+    if retention is not None:
+        validate_retention(retention)
+    sampling = sampling_of(frames, fps, max_frames, start, end, stream, seek)
     chosen = _retention(method, retention, server, adaptive)
     with only_results(), children_on_stderr():
         from tangovlm.batch.corpus import Corpus, Task
@@ -256,15 +258,10 @@ def _local(name: EngineName, workers: int | None, **options: Any) -> tuple[Setti
             log(f"note: {BUILTIN_NOTE}")
         return settings.build() if workers is None else RayEngine(settings, workers)
 
-    recorded = _present(options, "saliency", "head_weights", "positions")
+    recorded = {name: options[name] for name in ("saliency", "head_weights", "positions") if options[name] is not None}
     if settings.adaptive:
         recorded = {**recorded, "adaptive": True}
     return {"model": settings.name, "method": settings.method, "settings": recorded}, start
-
-
-def _present(options: Mapping[str, Any], *names: str) -> Settings:
-    """The options of these names that are not None."""
-    return {name: options[name] for name in names if options[name] is not None}
 
 
 def _answer(
@@ -276,6 +273,8 @@ def _answer(
 
     with _engine_errors(), Output(target, forget_failed=retry_failed) as output:
         todo = plan(corpus, output, settings)
+        for note in todo.notes:
+            log(f"note: {note}")
         if todo.waiting:
             with row_bar(todo.rows, todo.rows - todo.waiting) as progress:
                 run(corpus, output, start, settings, progress)
@@ -284,7 +283,8 @@ def _answer(
     again = "; --retry-failed asks these again" if failed else ""
     log(f"{target}: {answered} rows answered, {failed} failed{again}")
     log_failures(output.first_failures, failed)
-    return {"output": str(target), "rows": todo.rows, "asked": todo.waiting, "answered": answered, "failed": failed}
+    counts = {"rows": todo.rows, "asked": todo.waiting, "answered": answered, "failed": failed}
+    return {"output": str(target), **counts, "notes": list(todo.notes)}
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ...video import Frames, FrameSampling
 from ...video.input import VideoSource
 from ..answer import Answer
 from ..arguments import resolve_method
-from ..embedded import FOREIGN_NOTE
+from ..embedded import FOLLOW_UP_NOTE, FOREIGN_NOTE
 from ..frame_source import Progress
 from ..generation import answer_text, check_max_new_tokens, generate, kept_rope_deltas, no_progress, streamer_of
 from ..loaded import LoadedModel
@@ -159,7 +159,10 @@ class EncodedClip:
         check_max_new_tokens(max_new_tokens)
         self._refresh()
         inputs = self._encoding.inputs(question, history)
-        return self._ask([inputs], self._continued(), max_new_tokens, progress, on_text)[0]
+        answer = self._ask([inputs], self._continued(), max_new_tokens, progress, on_text)[0]
+        if history and self.llm.builtin:
+            answer.notes = (*answer.notes, FOLLOW_UP_NOTE)
+        return answer
 
     def ask_all(
         self, questions: Iterable[str], *, max_new_tokens: int = 64, progress: Progress | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import tangovlm
+from tangovlm.budget import validate_retention
 from tangovlm.errors import InputError
 
 from ...checks import check_at_least_one
@@ -46,6 +47,7 @@ def attention(
     """
     check_at_least_one("--top", top)
     check_at_least_one("--show", show)
+    request.check_paths()
     sinks = _sinks(sink_tokens)
 
     from tangovlm.inspection import attention as picture
@@ -72,7 +74,7 @@ def distribution(
 ) -> None:
     """Draw how the saliency of a frame is distributed: sorted scores, mean ± SD over clips, share of the top tokens."""
     check_at_least_one("--drawn", drawn)
-    from tangovlm.budget import validate_retention
+    request.check_paths()
     from tangovlm.inspection import distribution as picture
 
     shares = picture.SHARES if share is None else tuple(sorted(set(share)))
@@ -111,6 +113,7 @@ def norms(
     """Draw norms of tokens along the layers of the vision encoder, and of sinks and other tokens at their quantiles."""
     check_at_least_one("--block", block)
     check_at_least_one("--drawn", drawn)
+    request.check_paths()
     sinks = _sinks(sink_tokens)
 
     from tangovlm.inspection import norms as picture
@@ -133,6 +136,8 @@ def clusters(
     """
     check_at_least_one("--show", show)
     check_at_least_one("--drawn", drawn)
+    validate_retention(retention)
+    request.check_paths()
     pruner = tangovlm.method(method, retention=retention)
     from tangovlm.inspection import clusters as picture
 
@@ -160,6 +165,8 @@ def compare(
 ) -> None:
     """Draw what several methods keep of a clip, one row a method."""
     check_at_least_one("--show", show)
+    validate_retention(retention)
+    request.check_paths()
     from tangovlm.inspection import compare as picture
     from tangovlm.inspection.clusters import check_before
 

@@ -15,7 +15,7 @@ from tangovlm.errors import InputError
 from tangovlm.report import check_writable
 
 from ...asking import load, log_foreign
-from ...checks import check_at_least_one, check_device, sampling_of
+from ...checks import check_at_least_one, check_device, check_found, check_model, sampling_of
 from ...options import (
     AsJson,
     ChunkFrames,
@@ -154,6 +154,12 @@ class Request:
     dtype: DtypeName = None
     chunk_frames: ChunkFrames = None
     max_frame_pixels: MaxFramePixels = None
+
+    def check_paths(self) -> None:
+        """Check that the clips and a local model exist, before what imports torch."""
+        for clip in self.clips or []:
+            check_found(clip)
+        check_model(self.model)
 
     def run(
         self,
