@@ -170,6 +170,8 @@ def test_no_spinner_without_a_terminal(capfd: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize("where", ["tangovlm.cli.app", "torch"])
 def test_interruption_while_packages_are_imported(where: str, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.touch()
     program = f"""
 import sys
 class Interrupted:
@@ -178,7 +180,7 @@ class Interrupted:
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Interrupted())
 from tangovlm.cli import main
-sys.exit(main(["ask", "clip.mp4", "What?"]))
+sys.exit(main(["ask", {str(clip)!r}, "What?"]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "tangovlm: interrupted\n")
