@@ -123,13 +123,14 @@ def entries(cards: Iterable[tuple[str, Mapping[str, str]]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    # The space between the columns is in the first one: a last column with padding would be two characters narrower.
+    table = Table(box=None, show_header=False, padding=0, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, fields in cards:
         table.add_row(Text(name, style="bold"))
         for title, value in fields.items():
-            table.add_row(f"  {title}", Text(value))
+            table.add_row(f"  {title}  ", Text(value))
     return table
 
 
