@@ -112,7 +112,8 @@ def test_without_torch(tmp_path: Path) -> None:
 
 
 def test_other_commands_name_the_doctor(tmp_path: Path) -> None:
-    outcome = run_without("av", "ImportError('no libavcodec')", tmp_path, "ask", "clip.mp4", "What?")
+    (tmp_path / "clip.mp4").touch()
+    outcome = run_without("av", "ImportError('no libavcodec')", tmp_path, "ask", str(tmp_path / "clip.mp4"), "What?")
     outcome.refused("ImportError: no libavcodec", "tangovlm doctor")
 
 

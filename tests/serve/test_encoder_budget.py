@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tangovlm.serve.models.video_fields import RETENTION
+from tangovlm.serve.options import REQUEST_KEY as RETENTION
 
 pytest.importorskip("vllm")
 

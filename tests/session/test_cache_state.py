@@ -128,6 +128,8 @@ def test_copies_are_independent(host: Twin) -> None:
 def test_cropping(host: Twin) -> None:
     """The answer to a first question, equally long in each batch entry, is removed."""
     claims(host, "crop")
+    if host.family == "gemma-4":
+        pytest.skip("a stock cache that has filled its window cannot be cropped")
     with tangovlm.attach(host.model, MEANT):
         cache = read(host, ROWS)
         length = cache.get_seq_length()

@@ -18,7 +18,7 @@ from .common.layout import FeatureLayout, Grid
 from .common.padded_frames.signals import PaddedFrameSignals
 from .common.part import Part
 from .common.prompt_format import PromptFormat, VideoInput
-from .common.transformers_compat import Arg, cache_for, counts_frames, with_pooler_output
+from .common.transformers_compat import Arg, cache_for, counts_frames, mask_arguments, with_pooler_output
 
 _PIXELS = PixelSpec(size=(0, 0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 _TOKENS = (70, 140, 280, 560, 1120)
@@ -259,5 +259,6 @@ class Gemma4(Family):
         """See `Family.layer_masks`."""
         from transformers.models.gemma4.modeling_gemma4 import create_masks_for_vision_model as create
 
-        inputs = {Arg.CONFIG: self.decoder.config, Arg.EMBEDS: embeds, Arg.MASK: mask, Arg.POSITIONS: position_ids}
-        return create(**inputs, **{Arg.BLOCKS: blocks}, **cache_for(create, cache))
+        values = {Arg.EMBEDS: embeds, Arg.MASK: mask, Arg.POSITIONS: position_ids, Arg.BLOCKS: blocks}
+        config: Any = self.decoder.config
+        return create(**mask_arguments(config, values), **cache_for(create, cache))

@@ -217,7 +217,7 @@ class FrameSequenceEncoding(ChunkedEncoding):
         parts = [original(pixels[..., ends[start] : ends[stop]], sizes[start:stop], **kwargs) for start, stop in bounds]
         states = torch.cat([part.last_hidden_state for part in parts], dim=1)
         pooled = [frame for part in parts for frame in part.pooler_output]
-        return type(parts[0])(last_hidden_state=states, pooler_output=pooled)
+        return type(parts[0])(**{Arg.STATES: states}, pooler_output=pooled)
 
 
 @register_family("MiniCPMV4_6ForConditionalGeneration")

@@ -2,13 +2,20 @@
 
 from ..registry import register_family
 from .common.part import Part
-from .minicpmv4_6 import MarkedFrames, MiniCPMV46
+from .minicpmv4_6 import FrameRuns, MarkedFrames, MiniCPMV46
 
 
 class FramesWithoutNumber(MarkedFrames):
     """Videos have no numbers."""
 
     numbered = False
+
+
+class FramesOnCanvas(FrameRuns):
+    """The mark behind a frame has a position beside it."""
+
+    # The position of the mark behind the last frame follows from the frame, not from the text before it.
+    closing_tokens = 1
 
 
 @register_family("MiniCPMV4_7ForConditionalGeneration")
@@ -19,3 +26,4 @@ class MiniCPMV47(MiniCPMV46):
     checkpoints = ("openbmb/MiniCPM-V-4.7-1B",)
     keeps_positions = True
     prompt = Part(FramesWithoutNumber)
+    layout = Part(FramesOnCanvas)

@@ -349,13 +349,15 @@ def test_a_phone(visit: Callable[..., Any]) -> None:
 
 
 def test_a_model_that_does_not_load(visit: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> None:
-    failed = Server(tmp_path_factory.mktemp("failed"), "--model", "./no-such-model")
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "config.json").write_text('{"architectures": ["NoSuchModel"]}')
+    failed = Server(tmp_path_factory.mktemp("failed"), "--model", str(folder))
     try:
         page = visit(failed.url)
-        page.locator("[role=alert]", has_text="no-such-model").wait_for()
+        page.locator("[role=alert]", has_text="NoSuchModel").wait_for()
         assert page.locator("#tv-ask").is_disabled()
     finally:
         failed.close()
     assert failed.process.returncode == 2
     assert len(failed.lines) == 1
-    assert "no-such-model" in failed.lines[0]
+    assert "NoSuchModel" in failed.lines[0]

@@ -231,6 +231,7 @@ def test_ways_to_run_that_are_refused(folder: Path, parallel: int, mode: str, wo
         model_config=model,
         compilation_config=SimpleNamespace(compile_mm_encoder=False),
         parallel_config=SimpleNamespace(pipeline_parallel_size=parallel, worker_cls="mine"),
+        ec_transfer_config=None,
     )
     with pytest.raises(ModelError, match=words):
         ServedModelConfig.verify_and_update_config(config)

@@ -31,7 +31,7 @@ OTHER: PromptParts = (RandomWords(7, 4), Video(FRAMES, 5), RandomWords(4, 6))
 TEXT: PromptParts = (RandomWords(6, 7),)
 GREEDY: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
 KEEP: dict[str, Any] = GREEDY | {"return_dict_in_generate": True, "output_logits": True}
-FAMILIES = [name for name in twins.available() if not name.startswith(("glm", "qwen3", "minicpm"))]
+FAMILIES = [name for name in twins.available() if not name.startswith(("gemma", "glm", "qwen3", "minicpm"))]
 
 
 def flexselect(**params: Any) -> FlexSelect:

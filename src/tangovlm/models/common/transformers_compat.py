@@ -85,7 +85,6 @@ class Arg:
     LOGITS = "logits_to_keep"
     STATES = "last_hidden_state"
     LAYER_INPUTS = "per_layer_inputs"
-    CONFIG = "config"
     BLOCKS = "block_sequence_ids"
 
 
@@ -184,6 +183,11 @@ class Signature:
                 pop_value(named, name)
                 named[own] = value
         return tuple(placed), named
+
+
+def mask_arguments(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a stock function that makes the masks of the layers of a text model with this config."""
+    return {"config": config, **values}
 
 
 def cache_for(function: Callable[..., Any], cache: Any) -> dict[str, Any]:
