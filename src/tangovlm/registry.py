@@ -77,6 +77,12 @@ def families() -> dict[str, Any]:
     return dict(sorted(_families.items()))
 
 
+def find_family(model: object) -> Any:
+    """As `family_for`, but None if the architecture is not supported."""
+    known = families()
+    return next((known[cls.__name__] for cls in type(model).__mro__ if cls.__name__ in known), None)
+
+
 def family_for(model: object) -> Any:
     """The family class of a loaded model, by its class or a parent class, or of an architecture's name.
 

@@ -45,3 +45,15 @@ def test_what_is_missing(tmp_path: Path) -> None:
         check_model(name)
     with pytest.raises(InputError, match="no such folder"):
         check_model(str(tmp_path / "no"))
+
+
+def test_the_folder_of_an_unknown_user() -> None:
+    with pytest.raises(InputError, match="~no-such-user-here/model: there is no such folder"):
+        check_model("~no-such-user-here/model")
+
+
+def test_why_a_file_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "plain.txt").touch()
+    for name, reason in (("plain.txt/b.mp4", "Not a directory"), ("c" * 300, "File name too long")):
+        with pytest.raises(VideoError, match=reason):
+            check_found(str(tmp_path / name))

@@ -110,3 +110,8 @@ def test_columns_of_answers_break_no_method(width: int) -> None:
     assert max(map(len, lines)) <= width
     assert "tango+tango-fastv," in " ".join(lines).split()
     assert "encoder" in " ".join(lines).split()
+
+
+def test_a_single_column_that_is_wider_than_the_terminal_is_shown() -> None:
+    (table,) = fitted(["a"], [["x" * 100]], 80)
+    assert any("x" * 100 in line for line in printed(iter([table]), 120))

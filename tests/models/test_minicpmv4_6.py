@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 from torch.nn import functional
 
@@ -33,6 +34,8 @@ def token_means(values: Tensor, rows: int, columns: int, side: int) -> Tensor:
 @torch.no_grad()
 def test_signals_of_the_last_layer(mode: str, insert: int) -> None:
     """Before or after windows are merged, for frames of two sizes."""
+    if mode == "16x" and transformers.__version__.startswith("5.17."):
+        pytest.skip("the stock tower of this release fails for frames of several sizes")
     host = MiniCPMV46Twin()
     tower, family = host.model.model.vision_tower, MiniCPMV46(host.model)
     tower.config.insert_layer_id = insert
@@ -102,6 +105,11 @@ def test_prompts_that_do_not_fit() -> None:
     slices = torch.tensor([[START, *[VIDEO] * 9, END, 5, *[VIDEO] * 9, 6, 5, *[VIDEO] * 9, 6]])
     with pytest.raises(InputError, match="divided into slices, .* max_slice_nums=1"):
         clips_of(slices, 3)
+    # Mostly, slices have another size than their frame.
+    slices = torch.tensor([[START, *[VIDEO] * 10, END, 5, *[VIDEO] * 9, 6, 5, *[VIDEO] * 9, 6]])
+    layout = MiniCPMV46(MiniCPMV46Twin().model).layout
+    with pytest.raises(InputError, match="divided into slices, .* max_slice_nums=1"):
+        layout.clips(Prompt(slices), torch.zeros(1), torch.tensor([[8, 20], [12, 12], [12, 12]]))
 
 
 def test_slices_are_refused_by_name() -> None:

@@ -63,3 +63,13 @@ def test_methods_inside_the_model_are_refused(host: Twin) -> None:
         tangovlm.attach(host.model, tangovlm.method("fastv", retention=0.5)),
     ):
         pass
+
+
+def test_a_chunk_of_the_prompt_of_which_nothing_is_kept_is_refused(host: Twin) -> None:
+    """The text model would read a position of padding, which stock code does not mask."""
+    inputs = host.inputs(ROWS[:1])
+    with (
+        tangovlm.attach(host.model, Norms(0.1)),
+        pytest.raises(InputError, match="recurrent layers, .*prefill_chunk_size"),
+    ):
+        host.model.generate(**inputs, max_new_tokens=1, prefill_chunk_size=3)

@@ -9,10 +9,14 @@ import pytest
 import torch
 
 import tangovlm
+from tangovlm import registry
 from tangovlm.errors import InputError, ModelError
+from tangovlm.models.generic import Generic
+from tangovlm.selfcheck.generic import check_generic
 from tangovlm.selfcheck.twins import load, twins
 from tangovlm.selfcheck.twins.common.norms import Norms
 from tangovlm.selfcheck.twins.common.parts import PromptParts, RandomWords, Video
+from tangovlm.session.attach import attach_family
 
 FRAMES, NEW = 4, 5
 ONE: PromptParts = (RandomWords(3, 1), Video(FRAMES, 2), RandomWords(5, 3))
@@ -28,7 +32,10 @@ REASONS = {
 
 
 def attached(model: Any, method: Any = None, **options: Any) -> Any:
-    return tangovlm.attach(model, method or Norms(0.3), family="generic", timestamps=TIMES, **options)
+    """As `attach(family="generic")`, which refuses models of known families."""
+    bound = Generic.of(model)
+    check_generic(bound, attach_family)
+    return attach_family(bound, method or Norms(0.3), timestamps=TIMES, **options)
 
 
 def refusal(model: Any) -> str | None:
@@ -80,6 +87,24 @@ def test_what_is_not_known_is_refused_by_name() -> None:
         twin.model.generate(**twin.inputs([ONE]), max_new_tokens=1)
     words = "family is 'llava': leave it out, or choose 'generic'"
     with pytest.raises(InputError, match=words), tangovlm.attach(twin.model, Norms(), family="llava"):
+        pass
+    words = "is supported by the family llava-next-video: leave family='generic' out"
+    with pytest.raises(InputError, match=words), tangovlm.attach(twin.model, Norms(), family="generic"):
+        pass
+
+
+def test_a_class_that_no_family_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = load("qwen2_vl")()
+    inputs = twin.inputs([ONE])
+    monkeypatch.delitem(registry._families, "Qwen2VLForConditionalGeneration")
+    with tangovlm.attach(twin.model, Norms(0.3), family="generic", timestamps=TIMES):
+        output = twin.model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+    assert output[0, inputs["input_ids"].shape[1] :].tolist() == twin.reference(ONE, Norms(0.3), NEW)[0]
+    words = "provides no saliency: leave saliency and head_weights out"
+    with (
+        pytest.raises(InputError, match=words),
+        tangovlm.attach(twin.model, Norms(), family="generic", saliency="attn"),
+    ):
         pass
 
 

@@ -73,7 +73,7 @@ def test_a_part_of_a_video_needs_our_loader(options: dict[str, Any], url: str, w
         (
             {},
             {"ec_transfer_config": {"ec_connector": "ECExampleConnector", "ec_role": "ec_producer"}},
-            "--ec-transfer-config: a server that encodes for others",
+            "--ec-transfer-config: encoders in servers of their own",
         ),
         ({}, {"model_impl": "transformers"}, "cannot prune videos of TransformersMultiModal"),
     ],

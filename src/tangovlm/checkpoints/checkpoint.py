@@ -1,6 +1,7 @@
 """Loading a checkpoint from a directory or the hub: its model, its tokenizer and its small files."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,7 +86,8 @@ def located(name: str | Path) -> tuple[str, bool]:
     """A directory or hub id as it is looked up, and whether it is a directory."""
     # An existing directory, or anything that looks like a path, is never looked up on the hub.
     local = Path(name).exists() or str(name).startswith((".", "/", "~"))
-    return str(Path(name).expanduser()) if local else str(name), local
+    # The folder of an unknown user stays as it is, and is missing.
+    return os.path.expanduser(name) if local else str(name), local
 
 
 def architecture(source: str, *, local: bool, reachable: bool = True) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -151,12 +150,16 @@ def _why_not(device: str, error: Exception) -> str:
 
 def check_model(model: str | None) -> None:
     """Raise `InputError` for the path of a checkpoint that is missing; any other name may be that of a hub id."""
-    if model is not None and model.startswith((".", "/", "~")) and not Path(model).expanduser().exists():
+    if model is not None and model.startswith((".", "/", "~")) and not os.path.exists(os.path.expanduser(model)):
         raise InputError(f"--model {model}: there is no such folder: give that of a checkpoint, or a hub id")
 
 
 def check_found(video: str) -> None:
     """Raise `VideoError` for a missing file, before the packages are imported that open it."""
     # Others are URLs, standard input, or nothing, which are refused with a reason of their own.
-    if video not in ("", "-") and ":" not in video and "\0" not in video and not os.path.lexists(video):
-        raise VideoError(f"{video}: cannot be read ({os.strerror(errno.ENOENT)}); check the path")
+    if video in ("", "-") or ":" in video or "\0" in video:
+        return
+    try:
+        os.lstat(video)
+    except OSError as error:
+        raise VideoError(f"{video}: cannot be read ({error.strerror}); check the path") from error

@@ -53,6 +53,8 @@ def fitted(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> It
     most = width // 3 if len(keys) == 1 else width // (2 * len(keys))
     labels = [(column, max(column.least, min(column.natural, most))) for column in keys]
     others = [column for column in columns if column not in keys]
+    if not others:
+        yield _table(labels)
     while others:
         shown: list[tuple[_Column, int]] = []
         left = width - sum(size + _GAP for _, size in labels) + _GAP

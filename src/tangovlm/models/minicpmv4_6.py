@@ -147,7 +147,8 @@ class FrameRuns(FeatureLayout):
         if _prompt.input_ids is not None:
             runs = self._runs(_prompt.input_ids, grids, _prompt.continues)
         neighbours = enumerate(pairwise(runs), start=1)
-        starts = {place for place, pair in neighbours if grids[place - 1] != grids[place] or not self._adjoin(*pair)}
+        # First what refuses slices, whose grid mostly differs from that of their frame.
+        starts = {place for place, pair in neighbours if not self._adjoin(*pair) or grids[place - 1] != grids[place]}
         if sum(frames) == len(grids):
             # Times tell videos apart that have no text between them.
             starts |= {sum(frames[:number]) for number in range(1, len(frames))}

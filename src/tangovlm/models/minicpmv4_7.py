@@ -23,6 +23,7 @@ class MiniCPMV47(MiniCPMV46):
     """`MiniCPMV4_7ForConditionalGeneration`."""
 
     name = "minicpm-v-4.7"
+    since = "5.18"
     checkpoints = ("openbmb/MiniCPM-V-4.7-1B",)
     keeps_positions = True
     prompt = Part(FramesWithoutNumber)

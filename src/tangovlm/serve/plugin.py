@@ -138,8 +138,8 @@ class ServedModelConfig:
                 )
         if vllm_config.ec_transfer_config is not None:
             raise ModelError(
-                "--ec-transfer-config: a server that encodes for others does not tell them which tokens of a video are "
-                "kept: leave it out, or serve without pruning"
+                "--ec-transfer-config: encoders in servers of their own are not tested with pruned videos: leave it "
+                "out, or serve without pruning"
             )
         if model_config.uses_mrope and parallel.pipeline_parallel_size > 1:
             raise ModelError(

@@ -33,7 +33,7 @@ from ..methods.build import Method, Pair, plan
 from ..models.common.chunks import check_chunk_frames
 from ..models.common.family import Family
 from ..models.generic import Generic
-from ..registry import family_for
+from ..registry import family_for, find_family
 from ..selfcheck.generic import check_generic
 from ..selfcheck.release import check_release
 from .decoder import Decoder
@@ -141,14 +141,25 @@ def attach(
         raise InputError(
             f"family is {family!r}: leave it out, or choose {Generic.name!r} for a model of no known family"
         )
+    bound: Family
     if family is None:
         bound = family_for(model)(model, saliency=saliency, head_weights=head_weights)
     else:
-        bound = Generic.of(model, saliency=saliency)
-        check_generic(bound, attach_family)
+        bound = _generic(model, saliency, head_weights)
     options: dict[str, Any] = {"positions": positions, "chunk_frames": chunk_frames, "newlines": newlines}
     with attach_family(bound, pruner, timestamps=timestamps, record=record, **options) as session:
         yield session
+
+
+def _generic(model: Any, saliency: str | None, head_weights: str | Path | None) -> Generic:
+    """The family of a model that no other supports, after its check."""
+    if (known := find_family(model)) is not None:
+        raise InputError(f"{type(model).__name__} is supported by the family {known.name}: leave family='generic' out")
+    if saliency is not None or head_weights is not None:
+        raise InputError("a model of no known family provides no saliency: leave saliency and head_weights out")
+    bound = Generic.of(model)
+    check_generic(bound, attach_family)
+    return bound
 
 
 @contextmanager

@@ -247,7 +247,7 @@ class Decoder:
             axis_ids=ids if family.keeps_positions and ids is not None and ids.dim() == 3 else None,
         )
         if family.recurrent:
-            check_no_gap(spliced.state.first, spliced.valid.shape[1])
+            check_no_gap(spliced.state.first, spliced.valid.shape[1], generated=spliced.source is None)
         length = past + spliced.valid.shape[1]
         if may_have_tags and tagged is not None and is_too_long(family, length):
             raise self._too_long_error(call, length, tagged, spliced)

@@ -26,9 +26,15 @@ def positions(*rows: list[int]) -> LayerPositions:
     ],
 )
 def test_padding_on_the_left_is_no_gap(rows: list[list[int]], new: int) -> None:
-    check_no_gap(positions(*rows), new)
+    check_no_gap(positions(*rows), new, generated=True)
 
 
 def test_padding_between_turns_is_refused() -> None:
-    with pytest.raises(InputError, match="recurrent layers, .*: give all entries as many new tokens, or .* one by one"):
-        check_no_gap(positions([0, 1, 0, 1], [1, 1, 1, 1]), 2)
+    with pytest.raises(InputError, match="recurrent layers, .*: give all entries as many new tokens, .* one by one"):
+        check_no_gap(positions([0, 1, 0, 1], [1, 1, 1, 1]), 2, generated=True)
+
+
+def test_a_chunk_of_which_nothing_is_kept_is_refused() -> None:
+    """The text model still reads one position, which is padding."""
+    with pytest.raises(InputError, match="leave prefill_chunk_size out"):
+        check_no_gap(positions([1, 1, 1, 0]), 1, generated=False)
