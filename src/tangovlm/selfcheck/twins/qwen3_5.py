@@ -20,16 +20,18 @@ VISION = {
 
 
 def text(layers: int) -> dict[str, Any]:
-    """Settings of the text model: recurrent layers, and at last one that attends."""
-    return text_config(layers) | {
+    """Settings of the text model: recurrent layers before and after one that attends, as in published models."""
+    count = max(layers, 3)
+    kinds = ["full_attention" if place == 1 else "linear_attention" for place in range(count)]
+    return text_config(count) | {
         "head_dim": 16, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4, "layer_types": ["linear_attention"] * (layers - 1) + ["full_attention"],
+        "linear_num_value_heads": 4, "layer_types": kinds,
         "rope_parameters": ROPE | {"mrope_interleaved": True, "partial_rotary_factor": 0.75},
     }  # fmt: skip
 
 
 class Qwen35Twin(Qwen3VLTwin):
-    """A recurrent layer and one that attends; each step has its time before it."""
+    """Two recurrent layers and one that attends; each step has its time before it."""
 
     family = "qwen3.5"
 
