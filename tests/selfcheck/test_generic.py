@@ -83,6 +83,12 @@ def test_what_is_not_known_is_refused_by_name() -> None:
     words = "'topk' needs saliency, which the family generic does not provide"
     with pytest.raises(ModelError, match=words), attached(twin.model, tangovlm.method("topk", retention=0.5)):
         pass
+    words = "pruning inside the model is not tested with the family generic"
+    with (
+        pytest.raises(ModelError, match=words),
+        attached(twin.model, tangovlm.method("fastv", layer=1, keep_ratio=0.5)),
+    ):
+        pass
     with attached(twin.model, chunk_frames=1), pytest.raises(InputError, match="chunk_frames does not work"):
         twin.model.generate(**twin.inputs([ONE]), max_new_tokens=1)
     words = "family is 'llava': leave it out, or choose 'generic'"

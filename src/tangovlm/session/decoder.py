@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, ModelError
 from ..machine.memory import memory_guard
 from ..methods.build import is_adaptive
 from ..methods.in_llm.common.first_pass import FirstPassMethod
@@ -53,6 +53,11 @@ class Decoder:
                 self.runner = Runner(decoder, inside, cuts, layer, self._current_pass, record=session.records.keep)
             if isinstance(inside, FirstPassMethod):
                 self._first_pass = FirstPass(session.family, inside, cuts[0].layer, layer)
+            if "pruning inside" not in session.family.tested:
+                raise ModelError(
+                    f"pruning inside the model is not tested with the family {session.family.name}: choose a method "
+                    "that prunes before the language model"
+                )
 
     # --- the model without its head -------------------------------------------------------------------------------
 
