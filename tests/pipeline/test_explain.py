@@ -40,6 +40,13 @@ def test_a_model_of_the_common_pattern(tmp_path: Path, monkeypatch: pytest.Monke
     assert 'family="generic"' in found.text
 
 
+def test_a_release_that_is_too_old_for_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers, "__version__", "5.17.0")
+    found = explain(saved({"architectures": ["Qwen2_5OmniThinkerForConditionalGeneration"]}, tmp_path / "model"))
+    assert (found.family, found.generic) == ("qwen2.5-omni", False)
+    assert "needs transformers 5.21 or newer, not 5.17.0" in found.text
+
+
 def test_what_is_missing(tmp_path: Path) -> None:
     text = transformers.Qwen2Config().to_dict()
     found = explain(saved(text, tmp_path / "text", architectures=["Qwen2ForCausalLM"]))

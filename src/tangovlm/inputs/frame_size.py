@@ -10,12 +10,46 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..errors import InputError, ModelError
-from .pixels import whole
+from .pixels import flag, unresized, whole
 
 LIMIT = "max_frame_pixels"
 """Field of a preprocessor config that this library adds: the largest area of a frame, height times width."""
 
 _STEEPEST = 200
+
+
+def with_limit(config: Mapping[str, Any], max_frame_pixels: int, token_side: int) -> Mapping[str, Any]:
+    """A preprocessor config whose frames have at most an area.
+
+    Parameters
+    ----------
+    max_frame_pixels: height times width.
+    token_side: side of a token in pixels.
+
+    Raises
+    ------
+    InputError: the area of a token is larger.
+    """
+    least = token_side**2
+    if max_frame_pixels < least:
+        raise InputError(
+            f"max_frame_pixels is {max_frame_pixels}, but a token has {least} pixels: it is an area, such as 448 * 448"
+        )
+    return {**config, LIMIT: max_frame_pixels}
+
+
+def resizes(config: Mapping[str, Any], height: int, width: int, token_side: int) -> bool:
+    """Whether a preprocessor config resizes frames of this size.
+
+    Raises
+    ------
+    InputError: it does not, and the frames are no whole number of tokens high and wide.
+    """
+    if flag(config, "do_resize"):
+        return True
+    if height % token_side or width % token_side:
+        raise unresized(height, width, f"multiples of {token_side} pixels")
+    return False
 
 
 @dataclass(frozen=True)

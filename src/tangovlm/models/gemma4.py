@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import InputError, ModelError
-from ..inputs.frame_size import LIMIT, fit_into
-from ..inputs.pixels import PixelSpec, flag, prepare_pixels, unresized, whole
+from ..inputs.frame_size import LIMIT, fit_into, resizes, with_limit
+from ..inputs.pixels import PixelSpec, prepare_pixels, whole
 from ..registry import register_family
 from .common import chunks
 from .common.encoding import ChunkedEncoding
@@ -45,22 +45,14 @@ class ClockFrames(PromptFormat):
 
     def limited(self, config: Mapping[str, Any], max_frame_pixels: int) -> Mapping[str, Any]:
         """See `PromptFormat.limited`."""
-        least = self.family.token_side**2
-        if max_frame_pixels < least:
-            raise InputError(
-                f"max_frame_pixels is {max_frame_pixels}, but a token has {least} pixels: it is an area, such as "
-                "448 * 448"
-            )
-        return {**config, LIMIT: max_frame_pixels}
+        return with_limit(config, max_frame_pixels, self.family.token_side)
 
     def frame_size(
         self, config: Mapping[str, Any], height: int, width: int, _frames: int | None = None
     ) -> tuple[int, int]:
         """See `PromptFormat.frame_size`: whole tokens, as many as fit into the largest number."""
         unit = self.family.token_side
-        if not flag(config, "do_resize"):
-            if height % unit or width % unit:
-                raise unresized(height, width, f"multiples of {unit} pixels")
+        if not resizes(config, height, width, unit):
             return height, width
         area = self.tokens_of_frame(config) * unit**2
         if (limit := config.get(LIMIT)) is not None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError, ModelError
-from ..inputs.pixels import PixelSpec, flag, prepare_pixels, unresized, whole
+from ..inputs.frame_size import resizes
+from ..inputs.pixels import PixelSpec, flag, prepare_pixels, whole
 from ..registry import register_family
 from .common.encoding import ChunkedEncoding
 from .common.family import Family
@@ -51,9 +52,7 @@ class MarkedFrames(PromptFormat):
     ) -> tuple[int, int]:
         """See `PromptFormat.frame_size`: whole tokens, about the aspect ratio, about the area of the resolution."""
         unit = self.family.token_side
-        if not flag(config, "do_resize"):
-            if height % unit or width % unit:
-                raise unresized(height, width, f"multiples of {unit} pixels")
+        if not resizes(config, height, width, unit):
             return height, width
         resolution = config.get("scale_resolution")
         side = 448 if resolution is None else whole("scale_resolution", resolution)

@@ -13,7 +13,7 @@ from .common.layout import Prompt
 from .common.part import Part
 from .common.patch_sequence import PatchSequenceFamily, PatchSequenceLayout, PatchSequencePrompt
 from .common.prompt_format import VideoInput
-from .common.transformers_compat import Arg, check_since
+from .common.transformers_compat import Arg
 from .qwen2_5_vl import window_order
 from .qwen2_vl import SIZE_RULE
 
@@ -92,7 +92,7 @@ class Thinker(PatchSequenceFamily):
         """See `Family.load_model`: the thinker alone, from its own checkpoint or from that of the whole model."""
         import transformers
 
-        check_since(cls.since, cls.name)
+        cls.check_release()
         local = bool(options.get("local_files_only"))
         config = getattr(transformers, cls.thinker_config_class).from_pretrained(source, local_files_only=local)
         return load_complete(getattr(transformers, cls.thinker_class), source, config=config, **options)

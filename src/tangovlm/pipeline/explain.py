@@ -20,7 +20,8 @@ class Explanation:
     model: as it was named.
     architecture: the class of the model.
     family: that supports it; None if none does.
-    missing: what it lacks to be used as a model of no known family; empty for a supported one.
+    missing: what it lacks to be used as a model of no known family; for a supported one, the release of transformers
+        that it needs, if the installed one is older.
     generic: whether `attach(..., family="generic")` can be tried.
     """
 
@@ -34,7 +35,8 @@ class Explanation:
     def text(self) -> str:
         """The same in words."""
         if self.family is not None:
-            return f"{self.architecture}: supported by the family {self.family}"
+            but = "".join(f"; {part}" for part in self.missing)
+            return f"{self.architecture}: supported by the family {self.family}{but}"
         lines = [f"{self.architecture}: no family supports it"]
         lines += [f"  lacks {part}" for part in self.missing]
         if self.generic:
@@ -64,10 +66,15 @@ def explain(model: str | Path) -> Explanation:
         config = checkpoint.read_json(source, "config.json", local=local or not reachable)
         stock = llava_original.convert(config or {}, source).architecture
     try:
-        return Explanation(str(model), name, family_for(stock).name, (), False)
+        family = family_for(stock)
     except ModelError:
         missing = tuple(_missing(name, source, local or not reachable))
-    return Explanation(str(model), name, None, missing, not missing)
+        return Explanation(str(model), name, None, missing, not missing)
+    try:
+        family.check_release()
+    except ModelError as error:
+        return Explanation(str(model), name, family.name, (str(error),), False)
+    return Explanation(str(model), name, family.name, (), False)
 
 
 def _missing(name: str, source: str, local: bool) -> list[str]:

@@ -254,6 +254,17 @@ def test_a_video_longer_than_the_context(twin: LlavaOnevisionTwin, monkeypatch: 
         twin.model.generate(**seven, **KEEP)
 
 
+def test_no_text_after_a_video_of_several_axes() -> None:
+    twin = twins.load("qwen2_vl")()
+    inputs = twin.inputs([ROW[:2]])
+    last = int((inputs["input_ids"] == twin.model.config.video_token_id).nonzero()[-1, 1]) + 1
+    inputs = {
+        name: value[:, :last] if value.shape == inputs["input_ids"].shape else value for name, value in inputs.items()
+    }
+    with attach(twin, PRUNER), pytest.raises(InputError, match="there is none: put the question after the video"):
+        twin.model.generate(**inputs, **GREEDY)
+
+
 def test_what_is_refused(twin: LlavaOnevisionTwin) -> None:
     two = (*ROW, Video(FRAMES, 8), RandomWords(2, 9))
     with attach(twin, PRUNER):

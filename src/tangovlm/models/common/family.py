@@ -110,12 +110,17 @@ class Family:
     ) -> None:
         if saliency is not None and saliency not in SALIENCY_KINDS:
             raise InputError(f"saliency is {saliency!r}: choose {' or '.join(map(repr, SALIENCY_KINDS))}")
-        if self.since:
-            check_since(self.since, self.name)
+        self.check_release()
         self.model = model
         self.saliency = saliency
         self.head_weights = head_weights
         self.config = config or {}
+
+    @classmethod
+    def check_release(cls) -> None:
+        """Raise `ModelError` if the installed transformers is older than `since`."""
+        if cls.since:
+            check_since(cls.since, cls.name)
 
     @classmethod
     def resolve_positions(cls, positions: str | None, own: str) -> str:

@@ -10,9 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError
-from ...inputs.frame_size import LIMIT, SizeRule
-from ...inputs.pixels import PixelSpec, flag, patches, prepare_pixels, unresized
+from ...inputs.frame_size import SizeRule, resizes, with_limit
+from ...inputs.pixels import PixelSpec, patches, prepare_pixels
 from ...inputs.timestamps import assign
 from . import chunks
 from .encoding import ChunkedEncoding
@@ -125,22 +124,14 @@ class PatchSequencePrompt(PromptFormat):
 
     def limited(self, config: Mapping[str, Any], max_frame_pixels: int) -> Mapping[str, Any]:
         """See `PromptFormat.limited`."""
-        least = self.family.token_side**2
-        if max_frame_pixels < least:
-            raise InputError(
-                f"max_frame_pixels is {max_frame_pixels}, but a token has {least} pixels: it is an area, such as "
-                "448 * 448"
-            )
-        return {**config, LIMIT: max_frame_pixels}
+        return with_limit(config, max_frame_pixels, self.family.token_side)
 
     def frame_size(
         self, config: Mapping[str, Any], height: int, width: int, frames: int | None = None
     ) -> tuple[int, int]:
         """See `PromptFormat.frame_size`: a whole number of tokens, with about the same aspect ratio."""
         unit = self.family.token_side
-        if not flag(config, "do_resize"):
-            if height % unit or width % unit:
-                raise unresized(height, width, f"multiples of {unit} pixels")
+        if not resizes(config, height, width, unit):
             return height, width
         count = self.family.default_frames if frames is None else frames
         return self.family.size_rule.size(config, height, width, count, unit, self.family.layout.frames_per_step)

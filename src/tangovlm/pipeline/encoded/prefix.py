@@ -45,6 +45,12 @@ def _filled(cache: Any) -> list[Any]:
     return [layer for layer in getattr(cache, "layers", ()) if not isinstance(layer, _EMPTY)]
 
 
+def _state_bytes(layer: Any) -> int:
+    """Size of what a recurrent layer holds of one prompt."""
+    states = (*layer.conv_states.values(), *layer.recurrent_states.values())
+    return sum(state.nbytes for state in states if state is not None)
+
+
 @dataclass(frozen=True, eq=False)
 class Prefix:
     """A prefilled beginning of a prompt.
@@ -95,8 +101,12 @@ class Prefix:
         if not support.batches or not self.begins(prompts[0]):
             return 1
         read, held = self.ids.shape[1], int(self.cache.get_seq_length())
-        attending = [each for each in _filled(self.cache) if type(each) is not LinearAttentionLayer]
-        of_token = sum((each.keys.nbytes + each.values.nbytes) // each.keys.shape[-2] for each in attending)
+        of_token = of_prompt = 0
+        for layer in _filled(self.cache):
+            if type(layer) is LinearAttentionLayer:
+                of_prompt += _state_bytes(layer)
+            else:
+                of_token += (layer.keys.nbytes + layer.values.nbytes) // layer.keys.shape[-2]
         shortest = prompts[0].shape[1] - read
         # In a layer with a sliding window, padding would take places, and in a recurrent one, it leaves traces.
         pads = support.pads and all(type(layer) is DynamicLayer for layer in _filled(self.cache))
@@ -104,7 +114,7 @@ class Prefix:
 
         def fits(place: int) -> bool:
             rest = prompts[place].shape[1] - read
-            size = (place + 1) * (held + rest + max_new_tokens) * of_token
+            size = (place + 1) * ((held + rest + max_new_tokens) * of_token + of_prompt)
             return self.begins(prompts[place]) and rest <= longest and size <= _BATCH_BYTES
 
         return max(1, len(list(takewhile(fits, range(len(prompts))))))

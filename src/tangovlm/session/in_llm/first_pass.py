@@ -215,7 +215,8 @@ class FirstPass:
         # The text goes on from the largest id of the video (Qwen-Omni), or from one that does not depend on the number
         # of frames, and then is not larger.
         after = int(visual[-1]) + 1
-        ids[:, after:] -= (ids[0, after] - ids[:, visual].max() - 1).clamp_min(0)
+        if after < len(index):
+            ids[:, after:] -= (ids[0, after] - ids[:, visual].max() - 1).clamp_min(0)
         return ids[:, None]
 
     def _check_length(self, length: int, visual: int, dropped: int, grids: Sequence[Grid]) -> None:
