@@ -12,10 +12,10 @@ from ..inputs.prompting import check_question
 from ..methods.build import Method, Plan, plan
 from ..models.common.family import Family
 from ..models.common.transformers_compat import Arg
+from ..session.encoding.newlines import check_newlines
 from ..session.in_llm.layer_access import check_text_model
 from ..session.lengths.context import check_lengths, context_length
 from ..session.lengths.kept import Range, kept_of
-from ..session.newlines import check_newlines
 from ..session.placeholders import check_placeholders, encoder_clips
 from ..video import Frames, FrameSampling
 from ..video.input import VideoSource

@@ -5,7 +5,7 @@ What happens in one call of `generate`, in order:
 1. Call (`generate.py`). `generate` or the model's forward begins a call: a `CallState` with a `CallContext`, which
    hooks look up by thread and `contextvars` context. `video_metadata`, which stock models do not accept, becomes the
    timestamps of the frames.
-2. Encode (`encode.py`). The stock method that computes features (`get_video_features` in most models) runs, a chunk of
+2. Encode (`encoding/`). The stock method that computes features (`get_video_features` in most models) runs, a chunk of
    frames at a time, with hooks that record the signals. The method selects tokens, and `splice.splice_selection` writes
    the selection into the features: as many as before, with new values for kept tokens and tags for dropped ones, so
    that all checks of the stock model pass.
@@ -22,13 +22,12 @@ All patches and hooks are on the instance, none on its class, and all are remove
 run raises an error.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..errors import InputError, MethodError, ModelError
+from ..errors import InputError, MethodError
 from ..methods.build import Method, Pair, plan
 from ..models.common.chunks import check_chunk_frames
 from ..models.common.family import Family
@@ -36,17 +35,12 @@ from ..models.generic import Generic
 from ..registry import family_for, find_family
 from ..selfcheck.generic import check_generic
 from ..selfcheck.release import check_release
-from .decoder import Decoder
-from .encode import Encoder
-from .generate import Generation
+from .encoding.newlines import check_newlines
+from .installation import CallParts, installed
 from .memo import Memo
-from .newlines import check_newlines
-from .patching import make_copyable, patch_method
 from .records import Recording
 from .session import Session
 from .unwrap import unwrap
-
-_MARK = "_tangovlm_attached"
 
 
 @contextmanager
@@ -206,87 +200,11 @@ def attach_family(
     family.signals.prepare(session.needs, session.saliency)
     if not session.identity:
         check_release(family.model, session.plan.inside, attach)
-    while True:
-        with _ATTACHING:
-            other = getattr(getattr(family.encoder, family.feature_method), _MARK, None)
-            if other is None:
-                with ExitStack() as building:
-                    install(session, parts, building)
-                    undo = building.pop_all()
-                break
-        wait_until_detached(other, session)
+    undo = installed(session, parts)
     try:
         yield session
     finally:
         session.close(undo)
-
-
-# Only one thread at a time may check that a model is not attached, and attach it.
-_ATTACHING = Lock()
-
-
-class CallParts(NamedTuple):
-    """The parts of a call, in the order in which they run; see the docstring of this module."""
-
-    generation: Generation
-    encoder: Encoder
-    decoder: Decoder
-
-    @classmethod
-    def of(cls, session: Session) -> "CallParts":
-        """The parts of the calls of a session."""
-        encoder = Encoder(session)
-        generation = Generation(session, encoder)
-        return cls(generation, encoder, Decoder(session, generation))
-
-
-def wait_until_detached(other: Session, session: Session) -> None:
-    """Wait until another session has left the model; raises `ModelError` if that could take forever."""
-    if not (session.in_turn and other.in_turn and other.thread != session.thread):
-        raise ModelError(
-            "a call that began in an earlier attach context still runs: wait for it to end"
-            if other.closed
-            else "the model is already attached: leave that context first"
-        )
-    other.detached.wait()
-
-
-def install(session: Session, parts: CallParts, undo: ExitStack) -> None:
-    """Install the patches and hooks of a session on its model; `undo` removes them."""
-    generation, encoder, decoder = parts
-    family = session.family
-    model, base, text = family.model, family.encoder, family.decoder
-    methods: list[tuple[Any, str, Callable[..., Any]]] = [
-        (base, family.feature_method, encoder.get_features),
-        (model, "generate", generation.generate),
-        (model, "forward", generation.forward),
-        (model, "prepare_inputs_for_generation", generation.prepare_inputs),
-    ]
-    if not session.identity:
-        methods += [
-            (model, "_prepare_position_ids_for_generation", generation.prepare_position_ids),
-            (base, "forward", decoder.forward_base),
-            (text, "forward", decoder.forward_text),
-        ]
-    for owner, name, wrapper in methods:
-        setattr(undo.enter_context(patch_method(owner, name, wrapper)), _MARK, session)
-    if session.identity:
-        return
-    first: dict[str, Any] = {"prepend": True, "with_kwargs": True}
-    handles = [
-        model.register_forward_pre_hook(session.hook(generation.hide_tags), **first),
-        text.register_forward_pre_hook(session.hook(decoder.splice_inputs), **first),
-        *encoder.register_hooks(),
-    ]
-    if session.original_positions:
-        hook = session.hook(decoder.remove_position_ids)
-        layers: Any = text.layers
-        handles += [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in layers]
-    if decoder.runner is not None:
-        handles += decoder.runner.register_hooks()
-    for handle in handles:
-        make_copyable(handle)
-        undo.callback(handle.remove)
 
 
 def check_method(pruner: object) -> None:

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..models.common.transformers_compat import Arg, Signature, value_of
 from .cache_state import clear_state, get_state
 from .call_state import CallState
-from .encode import Encoder
+from .encoding.encoder import Encoder
 from .in_llm.limits import check_generation
 from .session import Session
 from .splice import remove_tags, restore_tags, tag_mask

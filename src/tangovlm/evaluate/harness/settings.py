@@ -14,7 +14,7 @@ from tangovlm.methods import build
 from tangovlm.methods.build import Method, Pair
 from tangovlm.methods.common.checks import is_integer
 from tangovlm.models.common.family import POSITIONS
-from tangovlm.session.newlines import NEWLINES
+from tangovlm.session.encoding.newlines import NEWLINES
 
 BACKENDS = ("transformers", "vllm")
 EMBEDDED = ("tangovlm-tiny", "embedded")

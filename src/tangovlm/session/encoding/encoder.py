@@ -7,26 +7,19 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..budget import count
-from ..errors import InputError, ModelError, TangoError
-from ..machine.devices import unchanged_random_state
-from ..machine.memory import memory_guard
-from ..methods.build import is_adaptive, plan, with_retention
-from ..models.common.family import Family
-from ..models.common.layout import Clip, Grid
-from ..models.common.signals import SignalParts, Signals
-from ..models.common.transformers_compat import Arg
-from ..tokens import NO_TIMESTAMPS, Pruner, Selection, VideoReport, VideoTokens
-from .call_state import CallState, tap_hook
-from .lengths.context import check_lengths
-from .memo import EncodedVideo, EncoderCall, UnprunedFeatures
-from .newlines import select_with_newlines
-from .records import Alternative, selection_on_cpu
-from .session import Session, hooks_advice
-from .splice import splice_selection
+from ...errors import InputError, ModelError
+from ...models.common.family import Family
+from ...models.common.layout import Clip
+from ...models.common.signals import SignalParts, Signals
+from ...models.common.transformers_compat import Arg
+from ...tokens import VideoTokens
+from ..call_state import CallState, tap_hook
+from ..lengths.context import check_lengths
+from ..memo import EncodedVideo, EncoderCall, UnprunedFeatures
+from ..session import Session, hooks_advice
+from .pruning import VideoPruning
 
 # Frames between a forward of a stock model and what it calls: decorators, hooks, wrappers of other libraries.
 _STACK_DEPTH = 60
@@ -39,6 +32,7 @@ class Encoder:
         self._session = session
         self._family = session.family
         self._plan = session.plan
+        self._pruning = VideoPruning(session)
 
     def register_hooks(self) -> list[Any]:
         """Register hooks on the vision encoder, which pass signals to the call that records them; returns handles."""
@@ -80,7 +74,7 @@ class Encoder:
         call.grids = [clip.grid for clip in clips]
         self.check_prompts(call, clips)
         for video in stored.videos:
-            self._record(call, replace(video, report=replace(video.report, timings_ms={"prune": 0.0})))
+            self._pruning.record(call, replace(video, report=replace(video.report, timings_ms={"prune": 0.0})))
         return stored.output
 
     def _encode(
@@ -113,7 +107,7 @@ class Encoder:
         self._check_signals(signals)
         features = family.layout.features(output, clips)
         tokens = self._video_tokens(call, features, clips, signals)
-        pruned = [self._prune(call, *each) for each in zip(tokens, features, clips, strict=True)]
+        pruned = [self._pruning.prune(call, *each) for each in zip(tokens, features, clips, strict=True)]
         family.layout.replace_video_features(output, clips, [tagged for tagged, _ in pruned])
         return output.to_tuple() if as_tuple else output, [video for _, video in pruned]
 
@@ -171,7 +165,7 @@ class Encoder:
                 shared.store(args, kwargs, output, {})
         else:
             output, _ = stored
-        return output, [self._record(call, self._unpruned_video(clip)) for clip in clips]
+        return output, [self._pruning.keep_all(call, clip) for clip in clips]
 
     def _check_signals(self, signals: Signals) -> None:
         for name in sorted(self._session.needs & {"saliency", "frame_features", "keys"}):
@@ -183,102 +177,6 @@ class Encoder:
     ) -> Iterator[VideoTokens]:
         for each, clip, seconds in zip(features, clips, call.context.frame_times(clips), strict=True):
             yield self._family.video_tokens(each, clip, signals, seconds)
-
-    def _prune(self, call: CallState, tokens: VideoTokens, features: Tensor, clip: Clip) -> tuple[Tensor, EncodedVideo]:
-        """Features ``(R, D)`` of a video with dropped tokens tagged, and what was recorded of it."""
-        before, pruner, clock = call.clock.totals_ms["prune"], self._plan.before, call.clock
-        assert pruner is not None
-        work = f"pruning the {tokens.count} tokens of a video"
-        with clock.stage("prune"), memory_guard(features.device, work, "give fewer frames, or free memory"):
-            selection = self._select(pruner, tokens, clip.grid)
-            tagged = splice_selection(features, selection, self._family, clip.grid)
-        report = VideoReport(
-            tokens_before=tokens.count,
-            tokens_after=self._forwarded_count(clip, selection),
-            retention=self._plan.retention,
-            method=self._plan.name,
-            segments=selection.segments,
-            timings_ms={"prune": clock.totals_ms["prune"] - before},
-            notes=tuple(dict.fromkeys((*self._plan.notes, *clip.notes, *self._fallbacks(tokens), *selection.notes))),
-            newlines_before=self._family.layout.feature_count(clip.grid) - clip.grid.tokens,
-            newlines_after=self._family.layout.newlines(selection, clip.grid),
-            tokens_cap=self._cap(pruner, selection, clip.grid) if is_adaptive(pruner) else None,
-        )
-        with clock.paused():
-            others = tuple(self._alternative(each, tokens, clip.grid) for each in self._session.records.retentions)
-        return tagged, self._record(call, EncodedVideo(clip, report, selection, tokens.saliency, others))
-
-    def _select(self, pruner: Pruner, tokens: VideoTokens, grid: Grid) -> Selection:
-        if self._session.newlines == "counted":
-            return select_with_newlines(pruner, tokens, self._family, grid)
-        return pruner(tokens)
-
-    def _alternative(self, retention: float, tokens: VideoTokens, grid: Grid) -> Alternative:
-        """What the method keeps at another retention."""
-        layers: Any = self._family.decoder.layers
-        device, work = tokens.features.device, f"pruning a video to {retention}"
-        try:
-            pruner = plan(with_retention(self._session.pruner, retention), len(layers)).before
-            # Neither the next video nor the sampling of the answer may depend on what a method draws here.
-            with unchanged_random_state(device), memory_guard(device, work, "free memory"):
-                selection = _everything(grid) if pruner is None else self._select(pruner, tokens, grid)
-        except TangoError as error:
-            return Alternative(retention, None, str(error))
-        return Alternative(retention, selection_on_cpu(selection, with_features=False))
-
-    def _cap(self, pruner: Pruner, selection: Selection, grid: Grid) -> int:
-        """The most tokens that could be kept of a video; see `VideoReport.tokens_cap`."""
-        if self._session.newlines == "counted":
-            layout = self._family.layout
-            return count(pruner.retention, layout.feature_count(grid)) - layout.newlines(selection, grid)
-        return count(pruner.retention, grid.tokens)
-
-    def _unpruned_video(self, clip: Clip) -> EncodedVideo:
-        grid = clip.grid
-        selection = _everything(grid)
-        newlines = self._family.layout.feature_count(grid) - grid.tokens
-        report = VideoReport(
-            tokens_before=grid.tokens,
-            tokens_after=self._forwarded_count(clip, selection),
-            retention=self._plan.retention_for(grid.tokens),
-            method=self._plan.name,
-            segments=(grid.frames,),
-            timings_ms={"prune": 0.0},
-            notes=(*self._plan.notes, *clip.notes),
-            newlines_before=newlines,
-            newlines_after=newlines,
-        )
-        return EncodedVideo(clip, report, selection, None)
-
-    def _record(self, call: CallState, video: EncodedVideo) -> EncodedVideo:
-        records = self._session.records
-        for note in video.report.notes if self._plan.before is not None else ():
-            records.note(note)
-        call.has_dropped |= video.has_dropped
-        call.records.append(records.add(video.report, video.selection, video.saliency, video.alternatives))
-        return video
-
-    def _fallbacks(self, tokens: VideoTokens) -> Iterator[str]:
-        session, family = self._session, self._family
-        if "timestamps" in session.needs and tokens.timestamps is None:
-            yield NO_TIMESTAMPS
-        if tokens.sink_tokens is None and getattr(self._plan.before, "sink_tokens", ()) is None:
-            yield f"no sink positions are known for a grid of {tokens.height} x {tokens.width}: none are masked"
-        signal = getattr(session.pruner, "signal", None)
-        if "saliency" in session.needs and family.saliency is None and signal not in (None, session.saliency):
-            yield f"the family {family.name} does not provide the saliency {signal!r}: {session.saliency!r} is used"
-
-    def _forwarded_count(self, clip: Clip, selection: Selection) -> int:
-        """How many of the kept tokens stock code forwards to the language model."""
-        if clip.forwarded_mask is None:
-            return selection.indices.numel()
-        on_grid = clip.forwarded_mask[self._family.layout.grid_indices(clip.grid)]
-        return int(on_grid[selection.indices.to(on_grid.device)].sum())
-
-
-def _everything(grid: Grid) -> Selection:
-    slots = torch.arange(grid.tokens)
-    return Selection(slots, torch.empty(grid.tokens, 0), slots.view(*grid), (grid.frames,))
 
 
 def _is_within_forward(family: Family) -> bool:

@@ -7,13 +7,13 @@ rows do, so that the language model reads about 14 % of the unpruned features.
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from ..budget import count
-from ..errors import InputError, MethodError
-from ..methods.in_llm.common.base import InLLMMethod
-from ..methods.in_llm.common.first_pass import FirstPassMethod
-from ..models.common.family import Family
-from ..models.common.layout import Grid
-from ..tokens import Selection, VideoTokens
+from ...budget import count
+from ...errors import InputError, MethodError
+from ...methods.in_llm.common.base import InLLMMethod
+from ...methods.in_llm.common.first_pass import FirstPassMethod
+from ...models.common.family import Family
+from ...models.common.layout import Grid
+from ...tokens import Selection, VideoTokens
 
 NEWLINES = ("kept", "counted")
 

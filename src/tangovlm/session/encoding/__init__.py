@@ -1,0 +1,1 @@
+"""Step 2 of a call, see `session.attach`: from pixels to tagged features."""
