@@ -190,18 +190,17 @@ class VideoReport:
     Parameters
     ----------
     tokens_before, tokens_after: tokens of the grid, before reduction and as they entered the language model.
-    retention: the intended fraction of tokens kept, on average over the layers (for `FlexSelect`, of those that remain
-        after its layer).
+    retention: the intended fraction of tokens kept, on average over the layers (`FlexSelect`: of those after its own).
     method: name of the method or pair.
     segments: frames per temporal segment.
     timings_ms: milliseconds of the stages of this video alone.
     notes: fallbacks that the user should know about.
     tokens_per_layer: visual tokens in each layer; empty if nothing was pruned inside the model.
     newlines_before, newlines_after: tokens that a model inserts between or after those of the grid.
-    first_pass_groups: visual tokens of each group that was read in a pass before the prefill, to choose the tokens;
-        empty if there was none.
+    first_pass_groups: visual tokens of each group that a pass before the prefill read to choose tokens; empty for none.
     first_pass_layers: number of layers that read them.
     tokens_cap: the most tokens that could be kept before the language model, if the content decided how many.
+    encoded_frames: frames of the grid that the vision encoder ran on, if it was not all of them.
     """
 
     tokens_before: int
@@ -217,11 +216,11 @@ class VideoReport:
     first_pass_groups: tuple[int, ...] = ()
     first_pass_layers: int = 0
     tokens_cap: int | None = None
+    encoded_frames: int | None = None
 
     @property
     def equivalent_retention(self) -> float:
-        """Mean kept fraction over the layers of the language model (Tango paper, Eq. 1), as counted; a pass before the
-        prefill is included, so that it may exceed 1."""
+        """Mean kept fraction over the layers (Tango paper, Eq. 1); with a pass before the prefill, it may exceed 1."""
         layers = self.tokens_per_layer or (self.tokens_after,)
         first = self.first_pass_layers * sum(self.first_pass_groups)
         return (first + sum(layers)) / len(layers) / self.tokens_before
@@ -237,6 +236,8 @@ class VideoReport:
             parts.append(f"{self.newlines_before} -> {self.newlines_after} newlines")
         if self.segments:
             parts.append(describe_segments(self.segments))
+        if self.encoded_frames is not None:
+            parts.append(f"frames encoded: {self.encoded_frames}")
         if self.first_pass_groups:
             groups, layers = self.first_pass_groups, self.first_pass_layers
             parts.append(f"first pass: {sum(groups)} tokens, groups: {len(groups)}, layers: {layers}")

@@ -466,8 +466,12 @@ def test_a_comparison_beyond_the_context_is_refused_before_encoding(
     config["text_config"]["max_position_embeddings"] = TOTAL
     (tmp_path / "config.json").write_text(json.dumps(config))
     encoded: list[object] = []
-    monkeypatch.setattr("tangovlm.session.encoding.encoder.Encoder._run_with_taps", lambda *_args, **_kwargs: encoded.append(1))
-    monkeypatch.setattr("tangovlm.session.encoding.encoder.Encoder._run_shared", lambda *_args, **_kwargs: encoded.append(1))
+    monkeypatch.setattr(
+        "tangovlm.session.encoding.encoder.Encoder._run_with_taps", lambda *_args, **_kwargs: encoded.append(1)
+    )
+    monkeypatch.setattr(
+        "tangovlm.session.encoding.encoder.Encoder._run_shared", lambda *_args, **_kwargs: encoded.append(1)
+    )
     outcome = tangovlm_command("ask", clip, "What moves?", "--model", tmp_path, "--compare", "--retention", 0.5)
     assert outcome.status == 2
     assert f"the model's context {TOTAL}: give retention=" in outcome.err

@@ -92,6 +92,7 @@ class Run:
     record: what to keep for the report, for every call that does not set it itself.
     frames: which of the video to take; None for the model's own number.
     max_new_tokens, positions, chunk_frames, newlines: see `tangovlm.ask`.
+    encode_frames: `encode` of `tangovlm.ask`.
     """
 
     video: str | Path
@@ -102,6 +103,7 @@ class Run:
     positions: str | None = None
     chunk_frames: int | None = None
     newlines: str = "kept"
+    encode_frames: str = "all"
 
     def __call__(self, question: str, pruner: Pruner, prefix: str = "", **changes: Any) -> Answer:
         """Ask one question.
@@ -118,6 +120,7 @@ class Run:
             "positions": self.positions,
             "chunk_frames": self.chunk_frames,
             "newlines": self.newlines,
+            "encode": self.encode_frames,
         } | changes
         with stage_bars(prefix) as progress:
             return tangovlm.ask(self.video, question, model=self.llm, method=pruner, progress=progress, **options)
@@ -146,6 +149,7 @@ class Run:
                 positions=self.positions,
                 chunk_frames=self.chunk_frames,
                 newlines=self.newlines,
+                encode=self.encode_frames,
             )
         for each in (pruner, *others):
             encoding.check(each, questions)

@@ -29,6 +29,13 @@ class Newlines(StrEnum):
     COUNTED = "counted"
 
 
+class Encode(StrEnum):
+    """Which frames the vision encoder runs on; see `tangovlm.attach`."""
+
+    ALL = "all"
+    CHANGED = "changed"
+
+
 class Seek(StrEnum):
     """Which frames are taken; see `tangovlm.video.decode`."""
 

@@ -23,6 +23,11 @@ def figures_rows(columns: Iterable[Sequence[Answer]]) -> Iterator[tuple[str, ...
         yield ("at most", *("" if group[0].tokens_cap is None else str(group[0].tokens_cap) for group in groups))
     if any(group[0].newlines_before > 1 for group in groups):
         yield ("newlines", *(f"{group[0].newlines_after} of {group[0].newlines_before}" for group in groups))
+    if any(group[0].encoded_frames is not None for group in groups):
+        yield (
+            "frames encoded",
+            *("all" if (some := group[0].encoded_frames) is None else str(some) for group in groups),
+        )
     if any(layer_words(group[0]) for group in groups):
         yield ("in each layer", *(layer_words(group[0]) for group in groups))
     for stage, words in STAGES.items():

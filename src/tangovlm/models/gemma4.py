@@ -12,7 +12,7 @@ from ..inputs.frame_size import LIMIT, fit_into, resizes, with_limit
 from ..inputs.pixels import PixelSpec, prepare_pixels, whole
 from ..registry import register_family
 from .common import chunks
-from .common.encoding import ChunkedEncoding
+from .common.encoding import ChunkedEncoding, encoded_frames
 from .common.family import Family
 from .common.layout import FeatureLayout, Grid
 from .common.padded_frames.signals import PaddedFrameSignals
@@ -173,6 +173,43 @@ class PaddedFrameEncoding(ChunkedEncoding):
 
         kind, joined, pooled = chunks.collect(encode, bounds, named)
         return kind(**joined, pooler_output=torch.split(torch.cat([each for part in pooled for each in part]), sizes))
+
+    def colors(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """See `ChunkedEncoding.colors`: a cell is a patch, whose pixels have their colours last."""
+        pixels = args[0] if args else kwargs[Arg.VIDEO_PIXELS]
+        means = pixels.unflatten(-1, (-1, 3)).mean(dim=-2, dtype=torch.float32) * 255
+        return list(means.flatten(0, -3).flatten(1))
+
+    def of_frames(self, chosen: Tensor, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """See `ChunkedEncoding.of_frames`."""
+        named = dict(zip(_NAMES, args, strict=False)) | kwargs
+        counts = [grid.frames for grid in self.family.layout.grids(**named)]
+        owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        encoded = torch.bincount(owners[chosen], minlength=len(counts))
+        for name in (Arg.VIDEO_PIXELS, Arg.VIDEO_POSITIONS):
+            frames = named[name].flatten(0, -3)
+            named[name] = frames[chosen.to(frames.device)]
+        if named.get(Arg.FRAME_COUNTS) is not None:
+            named[Arg.FRAME_COUNTS] = encoded
+        elif len(set(encoded.tolist())) == 1:
+            for name in (Arg.VIDEO_PIXELS, Arg.VIDEO_POSITIONS):
+                named[name] = named[name].unflatten(0, (len(counts), -1))
+        else:
+            raise InputError(
+                "videos with other numbers of changed frames cannot be encoded together in this release of "
+                "transformers: make a call for each, or leave encode='changed' out"
+            )
+        return (), named
+
+    def spread(self, output: Any, rows: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """See `ChunkedEncoding.spread`."""
+        grids = self.family.layout.grids(*args, **kwargs)
+        tokens = [grid.height * grid.width for grid in grids for _ in range(grid.frames)]
+        made = with_pooler_output(output)
+        features = torch.cat([part.flatten(0, -2) for part in made.pooler_output])
+        frames = torch.split(features, [tokens[frame] for frame in encoded_frames(rows).tolist()])
+        whole = torch.cat([frames[row] for row in rows.tolist()])
+        return type(made)(pooler_output=torch.split(whole, [grid.tokens for grid in grids]))
 
 
 @register_family("Gemma4ForConditionalGeneration")

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..inputs.pixels import PixelSpec, flag, prepare_pixels, unresized
 from ..registry import register_family
 from .common import chunks
-from .common.encoding import ChunkedEncoding
+from .common.encoding import ChunkedEncoding, cell_colors, with_pixels
 from .common.image_tiles import ImageTileFamily, ImageTileLayout, ImageTilePrompt, ImageTileSignals
 from .common.layer_attention import LayerAttention, layer_of, output_hook
 from .common.layout import Grid
@@ -105,6 +105,20 @@ class TileSequenceEncoding(ChunkedEncoding):
             lambda start, stop: original(pixels[start:stop], *args, **kwargs), bounds, kwargs
         )
         return kind(**joined, pooler_output=chunks.join(pooled))
+
+    def colors(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """See `ChunkedEncoding.colors`."""
+        return cell_colors(args[0] if args else kwargs[Arg.PIXELS], _PIXELS.std)
+
+    def of_frames(self, chosen: Tensor, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """See `ChunkedEncoding.of_frames`."""
+        pixels = args[0] if args else kwargs[Arg.PIXELS]
+        return with_pixels(pixels[chosen.to(pixels.device)], args, kwargs, Arg.PIXELS)
+
+    def spread(self, output: Any, rows: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+        """See `ChunkedEncoding.spread`."""
+        tiles = output.pooler_output
+        return type(output)(pooler_output=tiles[rows.to(tiles.device)])
 
 
 @register_family("InternVLForConditionalGeneration")

@@ -10,7 +10,7 @@ from ..errors import ModelError
 from ..inputs.pixels import PixelSpec, flag, prepare_pixels, whole
 from ..registry import register_family
 from .common import chunks
-from .common.encoding import ChunkedEncoding
+from .common.encoding import ChunkedEncoding, cell_colors, with_pixels
 from .common.family import Family
 from .common.image_tiles import like
 from .common.layer_attention import LayerAttention, LayerSignals, layer_of, output_hook
@@ -134,6 +134,30 @@ class VideoBatchEncoding(ChunkedEncoding):
         output = kind(**joined)
         output.pooler_output = self.join(pooled, len(pixels))
         return output
+
+    def colors(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """See `ChunkedEncoding.colors`."""
+        pixels = args[0] if args else kwargs[pixels_name(kwargs)]
+        return cell_colors(pixels.flatten(0, 1), _STD)
+
+    def of_frames(self, chosen: Tensor, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """See `ChunkedEncoding.of_frames`: one video."""
+        name = pixels_name(kwargs)
+        pixels = args[0] if args else kwargs[name]
+        return with_pixels(pixels.flatten(0, 1)[chosen.to(pixels.device)][None], args, kwargs, name)
+
+    def spread(self, output: Any, rows: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """See `ChunkedEncoding.spread`."""
+        pixels, made = args[0] if args else kwargs[pixels_name(kwargs)], type(output)()
+        made.pooler_output = self.join([self.of_rows(output.pooler_output, rows)], len(pixels))
+        return made
+
+    def of_rows(self, pooled: Any, rows: Tensor) -> Any:
+        """A `pooler_output` of one video with the features of these frames."""
+        features: Tensor = pooled[0]
+        # Some releases have an axis for frames.
+        frames = features.reshape(int(rows[-1]) + 1, -1, features.shape[-1])[rows.to(features.device)]
+        return stack_like(frames.reshape(1, -1, *features.shape[1:]), pooled)
 
     def join(self, pooled: Sequence[Any], videos: int) -> Any:
         """The `pooler_output` of all videos, from that of each chunk."""

@@ -17,7 +17,7 @@ from ..inputs.pixels import PixelSpec, flag, prepare_pixels, unresized
 from ..machine.devices import device_of
 from ..registry import register_family
 from .common import chunks
-from .common.encoding import ChunkedEncoding
+from .common.encoding import ChunkedEncoding, cell_colors, with_pixels
 from .common.family import Family
 from .common.layer_attention import LayerAttention
 from .common.layout import FeatureLayout, Grid
@@ -199,6 +199,27 @@ class VideoBatchEncoding(ChunkedEncoding):
         # What follows a video, if anything, is the same for all.
         newline = pooled[-1][0, counts[-1] :].expand(pixels.shape[0], -1, -1)
         return kind(**joined, pooler_output=torch.cat([videos, newline], dim=1))
+
+    def colors(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """See `ChunkedEncoding.colors`."""
+        pixels = args[0] if args else kwargs[pixels_name(kwargs)]
+        return cell_colors(pixels.flatten(0, 1), self.family.pixel_spec.std)
+
+    def of_frames(self, chosen: Tensor, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """See `ChunkedEncoding.of_frames`: one video."""
+        name = pixels_name(kwargs)
+        pixels = args[0] if args else kwargs[name]
+        return with_pixels(pixels.flatten(0, 1)[chosen.to(pixels.device)][None], args, kwargs, name)
+
+    def spread(self, output: Any, rows: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """See `ChunkedEncoding.spread`."""
+        pixels, features = args[0] if args else kwargs[pixels_name(kwargs)], output.pooler_output[0]
+        count = self.family.layout.features_per_frame
+        on_grid = (int(rows[-1]) + 1) * count
+        frames = features[:on_grid].unflatten(0, (-1, count))[rows.to(features.device)]
+        videos = frames.reshape(pixels.shape[0], -1, features.shape[-1])
+        newline = features[None, on_grid:].expand(pixels.shape[0], -1, -1)
+        return type(output)(pooler_output=torch.cat([videos, newline], dim=1))
 
 
 @register_family("LlavaOnevisionForConditionalGeneration")

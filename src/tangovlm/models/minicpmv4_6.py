@@ -26,6 +26,7 @@ from .common.tile_runs import Picture, find_pictures
 from .common.transformers_compat import Arg
 
 _NAMES = (Arg.VIDEO_PIXELS, Arg.VIDEO_SIZES, Arg.DOWNSAMPLING)
+_STD = 0.5
 NO_SLICES = (
     "the checkpoint's own processor divides large frames into slices by default: here frames are whole, as with its "
     "max_slice_nums=1"
@@ -65,7 +66,7 @@ class MarkedFrames(PromptFormat):
         """See `PromptFormat.pixels`: ``(1, T, 3, height, width)`` float32; `media_kwargs` divides them into patches."""
         height, width = frames.shape[-2:]
         size = (height, width) if resized else self.frame_size(config, height, width)
-        default = PixelSpec(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        default = PixelSpec(size, (_STD,) * 3, (_STD,) * 3)
         if config.get("stack_frames", 1) not in (None, 0, 1):
             raise ModelError(
                 f"the preprocessor config has stack_frames {config['stack_frames']}: only 1, frames that are not "
@@ -218,6 +219,26 @@ class FrameSequenceEncoding(ChunkedEncoding):
         states = torch.cat([part.last_hidden_state for part in parts], dim=1)
         pooled = [frame for part in parts for frame in part.pooler_output]
         return type(parts[0])(**{Arg.STATES: states}, pooler_output=pooled)
+
+    def colors(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """See `ChunkedEncoding.colors`: a cell is a patch."""
+        named = dict(zip(_NAMES, args, strict=False)) | kwargs
+        pixels, sizes = named[Arg.VIDEO_PIXELS][0], named[Arg.VIDEO_SIZES].prod(dim=1).tolist()
+        means = pixels.unflatten(-1, (-1, self.family.patch_size)).mean(dim=(1, 3), dtype=torch.float32)
+        return [frame.flatten() for frame in (means * _STD * 255).split(sizes, dim=1)]
+
+    def of_frames(self, chosen: Tensor, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """See `ChunkedEncoding.of_frames`."""
+        named = dict(zip(_NAMES, args, strict=False)) | kwargs
+        pixels, sizes = named[Arg.VIDEO_PIXELS], named[Arg.VIDEO_SIZES]
+        frames = pixels.split((self.family.patch_size * sizes.prod(dim=1)).tolist(), dim=-1)
+        named[Arg.VIDEO_PIXELS] = torch.cat([frames[frame] for frame in chosen.tolist()], dim=-1)
+        named[Arg.VIDEO_SIZES] = sizes[chosen.to(sizes.device)]
+        return (), named
+
+    def spread(self, output: Any, rows: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+        """See `ChunkedEncoding.spread`."""
+        return type(output)(pooler_output=[output.pooler_output[row] for row in rows.tolist()])
 
 
 @register_family("MiniCPMV4_6ForConditionalGeneration")

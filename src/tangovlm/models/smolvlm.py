@@ -12,7 +12,7 @@ from ..inputs.number_words import in_words
 from ..inputs.pixels import PixelSpec, flag, prepare_pixels, unresized, whole
 from ..registry import register_family
 from .common import chunks
-from .common.encoding import ChunkedEncoding
+from .common.encoding import ChunkedEncoding, cell_colors
 from .common.image_tiles import ImageTileFamily, ImageTileLayout, ImageTilePrompt, ImageTileSignals
 from .common.layer_attention import LayerAttention
 from .common.layout import Grid
@@ -167,6 +167,32 @@ class PaddedTilesEncoding(ChunkedEncoding):
         made = kind(**joined)
         features = torch.cat([concatenated(part) for part in pooled])
         made.pooler_output = split_like(features, [count * self.family.tile.tokens for count in counts], pooled[0])
+        return made
+
+    def colors(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """See `ChunkedEncoding.colors`."""
+        pixels = args[0] if args else kwargs[Arg.PIXELS]
+        return cell_colors(pixels[_is_picture(pixels)], _MEAN)
+
+    def of_frames(self, chosen: Tensor, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """See `ChunkedEncoding.of_frames`: one batch entry, without the padding of tiles."""
+        named = dict(zip((Arg.PIXELS, Arg.PIXEL_MASK), args, strict=False)) | kwargs
+        pictures, chosen = _is_picture(named[Arg.PIXELS]), chosen.to(named[Arg.PIXELS].device)
+        for name in (Arg.PIXELS, Arg.PIXEL_MASK):
+            if named.get(name) is not None:
+                named[name] = named[name][pictures][chosen][None]
+        return (), named
+
+    def spread(self, output: Any, rows: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """See `ChunkedEncoding.spread`."""
+        pixels, tokens = args[0] if args else kwargs[Arg.PIXELS], self.family.tile.tokens
+        tiles = concatenated(output.pooler_output)
+        # Some releases have an axis for tiles.
+        chosen = tiles.reshape(-1, tokens, tiles.shape[-1])[rows.to(tiles.device)]
+        features = chosen.reshape(-1, *tiles.shape[1:])
+        made = type(output)()
+        counts = _is_picture(pixels).sum(dim=1).tolist()
+        made.pooler_output = split_like(features, [count * tokens for count in counts], output.pooler_output)
         return made
 
 

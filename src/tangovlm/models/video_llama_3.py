@@ -12,13 +12,9 @@ from ..inputs.pixels import PixelSpec
 from ..registry import register_family
 from .common.layout import Clip, Grid, Prompt
 from .common.part import Part
-from .common.patch_sequence import (
-    PatchSequenceEncoding,
-    PatchSequenceFamily,
-    PatchSequenceLayout,
-    TimestampedSteps,
-)
+from .common.patch_sequence import PatchSequenceFamily, PatchSequenceLayout, TimestampedSteps
 from .common.patch_signals import PatchSequenceSignals
+from .common.patches.encoding import PatchSequenceEncoding
 from .common.prompt_format import VideoInput
 from .common.signals import ForwardHook, SignalParts, on_input
 from .common.transformers_compat import Arg, with_pooler_output
@@ -112,6 +108,15 @@ class MergedFramesEncoding(PatchSequenceEncoding):
         named = dict(zip(_NAMES, args, strict=False)) | kwargs
         return super().encode_chunks(
             lambda *part, **options: with_pooler_output(original(*part, **options)), bounds, **named
+        )
+
+    def encode_some(
+        self, original: Callable[..., Any], chunk_frames: int | None, rows: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        """See `ChunkedEncoding.encode_some`."""
+        named = dict(zip(_NAMES, args, strict=False)) | kwargs
+        return super().encode_some(
+            lambda *part, **options: with_pooler_output(original(*part, **options)), chunk_frames, rows, **named
         )
 
     def options_of(self, videos: list[int], options: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,10 @@ class ClassTokenFirst(SquareGrid):
 class FrameBatchEncoding(VideoBatchEncoding):
     """As in LLaVA-NeXT-Video, but stock code returns frames, whichever video they belong to."""
 
+    def of_rows(self, pooled: Any, rows: Tensor) -> Any:
+        """See `VideoBatchEncoding.of_rows`."""
+        return pooled[rows.to(pooled.device)]
+
     def join(self, pooled: Sequence[Any], _videos: int) -> Tensor:
         """See `VideoBatchEncoding.join`."""
         return torch.cat(list(pooled))

@@ -20,6 +20,7 @@ class Answer(str):
     tokens_before, tokens_after: visual tokens of the video, without newlines.
     newlines_before, newlines_after: newlines that the model inserts between or after them, see `tangovlm.attach`.
     tokens_cap: the most tokens that could be kept, if the content decided how many, see `VideoReport`; else None.
+    encoded_frames: frames of the token grid that the vision encoder ran on, if it was not all of them; else None.
     retention, method, segments: see `tangovlm.Selection` and the method's fields.
     tokens_per_layer: visual tokens in each layer of the language model; empty if nothing was pruned inside it.
     first_pass_groups, first_pass_layers: what a pass before the prefill read, see `tangovlm.tokens.VideoReport`.
@@ -38,6 +39,7 @@ class Answer(str):
     newlines_before: int = 0
     newlines_after: int = 0
     tokens_cap: int | None = None
+    encoded_frames: int | None = None
     retention: float
     method: str
     segments: tuple[int, ...]
@@ -60,6 +62,7 @@ class Answer(str):
             "newlines_before": self.newlines_before,
             "newlines_after": self.newlines_after,
             "tokens_cap": self.tokens_cap,
+            "encoded_frames": self.encoded_frames,
             "retention": self.retention,
             "method": self.method,
             "segments": list(self.segments),
@@ -97,7 +100,7 @@ def build_answer(
     answer = Answer(text)
     answer.tokens_before, answer.tokens_after = video.tokens_before, video.tokens_after
     answer.newlines_before, answer.newlines_after = video.newlines_before, video.newlines_after
-    answer.tokens_cap = video.tokens_cap
+    answer.tokens_cap, answer.encoded_frames = video.tokens_cap, video.encoded_frames
     answer.retention, answer.method, answer.segments = video.retention, video.method, video.segments
     answer.tokens_per_layer = video.tokens_per_layer
     answer.first_pass_groups, answer.first_pass_layers = video.first_pass_groups, video.first_pass_layers

@@ -18,6 +18,7 @@ from ..models.common.chunks import check_chunk_frames
 from ..models.common.transformers_compat import Arg, encodes_first
 from ..session.attach import attach_family, check_method
 from ..session.records import Recording
+from ..tower.changed import Changed, resolve
 from ..video import Frames, FrameSampling
 from ..video.input import VideoSource
 from ..video.input.spool import reads_streams
@@ -74,6 +75,7 @@ def ask(
     overlap: bool | None = None,
     max_frame_pixels: int | None = None,
     newlines: str = "kept",
+    encode: str | Changed = "all",
     saliency: str | None = None,
     head_weights: str | Path | None = None,
     device: str | torch.device | None = None,
@@ -101,9 +103,9 @@ def ask(
     on_text: called with the text of the answer so far whenever a token changes it; the last text is the answer. For one
         question only. An exception that it raises ends the call.
     record: keep what pictures need in `Answer.video`; a `Recording` also names other retentions to prune the video at.
-    positions, chunk_frames, newlines: see `tangovlm.attach`; with `overlap`, `chunk_frames` is 8 by default.
+    positions, chunk_frames, newlines, encode: see `tangovlm.attach`; with `overlap`, `chunk_frames` is 8 by default.
     overlap: encode the first frames of a file while later ones are decoded, `chunk_frames` at a time. None: on CUDA
-        only. Ignored if nothing is pruned before the language model.
+        only. Ignored if nothing is pruned before the language model, or frames are compared first (`encode`).
     max_frame_pixels: see `VideoLLM.limited`; by default frames are as large as the checkpoint specifies.
     saliency, head_weights, device, dtype: see `load`; only for a model that is not loaded yet.
 
@@ -133,6 +135,7 @@ def ask(
     for each in question if isinstance(question, (list, tuple)) else [question]:
         check_question(each)
     check_chunk_frames(chunk_frames)
+    changed = resolve(encode)
     check_max_new_tokens(max_new_tokens)
     sampling = FrameSampling.of(
         frames, fps=fps, max_frames=max_frames, start_s=start_s, end_s=end_s, stream=stream, seek=seek
@@ -147,16 +150,23 @@ def ask(
     if isinstance(question, (list, tuple)):
         given: dict[str, Any] = {"frames": sampling, "progress": report, "record": record, "positions": positions}
         encoded = llm.encode(
-            video, method=pruner, questions=question, chunk_frames=chunk_frames, newlines=newlines, **given
+            video,
+            method=pruner,
+            questions=question,
+            chunk_frames=chunk_frames,
+            newlines=newlines,
+            encode=encode,
+            **given,
         )
         return encoded.ask_all(question, max_new_tokens=max_new_tokens, progress=report)
     if (note := embedded_note(llm, video)) == FOREIGN_NOTE:
         warnings.warn(note, UserWarning, stacklevel=3)
-    call = _Call(llm, question, pruner, max_new_tokens, report, on_text, record, positions, newlines, note)
+    call = _Call(llm, question, pruner, max_new_tokens, report, on_text, record, positions, newlines, encode, note)
     sampling = sampling.or_frames(llm.default_frames)
     if overlap is None:
         overlap = llm.family.device.type == "cuda"
-    if overlap and llm.family.prompt.streams and not isinstance(video, Frames) and _prunes_before(llm, pruner):
+    streams = overlap and changed is None and llm.family.prompt.streams
+    if streams and not isinstance(video, Frames) and _prunes_before(llm, pruner):
         try:
             with streamed_source(video, sampling, llm.family, llm.config, report) as source:
                 return call(source, chunk_frames or FRAMES_AHEAD)
@@ -191,6 +201,7 @@ class _Call:
     record: bool | Recording
     positions: str | None
     newlines: str
+    encode: str | Changed
     note: str | None
 
     def __call__(self, source: Source, chunk_frames: int | None) -> Answer:
@@ -201,6 +212,7 @@ class _Call:
             "positions": self.positions,
             "chunk_frames": chunk_frames,
             "newlines": self.newlines,
+            "encode": self.encode,
         }
         attached = attach_family(
             llm.family, self.pruner, timestamps=source.timestamps_s, record=self.record, in_turn=True, **options

@@ -15,11 +15,13 @@ from ..errors import InputError, ModelError, TangoError
 from ..inputs.pixels import whole
 from ..methods.build import Method
 from ..session.records import Recording
+from ..tower.changed import Changed
 from ..video import Frames, FrameSampling
 from ..video.input import VideoSource
 from ..video.input.spool import reads_streams
 from ..video.sample import Seek
-from .encoded.encoded_clip import EncodedClip, encode
+from .encoded.encoded_clip import EncodedClip
+from .encoded.encoded_clip import encode as encode_clip
 from .frame_source import Progress
 from .loaded import LoadedModel
 
@@ -68,13 +70,14 @@ class VideoLLM(LoadedModel):
         chunk_frames: int | None = None,
         max_frame_pixels: int | None = None,
         newlines: str = "kept",
+        encode: str | Changed = "all",
     ) -> EncodedClip:
         """Decode, encode and prune a video once, for many questions.
 
         Parameters
         ----------
         video, method, retention, frames, fps, max_frames, start_s, end_s, stream, seek, record, positions,
-            chunk_frames, max_frame_pixels, newlines: see `tangovlm.ask`.
+            chunk_frames, max_frame_pixels, newlines, encode: see `tangovlm.ask`.
         questions: that will be asked; if one does not fit the context of the model, this is said before the video is
             encoded.
         progress: called with a stage ("decode", "encode"), the number of steps done, and their total.
@@ -97,7 +100,7 @@ class VideoLLM(LoadedModel):
         sampling = FrameSampling.of(
             frames, fps=fps, max_frames=max_frames, start_s=start_s, end_s=end_s, stream=stream, seek=seek
         )
-        return encode(
+        return encode_clip(
             self,
             video,
             method=method,
@@ -110,6 +113,7 @@ class VideoLLM(LoadedModel):
             chunk_frames=chunk_frames,
             max_frame_pixels=max_frame_pixels,
             newlines=newlines,
+            encode=encode,
         )
 
 

@@ -35,6 +35,7 @@ from ..models.generic import Generic
 from ..registry import family_for, find_family
 from ..selfcheck.generic import check_generic
 from ..selfcheck.release import check_release
+from ..tower.changed import Changed, resolve
 from .encoding.newlines import check_newlines
 from .installation import CallParts, installed
 from .memo import Memo
@@ -55,6 +56,7 @@ def attach(
     positions: str | None = None,
     chunk_frames: int | None = None,
     newlines: str = "kept",
+    encode: str | Changed = "all",
     family: str | None = None,
 ) -> Iterator[Session]:
     """Run a method inside a stock model for as long as the context lasts.
@@ -96,6 +98,9 @@ def attach(
         visual tokens, and newlines are kept in addition, as in the authors' code, see `VideoReport.newlines_after`.
         "counted": the retention is that of visual tokens and newlines together, and the largest selection within it is
         kept; if the content decides the number (`PreLLMMethod.adaptive`), at most the largest.
+    encode: "all" frames, or only those that "changed": a frame that shows nothing new is not encoded, and its tokens
+        have the features of the last frame that was. Methods, counts and times are those of all frames. A
+        `tangovlm.tower.changed.Changed` sets how different a frame must be.
     family: "generic" for a model of no known family that follows the common pattern (`tangovlm models --explain`). The
         model itself is first checked on a small video of noise, and refused if pruned answers differ from those of a
         reference. It provides no saliency, so that methods that need one are refused.
@@ -106,11 +111,11 @@ def attach(
         that the family does not provide, or a release of transformers that is not tested and fails the family's checks
         (`selfcheck.release`).
     MethodError: `pruner` is not a method.
-    InputError: unknown positions, newlines or saliency, chunk_frames below 1, NaN features, timestamps that do not fit,
-        labels together with pruning, a prompt whose placeholders do not match the features of its videos or that
-        exceeds the model's context (also without pruning; before its videos are encoded, unless their content decides
-        whether it does), a budget with newlines that holds no token, a device that is
-        out of memory while encoding or pruning.
+    InputError: unknown positions, newlines, encode or saliency, chunk_frames below 1, NaN features, timestamps that do
+        not fit, labels together with pruning, a prompt whose placeholders do not match the features of its videos or
+        that exceeds the model's context (also without pruning; before its videos are encoded, unless their content
+        decides whether it does), a budget with newlines that holds no token, a device that is out of memory while
+        encoding or pruning, `encode` for a family that encodes whole videos only.
 
     Examples
     --------
@@ -140,7 +145,12 @@ def attach(
         bound = family_for(model)(model, saliency=saliency, head_weights=head_weights)
     else:
         bound = _generic(model, saliency, head_weights)
-    options: dict[str, Any] = {"positions": positions, "chunk_frames": chunk_frames, "newlines": newlines}
+    options: dict[str, Any] = {
+        "positions": positions,
+        "chunk_frames": chunk_frames,
+        "newlines": newlines,
+        "encode": encode,
+    }
     with attach_family(bound, pruner, timestamps=timestamps, record=record, **options) as session:
         yield session
 
@@ -166,6 +176,7 @@ def attach_family(
     positions: str | None = None,
     chunk_frames: int | None = None,
     newlines: str = "kept",
+    encode: str | Changed = "all",
     in_turn: bool = False,
     memo: Memo | None = None,
 ) -> Iterator[Session]:
@@ -192,6 +203,7 @@ def attach_family(
         positions=positions,
         chunk_frames=chunk_frames,
         newlines=newlines,
+        changed=resolve(encode),
         in_turn=in_turn,
         memo=memo,
     )

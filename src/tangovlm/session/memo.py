@@ -83,7 +83,7 @@ class EncoderCall:
 class UnprunedFeatures:
     """Stores the unpruned output and the signals of the last call of the encoder, for several methods.
 
-    Give the same object to calls of the same model with the same head weights and the same `chunk_frames` only.
+    Give the same object to calls of the same model with the same head weights, `chunk_frames` and `encode` only.
     """
 
     def __init__(self) -> None:
@@ -122,8 +122,8 @@ class UnprunedFeatures:
 class Memo:
     """Stores the features of the last call whose pixels were encoded.
 
-    Give the same memo to `attach_family` again only with the same family, method, timestamps and `chunk_frames`: only
-    pixels are compared.
+    Give the same memo to `attach_family` again only with the same family, method, timestamps, `chunk_frames` and
+    `encode`: only pixels are compared.
 
     Parameters
     ----------

@@ -13,6 +13,7 @@ from ..machine.stopwatch import Stopwatch
 from ..methods.build import Method, Plan
 from ..models.common.family import Family
 from ..tokens import Report
+from ..tower.changed import Changed
 from .call_context import CallContext
 from .call_state import CallState, current_call, running
 from .memo import Memo
@@ -42,6 +43,7 @@ class Session:
         positions: str = "contiguous",
         chunk_frames: int | None = None,
         newlines: str = "kept",
+        changed: Changed | None = None,
         in_turn: bool = False,
         memo: Memo | None = None,
     ) -> None:
@@ -51,6 +53,7 @@ class Session:
         self.original_positions = positions == "original"
         self.chunk_frames = chunk_frames
         self.newlines = newlines
+        self.changed = changed
         self.in_turn = in_turn
         self.memo = memo
         self.records = Records(record)

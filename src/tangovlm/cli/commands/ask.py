@@ -45,6 +45,7 @@ from ..options import (
     ChunkFrames,
     DeviceName,
     DtypeName,
+    Encode,
     End,
     Fps,
     Frames,
@@ -142,6 +143,12 @@ def ask(
             "retention, or count them within it."
         ),
     ] = Newlines.KEPT,
+    encode: Annotated[
+        Encode,
+        typer.Option(
+            help="Run the vision encoder on all frames, or only on those that differ from the last one that it ran on."
+        ),
+    ] = Encode.ALL,
     max_new_tokens: MaxNewTokens = 64,
 ) -> None:
     """Answer questions about a video with a fraction of its visual tokens."""
@@ -160,7 +167,10 @@ def ask(
     validate_retention(retention)
     retentions = check_report_retentions(report_retentions, report)
     if dry_run:
-        check_dry_run(questions, {"--report": report is not None, "--compare": compare})
+        check_dry_run(
+            questions,
+            {"--report": report is not None, "--compare": compare, "--encode changed": encode is Encode.CHANGED},
+        )
     if report is not None:
         check_report(report, video)
     check_model(model)
@@ -184,7 +194,16 @@ def ask(
             llm = load(model, saliency=saliency, head_weights=head_weights, **loading)
             printed = log_foreign(llm, file)
             record = False if report is None else Recording(retentions)
-            run = Run(file, llm, sampling, max_new_tokens, record=record, chunk_frames=chunk_frames, **asking)
+            run = Run(
+                file,
+                llm,
+                sampling,
+                max_new_tokens,
+                record=record,
+                chunk_frames=chunk_frames,
+                encode_frames=encode.value,
+                **asking,
+            )
             exchanges: list[Exchange] = []
             try:
                 if chat:

@@ -37,12 +37,19 @@ class Clip(NamedTuple):
     start: index of its first frame among all frames (and tiles of images) that the encoder receives.
     notes: what the user should know about how the video was recognised.
     forwarded_mask: ``(R,)`` bool, which of its features stock code forwards to the language model; None for all.
+    encoded: number of its frames that the encoder runs on; None for all.
     """
 
     grid: Grid
     start: int
     notes: tuple[str, ...] = ()
     forwarded_mask: Tensor | None = None
+    encoded: int | None = None
+
+    @property
+    def frames(self) -> tuple[int, int]:
+        """(start, stop) of its frames among all that the encoder receives."""
+        return self.start, self.start + self.grid.frames
 
 
 @dataclass(frozen=True)

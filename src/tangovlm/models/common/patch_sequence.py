@@ -4,23 +4,21 @@ Shape letters: S patches of a call. The patches that are merged into one token, 
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ...inputs.frame_size import SizeRule, resizes, with_limit
 from ...inputs.pixels import PixelSpec, patches, prepare_pixels
 from ...inputs.timestamps import assign
-from . import chunks
-from .encoding import ChunkedEncoding
 from .family import Family
 from .layout import FeatureLayout, Grid
 from .part import Part
 from .patch_signals import PatchSequenceSignals, PatchSignalRecorder
+from .patches.encoding import PatchSequenceEncoding
 from .prompt_format import PromptFormat, VideoInput
-from .transformers_compat import Arg, concatenated, split_like
+from .transformers_compat import Arg
 
 
 class PatchSequenceLayout(FeatureLayout):
@@ -37,84 +35,6 @@ class PatchSequenceLayout(FeatureLayout):
         """See `FeatureLayout.grids`."""
         thw, side = args[1] if len(args) > 1 else kwargs[Arg.VIDEO_GRIDS], self.family.merge_size
         return [Grid(steps, height // side, width // side) for steps, height, width in thw.tolist()]
-
-
-class PatchSequenceEncoding(ChunkedEncoding):
-    """The steps of a video do not attend to each other, so those in a chunk are encoded as a video of their own."""
-
-    family: "PatchSequenceFamily"
-
-    def frame_bytes(self, grids: Sequence[Grid]) -> int:
-        """See `ChunkedEncoding.frame_bytes`: queries, keys, values and their rotation, or the MLP of a layer."""
-        hidden, inner = self.family.widths
-        patches_per_frame = max(grid.height * grid.width for grid in grids) * self.family.merge_size**2
-        channels = max(8 * hidden, 2 * hidden + 3 * inner)
-        return int(patches_per_frame * channels * self.family.encoder.dtype.itemsize)
-
-    def encode_chunks(
-        self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
-    ) -> Any:
-        """See `ChunkedEncoding.encode_chunks`."""
-        names = (Arg.VIDEO_PIXELS, Arg.VIDEO_GRIDS)
-        kwargs = dict(zip(names, args, strict=False)) | kwargs
-        pixels, thw = (kwargs.pop(name) for name in names)
-        sizes = [grid.tokens for grid in self.family.layout.grids(pixels, thw, **kwargs)]
-        steps, patches_per_step = thw[:, 0].tolist(), thw[:, 1:].prod(dim=1).tolist()
-        features: list[Tensor] = []
-        layers: list[list[Tensor]] = []
-        parts, start = [], 0
-        for bound in bounds:
-            ranges = _step_ranges(steps, *bound)
-            videos = [part.video for part in ranges]
-            stop = start + sum(part.steps * patches_per_step[part.video] for part in ranges)
-            grid = thw[videos].clone()
-            grid[:, 0] = torch.tensor([part.steps for part in ranges])
-            output = original(pixels[start:stop], grid, **self.options_of(videos, kwargs))
-            fields, kind = chunks.fields(output, kwargs), type(output)
-            # Free the other fields before the next chunk allocates its own.
-            del output
-            features += fields.pop("pooler_output")
-            deep = fields.pop("deepstack_features", None) or []
-            layers.append([concatenated(layer) for layer in deep])
-            parts.append(fields)
-            start = stop
-        joined = {name: chunks.join([part[name] for part in parts]) for name in parts[0]}
-        if deep:
-            whole = [torch.cat(layer) for layer in zip(*layers, strict=True)]
-            joined["deepstack_features"] = [split_like(layer, sizes, deep[0]) for layer in whole]
-        return kind(**joined, pooler_output=torch.split(torch.cat(features), sizes))
-
-    def options_of(self, _videos: list[int], options: dict[str, Any]) -> dict[str, Any]:
-        """Other arguments of the stock method for some of the videos, by number (one may occur more than once)."""
-        return options
-
-
-class StepRange(NamedTuple):
-    """Steps of one video that are encoded together."""
-
-    video: int
-    start: int
-    stop: int
-
-    @property
-    def steps(self) -> int:
-        """How many."""
-        return self.stop - self.start
-
-
-def _step_ranges(steps: Sequence[int], start: int, stop: int) -> list[StepRange]:
-    """The steps from `start` to `stop`, counted over all videos, by video.
-
-    >>> [tuple(part) for part in _step_ranges([4, 3], 2, 5)]
-    [(0, 2, 4), (1, 0, 1)]
-    """
-    ranges, first = [], 0
-    for video, count in enumerate(steps):
-        part = StepRange(video, max(start - first, 0), min(stop - first, count))
-        if part.steps > 0:
-            ranges.append(part)
-        first += count
-    return ranges
 
 
 class PatchSequencePrompt(PromptFormat):

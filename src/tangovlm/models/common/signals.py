@@ -38,6 +38,16 @@ class Signals:
     frame_features: Tensor | list[Tensor] | None = None
     keys: Tensor | list[Tensor] | None = None
 
+    def of_rows(self, rows: Tensor) -> "Signals":
+        """The signals of all frames ``(F,)``, given the number of the one whose signals each of them gets."""
+        return Signals(*(_of_rows(each, rows) for each in (self.saliency, self.frame_features, self.keys)))
+
+
+def _of_rows(signal: Tensor | list[Tensor] | None, rows: Tensor) -> Tensor | list[Tensor] | None:
+    if isinstance(signal, Tensor):
+        return signal[rows.to(signal.device)]
+    return None if signal is None else [signal[row] for row in rows.tolist()]
+
 
 class ForwardHook(NamedTuple):
     """One hook.

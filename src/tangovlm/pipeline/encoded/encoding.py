@@ -18,6 +18,7 @@ from ...session.placeholders import encoder_clips
 from ...session.records import Recording, VideoRecord
 from ...session.session import Session
 from ...tokens import VideoReport
+from ...tower.changed import Changed, resolve
 from ...video import Frames, FrameSampling
 from ...video.input import VideoSource
 from ..answer import Answer, build_answer
@@ -111,9 +112,11 @@ def prepare(
     chunk_frames: int | None = None,
     max_frame_pixels: int | None = None,
     newlines: str = "kept",
+    encode: str | Changed = "all",
 ) -> Encoding:
     """Decode a video; see `VideoLLM.encode` for the arguments."""
     check_chunk_frames(chunk_frames)
+    resolve(encode)
     sampling = FrameSampling.of(frames)
     check_source(video, sampling)
     llm = llm.limited(max_frame_pixels)
@@ -124,7 +127,8 @@ def prepare(
     clip = video if isinstance(video, Frames) else decode_for(llm, video, sampling, report)
     decode_ms = 1000 * (perf_counter() - start)
     source = decoded_source(clip, decode_ms, llm.family, llm.config, resized=not isinstance(video, Frames))
-    options = {"record": record, "positions": positions, "chunk_frames": chunk_frames, "newlines": newlines}
+    options: dict[str, Any] = {"record": record, "positions": positions, "chunk_frames": chunk_frames}
+    options |= {"newlines": newlines, "encode": encode}
     return Encoding(llm, source, options, note)
 
 

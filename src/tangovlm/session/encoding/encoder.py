@@ -19,6 +19,7 @@ from ..call_state import CallState, tap_hook
 from ..lengths.context import check_lengths
 from ..memo import EncodedVideo, EncoderCall, UnprunedFeatures
 from ..session import Session, hooks_advice
+from .changed_frames import changed_frames
 from .pruning import VideoPruning
 
 # Frames between a forward of a stock model and what it calls: decorators, hooks, wrappers of other libraries.
@@ -97,13 +98,14 @@ class Encoder:
                 f"{family.mask_input} removes visual tokens, but pruning inside the model needs all of them: process "
                 "videos with use_token_compression=False"
             )
+        clips, rows = changed_frames(session.changed, family, clips, *args, **kwargs)
         if self._plan.before is None or not clips:
-            return self._encode_unpruned(call, clips, shared, original, *args, **kwargs)
+            return self._encode_unpruned(call, clips, rows, shared, original, *args, **kwargs)
         as_tuple = kwargs.pop(Arg.AS_DICT, None) is False
         if shared is None:
-            output, signals = self._run_with_taps(call, original, *args, **kwargs)
+            output, signals = self._run_with_taps(call, rows, original, *args, **kwargs)
         else:
-            output, signals = self._run_shared(call, shared, original, *args, **kwargs)
+            output, signals = self._run_shared(call, rows, shared, original, *args, **kwargs)
         self._check_signals(signals)
         features = family.layout.features(output, clips)
         tokens = self._video_tokens(call, features, clips, signals)
@@ -111,24 +113,45 @@ class Encoder:
         family.layout.replace_video_features(output, clips, [tagged for tagged, _ in pruned])
         return output.to_tuple() if as_tuple else output, [video for _, video in pruned]
 
+    def _run(
+        self,
+        call: CallState,
+        rows: Tensor | None,
+        chunk_frames: int | None,
+        original: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """The output of the encoder, which runs on all frames or on those of `changed_frames`."""
+        encoding = self._family.encoding
+        with call.clock.stage("encode"):
+            if rows is None:
+                return encoding.encode(original, chunk_frames, *args, **kwargs)
+            return encoding.encode_some(original, chunk_frames, rows, *args, **kwargs)
+
     def _run_with_taps(
-        self, call: CallState, original: Callable[..., Any], *args: Any, **kwargs: Any
+        self, call: CallState, rows: Tensor | None, original: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> tuple[Any, Signals]:
         """Run the encoder, with the signals of the session's method."""
         session, family = self._session, self._family
         found: SignalParts = defaultdict(list)
         call.taps = family.signals.hooks(found, session.needs, session.saliency)
         try:
-            with call.clock.stage("encode"):
-                output = family.encoding.encode(original, session.chunk_frames, *args, **{Arg.AS_DICT: True}, **kwargs)
+            output = self._run(call, rows, session.chunk_frames, original, *args, **{Arg.AS_DICT: True}, **kwargs)
         finally:
             call.taps = None
         signals = Signals()
         family.signals.collect(found, signals)
-        return output, signals
+        return output, signals if rows is None else signals.of_rows(rows)
 
     def _run_shared(
-        self, call: CallState, shared: UnprunedFeatures, original: Callable[..., Any], *args: Any, **kwargs: Any
+        self,
+        call: CallState,
+        rows: Tensor | None,
+        shared: UnprunedFeatures,
+        original: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[Any, Signals]:
         """The stored output and signals, or those of a run that records what all methods so far have asked for."""
         session, family = self._session, self._family
@@ -139,8 +162,9 @@ class Encoder:
         with ExitStack() as stack:
             for each, needs in shared.wanted(kind, session.needs).items():
                 recorded[each] = stack.enter_context(family.signals.observe(needs, each))
-            with call.clock.stage("encode"):
-                output = family.encoding.encode(original, session.chunk_frames, *args, **{Arg.AS_DICT: True}, **kwargs)
+            output = self._run(call, rows, session.chunk_frames, original, *args, **{Arg.AS_DICT: True}, **kwargs)
+        if rows is not None:
+            recorded = {each: found.of_rows(rows) for each, found in recorded.items()}
         shared.store(args, kwargs, output, recorded)
         return output, recorded.get(kind, Signals())
 
@@ -148,6 +172,7 @@ class Encoder:
         self,
         call: CallState,
         clips: Sequence[Clip],
+        rows: Tensor | None,
         shared: UnprunedFeatures | None,
         original: Callable[..., Any],
         *args: Any,
@@ -159,8 +184,7 @@ class Encoder:
         if stored is None:
             # Encoding in chunks could change a bit of the stock result: only on request.
             frames = sum(grid.frames for grid in self._family.layout.grids(*args, **kwargs))
-            with call.clock.stage("encode"):
-                output = self._family.encoding.encode(original, self._session.chunk_frames or frames, *args, **kwargs)
+            output = self._run(call, rows, self._session.chunk_frames or frames, original, *args, **kwargs)
             if shared is not None and isinstance(output, Mapping):
                 shared.store(args, kwargs, output, {})
         else:

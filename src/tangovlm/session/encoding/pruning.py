@@ -48,6 +48,7 @@ class VideoPruning:
             newlines_before=self._family.layout.feature_count(clip.grid) - clip.grid.tokens,
             newlines_after=self._family.layout.newlines(selection, clip.grid),
             tokens_cap=self._cap(pruner, selection, clip.grid) if is_adaptive(pruner) else None,
+            encoded_frames=clip.encoded,
         )
         with clock.paused():
             others = tuple(self._alternative(each, tokens, clip.grid) for each in self._session.records.retentions)
@@ -93,6 +94,7 @@ class VideoPruning:
             notes=(*self._plan.notes, *clip.notes),
             newlines_before=newlines,
             newlines_after=newlines,
+            encoded_frames=clip.encoded,
         )
         return self.record(call, EncodedVideo(clip, report, selection, None))
 

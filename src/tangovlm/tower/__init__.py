@@ -1,0 +1,1 @@
+"""Between decoded frames and a method: which frames the vision encoder runs on."""
