@@ -13,7 +13,9 @@ from tangovlm.models.common.layout import Prompt
 from tangovlm.models.common.transformers_compat import Arg
 from tangovlm.pipeline.load import VideoLLM
 from tangovlm.session.attach import attach_family
+from tangovlm.session.encoding.changed_frames import changed_frames
 from tangovlm.tokens import Selection, VideoTokens
+from tangovlm.tower.changed import Changed
 
 from .runs import SALIENCIES, Run
 
@@ -83,17 +85,28 @@ class ClipEncoder:
         return self.llm.family.prompt.pixels(frames.to(self.llm.family.device), self.llm.config)
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor, seconds: Tensor, needs: Mapping[str, frozenset[str]]) -> EncodedClip:
+    def encode(
+        self, pixels: Tensor, seconds: Tensor, needs: Mapping[str, frozenset[str]], changed: Changed | None = None
+    ) -> EncodedClip:
         """Run the vision encoder once.
 
         Parameters
         ----------
         needs: kind of saliency to the signals that are read with it.
+        changed: which frames are encoded; None for all.
         """
+        family = self.llm.family
+        clips, rows = changed_frames(changed, family, family.layout.clips(Prompt(), pixels), pixels)
+        run, options = family.encoder.get_video_features, {Arg.AS_DICT: True}
         with ExitStack() as stack:
             signals = {k: stack.enter_context(self.family(k).signals.observe(needed)) for k, needed in needs.items()}
-            features = self.llm.family.encoder.get_video_features(pixels, **{Arg.AS_DICT: True}).pooler_output[0]
-        (clip,) = self.llm.family.layout.clips(Prompt(), pixels)
+            if rows is None:
+                output = run(pixels, **options)
+            else:
+                output = family.encoding.encode_some(run, len(rows), rows, pixels, **options)
+        if rows is not None:
+            signals = {k: found.of_rows(rows) for k, found in signals.items()}
+        features, (clip,) = output.pooler_output[0], clips
         tokens = {k: self.family(k).video_tokens(features, clip, found, seconds) for k, found in signals.items()}
         return EncodedClip(features, tokens)
 

@@ -9,6 +9,7 @@ from tangovlm.pipeline.load import VideoLLM
 from tangovlm.session.memo import Memo
 from tangovlm.tiny.synthetic.questions import Question
 from tangovlm.tokens import Selection
+from tangovlm.tower.changed import Changed
 
 from .batched import BatchedAnswerer, Reply
 from .clip_encoder import ClipEncoder, pruned_video, select
@@ -101,14 +102,14 @@ def _answer_clip(
 ) -> Iterator[ScoredAnswer]:
     """All missing answers about one clip."""
     generated = clip.clip()
-    by_frames: dict[int, list[_PendingRun]] = {}
+    by_frames: dict[tuple[int, Changed | None], list[_PendingRun]] = {}
     for each in pending:
-        by_frames.setdefault(each.run.frames or clip.length, []).append(each)
-    for frames, group in by_frames.items():
+        by_frames.setdefault((each.run.frames or clip.length, each.run.encode), []).append(each)
+    for (frames, changed), group in by_frames.items():
         rendered = render_clip(generated, frames)
         pixels = encoder.pixels(rendered.pixels)
         batchable = [each for each in group if answerer.supports(each.run)]
-        for answer in _answer_batched(encoder, answerer, rendered, pixels, batchable) if batchable else ():
+        for answer in _answer_batched(encoder, answerer, rendered, pixels, changed, batchable) if batchable else ():
             yield answer
             progress(1)
         for each in (each for each in group if not answerer.supports(each.run)):
@@ -124,13 +125,14 @@ def _answer_batched(
     answerer: BatchedAnswerer,
     rendered: RenderedClip,
     pixels: Tensor,
+    changed: Changed | None,
     pending: Sequence[_PendingRun],
 ) -> Iterator[ScoredAnswer]:
     """Encode once, select for every run, and batch the runs that keep equally many tokens."""
     needs: dict[str, frozenset[str]] = {}
     for run in (each.run for each in pending):
         needs[run.saliency] = needs.get(run.saliency, frozenset()) | encoder.readable(run)
-    encoded = encoder.encode(pixels, rendered.seconds, needs)
+    encoded = encoder.encode(pixels, rendered.seconds, needs, changed)
     by_shape: dict[tuple[int, tuple[int, ...]], list[tuple[_PendingRun, Selection]]] = {}
     for each in pending:
         selection = select(each.run, encoded)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from tangovlm.methods import build
 from tangovlm.methods.common.checks import is_integer
 from tangovlm.models.common.family import POSITIONS
 from tangovlm.tokens import Pruner
+from tangovlm.tower.changed import Changed
 
 SALIENCIES = ("p-attn", "attn")
 """The signals that are compared."""
@@ -30,6 +31,7 @@ class Run:
     saliency: "p-attn" or "attn".
     positions: positions of the kept tokens in the language model, see `tangovlm.attach`.
     frames: frames taken from a clip; None for one per moment.
+    encode: which of them are encoded, see `tangovlm.attach`; None for all.
     series: the line of a picture that the run is a point of; the label by default.
 
     Raises
@@ -43,6 +45,7 @@ class Run:
     saliency: str = "p-attn"
     positions: str = "contiguous"
     frames: int | None = None
+    encode: Changed | None = None
     series: str = ""
 
     def __post_init__(self) -> None:
@@ -58,9 +61,11 @@ class Run:
     @property
     def spec(self) -> dict[str, Any]:
         """Everything that the answers depend on, as JSON values; without label, group and series."""
+        encode = {} if self.encode is None else {"encode": asdict(self.encode)}
         if self.unpruned:
-            return {"method": "unpruned", "frames": self.frames}
+            return {"method": "unpruned", "frames": self.frames, **encode}
         spec = {
+            **encode,
             "method": self.pruner.name,
             "settings": settings(self.pruner),
             "saliency": self.saliency,
@@ -135,22 +140,24 @@ def build_run(name: str, retention: float, *, label: str = "", group: str = "", 
 
     Parameters
     ----------
-    options: `saliency`, `positions`, `frames` and `series` of the run; all others are for `tangovlm.method`.
+    options: `saliency`, `positions`, `frames`, `encode` and `series` of the run; all others are for `tangovlm.method`.
 
     Raises
     ------
     TangoError: see `tangovlm.method` and `Run`.
     """
-    own = {key: options.pop(key) for key in ("saliency", "positions", "frames", "series") if key in options}
+    own = {key: options.pop(key) for key in ("saliency", "positions", "frames", "encode", "series") if key in options}
     pruner = build.method(name, retention=retention, **options)
     own.setdefault("saliency", getattr(pruner, "signal", "p-attn"))
     own.setdefault("positions", getattr(pruner, "positions", "contiguous"))
     return Run(label or name, group or percent(retention), pruner, **own)
 
 
-def unpruned_run(frames: int | None = None, label: str = "all tokens", group: str = "100 %") -> Run:
+def unpruned_run(
+    frames: int | None = None, label: str = "all tokens", group: str = "100 %", encode: Changed | None = None
+) -> Run:
     """A run of the model without pruning."""
-    return Run(label, group, build.method("tango", retention=1.0), frames=frames)
+    return Run(label, group, build.method("tango", retention=1.0), frames=frames, encode=encode)
 
 
 def percent(retention: float) -> str:

@@ -1,5 +1,7 @@
 """Answers through `attach` and the stock `generate`, one question at a time; works for every method."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,7 +38,8 @@ def answer_question(
     choices = [llm.tokenizer(choice).input_ids for choice in question.choices]
     # A family that fixes the positions refuses the run's setting.
     positions = None if family.keeps_positions else run.positions
-    with attach_family(family, run.pruner, timestamps=seconds, positions=positions, memo=memo) as session:
+    options: dict[str, Any] = {"timestamps": seconds, "positions": positions, "encode": run.encode or "all"}
+    with attach_family(family, run.pruner, **options, memo=memo) as session:
         output = llm.model.generate(
             **inputs,
             max_new_tokens=MAX_NEW_TOKENS,

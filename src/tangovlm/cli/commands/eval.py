@@ -32,6 +32,7 @@ class TableName(StrEnum):
     MILONGA = "milonga"
     ADAPTIVE = "adaptive"
     FRAMES = "frames"
+    ENCODE = "encode"
     QUESTION = "question"
     ABLATION = "ablation"
     BASES = "bases"

@@ -8,8 +8,8 @@ from tangovlm.errors import InputError
 
 from ..runs import Run, build_run, unpruned_run
 from ..tangoworld import OFFICIAL, Benchmark
-from . import adaptive, methods, milonga, question, tango
-from .comparison import AllTokens, Comparison, Defaults, FixedCounts
+from . import adaptive, encode, methods, milonga, question, tango
+from .comparison import AllEncoded, AllTokens, Comparison, Defaults, FixedCounts
 from .options import Options
 from .table import COMPARISONS, Table, distinct
 
@@ -69,6 +69,13 @@ _TABLES: dict[str, _Recipe] = {
         lengths=_LONGEST,
         comparisons=(AllTokens(), AllTokens(methods.USUAL_FRAMES), Defaults("tango")),
         axis="frames",
+    ),
+    "encode": _Recipe(
+        "Frames that show nothing new are not encoded",
+        (0.10,),
+        encode.encode,
+        takes_methods=True,
+        comparisons=(AllTokens(), AllEncoded()),
     ),
     "question": _Recipe(
         "Methods that read the question",

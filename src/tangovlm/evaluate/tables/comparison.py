@@ -5,7 +5,7 @@ Shape letters: Q questions.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -83,8 +83,33 @@ class AllTokens(Comparison):
 
     def reference(self, run: Run, answers: Answers) -> Values | None:
         """See `Comparison`."""
-        found = next((each for each in answers.runs if each.unpruned and each.frames == self.frames), None)
+        found = next((each for each in answers.runs if _is_stock(each, self.frames)), None)
         return None if found is None or found.key == run.key else answers.exact[found.key]
+
+
+def _is_stock(run: Run, frames: int | None) -> bool:
+    return run.unpruned and run.frames == frames and run.encode is None
+
+
+@dataclass(frozen=True)
+class AllEncoded(Comparison):
+    """The same method, with all frames encoded."""
+
+    @property
+    def name(self) -> str:
+        """See `Comparison`."""
+        return "all_encoded"
+
+    @property
+    def title(self) -> str:
+        """See `Comparison`."""
+        return "all frames encoded"
+
+    def reference(self, run: Run, answers: Answers) -> Values | None:
+        """See `Comparison`."""
+        key = replace(run, encode=None).key
+        found = None if run.encode is None else next((each for each in answers.runs if each.key == key), None)
+        return None if found is None else answers.exact[found.key]
 
 
 @dataclass(frozen=True)
