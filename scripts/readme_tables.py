@@ -42,7 +42,7 @@ BENCHES = {
 """Command of `tangovlm bench` to its module; results are in benchmarks/results/bench-COMMAND.jsonl."""
 TREE = (
     "errors.py", "validation.py", "tokens.py", "budget.py", "registry.py", "kernels", "machine", "video", "inputs",
-    "checkpoints", "methods", "models", "selfcheck", "session", "pipeline", "tiny", "report", "serve", "batch",
+    "checkpoints", "methods", "tower", "models", "selfcheck", "session", "pipeline", "tiny", "report", "serve", "batch",
     "doctor", "evaluate", "inspection", "bench", "app", "cli",
 )  # fmt: skip
 """The library in the order in which data flows through it."""

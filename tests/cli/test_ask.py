@@ -446,6 +446,7 @@ def test_a_dry_run_that_cannot_be(tangovlm_command: Run, clip: Path, checkpoint:
     for arguments, message in (
         ((clip, "--chat", "--dry-run"), "give them on the command line"),
         ((clip, "What?", "--dry-run", "--report", tmp_path / "a.html"), "--dry-run and --report do not go together"),
+        ((clip, "What?", "--dry-run", "--encode", "changed"), "--dry-run and --encode changed do not go together"),
         ((clip, "What?", "--dry-run", "--compare"), "--dry-run and --compare do not go together"),
         ((clip, "What?", "--dry-run", "--model", tmp_path), "a dry run reads the config"),
         ((clip, "What?", "--dry-run", "--model", checkpoint, "--retention", 3), "retention"),
@@ -476,3 +477,17 @@ def test_a_comparison_beyond_the_context_is_refused_before_encoding(
     assert outcome.status == 2
     assert f"the model's context {TOTAL}: give retention=" in outcome.err
     assert not encoded
+
+
+def test_frames_that_show_nothing_new_are_not_encoded(tangovlm_command: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, grey in enumerate((70, 70, 70, 200, 200, 200)):
+        Image.new("RGB", (64, 64), (grey, grey, grey)).save(folder / f"{number}.png")
+    asked = ("ask", folder, "What color is the bar?", "--encode", "changed")
+    answer = json.loads(tangovlm_command(*asked, "--json").out)
+    assert (answer["encoded_frames"], answer["frames"]) == (2, 6)
+    table = tangovlm_command(*asked, "--compare").out
+    row = next(line for line in table.splitlines() if line.startswith("frames encoded"))
+    assert row.split()[2:] == ["2", "2"]
+    tangovlm_command(*asked[:-1], "some").refused("'some' is not one of 'all', 'changed'")

@@ -7,12 +7,16 @@ import torch
 from torch import Tensor
 
 import tangovlm
+from tangovlm.errors import InputError
 from tangovlm.models.common.transformers_compat import Arg
+from tangovlm.models.generic import Generic
 from tangovlm.registry import family_for
 from tangovlm.selfcheck import twins
 from tangovlm.selfcheck.twins.common.base import Twin
 from tangovlm.selfcheck.twins.common.norms import Norms
 from tangovlm.selfcheck.twins.common.parts import PromptParts, RandomWords, Video
+from tangovlm.session.attach import attach_family
+from tangovlm.video import Frames
 
 FRAMES, NEW = 8, 3
 GREEDY: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
@@ -131,3 +135,28 @@ def test_frames_that_all_differ_are_all_encoded(twin: Twin, row: PromptParts) ->
             found.append(twin.model(**twin.inputs([row])).logits)
     assert torch.equal(*found)
     assert session.report.videos[0].encoded_frames is None
+
+
+def test_a_family_that_encodes_whole_videos_is_refused_by_name() -> None:
+    twin: Any = twins.load("qwen2_vl")()
+    inputs = twin.inputs([(Video(FRAMES, 2), RandomWords(3, 1))])
+    with (
+        pytest.raises(InputError, match="encode must be 'all' for the family generic"),
+        attach_family(Generic.of(twin.model), NORMS, encode="changed"),
+    ):
+        twin.model(**inputs)
+
+
+def test_features_that_a_clip_shares_are_those_of_the_changed_frames() -> None:
+    llm = tangovlm.load()
+    pixels = torch.zeros(8, 3, 64, 64, dtype=torch.uint8)
+    pixels[4:, :, 20:40, 20:40] = 200
+    frames = Frames(pixels, torch.arange(8, dtype=torch.float64), fps=1.0, duration_s=8.0)
+    clip = llm.encode(frames, retention=0.2, encode="changed")
+    answers = clip.ask_all(["What happens?", "What color is the bar?"], max_new_tokens=2)
+    other = clip.with_method("divprune", retention=0.2).ask("What happens?", max_new_tokens=2)
+    alone = tangovlm.ask(frames, "What happens?", model=llm, retention=0.2, encode="changed", max_new_tokens=2)
+    assert [answer.encoded_frames for answer in (*answers, other, alone)] == [2] * 4
+    assert answers[0] == alone and alone.as_dict()["encoded_frames"] == 2
+    assert "frames encoded: 2" in str(clip.video)
+    assert tangovlm.ask(frames, "What happens?", model=llm, retention=0.2, max_new_tokens=2).encoded_frames is None
