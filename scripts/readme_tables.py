@@ -78,7 +78,9 @@ def models_table() -> str:
     """Every registered family: module, model classes, signals, tested uses, checkpoints."""
     lines = ["| family | model classes | signals | tested | vLLM | checkpoints |", "|---|---|---|---|---|---|"]
     lines += [_model_row(card) for card in catalog.registered().models]
-    return "\n".join([*lines, "", f"Tested, *all*: {', '.join(FEATURES)}."])
+    images = [f"`{card.family}`" for card in catalog.registered().models if card.prunes_images]
+    notes = f"Tested, *all*: {', '.join(FEATURES)}.", f"Images can be pruned too (`images=True`): {', '.join(images)}."
+    return "\n".join([*lines, "", notes[0], "", notes[1]])
 
 
 def sinks_table() -> str:

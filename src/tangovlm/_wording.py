@@ -1,6 +1,6 @@
 """How reports describe counts, segments, layers, times and notes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 
@@ -38,3 +38,18 @@ def list_times(timings_ms: Mapping[str, float]) -> list[str]:
 def list_notes(notes: Iterable[str]) -> list[str]:
     """A line for each note."""
     return [f"note: {note}" for note in notes]
+
+
+def describe_first_pass(groups: Sequence[int], layers: int) -> str:
+    """What a pass before the prefill read."""
+    return f"first pass: {sum(groups)} tokens, groups: {len(groups)}, layers: {layers}"
+
+
+def count_media(media: Sequence[str]) -> str:
+    """How many videos and images.
+
+    >>> count_media(["video", "image", "image"])
+    '1 video, 2 images'
+    """
+    counts = [(kind, media.count(kind)) for kind in ("video", "image") if kind in media]
+    return ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in counts)

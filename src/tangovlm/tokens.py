@@ -13,11 +13,11 @@ Grid index of the token at frame t, row h, column w: (t * H + h) * W + w ("frame
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
-from ._wording import change, describe_layers, describe_segments, list_notes, list_times
+from . import _wording as wording
 from .errors import InputError
 from .validation import check_sink_tokens, check_tensor, not_finite, raise_first, timestamp_faults
 
@@ -197,10 +197,10 @@ class VideoReport:
     notes: fallbacks that the user should know about.
     tokens_per_layer: visual tokens in each layer; empty if nothing was pruned inside the model.
     newlines_before, newlines_after: tokens that a model inserts between or after those of the grid.
-    first_pass_groups: visual tokens of each group that a pass before the prefill read to choose tokens; empty for none.
-    first_pass_layers: number of layers that read them.
+    first_pass_groups, first_pass_layers: visual tokens of the groups that a pass before the prefill read; its layers.
     tokens_cap: the most tokens that could be kept before the language model, if the content decided how many.
     encoded_frames: frames of the grid that the vision encoder ran on, if it was not all of them.
+    medium: "video", or "image" for one that was pruned with `attach(..., images=True)`.
     """
 
     tokens_before: int
@@ -217,6 +217,7 @@ class VideoReport:
     first_pass_layers: int = 0
     tokens_cap: int | None = None
     encoded_frames: int | None = None
+    medium: Literal["video", "image"] = "video"
 
     @property
     def equivalent_retention(self) -> float:
@@ -226,24 +227,23 @@ class VideoReport:
         return (first + sum(layers)) / len(layers) / self.tokens_before
 
     def __str__(self) -> str:
-        return "\n".join([self._line(), *list_notes(self.notes)])
+        return "\n".join([self._line(), *wording.list_notes(self.notes)])
 
     def _line(self) -> str:
-        parts = [f"{self.method}: {change(self.tokens_before, self.tokens_after)}"]
+        parts = [f"{self.method}: {wording.change(self.tokens_before, self.tokens_after)}"]
         if self.tokens_cap is not None:
             parts.append(f"at most {self.tokens_cap}")
         if self.newlines_before:
             parts.append(f"{self.newlines_before} -> {self.newlines_after} newlines")
         if self.segments:
-            parts.append(describe_segments(self.segments))
+            parts.append(wording.describe_segments(self.segments))
         if self.encoded_frames is not None:
             parts.append(f"frames encoded: {self.encoded_frames}")
         if self.first_pass_groups:
-            groups, layers = self.first_pass_groups, self.first_pass_layers
-            parts.append(f"first pass: {sum(groups)} tokens, groups: {len(groups)}, layers: {layers}")
+            parts.append(wording.describe_first_pass(self.first_pass_groups, self.first_pass_layers))
         if self.tokens_per_layer:
-            parts.append(describe_layers(self.tokens_per_layer))
-        return ", ".join([*parts, *list_times(self.timings_ms)])
+            parts.append(wording.describe_layers(self.tokens_per_layer))
+        return ", ".join([*parts, *wording.list_times(self.timings_ms)])
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ class Report:
 
     Parameters
     ----------
-    videos: one report per video.
+    videos: one report per video, and per image that was pruned.
     timings_ms: milliseconds of each stage, all videos together.
     notes: fallbacks that the user should know about.
 
@@ -291,10 +291,10 @@ class Report:
         if not self.videos:
             lines = ["no videos"]
         else:
-            number = f"{len(self.videos)} video" + "s" * (len(self.videos) > 1)
-            lines = [f"{number}: {change(self.tokens_before, self.tokens_after, 'visual tokens')}"]
-            lines += [f"  video {place}: {video._line()}" for place, video in enumerate(self.videos, start=1)]
+            number = wording.count_media([video.medium for video in self.videos])
+            lines = [f"{number}: {wording.change(self.tokens_before, self.tokens_after, 'visual tokens')}"]
+            lines += [f"  {video.medium} {place}: {video._line()}" for place, video in enumerate(self.videos, start=1)]
         if self.timings_ms:
-            lines.append("times: " + ", ".join(list_times(self.timings_ms)))
+            lines.append("times: " + ", ".join(wording.list_times(self.timings_ms)))
         notes = dict.fromkeys([*self.notes, *(note for video in self.videos for note in video.notes)])
-        return "\n".join([*lines, *list_notes(notes)])
+        return "\n".join([*lines, *wording.list_notes(notes)])

@@ -60,6 +60,7 @@ class ModelCard:
     untested: the other uses.
     checkpoints: Hugging Face ids of published checkpoints.
     served: whether the vLLM plug-in supports it.
+    prunes_images: whether images can be pruned too.
     """
 
     family: str
@@ -70,6 +71,7 @@ class ModelCard:
     checkpoints: tuple[str, ...]
     module: str
     served: bool
+    prunes_images: bool = False
 
     @property
     def tested_in(self) -> str:
@@ -146,6 +148,7 @@ def _model(family: Any, architectures: list[str]) -> ModelCard:
         checkpoints=tuple(family.checkpoints),
         module=family.__module__,
         served=any(name in SERVED_MODELS for name in architectures),
+        prunes_images=family.prunes_images,
     )
 
 

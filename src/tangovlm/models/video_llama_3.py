@@ -143,6 +143,8 @@ class VideoLlama3(PatchSequenceFamily):
     pixel_spec = PixelSpec(size=(0, 0), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     size_rule = SizeRule(128 * 28 * 28, 768 * 28 * 28, of="shared", old_names=True)
     mask_input = Arg.VIDEO_MASK
+    # They have tokens of another size than videos.
+    prunes_images = False
     prompt = Part(FramesWithTimes)
     layout = Part(MergedFrames)
     signals = Part(DefaultMergeSignals)

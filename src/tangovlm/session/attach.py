@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, MethodError
-from ..methods.build import Method, Pair, plan
+from ..methods.build import Method, Pair, Plan, plan
 from ..models.common.chunks import check_chunk_frames
 from ..models.common.family import Family
 from ..models.generic import Generic
@@ -57,6 +57,7 @@ def attach(
     chunk_frames: int | None = None,
     newlines: str = "kept",
     encode: str | Changed = "all",
+    images: bool = False,
     family: str | None = None,
 ) -> Iterator[Session]:
     """Run a method inside a stock model for as long as the context lasts.
@@ -101,6 +102,8 @@ def attach(
     encode: "all" frames, or only those that "changed": a frame that shows nothing new is not encoded, and its tokens
         have the features of the last frame that was. Methods, counts and times are those of all frames. A
         `tangovlm.tower.changed.Changed` sets how different a frame must be.
+    images: prune images too, each as a video of one frame with a budget of its own; without it, all of their tokens
+        are kept. For families with `Family.prunes_images` and methods before the language model.
     family: "generic" for a model of no known family that follows the common pattern (`tangovlm models --explain`). The
         model itself is first checked on a small video of noise, and refused if pruned answers differ from those of a
         reference. It provides no saliency, so that methods that need one are refused.
@@ -150,6 +153,7 @@ def attach(
         "chunk_frames": chunk_frames,
         "newlines": newlines,
         "encode": encode,
+        "images": images,
     }
     with attach_family(bound, pruner, timestamps=timestamps, record=record, **options) as session:
         yield session
@@ -166,6 +170,19 @@ def _generic(model: Any, saliency: str | None, head_weights: str | Path | None) 
     return bound
 
 
+def _of_images(family: Family, planned: Plan, images: object) -> Family | None:
+    """The family for images, if these are to be pruned."""
+    if not isinstance(images, bool):
+        raise InputError(f"images is {images!r}: give True to prune images as well as videos, or False")
+    if not images:
+        return None
+    if planned.inside is not None:
+        raise InputError("methods inside the language model prune videos only: leave images=True out")
+    if not family.prunes_images:
+        raise InputError(f"images of the family {family.name} cannot be pruned: leave images=True out")
+    return family.of_images()
+
+
 @contextmanager
 def attach_family(
     family: Family,
@@ -177,6 +194,7 @@ def attach_family(
     chunk_frames: int | None = None,
     newlines: str = "kept",
     encode: str | Changed = "all",
+    images: bool = False,
     in_turn: bool = False,
     memo: Memo | None = None,
 ) -> Iterator[Session]:
@@ -204,6 +222,7 @@ def attach_family(
         chunk_frames=chunk_frames,
         newlines=newlines,
         changed=resolve(encode),
+        images=_of_images(family, planned, images),
         in_turn=in_turn,
         memo=memo,
     )

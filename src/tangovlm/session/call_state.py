@@ -60,12 +60,12 @@ class CallState:
     context: what its arguments say of its prompts and videos.
     clock: its times.
     is_generate: whether it is a `generate`.
-    has_pixels: whether its arguments include pixels.
-    is_encoded: whether the vision encoder ran.
+    given, encoded: the feature methods for whose pixels there are arguments, and those that ran.
+    is_encoding: whether one of them runs; stock code may encode videos by the method for images.
     has_dropped: whether any token of a video was dropped before the language model.
     is_spliced: whether dropped tokens were removed from the inputs of the text model.
     records: indices in the session's records of the videos that the language model has not read yet.
-    grids: of its videos.
+    media: token grids of its videos, and of its images if they are pruned, by feature method.
     taps: hooks on the vision encoder while its signals are recorded, else None.
     hidden_tags: tags that were removed from encoder outputs, to be restored before they are used; by kind of output.
     reads_prompt: whether the next forward reads the prompt.
@@ -77,17 +77,23 @@ class CallState:
     context: CallContext
     clock: Stopwatch
     is_generate: bool = False
-    has_pixels: bool = False
-    is_encoded: bool = False
+    given: set[str] = field(default_factory=set)
+    encoded: set[str] = field(default_factory=set)
+    is_encoding: bool = False
     has_dropped: bool = False
     is_spliced: bool = False
     records: list[int] = field(default_factory=list)
-    grids: list[Grid] = field(default_factory=list)
+    media: dict[str, list[Grid]] = field(default_factory=dict)
     taps: list[ForwardHook] | None = None
     hidden_tags: dict[str, Any] | None = None
     reads_prompt: bool = False
     forward: ForwardState = field(default_factory=ForwardState)
     thread: int = field(default_factory=get_ident)
+
+    @property
+    def grids(self) -> list[Grid]:
+        """Of all `media`."""
+        return [grid for grids in self.media.values() for grid in grids]
 
 
 _CALLS: ContextVar[tuple[CallState, ...]] = ContextVar("tangovlm_calls", default=())

@@ -107,7 +107,7 @@ class Generation:
 
     def is_visual(self, kwargs: Mapping[str, Any]) -> bool:
         """Whether the inputs of a forward include anything but text."""
-        values = [kwargs.get(name) for name in (*self._family.visual_inputs, Arg.ENCODED, Arg.EMBEDS)]
+        values = [kwargs.get(name) for name in (*self._session.visual_inputs, Arg.ENCODED, Arg.EMBEDS)]
         # Without encoder outputs, stock code passes an empty mapping.
         return any(value is not None and not (isinstance(value, dict) and not value) for value in values)
 
@@ -131,10 +131,12 @@ class Generation:
 
     def _note_visual_inputs(self, call: CallState, kwargs: Mapping[str, Any]) -> None:
         """Record that the call has pixels to encode, or features that cannot be pruned; see `check_inputs`."""
-        call.has_pixels |= any(kwargs.get(name) is not None for name in self._family.visual_inputs)
+        for family in self._session.families:
+            if any(kwargs.get(name) is not None for name in family.visual_inputs):
+                call.given.add(family.feature_method)
         if kwargs.get(Arg.ENCODED) and not self._session.identity:
             self._session.records.note(GIVEN_FEATURES)
-        if (call.has_pixels or call.context.continues) and not self._session.identity:
+        if (call.given or call.context.continues) and not self._session.identity:
             self._family.layout.check_inputs(call.context.prompt, kwargs)
 
     # --- what `generate` prepares for a forward -------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Patches and hooks of a session on its model: installed when it begins, removed when it ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from threading import Lock
 from typing import Any, NamedTuple
@@ -21,15 +21,15 @@ class CallParts(NamedTuple):
     """The parts of a call, in the order in which they run; see the docstring of this module."""
 
     generation: Generation
-    encoder: Encoder
+    encoders: Sequence[Encoder]
     decoder: Decoder
 
     @classmethod
     def of(cls, session: Session) -> "CallParts":
         """The parts of the calls of a session."""
-        encoder = Encoder(session)
-        generation = Generation(session, encoder)
-        return cls(generation, encoder, Decoder(session, generation))
+        encoders = [Encoder(session, family) for family in session.families]
+        generation = Generation(session, encoders[0])
+        return cls(generation, encoders, Decoder(session, generation))
 
 
 def installed(session: Session, parts: CallParts) -> ExitStack:
@@ -63,11 +63,11 @@ def _wait_until_detached(other: Session, session: Session) -> None:
 
 def _install(session: Session, parts: CallParts, undo: ExitStack) -> None:
     """Install the patches and hooks of a session on its model; `undo` removes them."""
-    generation, encoder, decoder = parts
+    generation, encoders, decoder = parts
     family = session.family
     model, base, text = family.model, family.encoder, family.decoder
     methods: list[tuple[Any, str, Callable[..., Any]]] = [
-        (base, family.feature_method, encoder.get_features),
+        *((base, each.feature_method, run.get_features) for each, run in zip(session.families, encoders, strict=True)),
         (model, "generate", generation.generate),
         (model, "forward", generation.forward),
         (model, "prepare_inputs_for_generation", generation.prepare_inputs),
@@ -86,7 +86,7 @@ def _install(session: Session, parts: CallParts, undo: ExitStack) -> None:
     handles = [
         model.register_forward_pre_hook(session.hook(generation.hide_tags), **first),
         text.register_forward_pre_hook(session.hook(decoder.splice_inputs), **first),
-        *encoder.register_hooks(),
+        *encoders[0].register_hooks(),
     ]
     if session.original_positions:
         hook = session.hook(decoder.remove_position_ids)

@@ -44,6 +44,7 @@ class Session:
         chunk_frames: int | None = None,
         newlines: str = "kept",
         changed: Changed | None = None,
+        images: Family | None = None,
         in_turn: bool = False,
         memo: Memo | None = None,
     ) -> None:
@@ -54,6 +55,7 @@ class Session:
         self.chunk_frames = chunk_frames
         self.newlines = newlines
         self.changed = changed
+        self.families = (family,) if images is None else (family, images)
         self.in_turn = in_turn
         self.memo = memo
         self.records = Records(record)
@@ -72,6 +74,11 @@ class Session:
     def identity(self) -> bool:
         """Whether everything is kept, so that the model must run unchanged."""
         return self.plan.before is None and self.plan.inside is None
+
+    @property
+    def visual_inputs(self) -> tuple[str, ...]:
+        """Arguments of the model with pixels that are pruned."""
+        return tuple(name for family in self.families for name in family.visual_inputs)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -138,10 +145,9 @@ class Session:
         """Raise `ModelError` if the model bypassed the hooks on it, so that its output is not an answer."""
         if self.identity:
             return
-        if call.has_pixels and not call.is_encoded:
+        for method in sorted(call.given - call.encoded):
             raise ModelError(
-                f"the model was given pixels, but did not call {self.family.feature_method}, so that nothing was "
-                f"pruned: {hooks_advice()}"
+                f"the model was given pixels, but did not call {method}, so that nothing was pruned: {hooks_advice()}"
             )
         if call.has_dropped and not call.is_spliced:
             raise ModelError(f"dropped tokens were not removed before the text model: {hooks_advice()}")

@@ -38,6 +38,7 @@ def models(
                     "signals": ", ".join(card.signals),
                     "tested": card.tested_in,
                     "vLLM": "yes" if card.served else "no",
+                    "images": "pruned on request" if card.prunes_images else "kept whole",
                     "checkpoints": "\n".join(card.checkpoints),
                 },
             )

@@ -97,6 +97,8 @@ class Family:
     """Whether the model assigns the mean of its frames' times to a step of several frames; else the first time."""
     prepares_masks: ClassVar[bool] = False
     """Whether the model without its head makes the masks of the layers, which the text model does otherwise."""
+    prunes_images: ClassVar[bool] = False
+    """Whether images can be pruned too, see `of_images`."""
     in_one_piece: ClassVar[bool] = False
     """Whether the features depend on pixels alone and are contiguous in the prompt, those of the grid first."""
 
@@ -142,6 +144,10 @@ class Family:
                 f"positions is 'contiguous', but the family {cls.name} keeps M-RoPE positions: leave it out"
             )
         return "original" if cls.keeps_positions else positions or own
+
+    def of_images(self) -> "Family":
+        """The family bound to the same model, for its images in place of its videos; only with `prunes_images`."""
+        raise NotImplementedError(f"{type(self).__name__}.prunes_images is False")
 
     @classmethod
     def load_model(cls, source: str, **options: Any) -> Any:

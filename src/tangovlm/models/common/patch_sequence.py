@@ -5,6 +5,7 @@ Shape letters: S patches of a call. The patches that are merged into one token, 
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from .layout import FeatureLayout, Grid
 from .part import Part
 from .patch_signals import PatchSequenceSignals, PatchSignalRecorder
 from .patches.encoding import PatchSequenceEncoding
+from .patches.medium import IMAGES, VIDEOS, Medium
 from .prompt_format import PromptFormat, VideoInput
 from .transformers_compat import Arg
 
@@ -31,9 +33,14 @@ class PatchSequenceLayout(FeatureLayout):
         """See `FeatureLayout.frames_per_step`."""
         return int(self.model.config.vision_config.temporal_patch_size)
 
+    @property
+    def placeholder(self) -> int:
+        """See `FeatureLayout.placeholder`."""
+        return int(getattr(self.model.config, self.family.medium.token))
+
     def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
         """See `FeatureLayout.grids`."""
-        thw, side = args[1] if len(args) > 1 else kwargs[Arg.VIDEO_GRIDS], self.family.merge_size
+        thw, side = args[1] if len(args) > 1 else kwargs[self.family.medium.grids], self.family.merge_size
         return [Grid(steps, height // side, width // side) for steps, height, width in thw.tolist()]
 
 
@@ -139,6 +146,9 @@ class PatchSequenceFamily(Family):
     layout = Part(PatchSequenceLayout)
     signals = Part(PatchSequenceSignals)
     encoding = Part(PatchSequenceEncoding)
+    prunes_images: ClassVar[bool] = True
+    medium: Medium = VIDEOS
+    """What a bound family describes."""
     recorder: ClassVar[type[PatchSignalRecorder]] = PatchSignalRecorder
     """The functions of the hooks on the encoder."""
 
@@ -148,6 +158,13 @@ class PatchSequenceFamily(Family):
     """Defaults of the stock video processor, used where the checkpoint's preprocessor config has no value."""
     size_rule: ClassVar[SizeRule]
     """How the stock video processor chooses the size of frames."""
+
+    def of_images(self) -> Family:
+        """See `Family.of_images`: an image is a video of one step."""
+        images = copy(self)
+        images.medium = IMAGES
+        images.feature_method, images.visual_inputs = IMAGES.feature_method, (IMAGES.pixels,)  # type: ignore[misc]
+        return images
 
     @property
     def tower(self) -> Any:

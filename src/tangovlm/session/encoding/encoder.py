@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...errors import InputError, ModelError
@@ -27,13 +28,20 @@ _STACK_DEPTH = 60
 
 
 class Encoder:
-    """Replaces the stock method that computes the features of videos."""
+    """Replaces the stock method that computes the features of videos, or of images.
 
-    def __init__(self, session: Session) -> None:
+    Parameters
+    ----------
+    session: the session.
+    family: the session's, or its `of_images`.
+    """
+
+    def __init__(self, session: Session, family: Family) -> None:
         self._session = session
-        self._family = session.family
+        self._family = family
         self._plan = session.plan
-        self._pruning = VideoPruning(session)
+        self._pruning = VideoPruning(session, family)
+        self._of_images = family is not session.family
 
     def register_hooks(self) -> list[Any]:
         """Register hooks on the vision encoder, which pass signals to the call that records them; returns handles."""
@@ -50,8 +58,17 @@ class Encoder:
             if not self._session.identity and not self._session.closed and _is_within_forward(self._family):
                 raise ModelError(f"the model encodes a video in a forward that began without hooks: {hooks_advice()}")
             return original(*args, **kwargs)
-        call.is_encoded = True
-        memo, prompt = self._session.memo, call.context.prompt
+        if call.is_encoding:
+            return original(*args, **kwargs)
+        call.encoded.add(self._family.feature_method)
+        call.is_encoding = True
+        try:
+            return self._get_features(call, original, *args, **kwargs)
+        finally:
+            call.is_encoding = False
+
+    def _get_features(self, call: CallState, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        memo, prompt = None if self._of_images else self._session.memo, call.context.prompt
         # The arguments say neither which features stock code forwards, nor that a cache holds earlier turns.
         if memo is None or prompt.forwarded_mask is not None or prompt.continues:
             return self._encode(call, None, original, *args, **kwargs)[0]
@@ -64,7 +81,13 @@ class Encoder:
     def check_prompts(self, call: CallState, clips: Sequence[Clip]) -> None:
         """Check that whole prompts have a placeholder for each feature, and that they fit the model's context."""
         context = call.context
+        if self._of_images:
+            # Stock code counts their placeholders.
+            return
         context.check_placeholders(clips)
+        if len(self._session.families) > 1:
+            # The text model's forward checks the length, once images are pruned.
+            return
         if context.input_ids is not None and not context.continues:
             mask, newlines = context.attention_mask, self._session.newlines
             check_lengths(self._family, self._plan, newlines, context.input_ids, mask, clips)
@@ -72,7 +95,7 @@ class Encoder:
     def _reuse(self, call: CallState, stored: EncoderCall) -> Any:
         """The output of an earlier call with the same pixels."""
         clips = [video.clip for video in stored.videos]
-        call.grids = [clip.grid for clip in clips]
+        call.media[self._family.feature_method] = [clip.grid for clip in clips]
         self.check_prompts(call, clips)
         for video in stored.videos:
             self._pruning.record(call, replace(video, report=replace(video.report, timings_ms={"prune": 0.0})))
@@ -91,14 +114,14 @@ class Encoder:
         clips = family.layout.clips(call.context.prompt, *args, **kwargs)
         if not clips and not session.identity and (note := family.layout.no_video_note(call.context.prompt)):
             session.records.note(note)
-        call.grids = [clip.grid for clip in clips]
+        call.media[self._family.feature_method] = [clip.grid for clip in clips]
         self.check_prompts(call, clips)
         if self._plan.inside is not None and any(clip.forwarded_mask is not None for clip in clips):
             raise InputError(
                 f"{family.mask_input} removes visual tokens, but pruning inside the model needs all of them: process "
                 "videos with use_token_compression=False"
             )
-        clips, rows = changed_frames(session.changed, family, clips, *args, **kwargs)
+        clips, rows = changed_frames(None if self._of_images else session.changed, family, clips, *args, **kwargs)
         if self._plan.before is None or not clips:
             return self._encode_unpruned(call, clips, rows, shared, original, *args, **kwargs)
         as_tuple = kwargs.pop(Arg.AS_DICT, None) is False
@@ -199,7 +222,8 @@ class Encoder:
     def _video_tokens(
         self, call: CallState, features: Sequence[Tensor], clips: Sequence[Clip], signals: Signals
     ) -> Iterator[VideoTokens]:
-        for each, clip, seconds in zip(features, clips, call.context.frame_times(clips), strict=True):
+        times = [torch.zeros(1)] * len(clips) if self._of_images else call.context.frame_times(clips)
+        for each, clip, seconds in zip(features, clips, times, strict=True):
             yield self._family.video_tokens(each, clip, signals, seconds)
 
 

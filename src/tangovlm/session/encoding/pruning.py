@@ -1,7 +1,7 @@
 """The method of a session on the features of one video, and what is recorded of it."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from ...errors import TangoError
 from ...machine.devices import unchanged_random_state
 from ...machine.memory import memory_guard
 from ...methods.build import is_adaptive, plan, with_retention
+from ...models.common.family import Family
 from ...models.common.layout import Clip, Grid
 from ...tokens import NO_TIMESTAMPS, Pruner, Selection, VideoReport, VideoTokens
 from ..call_state import CallState
@@ -24,10 +25,11 @@ from .newlines import select_with_newlines
 class VideoPruning:
     """Prunes the videos of a session's calls."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, family: Family) -> None:
         self._session = session
-        self._family = session.family
+        self._family = family
         self._plan = session.plan
+        self._medium: Literal["video", "image"] = "video" if family is session.family else "image"
 
     def prune(self, call: CallState, tokens: VideoTokens, features: Tensor, clip: Clip) -> tuple[Tensor, EncodedVideo]:
         """Features ``(R, D)`` of a video with dropped tokens tagged, and what was recorded of it."""
@@ -49,6 +51,7 @@ class VideoPruning:
             newlines_after=self._family.layout.newlines(selection, clip.grid),
             tokens_cap=self._cap(pruner, selection, clip.grid) if is_adaptive(pruner) else None,
             encoded_frames=clip.encoded,
+            medium=self._medium,
         )
         with clock.paused():
             others = tuple(self._alternative(each, tokens, clip.grid) for each in self._session.records.retentions)
@@ -95,6 +98,7 @@ class VideoPruning:
             newlines_before=newlines,
             newlines_after=newlines,
             encoded_frames=clip.encoded,
+            medium=self._medium,
         )
         return self.record(call, EncodedVideo(clip, report, selection, None))
 

@@ -26,7 +26,7 @@ class PatchSequenceEncoding(ChunkedEncoding):
         self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
     ) -> Any:
         """See `ChunkedEncoding.encode_chunks`."""
-        names = (Arg.VIDEO_PIXELS, Arg.VIDEO_GRIDS)
+        names = (self.family.medium.pixels, self.family.medium.grids)
         kwargs = dict(zip(names, args, strict=False)) | kwargs
         pixels, thw = (kwargs.pop(name) for name in names)
         sizes = [grid.tokens for grid in self.family.layout.grids(pixels, thw, **kwargs)]

@@ -49,6 +49,8 @@ class Twin(ABC):
     """The checkpoint's preprocessor config."""
     cell_pixels: ClassVar[int | None] = None
     """Side of a cell of the grid in pixels; None if the cells fill a frame."""
+    prunes_images: bool = False
+    """Whether the reference prunes images as well as videos."""
 
     def __init__(self, attention: str = "sdpa", seed: int = 0, layers: int = 2) -> None:
         # Only the CPU's generator is used, and restored: `torch.manual_seed` would seed the others too.
@@ -122,7 +124,7 @@ class Twin(ABC):
         if isinstance(part, (RandomWords, TokenIds)):
             return EncodedPart(list(part.ids))
         piece = self.encode(part)
-        if pruner is None or isinstance(part, Image):
+        if pruner is None or (isinstance(part, Image) and not self.prunes_images):
             return piece
         indices = self.grid_indices(piece)
         assert piece.features is not None
