@@ -16,17 +16,18 @@ from ..errors import ModelError
 from ..inputs.pixels import PixelSpec, flag, prepare_pixels, unresized
 from ..machine.devices import device_of
 from ..registry import register_family
-from .common import chunks
-from .common.encoding import ChunkedEncoding, cell_colors, with_pixels
+from ..tokens import VideoTokens
 from .common.family import Family
 from .common.layer_attention import LayerAttention
-from .common.layout import FeatureLayout, Grid
+from .common.layout import Clip, FeatureLayout, Grid
 from .common.part import Part
 from .common.prompt_format import VideoPlaceholders
 from .common.saliency import PoolingHead, pool_to_grid
-from .common.signals import EncoderSignals, ForwardHook, ReadPoint, SignalParts, on_output, value_hooks
+from .common.signals import EncoderSignals, ForwardHook, ReadPoint, SignalParts, Signals, on_output, value_hooks
 from .common.sinks import sinks_for_grid
-from .common.transformers_compat import pixels_name, vision_model
+from .common.square_frames.encoding import VideoBatchEncoding
+from .common.square_frames.images import AllTiles, PackedImages, Rows, packed
+from .common.transformers_compat import Arg, pixels_name, vision_model
 
 
 class SquareFrames(VideoPlaceholders):
@@ -169,59 +170,6 @@ class PoolingHeadSignals(EncoderSignals):
         return sinks_for_grid(grid.height, grid.width)
 
 
-class VideoBatchEncoding(ChunkedEncoding):
-    """Frames do not attend to each other; those of a chunk are encoded as a video of their own."""
-
-    family: "LlavaOnevision"
-
-    def frame_bytes(self, _grids: Sequence[Grid]) -> int:
-        """See `ChunkedEncoding.frame_bytes`: the MLP of a layer, or projector and pooling if they need more.
-
-        To these it adds the hidden states of all layers, which stock code of some releases collects.
-        """
-        vision, text = self.model.config.vision_config, self.model.config.text_config
-        width = max(2 * vision.hidden_size + 2 * vision.intermediate_size, vision.hidden_size + 3 * text.hidden_size)
-        collected = vision.num_hidden_layers * vision.hidden_size
-        return int(self.family.side**2 * (width + collected) * self.family.encoder.dtype.itemsize)
-
-    def encode_chunks(
-        self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
-    ) -> Any:
-        """See `ChunkedEncoding.encode_chunks`."""
-        pixels, args = (args[0], args[1:]) if args else (kwargs.pop(pixels_name(kwargs)), ())
-        frames = pixels.flatten(0, 1)[None]
-        kind, joined, pooled = chunks.collect(
-            lambda start, stop: original(frames[:, start:stop], *args, **kwargs), bounds, kwargs
-        )
-        counts = [(stop - start) * self.family.layout.features_per_frame for start, stop in bounds]
-        features = torch.cat([part[0, :count] for part, count in zip(pooled, counts, strict=True)])
-        videos = features.view(pixels.shape[0], -1, features.shape[-1])
-        # What follows a video, if anything, is the same for all.
-        newline = pooled[-1][0, counts[-1] :].expand(pixels.shape[0], -1, -1)
-        return kind(**joined, pooler_output=torch.cat([videos, newline], dim=1))
-
-    def colors(self, *args: Any, **kwargs: Any) -> list[Tensor]:
-        """See `ChunkedEncoding.colors`."""
-        pixels = args[0] if args else kwargs[pixels_name(kwargs)]
-        return cell_colors(pixels.flatten(0, 1), self.family.pixel_spec.std)
-
-    def of_frames(self, chosen: Tensor, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """See `ChunkedEncoding.of_frames`: one video."""
-        name = pixels_name(kwargs)
-        pixels = args[0] if args else kwargs[name]
-        return with_pixels(pixels.flatten(0, 1)[chosen.to(pixels.device)][None], args, kwargs, name)
-
-    def spread(self, output: Any, rows: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """See `ChunkedEncoding.spread`."""
-        pixels, features = args[0] if args else kwargs[pixels_name(kwargs)], output.pooler_output[0]
-        count = self.family.layout.features_per_frame
-        on_grid = (int(rows[-1]) + 1) * count
-        frames = features[:on_grid].unflatten(0, (-1, count))[rows.to(features.device)]
-        videos = frames.reshape(pixels.shape[0], -1, features.shape[-1])
-        newline = features[None, on_grid:].expand(pixels.shape[0], -1, -1)
-        return type(output)(pooler_output=torch.cat([videos, newline], dim=1))
-
-
 @register_family("LlavaOnevisionForConditionalGeneration")
 class LlavaOnevision(Family):
     """`LlavaOnevisionForConditionalGeneration` with a SigLIP tower."""
@@ -245,6 +193,11 @@ class LlavaOnevision(Family):
     layout: ClassVar[Part[NewlineAfterVideo]] = Part(NewlineAfterVideo)
     signals: ClassVar[Part[PoolingHeadSignals]] = Part(PoolingHeadSignals)
     encoding = Part(VideoBatchEncoding)
+    prunes_images = True
+
+    def of_images(self) -> "LlavaOnevisionImages":
+        """See `Family.of_images`."""
+        return LlavaOnevisionImages(self)
 
     @classmethod
     def load_model(cls, source: str, **options: Any) -> Any:
@@ -290,3 +243,52 @@ class LlavaOnevision(Family):
     def read_head(self) -> dict[str, Tensor]:
         """Weights of the pooling head under the names of a SigLIP checkpoint; see `head`."""
         return find_head_weights(self.tower, int(self.model.config.vision_config.hidden_size), self.head_weights)
+
+
+class UnpooledSignals(PoolingHeadSignals):
+    """The tokens of a tile are its patches."""
+
+    def pool(self, values: Tensor) -> Tensor:
+        """See `PoolingHeadSignals.pool`."""
+        return values.view(len(values), self.family.side, self.family.side, -1)
+
+
+class LlavaOnevisionImages(LlavaOnevision):
+    """The images of a `LlavaOnevision`: see `PackedImages` for their tokens."""
+
+    layout = Part(PackedImages)  # type: ignore[assignment]
+    signals = Part(UnpooledSignals)
+    encoding = Part(AllTiles)
+    feature_method = "get_image_features"
+    visual_inputs = (Arg.PIXELS,)
+
+    def __init__(self, videos: LlavaOnevision) -> None:
+        super().__init__(videos.model, saliency=videos.saliency, head_weights=videos.head_weights, config=videos.config)
+        self._videos = videos
+
+    @property
+    def head(self) -> PoolingHead:
+        """See `LlavaOnevision.head`: the same one."""
+        return self._videos.head
+
+    @head.setter
+    def head(self, head: PoolingHead) -> None:
+        self._videos.head = head
+
+    def video_tokens(self, features: Tensor, clip: Clip, signals: Signals, timestamps: Tensor | None) -> VideoTokens:
+        """See `Family.video_tokens`; maps of the tiles are packed as their features are."""
+        grid = clip.grid
+        if not isinstance(grid, Rows):
+            return super().video_tokens(features, clip, signals, timestamps)
+        tiles = slice(clip.start, clip.start + grid.tiles)
+        saliency, keys, pooled = signals.saliency, signals.keys, signals.frame_features
+        assert not isinstance(saliency, list)
+        assert not isinstance(keys, list)
+        return VideoTokens(
+            features=features[self.layout.grid_indices(grid)].view(*grid, -1),
+            saliency=None if saliency is None else packed(self.encoder, saliency[tiles, ..., None], grid)[..., 0],
+            timestamps=timestamps,
+            # That of the whole picture, the tile before.
+            frame_features=None if pooled is None else pooled[clip.start - 1][None],
+            keys=None if keys is None else packed(self.encoder, keys[tiles], grid),
+        )

@@ -180,6 +180,7 @@ class LlavaVideo(LlavaOnevision):
     checkpoints = ("lmms-lab/LLaVA-Video-7B-Qwen2", "lmms-lab/LLaVA-Video-72B-Qwen2")
     default_frames = 64
     in_one_piece = False
+    prunes_images = False
     # As in its training; there is no stock processor.
     pixel_spec = PixelSpec(size=(384, 384), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     prompt = Part(TimeInstruction)

@@ -1,0 +1,1 @@
+"""Parts of families whose frames and tiles have one size, such as LLaVA-OneVision."""
