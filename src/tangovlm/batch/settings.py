@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import checkpoint, hub
-from ..errors import InputError, MethodError
+from ..errors import InputError, MethodError, ModelError
 from ..machine.installation import install_command
 from ..pipeline import load
 from ..pipeline.load import BUILTIN_NAME
+from ..registry import family_for
 from ..serve.model_registry import SERVED_MODELS
 from ..serve.options import ADAPTIVE_REASON, ServeOptions
 from .engine import Engine
@@ -129,8 +130,8 @@ def _why_not_vllm(settings: Settings) -> str:
     if settings.device is not None:
         return "vLLM does not accept --device"
     try:
-        _ = settings.options
-    except MethodError as error:
+        settings.options.check_newlines(family_for(name)(None))
+    except (MethodError, ModelError) as error:
         return str(error)
     return ""
 

@@ -19,13 +19,15 @@ class ServedModel(NamedTuple):
     ----------
     module, name: of the class; the module is in `models`.
     stock: module of vLLM that has the stock class, which is named like the architecture.
-    internals: groups of `vllm_internals.groups` that this class uses, in addition to those that all use.
+    base: name of the stock class, of another architecture, if vLLM does not have this one.
+    internals: groups of `internals.table.groups` that this class uses, in addition to those that all use.
     """
 
     module: str
     name: str
     stock: str
     internals: tuple[str, ...]
+    base: str = ""
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -36,6 +38,13 @@ class ServedModel(NamedTuple):
 SERVED_MODELS = {
     "LlavaOnevisionForConditionalGeneration": ServedModel(
         "llava_onevision", "TangoLlavaOnevision", "llava_onevision", ("llava-onevision",)
+    ),
+    "LlavaVideoForConditionalGeneration": ServedModel(
+        "llava_video",
+        "TangoLlavaVideo",
+        "llava_onevision",
+        ("llava-onevision", "llava-video"),
+        base="LlavaOnevisionForConditionalGeneration",
     ),
     "Qwen2_5_VLForConditionalGeneration": ServedModel(
         "qwen2_5_vl", "TangoQwen25VL", "qwen2_5_vl", ("qwen", "qwen2.5-vl", "runners")
@@ -61,18 +70,17 @@ def __getattr__(architecture: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {architecture!r}")
     model = SERVED_MODELS[architecture]
     if compatibility.first_problem(*model.groups):
-        return _without_pruning(
-            getattr(import_module(f"vllm.model_executor.models.{model.stock}"), architecture), model
-        )
+        stock = import_module(f"vllm.model_executor.models.{model.stock}")
+        return _without_pruning(getattr(stock, model.base or architecture), model)
     return getattr(import_module(f".models.{model.module}", __package__), model.name)
 
 
 def _without_pruning(stock: type, model: ServedModel) -> type:
-    """The stock class, which refuses to start if pruning is requested."""
+    """The stock class, which refuses to start if pruning is requested, or always if it is that of another model."""
 
     class WithoutPruning(stock):
         def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-            if ServeOptions.of(vllm_config.model_config.hf_config) is not None:
+            if model.base or ServeOptions.of(vllm_config.model_config.hf_config) is not None:
                 compatibility.require_internals(*model.groups)
             super().__init__(vllm_config=vllm_config, prefix=prefix)
 
