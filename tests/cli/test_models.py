@@ -10,7 +10,7 @@ from tangovlm.models.common.family import FEATURES
 from tangovlm.models.common.signals import SALIENCY_KINDS
 from tests.cli.conftest import Run
 
-SERVED = {"llava-onevision", "llava-video", "qwen2.5-vl", "qwen3-vl", "qwen3.5"}
+SERVED = {"llava-onevision", "llava-video", "qwen2.5-omni", "qwen2.5-vl", "qwen3-omni", "qwen3-vl", "qwen3.5"}
 """Families that vLLM can run with pruned videos."""
 
 

@@ -111,7 +111,7 @@ def test_models_go_by_the_names_of_the_stock_ones() -> None:
     for architecture, model in SERVED_MODELS.items():
         ours = getattr(import_module(f"tangovlm.serve.models.{model.module}"), model.name)
         assert getattr(models, architecture) is ours
-        assert ours.__name__ == architecture
+        assert ours.__name__ == (architecture if model.own else model.base or architecture)
         stock = getattr(import_module(f"vllm.model_executor.models.{model.stock}"), model.base or architecture)
         assert issubclass(ours, stock)
 

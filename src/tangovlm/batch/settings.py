@@ -11,8 +11,7 @@ from ..errors import InputError, MethodError, ModelError
 from ..machine.installation import install_command
 from ..pipeline import load
 from ..pipeline.load import BUILTIN_NAME
-from ..registry import family_for
-from ..serve.model_registry import SERVED_MODELS
+from ..serve.model_registry import SERVED_MODELS, described_family
 from ..serve.options import ADAPTIVE_REASON, ServeOptions
 from .engine import Engine
 
@@ -130,7 +129,7 @@ def _why_not_vllm(settings: Settings) -> str:
     if settings.device is not None:
         return "vLLM does not accept --device"
     try:
-        settings.options.check_newlines(family_for(name)(None))
+        settings.options.check_newlines(described_family(name))
     except (MethodError, ModelError) as error:
         return str(error)
     return ""

@@ -9,13 +9,11 @@ In every environment where the package is installed, vLLM imports this module in
 pruning. So nothing slow may be imported here.
 """
 
-from types import SimpleNamespace
 from typing import Any
 
 from ..errors import InputError, ModelError
-from ..registry import family_for
 from . import compatibility
-from .model_registry import SERVED_MODELS
+from .model_registry import SERVED_MODELS, described_family
 from .options import CONFIG_KEY, ServeOptions
 from .rope_config import use_axes
 
@@ -98,7 +96,7 @@ class ServedModelConfig:
         if options is None:
             return
         compatibility.check_at_startup(*SERVED_MODELS[model_config.architecture].groups)
-        family = family_for(model_config.architecture)(SimpleNamespace(config=model_config.hf_config))
+        family = described_family(model_config.architecture, model_config.hf_config)
         options.signals(family)
         options.check_newlines(family)
         config = model_config.multimodal_config

@@ -90,6 +90,56 @@ vllm.model_executor.models.qwen2_5_vl
     replace  Qwen2_5_VLForConditionalGeneration.recompute_mrope_positions(input_ids, multimodal_embeddings,
                  mrope_positions, num_computed_tokens)
 
+[qwen-omni]
+vllm.forward_context
+    call     set_forward_context(attn_metadata, vllm_config)
+vllm.multimodal.processing.context
+    hold     BaseProcessingInfo(ctx, get_hf_config, get_tokenizer, allow_missing_mm_embeddings)
+vllm.multimodal.processing.processor
+    hold     HFMultiModalInputs(hf_data)
+vllm.model_executor.models.qwen2_5_omni_thinker
+    replace  Qwen2_5OmniThinkerMultiModalProcessor._get_hf_mm_inputs(mm_items, hf_kwargs)
+    replace  Qwen2_5OmniThinkerMultiModalProcessor._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs)
+    replace  Qwen2_5OmniThinkerMultiModalProcessor._apply_hf_processor_main(mm_items, hf_kwargs)
+
+[qwen2.5-omni]
+vllm.model_executor.models.qwen2_5_omni_thinker
+    have     Qwen2_5OmniThinkerDummyInputsBuilder
+    call     Qwen2_5OmniThinkerMultiModalDataParser(spatial_merge_size, ...)
+    replace  Qwen2_5OmniThinkerMultiModalDataParser._get_video_with_metadata(video)
+    replace  Qwen2_5OmniThinkerProcessingInfo.get_data_parser()
+    call     Qwen2_5OmniThinkerProcessingInfo.get_feature_extractor()
+    call     Qwen2_5OmniThinkerProcessingInfo.get_target_channels()
+    replace  Qwen2_5OmniThinkerMultiModalProcessor._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
+    call     Qwen2_5OmniThinkerForConditionalGeneration(*, vllm_config, prefix)
+    hold     Qwen2_5OmniThinkerForConditionalGeneration(config, visual, vllm_config)
+    replace  Qwen2_5OmniThinkerForConditionalGeneration.embed_multimodal(...)
+    replace  Qwen2_5OmniThinkerForConditionalGeneration._process_video_input(video_input)
+    replace  Qwen2_5OmniThinkerForConditionalGeneration.get_mm_lora_token_counts(*, modality, mm_kwargs, num_mm_embeds)
+    replace  Qwen2_5OmniThinkerForConditionalGeneration.get_mrope_input_positions(input_tokens, mm_features)
+
+[qwen3-omni]
+vllm.model_executor.models.qwen3_omni_moe_thinker
+    have     Qwen3OmniMoeThinkerDummyInputsBuilder
+    call     Qwen3OmniMoeThinkerMultiModalDataParser(spatial_merge_size, ...)
+    replace  Qwen3OmniMoeThinkerMultiModalDataParser._get_video_with_metadata(video)
+    replace  Qwen3OmniMoeThinkerProcessingInfo.get_data_parser()
+    call     Qwen3OmniMoeThinkerProcessingInfo.get_feature_extractor()
+    call     Qwen3OmniMoeThinkerProcessingInfo.get_target_channels()
+    replace  Qwen3OmniMoeThinkerMultiModalProcessor._get_hf_mm_inputs(mm_items, hf_kwargs)
+    replace  Qwen3OmniMoeThinkerMultiModalProcessor._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs)
+    replace  Qwen3OmniMoeThinkerMultiModalProcessor._apply_hf_processor_main(mm_items, hf_kwargs)
+    replace  Qwen3OmniMoeThinkerMultiModalProcessor._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
+    call     Qwen3Omni_VisionTransformer.forward(x, grid_thw)
+    hold     Qwen3Omni_VisionTransformer(blocks)
+    hold     Qwen3_VisionBlock(attn)
+    call     Qwen3OmniMoeThinkerForConditionalGeneration(*, vllm_config, prefix)
+    hold     Qwen3OmniMoeThinkerForConditionalGeneration(config, visual, vllm_config, visual_dim, multiscale_dim)
+    replace  Qwen3OmniMoeThinkerForConditionalGeneration.embed_multimodal(...)
+    replace  Qwen3OmniMoeThinkerForConditionalGeneration._process_video_input(video_input)
+    replace  Qwen3OmniMoeThinkerForConditionalGeneration.get_mm_lora_token_counts(*, modality, mm_kwargs, num_mm_embeds)
+    replace  Qwen3OmniMoeThinkerForConditionalGeneration.get_mrope_input_positions(input_tokens, mm_features)
+
 [qwen3-vl]
 vllm.model_executor.models.qwen3_vl
     have     Qwen3VLProcessingInfo
