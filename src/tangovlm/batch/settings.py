@@ -128,8 +128,11 @@ def _why_not_vllm(settings: Settings) -> str:
         return f"the plug-in for vLLM does not know {name}"
     if settings.device is not None:
         return "vLLM does not accept --device"
+    family = described_family(name)
+    if name in family.wholes:
+        return f"only tangovlm serve runs {name} on vLLM"
     try:
-        settings.options.check_newlines(described_family(name))
+        settings.options.check_newlines(family)
     except (MethodError, ModelError) as error:
         return str(error)
     return ""
