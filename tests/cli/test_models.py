@@ -10,6 +10,9 @@ from tangovlm.models.common.family import FEATURES
 from tangovlm.models.common.signals import SALIENCY_KINDS
 from tests.cli.conftest import Run
 
+SERVED = {"llava-onevision", "llava-video", "qwen2.5-omni", "qwen2.5-vl", "qwen3-omni", "qwen3-vl", "qwen3.5"}
+"""Families that vLLM can run with pruned videos."""
+
 
 def test_json_lists_every_family_once(tangovlm_command: Run) -> None:
     outcome = tangovlm_command("models", "--json")
@@ -26,7 +29,7 @@ def test_json_lists_every_family_once(tangovlm_command: Run) -> None:
         assert set(entry["signals"]) - set(kinds) == family.signals.provides - {"saliency"}
         assert set(entry["tested"]) == family.tested
         assert entry["checkpoints"] == list(family.checkpoints)
-        assert entry["served"] == (entry["family"] in {"llava-onevision", "qwen2.5-vl", "qwen3-vl", "qwen3.5"})
+        assert entry["served"] == (entry["family"] in SERVED)
         assert (Path(tangovlm.__file__).parent / "models" / f"{entry['module'].split('.')[-1]}.py").is_file()
 
 

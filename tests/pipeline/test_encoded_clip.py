@@ -18,6 +18,7 @@ from tangovlm.tokens import Selection, VideoTokens
 from tests.pipeline.test_ask_families import write_checkpoint
 from tests.session.test_generate_families import HOSTS
 from tests.support.checkpoints import write_clip
+from tests.support.hosts import of_each_layout
 
 QUESTIONS = ("w12 w30 w41", "w13", "w50 w51 w12 w14 w15 w16 w17", "w22 w23")
 METHODS: dict[str, Any] = {
@@ -31,15 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 NEW = 5
 
 
-# One of each way to lay out features, prompts and positions.
-FAMILIES = [
-    name
-    for name in HOSTS
-    if name not in ("gemma4_moe", "glm4v_moe", "glm46v", "internvl_3_5", "qwen2_vl", "qwen3_5_moe", "qwen3_vl_moe")
-]
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=of_each_layout())
 def llm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VideoLLM:
     folder = tmp_path_factory.mktemp(request.param)
     write_checkpoint(HOSTS[request.param](), folder)

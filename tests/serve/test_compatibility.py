@@ -13,8 +13,10 @@ import pytest
 import tangovlm.batch
 import tangovlm.serve
 from tangovlm.errors import ModelError
-from tangovlm.serve import compatibility, internals_check, vllm_internals
+from tangovlm.serve import compatibility
 from tangovlm.serve import model_registry as models
+from tangovlm.serve.internals import check
+from tangovlm.serve.internals import table as internals
 from tangovlm.serve.plugin import OtherModelConfig, ServedModelConfig, register
 
 HOST = """
@@ -90,7 +92,7 @@ def module(monkeypatch: pytest.MonkeyPatch, name: str, source: str = "", **more:
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of this file in place of the real one."""
-    found = vllm_internals.parse_table(TABLE)
+    found = internals.parse_table(TABLE)
     monkeypatch.setattr(compatibility, "groups", lambda: found)
     module(monkeypatch, "vllm")
 
@@ -136,7 +138,7 @@ def test_a_changed_part_is_refused_by_name(
         return made
 
     assert HOST.count(before) == 1
-    monkeypatch.setattr(internals_check, "import_module", changed)
+    monkeypatch.setattr(check, "import_module", changed)
     with pytest.raises(ModelError) as error:
         compatibility.require_internals("host")
     assert wrong in str(error.value)
@@ -279,7 +281,7 @@ def imported() -> list[tuple[str, str]]:
 
 
 def test_whatever_is_imported_stands_in_the_table() -> None:
-    parts = [internal for group in vllm_internals.groups().values() for internal in group]
+    parts = [internal for group in internals.groups().values() for internal in group]
     names = {(internal.module, internal.name.split(".")[0]) for internal in parts}
     modules = {internal.module for internal in parts}
     found = imported()
@@ -290,6 +292,6 @@ def test_whatever_is_imported_stands_in_the_table() -> None:
 
 def test_models_name_groups_of_the_table() -> None:
     for model in models.SERVED_MODELS.values():
-        assert set(model.groups) <= set(vllm_internals.groups())
+        assert set(model.groups) <= set(internals.groups())
     with pytest.raises(AttributeError, match="NoSuchModel"):
         _ = models.NoSuchModel

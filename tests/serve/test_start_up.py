@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tangovlm.errors import InputError, ModelError
-from tangovlm.serve import compatibility, vllm_internals
+from tangovlm.serve import compatibility
 from tangovlm.serve import model_registry as models
+from tangovlm.serve.internals import table
 from tangovlm.serve.model_registry import SERVED_MODELS
 from tangovlm.serve.plugin import ServedModelConfig
 from tangovlm.serve.videos import media_io
@@ -110,8 +111,8 @@ def test_models_go_by_the_names_of_the_stock_ones() -> None:
     for architecture, model in SERVED_MODELS.items():
         ours = getattr(import_module(f"tangovlm.serve.models.{model.module}"), model.name)
         assert getattr(models, architecture) is ours
-        assert ours.__name__ == architecture
-        stock = getattr(import_module(f"vllm.model_executor.models.{model.stock}"), architecture)
+        assert ours.__name__ == (architecture if model.own else model.base or architecture)
+        stock = getattr(import_module(f"vllm.model_executor.models.{model.stock}"), model.base or architecture)
         assert issubclass(ours, stock)
 
 
@@ -140,9 +141,7 @@ def _replaced_by(ours: type) -> Iterator[str]:
 
 
 def test_whatever_is_replaced_stands_in_the_table() -> None:
-    told = {
-        str(internal) for group in vllm_internals.groups().values() for internal in group if internal.use == "replace"
-    }
+    told = {str(internal) for group in table.groups().values() for internal in group if internal.use == "replace"}
     found = set(replaced())
     assert len(found) > 20
     # Mixtures of experts have the methods of the dense models.

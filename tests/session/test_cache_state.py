@@ -19,6 +19,7 @@ from tangovlm.selfcheck.twins import twins
 from tangovlm.selfcheck.twins.common.base import Twin
 from tangovlm.selfcheck.twins.common.norms import Norms
 from tangovlm.selfcheck.twins.common.parts import PromptParts, RandomWords, TokenIds, Video
+from tests.support.hosts import first_of_each_family
 
 NEW, FRAMES = 4, 4
 ROWS: list[PromptParts] = [
@@ -29,7 +30,7 @@ QUESTION = RandomWords(5, 31)
 MEANT = Norms(0.4)
 
 
-@pytest.fixture(scope="module", params=twins())
+@pytest.fixture(scope="module", params=first_of_each_family())
 def host(request: pytest.FixtureRequest) -> Twin:
     twin = twins()[request.param]()
     if not {"batch", "multi-turn"} <= family_for(twin.model).tested:

@@ -18,6 +18,7 @@ from tangovlm.session.memo import Memo
 from tests.pipeline.test_ask_families import FRAMES, write_checkpoint
 from tests.session.test_generate_families import HOSTS
 from tests.support.checkpoints import write_clip
+from tests.support.hosts import of_each_layout
 
 QUESTIONS = ("w12 w30 w41", "w13", "w50 w51 w12 w14")
 METHODS = {
@@ -27,7 +28,7 @@ METHODS = {
 }
 
 
-@pytest.fixture(scope="module", params=HOSTS)
+@pytest.fixture(scope="module", params=of_each_layout())
 def llm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VideoLLM:
     folder = tmp_path_factory.mktemp(request.param)
     write_checkpoint(HOSTS[request.param](), folder)

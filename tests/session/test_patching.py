@@ -18,13 +18,14 @@ from tangovlm.selfcheck.twins.common.base import Twin
 from tangovlm.selfcheck.twins.common.norms import Norms
 from tangovlm.selfcheck.twins.common.parts import PromptParts, RandomWords, Video
 from tangovlm.selfcheck.twins.llava_onevision import LlavaOnevisionTwin
+from tests.support.hosts import first_of_each_family
 
 NEW = 4
 ROW: PromptParts = (RandomWords(3, 1), Video(4, 2), RandomWords(5, 3))
 PRUNER = Norms(0.4)
 
 
-@pytest.fixture(params=twins())
+@pytest.fixture(params=first_of_each_family())
 def host(request: pytest.FixtureRequest) -> Twin:
     return twins()[request.param]()
 

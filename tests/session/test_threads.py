@@ -22,6 +22,7 @@ from tangovlm.selfcheck.twins.common.norms import Norms
 from tangovlm.selfcheck.twins.common.parts import PromptParts, RandomWords, Video
 from tangovlm.selfcheck.twins.llava_onevision import LlavaOnevisionTwin
 from tangovlm.video import Frames
+from tests.support.hosts import first_of_each_family
 
 NEW, PATIENCE_S = 4, 60
 ROWS: list[PromptParts] = [(RandomWords(3 + i, 1 + i), Video(4, 20 + i), RandomWords(5, 3 + i)) for i in range(3)]
@@ -36,7 +37,7 @@ def hasty() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
-@pytest.fixture(scope="module", params=twins())
+@pytest.fixture(scope="module", params=first_of_each_family())
 def host(request: pytest.FixtureRequest) -> Twin:
     return twins()[request.param]()
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import checkpoint, hub
-from ..errors import InputError, MethodError
+from ..errors import InputError, MethodError, ModelError
 from ..machine.installation import install_command
 from ..pipeline import load
 from ..pipeline.load import BUILTIN_NAME
-from ..serve.model_registry import SERVED_MODELS
+from ..serve.model_registry import SERVED_MODELS, described_family
 from ..serve.options import ADAPTIVE_REASON, ServeOptions
 from .engine import Engine
 
@@ -128,9 +128,12 @@ def _why_not_vllm(settings: Settings) -> str:
         return f"the plug-in for vLLM does not know {name}"
     if settings.device is not None:
         return "vLLM does not accept --device"
+    family = described_family(name)
+    if name in family.wholes:
+        return f"only tangovlm serve runs {name} on vLLM"
     try:
-        _ = settings.options
-    except MethodError as error:
+        settings.options.check_newlines(family)
+    except (MethodError, ModelError) as error:
         return str(error)
     return ""
 

@@ -147,7 +147,7 @@ def _model(family: Any, architectures: list[str]) -> ModelCard:
         untested=tuple(feature for feature in FEATURES if feature not in family.tested),
         checkpoints=tuple(family.checkpoints),
         module=family.__module__,
-        served=any(name in SERVED_MODELS for name in architectures),
+        served=any(name in SERVED_MODELS for name in (*architectures, *family.wholes)),
         prunes_images=family.prunes_images,
     )
 

@@ -11,7 +11,7 @@ PART = "vllm"
 
 
 def examinations() -> Iterator[Examination]:
-    """All internals of vLLM that `serve.vllm_internals` lists, in one row."""
+    """All internals of vLLM that `serve.internals` lists, in one row."""
     yield Examination(PART, "internals that the plug-in uses", _check_internals)
 
 

@@ -6,8 +6,8 @@ from functools import cache
 from importlib import metadata
 
 from ..errors import ModelError
-from .internals_check import find_problem
-from .vllm_internals import groups
+from .internals.check import find_problem
+from .internals.table import groups
 
 TESTED = ("0.32",)
 """Series of vLLM releases with which the tests of the plug-in pass."""
@@ -42,7 +42,7 @@ def check_internals(*names: str) -> list[tuple[str, str]]:
 
     Parameters
     ----------
-    names: groups of `vllm_internals.groups`; none for all.
+    names: groups of `internals.table.groups`; none for all.
 
     Returns
     -------

@@ -7,17 +7,19 @@ from typing import Any
 
 from .. import registry
 from ..budget import validate_retention
-from ..errors import InputError, MethodError
+from ..errors import InputError, MethodError, ModelError
 from ..methods import build
 from ..methods.build import Method, Pair
 from ..methods.in_llm.common.base import InLLMMethod
 from ..models.common.family import POSITIONS, Family
+from ..models.common.layout import Grid
 from ..models.common.signals import SALIENCY_KINDS
 from ..tokens import Pruner
 
 CONFIG_KEY = "tango"
 REQUEST_KEY = "tango_retention"
 _REQUEST_PREFIX = "tango_"
+NEWLINES = ("kept", "all")
 ADAPTIVE_REASON = (
     "lets the content decide how many tokens are kept, but vLLM sizes a prompt before it encodes the video: serve it "
     "with a fixed number, or run it with transformers (tangovlm ask, tangovlm batch --engine transformers)"
@@ -39,10 +41,13 @@ class ServeOptions:
         without it.
     positions: position ids of the kept tokens, "contiguous" or "original" (see `tangovlm.attach`); None for those of
         the method and the model.
+    newlines: "kept" or "all": which newlines of a pruned video remain, for a model that has one after every row of a
+        frame (LLaVA-Video). "kept", as in `tangovlm.attach`, are those of rows that keep a token, whose number is not
+        known before encoding.
 
     Raises
     ------
-    InputError: a retention outside (0, 1], an unknown saliency, unknown positions.
+    InputError: a retention outside (0, 1], an unknown saliency, unknown positions or newlines.
     MethodError: an unknown method or hyper-parameter, or a method whose number of tokens is not known before encoding.
     """
 
@@ -52,6 +57,7 @@ class ServeOptions:
     saliency: str | None = None
     head_weights: str | None = None
     positions: str | None = None
+    newlines: str = "kept"
 
     def __post_init__(self) -> None:
         validate_retention(self.retention)
@@ -59,6 +65,8 @@ class ServeOptions:
             raise InputError(f"saliency is {self.saliency!r}: choose {' or '.join(map(repr, SALIENCY_KINDS))}")
         if self.positions not in (None, *POSITIONS):
             raise InputError(f"positions is {self.positions!r}: choose {' or '.join(map(repr, POSITIONS))}")
+        if self.newlines not in NEWLINES:
+            raise InputError(f"newlines is {self.newlines!r}: choose {' or '.join(map(repr, NEWLINES))}")
         if not isinstance(self.params, Mapping) or "retention" in self.params:
             raise InputError(
                 "params must be a mapping of hyper-parameters without retention, which is an option of its own"
@@ -135,6 +143,21 @@ class ServeOptions:
         needs = family.signals.readable(pruner)
         family.signals.check(pruner.name, needs, kind)
         return needs, kind
+
+    def check_newlines(self, family: Family) -> None:
+        """Check that the number of newlines of a pruned video does not depend on its content.
+
+        Raises
+        ------
+        ModelError: it does.
+        """
+        # As many tokens as rows, so that the least and the largest number differ if they can.
+        least, most = family.layout.newline_range(2, Grid(1, 2, 2))
+        if self.newlines == "kept" and least != most:
+            raise ModelError(
+                f"{family.name} keeps the newlines of rows that keep a token, but vLLM sizes a prompt before it "
+                "encodes the video: choose 'newlines': 'all', which keeps all of them, or run it with transformers"
+            )
 
     def original_positions(self, family: Family) -> bool:
         """Whether kept tokens have the positions of the unpruned prompt.

@@ -9,13 +9,11 @@ In every environment where the package is installed, vLLM imports this module in
 pruning. So nothing slow may be imported here.
 """
 
-from types import SimpleNamespace
 from typing import Any
 
 from ..errors import InputError, ModelError
-from ..registry import family_for
 from . import compatibility
-from .model_registry import SERVED_MODELS
+from .model_registry import SERVED_MODELS, described_family
 from .options import CONFIG_KEY, ServeOptions
 from .rope_config import use_axes
 
@@ -91,15 +89,16 @@ class ServedModelConfig:
         Raises
         ------
         InputError, MethodError: see `ServeOptions`; InputError also if vLLM's own pruning is on.
-        ModelError: the family does not provide a signal that the method needs, positions that cannot be served, or the
-            release is incompatible.
+        ModelError: the family does not provide a signal that the method needs, newlines or positions that cannot be
+            served, or the release is incompatible.
         """
         options = ServeOptions.of(model_config.hf_config)
         if options is None:
             return
         compatibility.check_at_startup(*SERVED_MODELS[model_config.architecture].groups)
-        family = family_for(model_config.architecture)(SimpleNamespace(config=model_config.hf_config))
+        family = described_family(model_config.architecture, model_config.hf_config)
         options.signals(family)
+        options.check_newlines(family)
         config = model_config.multimodal_config
         if config.is_multimodal_pruning_enabled():
             raise InputError(f"--video-pruning-rate and {CONFIG_KEY!r} prune both: give only one of them")
@@ -126,16 +125,16 @@ class ServedModelConfig:
         options = ServeOptions.of(model_config.hf_config)
         if options is None:
             return
-        incompatible = {
-            "--mm-encoder-tp-mode data": model_config.multimodal_config.mm_encoder_tp_mode == "data",
-            "compile_mm_encoder": vllm_config.compilation_config.compile_mm_encoder,
-        }
+        if model_config.multimodal_config.mm_encoder_tp_mode == "data":
+            raise ModelError(
+                "--mm-encoder-tp-mode data: all ranks need what a method reads in the vision encoder, so each would "
+                "encode every video: leave it out, then they share the heads"
+            )
         needs = options.pruner(options.retention).needs - {"timestamps"}
-        for option, given in incompatible.items():
-            if given and needs:
-                raise ModelError(
-                    f"{option} hides what method {options.method!r} needs of the vision encoder: leave it out"
-                )
+        if vllm_config.compilation_config.compile_mm_encoder and needs:
+            raise ModelError(
+                f"compile_mm_encoder hides what method {options.method!r} needs of the vision encoder: leave it out"
+            )
         if vllm_config.ec_transfer_config is not None:
             raise ModelError(
                 "--ec-transfer-config: encoders in servers of their own are not tested with pruned videos: leave it "

@@ -71,12 +71,12 @@ class VideoPruner:
 
         Parameters
         ----------
-        encode: runs the vision encoder of vLLM and returns features ``(T * H * W, D)``.
+        encode: runs the vision encoder of vLLM and returns the features ``(R, D)`` of the video.
         timestamps: ``(T,)`` seconds, or None.
 
         Returns
         -------
-        The selection, and the features of all tokens.
+        The selection, and all features.
         """
         with self.family.signals.observe(self.needs, self.kind) as signals:
             features = encode()
@@ -101,7 +101,7 @@ class VideoPruner:
         except TangoError as error:
             reason = str(error)
         logger.warning("A video's tokens are spread evenly, as method %r failed: %s", self.options.method, reason)
-        return _evenly_spaced(features, grid, retention)
+        return _evenly_spaced(features[self.family.layout.grid_indices(grid)], grid, retention)
 
 
 def _evenly_spaced(features: Tensor, grid: Grid, retention: float) -> Selection:

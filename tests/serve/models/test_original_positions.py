@@ -101,8 +101,8 @@ def test_chunked_prefill_and_preemption_with_another_method(tmp_path: Path) -> N
 VIDEO, WIDTH = 7, 4
 
 
-def feature(offset: int, length: int, retention: float | None = None, tokens: int = 0) -> Any:
-    fields = {} if retention is None else {"tango_retention": retention, "tango_tokens": tokens}
+def feature(offset: int, length: int, retention: float | None = None, features: int = 0) -> Any:
+    fields = {} if retention is None else {"tango_retention": retention, "tango_features": features}
     data = {name: SimpleNamespace(data=torch.tensor(value)) for name, value in fields.items()}
     return SimpleNamespace(mm_position=SimpleNamespace(offset=offset, length=length), data=data)
 
@@ -147,10 +147,10 @@ def test_a_model_that_cannot_rotate_is_refused(rows: int | None) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
 def test_positions_of_a_prompt_in_chunks(size: int) -> None:
-    """Two words, 3 of 100 tokens, an image, 2 of 50 tokens, the next video at once: 1 of 30; no text at the end."""
-    kept = {2: (torch.tensor([4, 50, 99]), 100), 8: (torch.tensor([0, 49]), 50), 11: (torch.tensor([12]), 30)}
+    """Two words, 3 of 100 tokens and a newline, an image, 2 of 50, the next video at once: 1 of 30; no more text."""
+    kept = {2: [4, 50, 99, 100], 8: [0, 49, 50], 11: [12, 30]}
     ids = [1, 1] + [VIDEO] * 4 + [2, 2] + [VIDEO] * 5
-    features = [feature(8, 3, 0.04, 50), feature(2, 4, 0.03, 100), feature(11, 2, 0.03, 30), feature(6, 2)]
+    features = [feature(8, 3, 0.04, 51), feature(2, 4, 0.03, 101), feature(11, 2, 0.03, 31), feature(6, 2)]
     wanted = [0, 1, 6, 52, 101, 102, 103, 104, 105, 154, 155, 168, 186]
     served = model()
     positions, delta = served.get_mrope_input_positions(ids, features)
@@ -159,8 +159,8 @@ def test_positions_of_a_prompt_in_chunks(size: int) -> None:
     assert bool((positions[:, pending] < 0).all())
     assert positions[:, ~pending].tolist() == [[0, 1, 103, 104]] * 3
     items = {6: torch.ones(2, WIDTH)}
-    for start, (indices, tokens) in kept.items():
-        items[start] = served.place(torch.ones(len(indices) + 1, WIDTH), indices, tokens)
+    for start, indices in kept.items():
+        items[start] = served.place(torch.ones(len(indices), WIDTH), torch.tensor(indices))
     for start in range(0, len(ids), size):
         parts = [
             part
@@ -175,5 +175,5 @@ def test_positions_of_a_prompt_in_chunks(size: int) -> None:
 
 def test_an_unpruned_video_keeps_its_embeddings() -> None:
     served = model()
-    positions, delta = served.get_mrope_input_positions([1, VIDEO, VIDEO, 1], [feature(1, 2, 1.0, 1)])
+    positions, delta = served.get_mrope_input_positions([1, VIDEO, VIDEO, 1], [feature(1, 2, 1.0, 2)])
     assert (positions.tolist(), delta) == ([[0, 1, 2, 3]] * 3, 0)

@@ -217,7 +217,7 @@ def test_the_runner_of_gpus_gets_the_same_positions(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("parallel", "mode", "words"),
-    [(2, "weights", "--pipeline-parallel-size"), (1, "data", "--mm-encoder-tp-mode data")],
+    [(2, "weights", "--pipeline-parallel-size"), (1, "data", "--mm-encoder-tp-mode data: all ranks need")],
 )
 def test_ways_to_run_that_are_refused(folder: Path, parallel: int, mode: str, words: str) -> None:
     hf_config = SimpleNamespace(tango={"retention": 0.1})

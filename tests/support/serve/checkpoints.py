@@ -58,6 +58,23 @@ def random_llava_onevision(folder: Path) -> Path:
     return folder
 
 
+def random_llava_video(folder: Path) -> Path:
+    """LLaVA-Video with 3 x 3 tokens a frame of 7 x 7 patches, one row and column left out, and its own head."""
+    from transformers import LlavaOnevisionConfig
+
+    from tangovlm.models.llava_video import LlavaVideoForConditionalGeneration
+
+    source = embedded()
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    config = LlavaOnevisionConfig.from_pretrained(source)
+    config.vision_config.patch_size = 16
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    torch.manual_seed(0)
+    LlavaVideoForConditionalGeneration(config).save_pretrained(folder)
+    sharpen(folder)
+    return folder
+
+
 def pooling_head(file: Path) -> Path:
     """The embedded model's pooling head, as a file of its own."""
     weights = load_file(embedded() / "model.safetensors")

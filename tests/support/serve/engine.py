@@ -44,6 +44,7 @@ RANKS = {"VLLM_CPU_OMP_THREADS_BIND": "0|1", "VLLM_ENABLE_V1_MULTIPROCESSING": "
 FORKED_RANKS = RANKS | {"VLLM_WORKER_MULTIPROC_METHOD": "fork"}
 """Of two tensor-parallel ranks, in forks of the engine; see `forking.sitecustomize`."""
 TIMEOUT_S = 540
+SAMPLES_PER_S = 16_000
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class Request:
     prompt: as the chat template writes it, with one placeholder per video or image.
     videos: frames ``(T, height, width, 3)`` uint8 and their metadata, or None for no metadata.
     images: ``(height, width, 3)`` uint8.
+    sounds: ``(samples,)`` float32 at `SAMPLES_PER_S`.
     retention: of this request, None for the engine's own.
     """
 
     prompt: str
     videos: tuple[tuple[np.ndarray, Mapping[str, Any] | None], ...] = ()
     images: tuple[np.ndarray, ...] = ()
+    sounds: tuple[np.ndarray, ...] = ()
     retention: object = None
     max_tokens: int = 6
     ignore_eos: bool = False
@@ -70,7 +73,11 @@ class Request:
         from PIL import Image
 
         videos = [frames if metadata is None else (frames, dict(metadata)) for frames, metadata in self.videos]
-        media = {"video": videos, "image": [Image.fromarray(image) for image in self.images]}
+        media = {
+            "video": videos,
+            "image": [Image.fromarray(image) for image in self.images],
+            "audio": [(sound, SAMPLES_PER_S) for sound in self.sounds],
+        }
         prompt: dict[str, Any] = {
             "prompt": self.prompt,
             "multi_modal_data": {name: values for name, values in media.items() if values},

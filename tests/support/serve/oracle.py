@@ -10,7 +10,8 @@ from torch import Tensor
 
 import tangovlm
 from tangovlm.inputs import timestamps
-from tangovlm.models.common.layout import Clip
+from tangovlm.models.common.layout import Clip, Grid
+from tangovlm.tokens import Selection
 from tests.support.serve.engine import Reply, Request
 
 
@@ -93,8 +94,12 @@ class Oracle:
         (rows,) = family.layout.features(output, [Clip(grid, 0)])
         seconds = None if metadata is None else timestamps.from_metadata(metadata)[0]
         selection = pruner(family.video_tokens(rows, Clip(grid, 0), signals, seconds))
+        return self.placed(selection, grid)
+
+    def placed(self, selection: Selection, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Kept tokens with their newlines, and their places in the unpruned video."""
         places = torch.cat([selection.indices, torch.tensor([grid.tokens])])
-        return torch.cat([selection.features, model.model.image_newline[None]]), places
+        return torch.cat([selection.features, self.llm.model.model.image_newline[None]]), places
 
     def image(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
         """Embeddings of an image in the prompt, from the stock processor and the stock model, and their places."""
@@ -104,3 +109,18 @@ class Oracle:
         output = self.llm.model.model.get_image_features(**inputs, return_dict=True)
         features: Tensor = output.pooler_output[0]
         return features, torch.arange(len(features))
+
+
+class LlavaVideoOracle(Oracle):
+    """With the newline of every row of the grid, whether or not the row keeps a token."""
+
+    def placed(self, selection: Selection, grid: Grid) -> tuple[Tensor, Tensor]:
+        tokens = dict(zip(selection.indices.tolist(), selection.features, strict=True))
+        rows: list[Tensor] = []
+        places: list[int] = []
+        for row in range(grid.frames * grid.height):
+            kept = [index for index in range(row * grid.width, (row + 1) * grid.width) if index in tokens]
+            rows += [*(tokens[index] for index in kept), self.llm.model.model.image_newline]
+            # Before this row there are as many newlines as rows.
+            places += [*(index + row for index in kept), (row + 1) * grid.width + row]
+        return torch.stack(rows), torch.tensor(places)

@@ -1,6 +1,6 @@
 """Tiny random Qwen2.5-VL, Qwen3-VL and Qwen3.5 checkpoints on disk, which notice wrong positions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ SPECIALS = (
     "<|video_pad|>",
 )
 _IDS = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
-_VISION = {
+VISION = {
     "depth": 3,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -27,7 +27,7 @@ _VISION = {
     "spatial_merge_size": 2,
     "temporal_patch_size": 2,
 }
-_TEXT = {
+TEXT = {
     "vocab_size": 320,
     "hidden_size": 128,
     "intermediate_size": 192,
@@ -39,20 +39,21 @@ _TEXT = {
     "eos_token_id": 2,
     "tie_word_embeddings": False,
 }
-_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
-_PIXELS = {"shortest_edge": 32 * 32, "longest_edge": 1024 * 1024}
+ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
+PIXELS = {"shortest_edge": 32 * 32, "longest_edge": 1024 * 1024}
 
 
-def tokenizer() -> Any:
-    """One token a byte, the special ones first."""
+def tokenizer(specials: Sequence[str] = SPECIALS, **names: str) -> Any:
+    """One token a byte, the special ones first; `names` are attributes for some of these."""
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    plain = Tokenizer(models.BPE({token: number for number, token in enumerate([*SPECIALS, *alphabet])}, []))
+    plain = Tokenizer(models.BPE({token: number for number, token in enumerate([*specials, *alphabet])}, []))
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     plain.decoder = decoders.ByteLevel()
-    ends = {"pad_token": SPECIALS[0], "eos_token": SPECIALS[2]}
-    return PreTrainedTokenizerFast(tokenizer_object=plain, additional_special_tokens=list(SPECIALS), **ends)
+    ends = {"pad_token": specials[0], "eos_token": specials[2]}
+    more: dict[str, Any] = {"extra_special_tokens": names} if names else {"additional_special_tokens": list(specials)}
+    return PreTrainedTokenizerFast(tokenizer_object=plain, **more, **ends)
 
 
 def qwen2_5_vl(folder: Path) -> Path:
@@ -65,11 +66,9 @@ def qwen2_5_vl(folder: Path) -> Path:
         Qwen2VLVideoProcessor,
     )
 
-    vision = _VISION | {"patch_size": 14, "window_size": 112, "fullatt_block_indexes": [0, 2], "tokens_per_second": 2}
-    config = Qwen2_5_VLConfig(vision_config=vision, text_config=_TEXT | {"rope_parameters": _ROPE}, **_ids())
-    processor = Qwen2_5_VLProcessor(
-        Qwen2VLImageProcessor(size=_PIXELS), tokenizer(), Qwen2VLVideoProcessor(size=_PIXELS)
-    )
+    vision = VISION | {"patch_size": 14, "window_size": 112, "fullatt_block_indexes": [0, 2], "tokens_per_second": 2}
+    config = Qwen2_5_VLConfig(vision_config=vision, text_config=TEXT | {"rope_parameters": ROPE}, **_ids())
+    processor = Qwen2_5_VLProcessor(Qwen2VLImageProcessor(size=PIXELS), tokenizer(), Qwen2VLVideoProcessor(size=PIXELS))
     return _saved(folder, Qwen2_5_VLForConditionalGeneration, config, processor)
 
 
@@ -77,8 +76,8 @@ def qwen3_vl(folder: Path) -> Path:
     """Four layers of text; the first two also receive features of the vision encoder."""
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-    vision = _VISION | {"patch_size": 16, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
-    text = _TEXT | {"head_dim": 32, "rope_parameters": _ROPE | {"mrope_interleaved": True}}
+    vision = VISION | {"patch_size": 16, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
+    text = TEXT | {"head_dim": 32, "rope_parameters": ROPE | {"mrope_interleaved": True}}
     config = Qwen3VLConfig(vision_config=vision, text_config=text, **_ids())
     return _saved(folder, Qwen3VLForConditionalGeneration, config, _qwen3_processor())
 
@@ -87,9 +86,9 @@ def qwen3_5(folder: Path) -> Path:
     """Four layers of text, the first three recurrent."""
     from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
-    vision = _VISION | {"patch_size": 16, "num_position_embeddings": 64}
-    text = _TEXT | {
-        "head_dim": 64, "rope_parameters": _ROPE | {"mrope_interleaved": True, "partial_rotary_factor": 0.5},
+    vision = VISION | {"patch_size": 16, "num_position_embeddings": 64}
+    text = TEXT | {
+        "head_dim": 64, "rope_parameters": ROPE | {"mrope_interleaved": True, "partial_rotary_factor": 0.5},
         "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 2,
         "linear_num_value_heads": 4,
     }  # fmt: skip
@@ -102,8 +101,8 @@ def _qwen3_processor() -> Any:
 
     # vLLM scales the colors of images and videos alike, on the device.
     half = [0.5, 0.5, 0.5]
-    image = Qwen2VLImageProcessor(size=_PIXELS, patch_size=16, image_mean=half, image_std=half)
-    return Qwen3VLProcessor(image, tokenizer(), Qwen3VLVideoProcessor(size=_PIXELS))
+    image = Qwen2VLImageProcessor(size=PIXELS, patch_size=16, image_mean=half, image_std=half)
+    return Qwen3VLProcessor(image, tokenizer(), Qwen3VLVideoProcessor(size=PIXELS))
 
 
 def _ids() -> dict[str, Any]:
@@ -111,6 +110,14 @@ def _ids() -> dict[str, Any]:
 
 
 def _saved(folder: Path, kind: Callable[[Any], Any], config: Any, processor: Any) -> Path:
+    model = sharp(kind, config)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def sharp(kind: Callable[[Any], Any], config: Any) -> Any:
+    """A random model that notices wrong positions."""
     torch.manual_seed(0)
     model = kind(config)
     with torch.no_grad():
@@ -124,6 +131,4 @@ def _saved(folder: Path, kind: Callable[[Any], Any], config: Any, processor: Any
                 module.weight *= 5
             if "visual" in name and isinstance(module, nn.Linear):
                 module.weight *= 3
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return model

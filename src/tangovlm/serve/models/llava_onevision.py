@@ -1,13 +1,14 @@
-"""LLaVA-OneVision on vLLM with pruned videos.
+"""LLaVA-OneVision on vLLM with pruned videos, and what models of its kind have in common.
 
 The processor writes the retention and the timestamps of every video into its fields, and a placeholder of as many
 tokens as will be kept. The model reads the retention from the same field, so that the two cannot disagree. With
 contiguous positions, kept tokens simply follow each other; `original_positions` has those of the unpruned prompt.
+A model with another layout of newlines derives from `Info` and `TangoLlavaOnevision` (`llava_video`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +46,18 @@ class Info(stock.LlavaOnevisionProcessingInfo):
     def options(self) -> ServeOptions | None:
         """How videos are pruned; None if they are not."""
         return ServeOptions.of(self.get_hf_config())
+
+    def newlines(self, _frames: int) -> int:
+        """Number of newlines of a video with so many frames, which all remain: one after the video."""
+        return 1
+
+    def dropped(self, length: int, retention: float) -> int:
+        """The most tokens that can be dropped of a video with a placeholder of this length.
+
+        A cached video no longer has its number of frames.
+        """
+        kept = length - 1
+        return int((kept + 0.5) / retention) - kept
 
     @property
     def original_positions(self) -> bool:
@@ -85,7 +98,9 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
                 video_fields.frame_seconds(*each) for each in zip(metadata, frames, strict=True)
             ]
             if self.info.original_positions:
-                data[video_fields.TOKENS] = torch.tensor([self._frame_tokens * number for number in frames])
+                data[video_fields.FEATURES] = torch.tensor(
+                    [self._frame_tokens * number + self.info.newlines(number) for number in frames]
+                )
             for number in frames:
                 count_video(self._frame_tokens * number, count(retention, self._frame_tokens * number))
         return data
@@ -102,15 +117,14 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
         if self.info.options is not None and self.info.original_positions and videos:
             kwargs = self.info.ctx.get_merged_mm_kwargs(inputs.hf_processor_mm_kwargs)
             retention = self.info.options.request_retention(kwargs)
-            self._check_positions([video.length - 1 for video in videos], retention)
+            self._check_positions([video.length for video in videos], retention)
         return result
 
-    def _check_positions(self, kept: Sequence[int], retention: float) -> None:
-        """Check the positions of a prompt with so many kept tokens of each video."""
+    def _check_positions(self, lengths: Sequence[int], retention: float) -> None:
+        """Check the positions of a prompt with placeholders of such lengths."""
         config = self.info.ctx.model_config
         limit = position_limit(config.hf_text_config)
-        # The most tokens of which so many are kept; a cached video no longer has its number of frames.
-        dropped = sum(int((number + 0.5) / retention) - number for number in kept)
+        dropped = sum(self.info.dropped(length, retention) for length in lengths)
         if retention < 1 and config.max_model_len + dropped > limit:
             raise InputError(
                 f"videos of which pruning drops {dropped} tokens need positions above {limit - 1}, which vLLM does not "
@@ -163,9 +177,9 @@ class Processor(stock.LlavaOnevisionMultiModalProcessor):
 
         def replacement(item: int) -> list[int]:
             fields = out_mm_kwargs["video"][item]
-            tokens = self._frame_tokens * len(fields[Arg.VIDEO_PIXELS].data)
-            # A newline follows the video.
-            return [placeholder] * (count(float(fields[video_fields.RETENTION].data), tokens) + 1)
+            frames = len(fields[Arg.VIDEO_PIXELS].data)
+            kept = count(float(fields[video_fields.RETENTION].data), self._frame_tokens * frames)
+            return [placeholder] * (kept + self.info.newlines(frames))
 
         others = [update for update in updates if update.modality != "video"]
         return [*others, PromptReplacement(modality="video", target=[placeholder], replacement=replacement)]
@@ -180,10 +194,13 @@ class TangoLlavaOnevision(OriginalPositions, stock.LlavaOnevisionForConditionalG
     ModelError: a tower that does not provide the signals of the method.
     """
 
+    family_class: ClassVar[type[ServedLlavaOnevision]] = ServedLlavaOnevision
+    """The family, bound to the model of vLLM."""
+
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         options = pruning_options(vllm_config)
-        self._family = ServedLlavaOnevision(self, head_weights=None if options is None else options.head_weights)
+        self._family = self.family_class(self, head_weights=None if options is None else options.head_weights)
         self._pruning = None if options is None else VideoPruner(self._family, options)
         self._videos: dict[str, Any] = {}
         self._has_head = True
@@ -223,8 +240,8 @@ class TangoLlavaOnevision(OriginalPositions, stock.LlavaOnevisionForConditionalG
             yield (before + _NESTED_TOWER + part if tower else name), weight
 
     def embed_multimodal(self, **kwargs: object) -> Any:
-        """The stock embeddings of images, and those ``(K + 1, D)`` of each video, see `OriginalPositions.place`."""
-        names = (video_fields.RETENTION, video_fields.TIMESTAMPS, video_fields.TOKENS)
+        """The stock embeddings of images, and those of each video, see `OriginalPositions.place`."""
+        names = (video_fields.RETENTION, video_fields.TIMESTAMPS, video_fields.FEATURES)
         self._videos = {name: kwargs.pop(name) for name in names if name in kwargs}
         try:
             return super().embed_multimodal(**kwargs)
@@ -239,21 +256,34 @@ class TangoLlavaOnevision(OriginalPositions, stock.LlavaOnevisionForConditionalG
         return [self._embed_video(pixels, float(retention), times) for pixels, retention, times in videos]
 
     def _embed_video(self, pixels: Tensor, retention: float, seconds: Tensor) -> Tensor:
-        newline = self.image_newline[None]
         if retention == 1:
-            return torch.cat([self._video_pixels_to_features(self.vision_tower, pixels).flatten(0, 1), newline])
+            return self.all_features(pixels)
         assert self._pruning is not None
-        grid = self._family.layout.grid(len(pixels))
+        layout, grid = self._family.layout, self._family.layout.grid(len(pixels))
         times = video_fields.usable_seconds(seconds)
-        selection, _ = self._pruning(lambda: self._encode(pixels), grid, retention, times)
-        return self.place(torch.cat([selection.features, newline]), selection.indices, grid.tokens)
+        selection, features = self._pruning(lambda: self._encode(pixels), grid, retention, times)
+        on_grid = torch.arange(len(features), device=features.device)[layout.grid_indices(grid)]
+        features[on_grid[selection.indices]] = selection.features
+        (kept,) = layout.kept_features(selection, grid).nonzero(as_tuple=True)
+        return self.place(features[kept], kept)
+
+    def all_features(self, pixels: Tensor) -> Tensor:
+        """Features ``(R, D)`` of an unpruned video, newlines included."""
+        features = self._video_pixels_to_features(self.vision_tower, pixels).flatten(0, 1)
+        return torch.cat([features, self._closing])
+
+    @property
+    def _closing(self) -> Tensor:
+        """What follows a video."""
+        newline: Tensor = self.image_newline[None]
+        return newline
 
     def _encode(self, pixels: Tensor) -> Tensor:
-        """Features ``(T * L, D)`` of a video, computed in chunks of frames to bound the working memory."""
+        """As `all_features`, computed in chunks of frames to bound the working memory."""
         grids: list[Grid] = [self._family.layout.grid(len(pixels))]
         at_once = chunks.frames_at_once(self._family.encoding.frame_bytes(grids), self._family.device)
         parts = [self._video_pixels_to_features(self.vision_tower, part) for part in torch.split(pixels, at_once)]
-        return torch.cat(parts).flatten(0, 1)
+        return torch.cat([*(part.flatten(0, 1) for part in parts), self._closing])
 
 
 # vLLM distinguishes models by the names of their classes in some places.

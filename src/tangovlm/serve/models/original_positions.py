@@ -44,19 +44,15 @@ class OriginalPositions:
         # The runners of vLLM look for these two attributes.
         self.supports_mrope = self.supports_multimodal_pruning = True
 
-    def place(self, embeddings: Tensor, indices: Tensor, tokens: int) -> Tensor:
+    def place(self, embeddings: Tensor, indices: Tensor) -> Tensor:
         """Embeddings of a pruned video with its positions, if vLLM asks for them.
 
         Parameters
         ----------
-        embeddings: ``(K + 1, D)`` of the kept tokens and the newline after the video.
-        indices: ``(K,)`` int64, of the kept tokens in the grid.
-        tokens: of the grid.
+        embeddings: ``(L, D)`` of the kept tokens and the newlines.
+        indices: ``(L,)`` int64, of these among the features of the unpruned video.
         """
-        if not self._recomputes:
-            return embeddings
-        offsets = torch.cat([indices.cpu(), torch.tensor([tokens])])
-        return append_positions(embeddings, offsets.expand(_AXES, -1), lead=0)
+        return append_positions(embeddings, indices.expand(_AXES, -1), lead=0) if self._recomputes else embeddings
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: Sequence[Any]) -> tuple[Tensor, int]:
         """Positions ``(3, N)`` in the unpruned prompt, pending for pruned videos, and `position_delta`."""
@@ -67,7 +63,7 @@ class OriginalPositions:
                 continue
             start, length = feature.mm_position.offset, feature.mm_position.length
             stop = start + length
-            dropped = int(feature.data[video_fields.TOKENS].data) + 1 - length
+            dropped = int(feature.data[video_fields.FEATURES].data) - length
             positions[:, start:stop] = pending_positions(positions[:, start], length)
             positions[:, stop:] += dropped
             delta += dropped

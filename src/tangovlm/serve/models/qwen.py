@@ -58,6 +58,8 @@ class _Recorder(PatchSignalRecorder):
 class ServedPatchFamily(_Family):
     """Mix-in that binds a family to the model of vLLM; placed before the class of the family."""
 
+    # vLLM has model classes of its own.
+    since = ""
     recorder = _Recorder
 
     @property
@@ -127,19 +129,22 @@ class QwenModel(_Stock):
     def _embed_video(
         self, pixels: Tensor, thw: Tensor, retention: float, seconds: Tensor, video_input: Any, number: int
     ) -> Tensor:
-        def encode() -> Tensor:
-            features: Tensor = self.visual(pixels, **{Arg.GRIDS: [thw.tolist()]})
-            return features
-
         if retention == 1:
-            return encode()
+            return self._features(pixels, thw)
         (grid,) = self._family.layout.grids(pixels, thw[None])
         assert self._pruning is not None
-        selection, features = self._pruning(encode, grid, retention, video_fields.usable_seconds(seconds))
+        selection, features = self._pruning(
+            lambda: self._features(pixels, thw), grid, retention, video_fields.usable_seconds(seconds)
+        )
         kept = features[selection.indices]
         # A kept token also keeps its own features for layers of the text model.
         kept[:, : selection.features.shape[1]] = selection.features
         return self._place(kept, selection.indices, grid, video_input, number)
+
+    def _features(self, pixels: Tensor, thw: Tensor) -> Tensor:
+        """Features ``(N, C)`` of a video of patches ``(S, ...)`` on a grid ``(3,)``."""
+        features: Tensor = self.visual(pixels, **{Arg.GRIDS: [thw.tolist()]})
+        return features
 
     def _place(self, features: Tensor, indices: Tensor, grid: Grid, video_input: Any, number: int) -> Tensor:
         """Embeddings ``(L, C + CHANNELS)`` of a pruned video in the prompt, with `append_positions`.

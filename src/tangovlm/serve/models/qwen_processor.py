@@ -1,8 +1,8 @@
 """Common parts of the processors of the Qwen models on vLLM: placeholders for the kept tokens of a video."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
@@ -42,7 +42,7 @@ class QwenProcessor(_Stock):
 
     @cached_property
     def _options(self) -> ServeOptions | None:
-        return ServeOptions.of(self.info.get_hf_config())
+        return ServeOptions.of(self.info.ctx.model_config.hf_config)
 
     @property
     def _merge(self) -> int:
@@ -93,11 +93,17 @@ class QwenProcessor(_Stock):
         if self._options is None:
             return updates
 
-        def content(number: int) -> Any:
-            fields = out_mm_kwargs["video"][number]
-            return self._placeholder(fields, grid_of(fields, self._merge), video_fields.retention_of(fields))
+        return [
+            replace(update, replacement=partial(self._content, update.replacement, out_mm_kwargs["video"]))
+            if update.modality == "video" and "video" in out_mm_kwargs
+            else update
+            for update in updates
+        ]
 
-        return [replace(update, replacement=content) if update.modality == "video" else update for update in updates]
+    def _content(self, _stock: Callable[[int], Any], videos: Sequence[Any], number: int) -> Any:
+        """What replaces the placeholder of a video, of which stock code would make `_stock`."""
+        fields = videos[number]
+        return self._placeholder(fields, grid_of(fields, self._merge), video_fields.retention_of(fields))
 
     def _placeholder(self, fields: Any, grid: Grid, retention: float) -> Any:
         """The tokens of a processed video in the prompt."""

@@ -18,9 +18,9 @@ with compatibility.importing_vllm():
 
 RETENTION = REQUEST_KEY
 TIMESTAMPS = "tango_timestamps"
-TOKENS = "tango_tokens"
+FEATURES = "tango_features"
 """Fields of a video: the fraction of tokens to keep, seconds ``(T,)`` of its frames, ``(0,)`` if unknown, and the
-number of tokens of the unpruned video, if positions depend on it."""
+number of features of the unpruned video, newlines included, if positions depend on it."""
 
 
 class VideoParser(MultiModalDataParser):
@@ -33,7 +33,7 @@ class VideoParser(MultiModalDataParser):
 
 def field_configs() -> dict[str, Any]:
     """vLLM's descriptions of the fields: one entry per video, kept on the CPU."""
-    names = (RETENTION, TIMESTAMPS, TOKENS)
+    names = (RETENTION, TIMESTAMPS, FEATURES)
     return {name: MultiModalFieldConfig.batched("video", keep_on_cpu=True) for name in names}
 
 

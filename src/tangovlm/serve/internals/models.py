@@ -1,89 +1,6 @@
-"""The internals of vLLM that the plug-in uses: a table, which `compatibility` checks against the installed release.
+"""Internals of vLLM that model classes of the plug-in use; see `table` for the format."""
 
-Groups are in brackets, modules at the margin. Below a module are its classes, methods and functions, with their use:
-
-    have     it exists
-    hold     instances of the class have these attributes
-    call     the plug-in calls it with these arguments; those after ``*`` are keyword arguments
-    replace  the plug-in overrides it; vLLM calls it with exactly these arguments, or with others too after ``...``
-    hook     vLLM calls it with these arguments, among others, which a hook of the plug-in reads
-    use      the code of vLLM reads these attributes there, and so calls the plug-in
-
-``self`` is left out. A method that is overridden and called by `super` is listed as "replace" only.
-"""
-
-import re
-from dataclasses import dataclass
-from functools import cache
-
-_TABLE = """
-[start-up]
-vllm
-    call     ModelRegistry.register_model(model_arch, model_cls)
-    call     ModelRegistry.get_supported_archs()
-vllm.model_executor.models.config
-    have     MODELS_CONFIG_MAP
-    replace  VerifyAndUpdateConfig.verify_and_update_model_config(model_config)
-    replace  VerifyAndUpdateConfig.verify_and_update_config(vllm_config)
-vllm.config
-    hold     ModelConfig(hf_config, architecture, multimodal_config, max_model_len, uses_mrope)
-    use      ModelConfig._try_verify_and_update_model_config(verify_and_update_model_config)
-    use      VllmConfig.try_verify_and_update_config(verify_and_update_config)
-    hold     VllmConfig(model_config, parallel_config, compilation_config, scheduler_config, speculative_config,
-                 ec_manager_config, ec_transfer_config)
-    hold     MultiModalConfig(video_pruning_rate, mm_encoder_tp_mode)
-    call     MultiModalConfig.is_multimodal_pruning_enabled()
-    hold     CompilationConfig(compile_mm_encoder)
-    hold     ParallelConfig(worker_cls, pipeline_parallel_size)
-    hold     SchedulerConfig(async_scheduling)
-    hold     EncoderCacheManagerConfig(encoder_cache_manager_cls)
-vllm.v1.core.encoder_cache_manager
-    replace  EncoderCacheManager.can_allocate(request, input_id, encoder_compute_budget, num_embeds_to_schedule)
-vllm.v1.core.sched.scheduler
-    use      Scheduler._try_schedule_encoder_inputs(encoder_cache_manager, can_allocate)
-vllm.v1.request
-    call     Request.get_num_encoder_embeds(input_id)
-vllm.platforms
-    have     current_platform.device_type
-vllm.multimodal.media.connector
-    call     MEDIA_CONNECTOR_REGISTRY.register(name)
-    replace  MediaConnector.load_from_url(url, media_io, ...)
-    replace  MediaConnector.load_from_url_async(url, media_io, ...)
-vllm.multimodal.media.video
-    hold     VideoMediaIO(kwargs, video_loader)
-vllm.multimodal.video
-    call     VIDEO_LOADER_REGISTRY.register(name)
-    replace  VideoLoader.load_bytes(data, ...)
-vllm.multimodal.video_decoders
-    call     check_frame_pixel_limit(width, height)
-vllm.multimodal.processing.inputs
-    use      ProcessorInputs.get_mm_hashes(media_io_kwargs)
-
-[videos]
-vllm.multimodal
-    call     MULTIMODAL_REGISTRY.register_processor(processor, *, info, dummy_inputs)
-vllm.multimodal.inputs
-    call     MultiModalFieldConfig.batched(modality, *, keep_on_cpu)
-vllm.multimodal.parse
-    call     MultiModalDataParser(*, video_needs_metadata, expected_hidden_size, allow_missing_mm_embeddings)
-    replace  MultiModalDataParser._get_video_with_metadata(video)
-    call     VideoProcessorItems.get_all()
-    have     VideoEmbeddingItems
-vllm.multimodal.processing.context
-    hold     BaseProcessingInfo(ctx, get_hf_config, get_tokenizer, allow_missing_mm_embeddings)
-    call     BaseProcessingInfo._get_expected_hidden_size()
-    hold     InputProcessingContext(model_config)
-    call     InputProcessingContext.get_merged_mm_kwargs(kwargs)
-vllm.logger
-    call     init_logger(name)
-vllm.distributed
-    call     get_tensor_model_parallel_world_size()
-    call     tensor_model_parallel_all_reduce(input_)
-    call     get_tp_group()
-vllm.distributed.parallel_state
-    call     GroupCoordinator.broadcast(input_, *, src)
-    hold     GroupCoordinator(rank_in_group)
-
+MODELS = """
 [llava-onevision]
 vllm.multimodal.processing
     call     PromptReplacement(*, modality, target, replacement)
@@ -110,6 +27,12 @@ vllm.model_executor.models.siglip
     hold     SiglipEncoder(layers)
     hold     SiglipEncoderLayer(self_attn)
     hold     SiglipAttention(qkv_proj, num_heads_per_partition)
+
+[llava-video]
+vllm.model_executor.models.llava_onevision
+    replace  LlavaOnevisionProcessingInfo._get_num_frame_tokens(*, image_width, image_height)
+    replace  LlavaOnevisionProcessingInfo.get_num_video_tokens(*, image_width, image_height, num_frames)
+    replace  LlavaOnevisionForConditionalGeneration.apply_pooling(image_features, stride)
 
 [original-positions]
 vllm.config
@@ -167,6 +90,56 @@ vllm.model_executor.models.qwen2_5_vl
     replace  Qwen2_5_VLForConditionalGeneration.recompute_mrope_positions(input_ids, multimodal_embeddings,
                  mrope_positions, num_computed_tokens)
 
+[qwen-omni]
+vllm.forward_context
+    call     set_forward_context(attn_metadata, vllm_config)
+vllm.multimodal.processing.context
+    hold     BaseProcessingInfo(ctx, get_hf_config, get_tokenizer, allow_missing_mm_embeddings)
+vllm.multimodal.processing.processor
+    hold     HFMultiModalInputs(hf_data)
+vllm.model_executor.models.qwen2_5_omni_thinker
+    replace  Qwen2_5OmniThinkerMultiModalProcessor._get_hf_mm_inputs(mm_items, hf_kwargs)
+    replace  Qwen2_5OmniThinkerMultiModalProcessor._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs)
+    replace  Qwen2_5OmniThinkerMultiModalProcessor._apply_hf_processor_main(mm_items, hf_kwargs)
+
+[qwen2.5-omni]
+vllm.model_executor.models.qwen2_5_omni_thinker
+    have     Qwen2_5OmniThinkerDummyInputsBuilder
+    call     Qwen2_5OmniThinkerMultiModalDataParser(spatial_merge_size, ...)
+    replace  Qwen2_5OmniThinkerMultiModalDataParser._get_video_with_metadata(video)
+    replace  Qwen2_5OmniThinkerProcessingInfo.get_data_parser()
+    call     Qwen2_5OmniThinkerProcessingInfo.get_feature_extractor()
+    call     Qwen2_5OmniThinkerProcessingInfo.get_target_channels()
+    replace  Qwen2_5OmniThinkerMultiModalProcessor._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
+    call     Qwen2_5OmniThinkerForConditionalGeneration(*, vllm_config, prefix)
+    hold     Qwen2_5OmniThinkerForConditionalGeneration(config, visual, vllm_config)
+    replace  Qwen2_5OmniThinkerForConditionalGeneration.embed_multimodal(...)
+    replace  Qwen2_5OmniThinkerForConditionalGeneration._process_video_input(video_input)
+    replace  Qwen2_5OmniThinkerForConditionalGeneration.get_mm_lora_token_counts(*, modality, mm_kwargs, num_mm_embeds)
+    replace  Qwen2_5OmniThinkerForConditionalGeneration.get_mrope_input_positions(input_tokens, mm_features)
+
+[qwen3-omni]
+vllm.model_executor.models.qwen3_omni_moe_thinker
+    have     Qwen3OmniMoeThinkerDummyInputsBuilder
+    call     Qwen3OmniMoeThinkerMultiModalDataParser(spatial_merge_size, ...)
+    replace  Qwen3OmniMoeThinkerMultiModalDataParser._get_video_with_metadata(video)
+    replace  Qwen3OmniMoeThinkerProcessingInfo.get_data_parser()
+    call     Qwen3OmniMoeThinkerProcessingInfo.get_feature_extractor()
+    call     Qwen3OmniMoeThinkerProcessingInfo.get_target_channels()
+    replace  Qwen3OmniMoeThinkerMultiModalProcessor._get_hf_mm_inputs(mm_items, hf_kwargs)
+    replace  Qwen3OmniMoeThinkerMultiModalProcessor._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs)
+    replace  Qwen3OmniMoeThinkerMultiModalProcessor._apply_hf_processor_main(mm_items, hf_kwargs)
+    replace  Qwen3OmniMoeThinkerMultiModalProcessor._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
+    call     Qwen3Omni_VisionTransformer.forward(x, grid_thw)
+    hold     Qwen3Omni_VisionTransformer(blocks)
+    hold     Qwen3_VisionBlock(attn)
+    call     Qwen3OmniMoeThinkerForConditionalGeneration(*, vllm_config, prefix)
+    hold     Qwen3OmniMoeThinkerForConditionalGeneration(config, visual, vllm_config, visual_dim, multiscale_dim)
+    replace  Qwen3OmniMoeThinkerForConditionalGeneration.embed_multimodal(...)
+    replace  Qwen3OmniMoeThinkerForConditionalGeneration._process_video_input(video_input)
+    replace  Qwen3OmniMoeThinkerForConditionalGeneration.get_mm_lora_token_counts(*, modality, mm_kwargs, num_mm_embeds)
+    replace  Qwen3OmniMoeThinkerForConditionalGeneration.get_mrope_input_positions(input_tokens, mm_features)
+
 [qwen3-vl]
 vllm.model_executor.models.qwen3_vl
     have     Qwen3VLProcessingInfo
@@ -212,88 +185,4 @@ vllm.model_executor.models.qwen3_5
     replace  Qwen3_5ForConditionalGeneration.get_mrope_input_positions(input_tokens, mm_features)
     replace  Qwen3_5ForConditionalGeneration.recompute_mrope_positions(input_ids, multimodal_embeddings,
                  mrope_positions, num_computed_tokens)
-
-[runners]
-vllm.v1.worker.gpu_model_runner
-    use      GPUModelRunner.load_model(is_multimodal_pruning_enabled, requires_sequential_video_encoding)
-    use      GPUModelRunner._gather_mm_embeddings(is_multimodal_pruning_enabled, recompute_mrope_positions)
-vllm.v1.worker.gpu.model_states.mm_pruning
-    use      maybe_create_mm_pruner(is_multimodal_pruning_enabled)
-    use      MultiModalPruner.recompute(recompute_mrope_positions)
-
-[cpu]
-vllm.model_executor.models.interfaces
-    call     supports_multimodal_pruning(model)
-vllm.v1.worker.cpu_worker
-    replace  CPUWorker.load_model(...)
-vllm.v1.worker.gpu_model_runner
-    hold     GPUModelRunner(model_config, is_multimodal_pruning_enabled, requires_sequential_video_encoding)
-    call     GPUModelRunner.get_model()
-
-[batch]
-vllm
-    have     EngineArgs
-    have     SamplingParams
-    call     LLMEngine.from_engine_args(engine_args)
-    call     LLMEngine.add_request(request_id, prompt, params)
-    call     LLMEngine.step()
-    call     LLMEngine.get_tokenizer()
-    hold     LLMEngine(model_config, renderer)
-vllm.config
-    call     ModelConfig.get_diff_sampling_param()
-vllm.engine.arg_utils
-    call     EngineArgs.add_cli_args(parser)
-    call     EngineArgs.from_cli_args(args)
-vllm.renderers
-    call     BaseRenderer.render_cmpl(prompts)
-vllm.utils.argparse_utils
-    replace  FlexibleArgumentParser.error(message)
-vllm.v1.engine.exceptions
-    have     EngineDeadError
 """
-
-_CONTINUED = re.compile(r",\n\s+")
-
-
-@dataclass(frozen=True)
-class Internal:
-    """A class, method or function of vLLM.
-
-    Parameters
-    ----------
-    module, name: the module, and the qualified name within it.
-    use: how the plug-in uses it, a word of the table.
-    words: its arguments or attributes in the table.
-    """
-
-    module: str
-    name: str
-    use: str
-    words: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@cache
-def groups() -> dict[str, tuple[Internal, ...]]:
-    """Name of a group to its internals."""
-    return parse_table(_TABLE)
-
-
-def parse_table(table: str) -> dict[str, tuple[Internal, ...]]:
-    """Parse a table in the format described at the top of this module."""
-    parsed: dict[str, tuple[Internal, ...]] = {}
-    group = module = ""
-    for line in filter(None, _CONTINUED.sub(", ", table).splitlines()):
-        if line.startswith("["):
-            group = line.strip("[]")
-            parsed[group] = ()
-        elif not line.startswith(" "):
-            module = line
-        else:
-            use, entry = line.split(maxsplit=1)
-            name, _, words = entry.partition("(")
-            arguments = tuple(word.strip() for word in words.rstrip(")").split(",") if word.strip())
-            parsed[group] += (Internal(module, name, use, arguments),)
-    return parsed

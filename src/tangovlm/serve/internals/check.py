@@ -7,7 +7,7 @@ from importlib import import_module
 from types import CodeType, FunctionType
 from typing import Any
 
-from .vllm_internals import Internal
+from .table import Internal
 
 
 def find_problem(internal: Internal) -> str:

@@ -1,0 +1,1 @@
+"""The internals of vLLM that the plug-in uses, and their comparison with the installed release."""
