@@ -157,6 +157,17 @@ def test_a_prompt_that_only_fits_without_dropped_tokens(monkeypatch: pytest.Monk
         host.model(**inputs)
 
 
+@pytest.mark.parametrize("pruner", [Norms(0.999), tangovlm.Tango(retention=1.0)], ids=["nothing dropped", "unpruned"])
+def test_a_prompt_that_is_too_long_though_nothing_is_dropped(pruner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    host: Twin = twins.load("qwen2_vl")()
+    inputs = host.inputs([MIXED])
+    length = inputs["input_ids"].shape[1]
+    monkeypatch.setattr(host.model.get_decoder().config, "max_position_embeddings", length - 1)
+    attached = tangovlm.attach(host.model, pruner, images=True)
+    with pytest.raises(InputError, match=f"the prompt has {length} tokens"), torch.no_grad(), attached:
+        host.model(**inputs)
+
+
 def test_reports_name_images() -> None:
     host: Twin = twins.load("qwen2_vl")()
     with tangovlm.attach(host.model, Norms(0.5), images=True, record=True) as session:

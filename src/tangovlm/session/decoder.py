@@ -239,6 +239,9 @@ class Decoder:
         may_have_tags = call.forward.may_have_tags and self._plan.before is not None
         tagged = find_tagged(embeds) if may_have_tags else dropped
         if tagged is None and (state is None or state.unpruned is None):
+            length = embeds.shape[1] + cached_length(cache, state)
+            if self._session.prunes_images and may_have_tags and is_too_long(family, length):
+                raise too_long_error(family, length, 0, 0, [])
             return None
         past, ids = cached_length(cache, state), signature.get(Arg.POSITIONS, args, kwargs)
         spliced = remove_dropped(

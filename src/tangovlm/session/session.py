@@ -76,6 +76,11 @@ class Session:
         return self.plan.before is None and self.plan.inside is None
 
     @property
+    def prunes_images(self) -> bool:
+        """Whether images are pruned too."""
+        return len(self.families) > 1 and self.plan.before is not None
+
+    @property
     def visual_inputs(self) -> tuple[str, ...]:
         """Arguments of the model with pixels that are pruned."""
         return tuple(name for family in self.families for name in family.visual_inputs)

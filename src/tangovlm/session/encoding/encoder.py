@@ -85,7 +85,7 @@ class Encoder:
             # Stock code counts their placeholders.
             return
         context.check_placeholders(clips)
-        if len(self._session.families) > 1:
+        if self._session.prunes_images:
             # The text model's forward checks the length, once images are pruned.
             return
         if context.input_ids is not None and not context.continues:
