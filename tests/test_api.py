@@ -52,7 +52,8 @@ COMMANDS = {
         "--adaptive", "--chat", "--question", "--fps", "--max-frames", "--start", "--end", "--stream", "--seek",
         "video", "question", "--model", "--method", "--retention", "--frames", "--compare", "--report", "--json",
         "--device", "--dtype", "--head-weights", "--saliency", "--sink-tokens", "--positions", "--chunk-frames",
-        "--max-frame-pixels", "--newlines", "--max-new-tokens", "--dry-run", "--report-retentions", "--help",
+        "--max-frame-pixels", "--newlines", "--encode", "--max-new-tokens", "--dry-run", "--report-retentions",
+        "--help",
     },
     "batch": {
         "--adaptive", "--positions", "--fps", "--max-frames", "--start", "--end", "--stream", "--seek",

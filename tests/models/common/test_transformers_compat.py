@@ -19,8 +19,8 @@ ROOT = Path(tangovlm.__file__).parent
 NAMES = {name for place, name in vars(Arg).items() if place.isupper()} - {Arg.CACHE, Arg.INPUTS, Arg.LABELS}
 NAMES |= {"past_key_values"}
 # Fields of a config, which have the names of arguments that override them.
-FIELDS = {Arg.FEATURE_LAYER, Arg.FEATURE_STRATEGY, Arg.USE_CACHE}
-CONFIGS = {"checkpoints/llava_original.py", "tiny/export.py"}
+FIELDS = {Arg.ASPECT_RATIO, Arg.FEATURE_LAYER, Arg.FEATURE_STRATEGY, Arg.USE_CACHE}
+CONFIGS = {"bench/server/model.py", "checkpoints/llava_original.py", "tiny/export.py"}
 
 
 def spelled(source: str, fields: bool) -> list[str]:

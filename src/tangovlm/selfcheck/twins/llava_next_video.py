@@ -43,7 +43,7 @@ class LlavaNextVideoTwin(Twin):
 
     def image(self, part: Image) -> dict[str, Any]:
         side = PATCH * SIDE
-        return {Arg.PIXELS: random((1, 2, 3, side, side), part.seed), "image_sizes": torch.tensor([[side, side]])}
+        return {Arg.PIXELS: random((1, 2, 3, side, side), part.seed), Arg.IMAGE_SIZES: torch.tensor([[side, side]])}
 
     def pixels(self, parts: Sequence[Video | Image]) -> dict[str, Any]:
         videos = [self.frames(part) for part in parts if isinstance(part, Video)]

@@ -47,7 +47,7 @@ class LlavaOnevisionTwin(Twin):
 
     def image(self, part: Image) -> dict[str, Any]:
         side = PATCH * SIDE
-        return {Arg.PIXELS: random((1, 2, 3, side, side), part.seed), "image_sizes": torch.tensor([[side, side]])}
+        return {Arg.PIXELS: random((1, 2, 3, side, side), part.seed), Arg.IMAGE_SIZES: torch.tensor([[side, side]])}
 
     @torch.no_grad()
     def encode(self, part: Video | Image) -> EncodedPart:

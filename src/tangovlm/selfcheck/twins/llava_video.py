@@ -42,7 +42,7 @@ class LlavaVideoTwin(Twin):
     def image(self, part: Image) -> dict[str, Any]:
         return {
             Arg.PIXELS: random((1, 2, 3, PIXELS, PIXELS), part.seed),
-            "image_sizes": torch.tensor([[PIXELS, PIXELS]]),
+            Arg.IMAGE_SIZES: torch.tensor([[PIXELS, PIXELS]]),
         }
 
     def pixels(self, parts: Sequence[Video | Image]) -> dict[str, Any]:
