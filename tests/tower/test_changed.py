@@ -53,6 +53,12 @@ def test_one_small_thing_counts_and_slow_changes_add_up() -> None:
     assert Changed(255).rows(colors, [(0, 4), (4, 12)]).tolist() == [0] * 4 + [1] * 8
 
 
+def test_a_frame_with_nan_is_encoded() -> None:
+    """It is not given the features of another one, which would hide it."""
+    colors = [torch.zeros(3), torch.tensor([0.0, math.nan, 0.0]), torch.zeros(3), torch.zeros(3)]
+    assert Changed(255).rows(colors, [(0, 4)]).tolist() == [0, 1, 2, 2]
+
+
 def test_how_much_of_the_benchmark_is_encoded() -> None:
     """Two fifths of the tower's work are saved on still clips, a fifth on calm ones."""
     frames, encoded = Counter[str](), Counter[str]()

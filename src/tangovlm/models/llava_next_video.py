@@ -10,7 +10,6 @@ from ..errors import ModelError
 from ..inputs.pixels import PixelSpec, flag, prepare_pixels, whole
 from ..registry import register_family
 from .common import chunks
-from .common.encoding import ChunkedEncoding, cell_colors, with_pixels
 from .common.family import Family
 from .common.image_tiles import like
 from .common.layer_attention import LayerAttention, LayerSignals, layer_of, output_hook
@@ -19,6 +18,7 @@ from .common.part import Part
 from .common.prompt_format import VideoPlaceholders
 from .common.saliency import pool_means
 from .common.signals import ForwardHook, SignalParts
+from .common.square_frames.encoding import EqualVideos
 from .common.transformers_compat import pixels_name, stack_like, vision_model
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -108,10 +108,11 @@ class ClipSignals(LayerSignals):
         return pool_means(values, self.family.side, self.family.stride)
 
 
-class VideoBatchEncoding(ChunkedEncoding):
+class VideoBatchEncoding(EqualVideos):
     """Frames do not attend to each other; those of a chunk are encoded as a video of their own."""
 
     family: "LlavaNextVideo"
+    std = _STD
 
     def frame_bytes(self, _grids: Sequence[Grid]) -> int:
         """See `ChunkedEncoding.frame_bytes`: the MLP of a layer of the tower, and the hidden states of all layers.
@@ -134,17 +135,6 @@ class VideoBatchEncoding(ChunkedEncoding):
         output = kind(**joined)
         output.pooler_output = self.join(pooled, len(pixels))
         return output
-
-    def colors(self, *args: Any, **kwargs: Any) -> list[Tensor]:
-        """See `ChunkedEncoding.colors`."""
-        pixels = args[0] if args else kwargs[pixels_name(kwargs)]
-        return cell_colors(pixels.flatten(0, 1), _STD)
-
-    def of_frames(self, chosen: Tensor, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """See `ChunkedEncoding.of_frames`: one video."""
-        name = pixels_name(kwargs)
-        pixels = args[0] if args else kwargs[name]
-        return with_pixels(pixels.flatten(0, 1)[chosen.to(pixels.device)][None], args, kwargs, name)
 
     def spread(self, output: Any, rows: Tensor, *args: Any, **kwargs: Any) -> Any:
         """See `ChunkedEncoding.spread`."""

@@ -61,10 +61,11 @@ class Changed:
             values = torch.stack(list(colors[start:stop])).float().cpu()
             last = values[0]
             for place, frame in enumerate(values[1:].unbind(), start=start + 1):
-                if bool((frame - last).abs().amax() > self.threshold):
-                    last = frame
-                else:
+                # NaN is never alike, so that it reaches the checks of the features.
+                if bool(((frame - last).abs() <= self.threshold).all()):
                     is_encoded[place] = False
+                else:
+                    last = frame
         return is_encoded.cumsum(0) - 1
 
 

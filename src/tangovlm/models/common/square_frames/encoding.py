@@ -12,7 +12,28 @@ from ..layout import Grid
 from ..transformers_compat import pixels_name
 
 
-class VideoBatchEncoding(ChunkedEncoding):
+class EqualVideos(ChunkedEncoding):
+    """Pixels are ``(videos, T, 3, height, width)``, with the same T for all videos."""
+
+    @property
+    def std(self) -> Sequence[float]:
+        """Of the normalisation of the pixels, per colour."""
+        std: Sequence[float] = self.family.pixel_spec.std
+        return std
+
+    def colors(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """See `ChunkedEncoding.colors`."""
+        pixels = args[0] if args else kwargs[pixels_name(kwargs)]
+        return cell_colors(pixels.flatten(0, 1), self.std)
+
+    def of_frames(self, chosen: Tensor, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """See `ChunkedEncoding.of_frames`: one video."""
+        name = pixels_name(kwargs)
+        pixels = args[0] if args else kwargs[name]
+        return with_pixels(pixels.flatten(0, 1)[chosen.to(pixels.device)][None], args, kwargs, name)
+
+
+class VideoBatchEncoding(EqualVideos):
     """Frames do not attend to each other; those of a chunk are encoded as a video of their own."""
 
     def frame_bytes(self, _grids: Sequence[Grid]) -> int:
@@ -40,17 +61,6 @@ class VideoBatchEncoding(ChunkedEncoding):
         # What follows a video, if anything, is the same for all.
         newline = pooled[-1][0, counts[-1] :].expand(pixels.shape[0], -1, -1)
         return kind(**joined, pooler_output=torch.cat([videos, newline], dim=1))
-
-    def colors(self, *args: Any, **kwargs: Any) -> list[Tensor]:
-        """See `ChunkedEncoding.colors`."""
-        pixels = args[0] if args else kwargs[pixels_name(kwargs)]
-        return cell_colors(pixels.flatten(0, 1), self.family.pixel_spec.std)
-
-    def of_frames(self, chosen: Tensor, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """See `ChunkedEncoding.of_frames`: one video."""
-        name = pixels_name(kwargs)
-        pixels = args[0] if args else kwargs[name]
-        return with_pixels(pixels.flatten(0, 1)[chosen.to(pixels.device)][None], args, kwargs, name)
 
     def spread(self, output: Any, rows: Tensor, *args: Any, **kwargs: Any) -> Any:
         """See `ChunkedEncoding.spread`."""
