@@ -159,13 +159,18 @@ def test_damage_of_a_frame_on_which_none_depends_is_its_own(tmp_path: Path) -> N
             b_frames = {f.pts for f in container.decode(video=0) if f.pict_type == av.video.frame.PictureType.B}
         with av.open(str(healthy)) as container:
             packets = [packet for packet in container.demux(video=0) if packet.size]
-        places = [order for order, packet in enumerate(packets) if packet.pts in b_frames][4:8:3]
-        path = damaged(healthy, tmp_path / f"damaged-{name}", places)
-        assert len(visible(healthy, path)) == 2
-        frames = decode(path, COUNT)
-        counted = said(frames)
-        # H.264 has code in which flipped bytes are valid; of MPEG-2 a frame beside may be counted instead.
-        assert 1 <= counted <= (4 if name == "clip.mpg" else 2)
+        b_packets = [order for order, packet in enumerate(packets) if packet.pts in b_frames]
+        counted = 0
+        for places in (b_packets[first::4] for first in range(4)):
+            path = damaged(healthy, tmp_path / f"damaged-{name}", places)
+            assert len(visible(healthy, path)) == len(places) >= 4
+            frames = decode(path, COUNT)
+            found = said(frames) if frames.notes else 0
+            # Of MPEG-2 the frames beside the damaged one may be counted too.
+            assert found <= len(places) * (3 if name == "clip.mpg" else 1)
+            counted += found
+        # H.264 has code in which flipped bytes are valid; how many of these are depends on the encoder's processor.
+        assert counted >= (1 if name != "clip.mpg" else 8)
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.ts", "mpeg4.mp4"])
