@@ -1,7 +1,6 @@
 """One run of the vision encoder per clip, with the signals of several methods, and what each method keeps of it."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,11 +8,9 @@ from torch import Tensor
 
 from tangovlm.methods.common.selection import keep_all
 from tangovlm.models.common.family import Family
-from tangovlm.models.common.layout import Prompt
-from tangovlm.models.common.transformers_compat import Arg
 from tangovlm.pipeline.load import VideoLLM
 from tangovlm.session.attach import attach_family
-from tangovlm.session.encoding.changed_frames import changed_frames
+from tangovlm.session.encoding.observed import observe_video
 from tangovlm.tokens import Selection, VideoTokens
 from tangovlm.tower.changed import Changed
 
@@ -84,7 +81,6 @@ class ClipEncoder:
         """Model inputs for uint8 frames."""
         return self.llm.family.prompt.pixels(frames.to(self.llm.family.device), self.llm.config)
 
-    @torch.no_grad()
     def encode(
         self, pixels: Tensor, seconds: Tensor, needs: Mapping[str, frozenset[str]], changed: Changed | None = None
     ) -> EncodedClip:
@@ -95,20 +91,10 @@ class ClipEncoder:
         needs: kind of saliency to the signals that are read with it.
         changed: which frames are encoded; None for all.
         """
-        family = self.llm.family
-        clips, rows = changed_frames(changed, family, family.layout.clips(Prompt(), pixels), pixels)
-        run, options = family.encoder.get_video_features, {Arg.AS_DICT: True}
-        with ExitStack() as stack:
-            signals = {k: stack.enter_context(self.family(k).signals.observe(needed)) for k, needed in needs.items()}
-            if rows is None:
-                output = run(pixels, **options)
-            else:
-                output = family.encoding.encode_some(run, len(rows), rows, pixels, **options)
-        if rows is not None:
-            signals = {k: found.of_rows(rows) for k, found in signals.items()}
-        features, (clip,) = output.pooler_output[0], clips
-        tokens = {k: self.family(k).video_tokens(features, clip, found, seconds) for k, found in signals.items()}
-        return EncodedClip(features, tokens)
+        watched = {kind: (self.family(kind), needed) for kind, needed in needs.items()}
+        video = observe_video(self.llm.family, pixels, watched, changed=changed, chunk_frames=len(seconds))
+        tokens = {kind: video.tokens(self.family(kind), kind, seconds) for kind in needs}
+        return EncodedClip(video.features, tokens)
 
 
 def select(run: Run, encoded: EncodedClip) -> Selection:
