@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .pipeline.ask import ask
     from .pipeline.load import load
     from .session.attach import attach
+    from .streaming.begin import stream
     from .tokens import Report, Selection, VideoTokens
 
 _moved.install()
@@ -34,6 +35,7 @@ __all__ = [
     "load",
     "method",
     "methods",
+    "stream",
 ]
 
 _MODULES = {
@@ -46,6 +48,7 @@ _MODULES = {
     "attach": "session.attach",
     "load": "pipeline.load",
     "method": "methods.build",
+    "stream": "streaming.begin",
 }
 """The modules of the names that are resolved on first use, because they import torch or transformers."""
 

@@ -1,4 +1,4 @@
-"""One run of the vision encoder on one video, outside of a call of the model, observed for several kinds of saliency."""
+"""One run of the vision encoder on a video, outside of calls of the model, observed for several kinds of saliency."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack

@@ -1,0 +1,1 @@
+"""Videos of any length in a fixed number of tokens: frames arrive, questions come at any time."""
