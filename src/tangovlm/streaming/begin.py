@@ -16,7 +16,7 @@ def stream(
     *,
     method: str | Method = "tango",
     retention: float | None = None,
-    max_tokens: int = 4096,
+    max_tokens: int | None = None,
     half_life_s: float | None = None,
     fps: float = 1.0,
     chunk_frames: int = 32,
@@ -33,7 +33,8 @@ def stream(
     ----------
     model: None for the embedded model, a directory, a hub id, or the result of `load`.
     method, retention: of each chunk, see `tangovlm.ask`; one before the language model that does not read the question.
-    max_tokens: the largest number of visual tokens that are held. Below it, nothing is reduced again.
+    max_tokens: the largest number of visual tokens that are held. Below it, nothing is reduced again. None for 4096, or
+        three quarters of the model's context if that is less.
     half_life_s: after so many seconds, a part of the stream counts half as much when it is decided where to reduce;
         None treats all parts alike, whatever their age.
     fps: frames per second, of frames that come without times and of files.

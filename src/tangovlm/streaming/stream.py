@@ -32,6 +32,9 @@ from .memory import Memory
 from .prompt import STAGES, HeldPrompt
 from .segment import Segment
 
+MAX_TOKENS = 4096
+"""Tokens that are held unless the user says otherwise, or the model has a short context."""
+
 
 class Stream:
     """Holds a video of any length in a fixed number of tokens; `tangovlm.stream` makes it.
@@ -53,14 +56,17 @@ class Stream:
         llm: VideoLLM,
         method: Method,
         *,
-        max_tokens: int,
+        max_tokens: int | None = None,
         half_life_s: float | None = None,
         fps: float = 1.0,
         chunk_frames: int = 32,
         encode: str | Changed = "all",
     ) -> None:
         check_family(llm.family)
-        memory, limit = Memory(max_tokens, half_life_s), context_length(llm.family)
+        limit = context_length(llm.family)
+        if max_tokens is None:
+            max_tokens = MAX_TOKENS if limit is None else min(MAX_TOKENS, 3 * limit // 4)
+        memory = Memory(max_tokens, half_life_s)
         if limit is not None and max_tokens >= limit:
             raise InputError(
                 f"max_tokens is {max_tokens}, but the model's context has {limit} positions, which the question needs "

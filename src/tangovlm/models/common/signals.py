@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
@@ -41,6 +42,17 @@ class Signals:
     def of_rows(self, rows: Tensor) -> "Signals":
         """The signals of all frames ``(F,)``, given the number of the one whose signals each of them gets."""
         return Signals(*(_of_rows(each, rows) for each in (self.saliency, self.frame_features, self.keys)))
+
+
+def _of_this_thread(function: Callable[..., None]) -> Callable[..., None]:
+    """A hook that does nothing in other threads."""
+    own = get_ident()
+
+    def hook(*arguments: Any) -> None:
+        if get_ident() == own:
+            function(*arguments)
+
+    return hook
 
 
 def _of_rows(signal: Tensor | list[Tensor] | None, rows: Tensor) -> Tensor | list[Tensor] | None:
@@ -189,7 +201,8 @@ class EncoderSignals(FamilyPart, ABC):
     def observe(self, needs: frozenset[str], kind: str | None = None) -> Iterator[Signals]:
         """Collect signals of the vision encoder within the context; the yielded object is filled on exit.
 
-        The encoder may be called several times, such as once for each chunk of frames.
+        The encoder may be called several times, such as once for each chunk of frames. Calls of other threads, which
+        may use the model at the same time, do not count.
 
         Parameters
         ----------
@@ -198,7 +211,8 @@ class EncoderSignals(FamilyPart, ABC):
         """
         signals = Signals()
         collected: SignalParts = defaultdict(list)
-        handles = [hook.register() for hook in self.hooks(collected, needs, self.resolve_saliency(kind))]
+        hooks = self.hooks(collected, needs, self.resolve_saliency(kind))
+        handles = [hook.register(_of_this_thread(hook.function)) for hook in hooks]
         try:
             yield signals
         finally:
