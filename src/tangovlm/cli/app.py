@@ -7,7 +7,7 @@ import typer
 import tangovlm
 
 from .commands.app import app as web_app
-from .commands.ask import ask
+from .commands.asking import ask
 from .commands.batch import batch
 from .commands.bench import bench
 from .commands.demo import demo

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tangovlm.pipeline.answer import Answer
+    from tangovlm.streaming.answer import StreamAnswer
 
 STAGE_LABELS = {"decode": "decoding frames", "encode": "encoding frames", "generate": "generating"}
 
@@ -66,7 +67,7 @@ def log(message: str) -> None:
     print(one_line(message), file=sys.stderr)
 
 
-def log_notes(answers: Iterable[Answer], printed: Collection[str] = ()) -> None:
+def log_notes(answers: Iterable[Answer | StreamAnswer], printed: Collection[str] = ()) -> None:
     """Print each distinct note of the answers once, except those that are printed already."""
     for note in dict.fromkeys(note for answer in answers for note in answer.notes):
         if note not in printed:

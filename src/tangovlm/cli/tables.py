@@ -9,6 +9,7 @@ from tangovlm.report import STAGES, heading, layer_words, stage_ms, token_words
 
 if TYPE_CHECKING:
     from tangovlm.pipeline.answer import Answer
+    from tangovlm.streaming.answer import StreamAnswer
 
 
 def figures_rows(columns: Iterable[Sequence[Answer]]) -> Iterator[tuple[str, ...]]:
@@ -42,3 +43,13 @@ def figures_line(answer: Answer) -> str:
     layers = layer_words(answer)
     inside = f", in the layers {layers}" if layers else ""
     return f"{heading(answer)}: {token_words(answer)}{inside}; {times}"
+
+
+def stream_line(answer: StreamAnswer) -> str:
+    """Token counts and times of an answer about a stream, as one line."""
+    kept = f"{answer.tokens_after} of {answer.tokens_before} visual tokens of {answer.frames} frames"
+    apart = "1 segment" if answer.segments == 1 else f"{answer.segments} segments"
+    encoded = "" if answer.encoded_frames == answer.frames else f", {answer.encoded_frames} frames encoded"
+    reused = f", {answer.reused_tokens} tokens read before" if answer.reused_tokens else ""
+    times = ", ".join(f"{STAGES[stage]} {ms:.0f} ms" for stage, ms in answer.timings_ms.items())
+    return f"{answer.method}: {kept}, in {apart}{encoded}{reused}; {times}"

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 import tangovlm
 from tangovlm.budget import validate_retention
-from tangovlm.errors import InputError, TangoError
-from tangovlm.report import RETENTIONS, Exchange, heading
+from tangovlm.errors import InputError
+from tangovlm.report import RETENTIONS, Exchange
 
-from ..asking import (
+from ...asking import (
     Run,
     load,
     local_video,
-    log_follow_up,
     log_foreign,
     settings_of,
     show_dry_runs,
-    unpruned,
     with_sinks,
     write_page,
 )
-from ..checks import (
+from ...checks import (
     check_at_least_one,
     check_device,
     check_dry_run,
@@ -39,7 +35,7 @@ from ..checks import (
     check_video,
     sampling_of,
 )
-from ..options import (
+from ...options import (
     Adaptive,
     AsJson,
     ChunkFrames,
@@ -63,12 +59,9 @@ from ..options import (
     Start,
     Stream,
 )
-from ..output import columns, log, log_error, log_notes, only_results, plain, show, show_json
-from ..tables import figures_line, figures_rows
-from ..typed import is_terminal, typed
-
-if TYPE_CHECKING:
-    from tangovlm.tokens import Pruner
+from ...output import log, log_notes, only_results
+from .exchanges import answers, compared, conversation, show_exchange
+from .streamed import Streaming, answer_stream
 
 
 def ask(
@@ -149,6 +142,25 @@ def ask(
             help="Run the vision encoder on all frames, or only on those that differ from the last one that it ran on."
         ),
     ] = Encode.ALL,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="For long videos: read it frame by frame (--fps, by default 1), and hold at most so many tokens.",
+            show_default=False,
+        ),
+    ] = None,
+    half_life: Annotated[
+        float | None,
+        typer.Option(
+            help="With --max-tokens: seconds after which a part of the video counts half as much.", show_default="none"
+        ),
+    ] = None,
+    follow: Annotated[
+        float | None,
+        typer.Option(
+            help="Read a file that is still written, until it has not grown for so many seconds.", show_default=False
+        ),
+    ] = None,
     max_new_tokens: MaxNewTokens = 64,
 ) -> None:
     """Answer questions about a video with a fraction of its visual tokens."""
@@ -174,7 +186,8 @@ def ask(
     if report is not None:
         check_report(report, video)
     check_model(model)
-    check_found(video)
+    if follow is None:
+        check_found(video)
     sampling = sampling_of(frames, fps, max_frames, start, end, stream, seek)
     pruner = tangovlm.method(method, adaptive=adaptive, retention=retention)
     if sink_tokens is not None:
@@ -182,8 +195,25 @@ def ask(
     device = check_device(device_name)
     loading: dict[str, Any] = {"device": device, "dtype": dtype, "max_frame_pixels": max_frame_pixels}
     asking: dict[str, Any] = {"positions": None if positions is None else positions.value, "newlines": newlines.value}
+    streaming = Streaming.of(max_tokens, half_life, follow)
+    if streaming is not None:
+        streaming.check(
+            video,
+            {
+                "--compare": compare,
+                "--report": report is not None,
+                "--dry-run": dry_run,
+                "--frames": frames is not None,
+                "--max-frames": max_frames is not None,
+                "--seek": seek is not None,
+                "--positions": positions is not None,
+                "--newlines counted": newlines is Newlines.COUNTED,
+            },
+            sampling,
+        )
     with local_video(video, chat=chat) as file:
-        check_video(file, sampling)
+        if follow is None:
+            check_video(file, sampling)
         if dry_run:
             show_dry_runs(file, questions, pruner, model, as_json, frames=sampling, **loading, **asking)
             return
@@ -192,6 +222,15 @@ def ask(
         stdout = sys.stdout
         with only_results():
             llm = load(model, saliency=saliency, head_weights=head_weights, **loading)
+            if streaming is not None:
+                options: dict[str, Any] = {
+                    "sampling": sampling,
+                    "encode": encode.value,
+                    "chunk_frames": chunk_frames,
+                }
+                with redirect_stdout(stdout):
+                    answer_stream(streaming, file, llm, pruner, questions, chat, max_new_tokens, as_json, **options)
+                return
             printed = log_foreign(llm, file)
             record = False if report is None else Recording(retentions)
             run = Run(
@@ -207,12 +246,12 @@ def ask(
             exchanges: list[Exchange] = []
             try:
                 if chat:
-                    for exchange in _chat(run, questions, pruner, printed):
+                    for exchange in conversation(run, questions, pruner, printed):
                         exchanges.append(exchange)
                         with redirect_stdout(stdout):
-                            _show(exchange, as_json, several=True)
+                            show_exchange(exchange, as_json, several=True)
                 else:
-                    exchanges += (_compare if compare else _answer)(run, questions, pruner)
+                    exchanges += (compared if compare else answers)(run, questions, pruner)
             finally:
                 # Also of a conversation that was interrupted.
                 if report is not None and exchanges:
@@ -227,71 +266,4 @@ def ask(
                 if report is not None and exchanges:
                     log(f"report: {report}")
     for exchange in () if chat else exchanges:
-        _show(exchange, as_json, several=len(exchanges) > 1)
-
-
-def _answer(run: Run, questions: Sequence[str], pruner: Pruner) -> list[Exchange]:
-    if len(questions) == 1:
-        return [Exchange(questions[0], run(questions[0], pruner))]
-    clip = run.encode(pruner, questions)
-    return [Exchange(*pair) for pair in zip(questions, run.ask_all_about(clip, questions), strict=True)]
-
-
-def _compare(run: Run, questions: Sequence[str], pruner: Pruner) -> list[Exchange]:
-    """Answers with all tokens and with the method's, from one encoding."""
-    all_tokens = unpruned(pruner)
-    clip = run.encode(pruner, questions, [all_tokens], warm_up=True)
-    everything = clip.with_method(all_tokens)
-    exchanges = []
-    for number, question in enumerate(questions, start=1):
-        prefix = f"question {number} of {len(questions)}: " if len(questions) > 1 else ""
-        whole = run.ask_about(everything, question, f"{prefix}all tokens: ")
-        exchanges.append(Exchange(question, run.ask_about(clip, question, f"{prefix}{pruner.name}: "), whole))
-    return exchanges
-
-
-def _chat(run: Run, questions: Sequence[str], pruner: Pruner, printed: set[str]) -> Iterator[Exchange]:
-    """Ask the questions of the command line, then those of standard input; says which of them cannot be answered.
-
-    Parameters
-    ----------
-    printed: notes that were printed, to which those printed here are added.
-    """
-    clip = run.encode(pruner, questions)
-    exchanges: list[Exchange] = []
-    failed = 0
-    for question in chain(questions, typed()):
-        history = [(exchange.question, str(exchange.answer)) for exchange in exchanges]
-        if len(history) == 1:
-            printed |= log_follow_up(run.llm)
-        try:
-            exchanges.append(Exchange(question, run.ask_about(clip, question, history=history)))
-        except TangoError as error:
-            failed += 1
-            log_error(str(error))
-            continue
-        yield exchanges[-1]
-    if failed and not is_terminal():
-        raise InputError(f"{failed} of {failed + len(exchanges)} questions could not be answered")
-    if not exchanges and not is_terminal():
-        raise InputError("no question is given: write it after the video, or pipe questions to the command")
-
-
-def _show(exchange: Exchange, as_json: bool, *, several: bool) -> None:
-    answer, everything = exchange.answer, exchange.unpruned
-    if as_json:
-        whole = {} if everything is None else {"unpruned": everything.as_dict()}
-        show_json({"question": exchange.question} | answer.as_dict() | whole)
-    elif everything is None:
-        if several:
-            log(f"question: {exchange.question}")
-        show(answer)
-        log(figures_line(answer))
-    else:
-        from rich.text import Text
-
-        table = columns(exchange.question if several else "", *(heading(each) for each in exchange.answers))
-        table.add_row("answer", *(Text(plain(each)) for each in exchange.answers))
-        for row in figures_rows([each] for each in exchange.answers):
-            table.add_row(*row)
-        show(table)
+        show_exchange(exchange, as_json, several=len(exchanges) > 1)
