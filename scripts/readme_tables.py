@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tangovlm.bench import batch, decode, flops, profile, prune, questions, server, tables, ttft
+from tangovlm.bench import batch, decode, flops, profile, prune, questions, server, stream, tables, ttft
 from tangovlm.bench.prune import scale
 from tangovlm.bench.ttft.models import LlavaOnevision
 from tangovlm.budget import count
@@ -31,19 +31,21 @@ ROOT = Path(__file__).resolve().parent.parent
 README, BENCHMARK = ROOT / "README.md", ROOT / "docs" / "benchmark.md"
 PERFORMANCE, MODELS = ROOT / "docs" / "performance.md", ROOT / "docs" / "models.md"
 METHODS, SERVING = ROOT / "docs" / "methods" / "README.md", ROOT / "docs" / "serving.md"
+BENCH_PAGES = {"bench serve": SERVING, "bench stream": ROOT / "docs" / "streams.md"}
+"""Pages of benchmarks whose table is not in PERFORMANCE."""
 SOURCE = ROOT / "src" / "tangovlm"
 FOLDER = ROOT / "benchmarks" / "results"
 UPSTREAM = FOLDER / "upstream-tests.json"
 RESULTS = sorted(FOLDER.glob("*.jsonl.gz"))
 BENCHES = {
     "prune": prune, "scale": scale, "ttft": ttft, "questions": questions, "flops": flops, "serve": server,
-    "profile": profile, "decode": decode, "batch": batch,
+    "profile": profile, "decode": decode, "batch": batch, "stream": stream,
 }  # fmt: skip
 """Command of `tangovlm bench` to its module; results are in benchmarks/results/bench-COMMAND.jsonl."""
 TREE = (
     "errors.py", "validation.py", "tokens.py", "budget.py", "registry.py", "kernels", "machine", "video", "inputs",
-    "checkpoints", "methods", "tower", "models", "selfcheck", "session", "pipeline", "tiny", "report", "serve", "batch",
-    "doctor", "evaluate", "inspection", "bench", "app", "cli",
+    "checkpoints", "methods", "tower", "models", "selfcheck", "session", "pipeline", "streaming", "tiny", "report", "serve",
+    "batch", "doctor", "evaluate", "inspection", "bench", "app", "cli",
 )  # fmt: skip
 """The library in the order in which data flows through it."""
 CLOSED = {"kernels", "app", "bench", "cli", "evaluate", "report", "serve", "tiny"}
@@ -51,14 +53,10 @@ CLOSED = {"kernels", "app", "bench", "cli", "evaluate", "report", "serve", "tiny
 
 
 def methods_overview() -> str:
-    """The names of the registered methods by stage, each with a link to its page."""
+    """The names of the registered methods by stage."""
     lines = ["| stage | methods |", "|---|---|"]
     for stage, where in (("pre-llm", "before the language model"), ("in-llm", "inside the language model")):
-        names = [
-            f"[`{card.name}`](docs/methods/{card.name}.md)"
-            for card in catalog.registered().methods
-            if card.stage == stage
-        ]
+        names = [f"`{card.name}`" for card in catalog.registered().methods if card.stage == stage]
         lines.append(f"| {where} | {', '.join(names)} |")
     return "\n".join(lines)
 
@@ -238,9 +236,8 @@ def generated() -> dict[Path, dict[str, str]]:
             # A later version of the benchmark has a suffix: methods-2.
             pages[BENCHMARK][name.replace("methods", "overview")] = overview(lines)
     pages[SERVING] = {"sizing": sizing_table()}
-    if parts := bench_tables(FOLDER):
-        pages[SERVING] |= {name: part for name, part in parts.items() if name == "bench serve"}
-        pages[PERFORMANCE] = {name: part for name, part in parts.items() if name not in pages[SERVING]}
+    for name, part in (parts := bench_tables(FOLDER)).items():
+        pages.setdefault(BENCH_PAGES.get(name, PERFORMANCE), {})[name] = part
     if "bench prune" in parts:
         pages[PERFORMANCE]["gpu"] = gpu_note([row for rows in bench_rows(FOLDER).values() for row in rows])
     for card in catalog.registered().methods:

@@ -42,6 +42,10 @@ COMMANDS = {
         "--model", "--method", "--retention", "--frames", "--dtype", "--repeats", "--device", "--threads", "--out",
         "--json", "--help",
     },
+    "bench stream": {
+        "--model", "--method", "--retention", "--max-tokens", "--half-life", "--minutes", "--clips", "--device",
+        "--threads", "--out", "--json", "--help",
+    },
     "bench batch": {
         "--model", "--method", "--retention", "--rows", "--clips", "--repeats", "--device", "--threads", "--out",
         "--json", "--help",
@@ -53,7 +57,7 @@ COMMANDS = {
         "video", "question", "--model", "--method", "--retention", "--frames", "--compare", "--report", "--json",
         "--device", "--dtype", "--head-weights", "--saliency", "--sink-tokens", "--positions", "--chunk-frames",
         "--max-frame-pixels", "--newlines", "--encode", "--max-new-tokens", "--dry-run", "--report-retentions",
-        "--help",
+        "--max-tokens", "--half-life", "--follow", "--help",
     },
     "batch": {
         "--adaptive", "--positions", "--fps", "--max-frames", "--start", "--end", "--stream", "--seek",
@@ -129,7 +133,7 @@ def parameters(function: Any) -> list[str]:
 def test_names() -> None:
     assert sorted(tangovlm.__all__) == [
         "Milonga", "Report", "Selection", "Tango", "TangoError", "VideoTokens", "__version__", "ask", "attach", "load",
-        "method", "methods",
+        "method", "methods", "stream",
     ]  # fmt: skip
     assert all(hasattr(tangovlm, name) for name in tangovlm.__all__)
     assert issubclass(tangovlm.TangoError, ValueError)

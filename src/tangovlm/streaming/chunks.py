@@ -76,7 +76,7 @@ class ChunkPruner:
         tokens = _joined(pieces)
         times = tokens.timestamps
         assert times is not None
-        # A method is told of the chunk as of a video of its own.
+        # To the method, the chunk is a video of its own.
         own = replace(tokens, timestamps=times - times[0])
         selection = keep_all(own, (own.frames,)) if self.plan.before is None else self.plan.before(own)
         self.notes |= dict.fromkeys(selection.notes)
