@@ -60,7 +60,7 @@ COMMANDS = {
         "--max-tokens", "--half-life", "--follow", "--help",
     },
     "batch": {
-        "--adaptive", "--positions", "--fps", "--max-frames", "--start", "--end", "--stream", "--seek",
+        "--adaptive", "--positions", "--encode", "--fps", "--max-frames", "--start", "--end", "--stream", "--seek",
         "source", "target", "extra", "--model", "--method", "--retention", "--frames", "--max-new-tokens",
         "--saliency", "--head-weights", "--device", "--dtype", "--video-root", "--limit", "--retry-failed", "--engine",
         "--format", "--allow-failures",

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import av
+import numpy as np
 import pytest
 
 from tangovlm.batch import settings
@@ -48,6 +50,18 @@ def arguments(source: Path, checkpoint: Path, tmp_path: Path) -> list[object]:
         "batch", source, tmp_path / "out.jsonl", "--model", checkpoint, "--engine", "transformers", "--video-root",
         tmp_path, "--max-new-tokens", 4,
     ]  # fmt: skip
+
+
+def write_still(path: Path) -> Path:
+    """Eight equal frames."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for _ in range(8):
+            picture = np.full((64, 96, 3), 90, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
 
 
 def rows(path: Path) -> dict[Any, dict[str, Any]]:
@@ -328,7 +342,27 @@ def test_adaptive_counts(
         settings.check_settings(replace(chosen, kind="vllm"))
 
 
-@pytest.mark.parametrize("option", [("--adaptive",), ("--positions", "original")])
+def test_frames_that_are_not_encoded(
+    tangovlm_command: Run, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    still = write_still(tmp_path / "still.mp4")
+    asked = [{"id": number, "video": str(still), "question": f"What {number}?"} for number in (1, 2)]
+    asked.append({"id": 3, "video": str(still), "question": "Alone?", "frames": 2})
+    Path(str(arguments[1])).write_text("\n".join(map(json.dumps, asked)))
+    outcome = tangovlm_command(*arguments, "--encode", "changed")
+    assert outcome.status == 0
+    for row in rows(tmp_path / "out.jsonl").values():
+        assert row["settings"]["encode"] == "changed" and row["encoded_frames"] == 1
+    tangovlm_command(*arguments).refused("settings: choose another OUTPUT")
+    # With vLLM installed, transformers are chosen, and vLLM is refused.
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object())
+    chosen = settings.Settings(str(arguments[4]), encode="changed")
+    assert settings.choose_engine(chosen) == ("transformers", "vLLM encodes all frames")
+    with pytest.raises(InputError, match="vLLM encodes all frames: use --engine transformers"):
+        settings.check_settings(replace(chosen, kind="vllm"))
+
+
+@pytest.mark.parametrize("option", [("--adaptive",), ("--positions", "original"), ("--encode", "changed")])
 def test_a_server_has_its_own_positions_and_numbers(
     tangovlm_command: Run, source: Path, tmp_path: Path, option: tuple[str, ...]
 ) -> None:

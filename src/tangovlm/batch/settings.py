@@ -36,6 +36,7 @@ class Settings:
     params: hyper-parameters of the method other than its retention.
     adaptive: let the content decide how many tokens are kept, see `tangovlm.method`.
     positions: of the kept tokens, see `tangovlm.attach`; None for the method's own.
+    encode: "all" frames or those that "changed", see `tangovlm.attach`.
     """
 
     model: str | None = None
@@ -52,6 +53,7 @@ class Settings:
     params: Mapping[str, Any] = field(default_factory=dict)
     adaptive: bool = False
     positions: str | None = None
+    encode: str = "all"
 
     @property
     def name(self) -> str:
@@ -101,9 +103,8 @@ class Settings:
             saliency=self.saliency,
             head_weights=self.head_weights,
         )
-        return TransformersEngine(
-            llm, self.method, self.frames, adaptive=self.adaptive, positions=self.positions, **self.params
-        )
+        options: dict[str, Any] = {"adaptive": self.adaptive, "positions": self.positions, "encode": self.encode}
+        return TransformersEngine(llm, self.method, self.frames, **options, **self.params)
 
 
 def choose_engine(settings: Settings) -> tuple[str, str]:
@@ -128,6 +129,8 @@ def _why_not_vllm(settings: Settings) -> str:
         return f"the plug-in for vLLM does not know {name}"
     if settings.device is not None:
         return "vLLM does not accept --device"
+    if settings.encode != "all":
+        return "vLLM encodes all frames"
     family = described_family(name)
     if name in family.wholes:
         return f"only tangovlm serve runs {name} on vLLM"

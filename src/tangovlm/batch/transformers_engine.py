@@ -33,7 +33,7 @@ class TransformersEngine:
     method: name of a registered method; `params` are its hyper-parameters other than the retention.
     frames: number of frames of a task that sets neither a number nor a rate; None for the default of the model.
     adaptive: see `tangovlm.method`.
-    positions: see `tangovlm.attach`.
+    positions, encode: see `tangovlm.attach`.
     """
 
     def __init__(
@@ -44,13 +44,14 @@ class TransformersEngine:
         *,
         adaptive: bool = False,
         positions: str | None = None,
+        encode: str = "all",
         **params: Any,
     ) -> None:
         self._llm = llm
         self._method = method
         self._params = params
         self._adaptive = adaptive
-        self._positions = positions
+        self._options: dict[str, Any] = {"positions": positions, "encode": encode}
         self._frames = frames or llm.default_frames
 
     def answer(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
@@ -97,7 +98,7 @@ class TransformersEngine:
     def _prepared(self, clip: DecodedClip) -> Encoding | None:
         """The clip as it is before encoding; None if that fails, so that each task says why."""
         try:
-            return prepare(self._llm, clip.frames, positions=self._positions)
+            return prepare(self._llm, clip.frames, **self._options)
         except Exception:
             return None
 
@@ -154,7 +155,7 @@ class TransformersEngine:
             model=self._llm,
             method=self._pruner(task.retention),
             max_new_tokens=task.max_new_tokens,
-            positions=self._positions,
+            **self._options,
         )
 
     def _outcome(self, task: Task, clip: DecodedClip, answer: Answer) -> Outcome:
@@ -175,6 +176,8 @@ class TransformersEngine:
         fields["shared_ms"] = shared | ({"decode": fields["timings_ms"]["decode"]} if shared else {})
         if answer.tokens_cap is not None:
             fields["tokens_cap"] = answer.tokens_cap
+        if answer.encoded_frames is not None:
+            fields["encoded_frames"] = answer.encoded_frames
         return Outcome(task, fields)
 
     def _pruner(self, retention: float | None) -> Any:

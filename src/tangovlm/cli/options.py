@@ -95,6 +95,13 @@ Fps = Annotated[
         show_default=False,
     ),
 ]
+EncodeName = Annotated[
+    Encode,
+    typer.Option(
+        "--encode",
+        help="Run the vision encoder on all frames, or only on those that differ from the last one that it ran on.",
+    ),
+]
 MaxFrames = Annotated[
     int | None,
     typer.Option(help="With --fps: sample at most so many frames, uniformly if there are more.", show_default="768"),

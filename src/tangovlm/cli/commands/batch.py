@@ -21,6 +21,8 @@ from ..options import (
     AsJson,
     DeviceName,
     Dtype,
+    Encode,
+    EncodeName,
     End,
     Fps,
     Frames,
@@ -103,6 +105,7 @@ def batch(
     ] = None,
     adaptive: Adaptive = False,
     positions: PositionsName = None,
+    encode: EncodeName = Encode.ALL,
     frames: Frames = None,
     fps: Fps = None,
     max_frames: MaxFrames = None,
@@ -177,7 +180,7 @@ def batch(
         if server is not None:
             _check_server_only(
                 method=method, saliency=saliency, head_weights=head_weights, device=device_name, dtype=dtype, ray=ray,
-                extra=extra, adaptive=adaptive, positions=positions,
+                extra=extra, adaptive=adaptive, positions=positions, encode=encode is Encode.CHANGED,
             )  # fmt: skip
             settings, start_engine = _server(
                 server, api_key, model, sampling=sampling, retention=retention, concurrency=concurrency,
@@ -189,6 +192,7 @@ def batch(
                 saliency=None if saliency is None else saliency.value, head_weights=head_weights,
                 device=check_device(device_name), dtype=None if dtype is None else dtype.value, concurrency=concurrency,
                 extra=tuple(extra or ()), adaptive=adaptive, positions=None if positions is None else positions.value,
+                encode=encode.value,
             )  # fmt: skip
         summary = _answer(corpus, target, retry_failed, settings, start_engine)
     if as_json:
@@ -222,10 +226,9 @@ def _retention(method: str | None, retention: float | None, server: str | None, 
 
 def _check_server_only(**options: object) -> None:
     """Refuse options that the server sets itself."""
-    for name, value in options.items():
-        if value:
-            option = "an option of vLLM" if name == "extra" else f"--{name.replace('_', '-')}"
-            raise InputError(f"{option} does not go with --server, which has its own: leave it out")
+    for name in (name for name, value in options.items() if value):
+        option = "an option of vLLM" if name == "extra" else f"--{name.replace('_', '-')}"
+        raise InputError(f"{option} does not go with --server, which has its own: leave it out")
 
 
 def _server(url: str, key: str | None, model: str | None, **options: Any) -> tuple[Settings, StartEngine]:
@@ -258,9 +261,8 @@ def _local(name: EngineName, workers: int | None, **options: Any) -> tuple[Setti
             log(f"note: {BUILTIN_NOTE}")
         return settings.build() if workers is None else RayEngine(settings, workers)
 
-    recorded = {name: options[name] for name in ("saliency", "head_weights", "positions") if options[name] is not None}
-    if settings.adaptive:
-        recorded = {**recorded, "adaptive": True}
+    usual = {"saliency": None, "head_weights": None, "positions": None, "adaptive": False, "encode": Encode.ALL}
+    recorded = {name: options[name] for name, value in usual.items() if options[name] != value}
     return {"model": settings.name, "method": settings.method, "settings": recorded}, start
 
 

@@ -42,6 +42,7 @@ from ...options import (
     DeviceName,
     DtypeName,
     Encode,
+    EncodeName,
     End,
     Fps,
     Frames,
@@ -136,12 +137,7 @@ def ask(
             "retention, or count them within it."
         ),
     ] = Newlines.KEPT,
-    encode: Annotated[
-        Encode,
-        typer.Option(
-            help="Run the vision encoder on all frames, or only on those that differ from the last one that it ran on."
-        ),
-    ] = Encode.ALL,
+    encode: EncodeName = Encode.ALL,
     max_tokens: Annotated[
         int | None,
         typer.Option(
