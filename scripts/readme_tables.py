@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tangovlm.bench import batch, decode, flops, profile, prune, questions, server, stream, tables, ttft
+from tangovlm.bench import batch, decode, first_token, flops, profile, prune, questions, server, stream, tables, ttft
 from tangovlm.bench.prune import scale
 from tangovlm.bench.ttft.models import LlavaOnevision
 from tangovlm.budget import count
@@ -40,12 +40,13 @@ RESULTS = sorted(FOLDER.glob("*.jsonl.gz"))
 BENCHES = {
     "prune": prune, "scale": scale, "ttft": ttft, "questions": questions, "flops": flops, "serve": server,
     "profile": profile, "decode": decode, "batch": batch, "stream": stream,
+    "first-token": first_token,
 }  # fmt: skip
 """Command of `tangovlm bench` to its module; results are in benchmarks/results/bench-COMMAND.jsonl."""
 TREE = (
     "errors.py", "validation.py", "tokens.py", "budget.py", "registry.py", "kernels", "machine", "video", "inputs",
-    "checkpoints", "methods", "tower", "models", "selfcheck", "session", "pipeline", "streaming", "tiny", "report", "serve",
-    "batch", "doctor", "evaluate", "inspection", "bench", "app", "cli",
+    "checkpoints", "methods", "tower", "models", "selfcheck", "session", "pipeline", "streaming", "tiny", "report",
+    "serve", "batch", "doctor", "evaluate", "inspection", "bench", "app", "cli",
 )  # fmt: skip
 """The library in the order in which data flows through it."""
 CLOSED = {"kernels", "app", "bench", "cli", "evaluate", "report", "serve", "tiny"}

@@ -42,6 +42,10 @@ COMMANDS = {
         "--model", "--method", "--retention", "--frames", "--dtype", "--repeats", "--device", "--threads", "--out",
         "--json", "--help",
     },
+    "bench first-token": {
+        "files", "--model", "--method", "--retention", "--frames", "--dtype", "--repeats", "--device", "--threads",
+        "--out", "--json", "--help",
+    },
     "bench stream": {
         "--model", "--method", "--retention", "--max-tokens", "--half-life", "--minutes", "--clips", "--device",
         "--threads", "--out", "--json", "--help",

@@ -100,10 +100,40 @@ def test_decode(tangovlm_command: Run, tmp_path: Path, monkeypatch: pytest.Monke
     tangovlm_command("bench", "decode", clip, "--out", tmp_path).refused("--out", "is a folder")
 
 
+def test_first_token(tangovlm_command: Run, tmp_path: Path) -> None:
+    clip, rows = clips.write(tmp_path / "clip.mp4", 30), tmp_path / "rows.jsonl"
+    options = ("--frames", 8, "--repeats", 1, "--device", "cpu", "--json")
+    found = tangovlm_command("bench", "first-token", clip, *options, "--retention", 0.25, "--out", rows)
+    assert found.status == 0, found.err
+    whole, pruned, changed, keyframes = found.json["rows"]
+    assert [row["way"] for row in found.json["rows"]][:2] == ["all tokens", "pruned"]
+    assert (whole["tokens_after"], pruned["tokens_after"], changed["tokens_after"]) == (512, 128, 128)
+    assert whole["frames"] == whole["encoded_frames"] == pruned["encoded_frames"] == 8
+    assert changed["encoded_frames"] <= 8 and keyframes["frames"] <= 8
+    for row in found.json["rows"]:
+        assert row["first_token_ms"] >= row["decode_ms"] + row["prefill_ms"]
+        assert row["speedup"] == whole["first_token_ms"] / row["first_token_ms"]
+    assert len(rows.read_text().splitlines()) == 4
+    tangovlm_command("bench", "first-token", tmp_path / "none.mp4").refused("none.mp4", "No such file")
+    tangovlm_command("bench", "first-token", "--frames", 0).refused("--frames is 0")
+
+
+def test_stream(tangovlm_command: Run) -> None:
+    options = ("--minutes", 1, "--clips", 1, "--max-tokens", 200, "--half-life", 60, "--device", "cpu", "--json")
+    found = tangovlm_command("bench", "stream", *options)
+    assert found.status == 0, found.err
+    (row,) = found.json["rows"]
+    assert (row["frames"], row["tokens_before"], row["tokens_after"]) == (60, 60 * 64, 200)
+    assert row["late_questions"] > 0 and 0 <= row["late"] <= 100 and 0 <= row["alone"] <= 100
+    assert row["frame_ms"] > 0 and row["peak_mb"] > 0 and row["half_life_s"] == 60
+    tangovlm_command("bench", "stream", "--minutes", 0).refused("--minutes is 0")
+    tangovlm_command("bench", "stream", "--max-tokens", 0).refused("max_tokens is 0")
+
+
 def test_help_without_a_command(tangovlm_command: Run) -> None:
     found = tangovlm_command("bench")
     assert (found.status, found.err) == (0, "")
-    assert all(command in found.out for command in (*COMMANDS, "decode"))
+    assert all(command in found.out for command in (*COMMANDS, "decode", "stream", "first-token"))
 
 
 def test_flops(tangovlm_command: Run) -> None:

@@ -8,9 +8,10 @@ about the last one also of a stream of this clip alone.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import count, islice
 from statistics import mean, median
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ from .timing import TimedRow, dtype_name
 MINUTES = (10, 180)
 MAX_TOKENS = 1024
 MAX_NEW_TOKENS = 16
+Asked: TypeAlias = tuple[Clip, list[Question]]
+"""A clip and questions about it."""
 _FRAMES = 16
 """Of a clip."""
 KEYS = ("model", "method", "retention", "max_tokens", "half_life_s", "minutes", "device", "threads")
@@ -136,9 +139,8 @@ def run(
     tangovlm.stream(llm, **settings)
     for length in minutes:
         frames, outcomes, alone, peaks = max(3 * _FRAMES, round(60 * length)), list[_Outcome](), list[bool](), []
-        for seed in range(clips):
+        for seed, ends in enumerate(islice(_ends(), clips)):
             progress(f"{length:g} minutes, stream {seed + 1} of {clips}")
-            ends = _asked(2 * seed), _asked(2 * seed + 1)
             watch = partial(_watch, tangovlm.stream(llm, **settings), frames, *ends, seed, progress)
             peaks.append(peak_memory(watch, device))
             outcomes.append(peaks[-1].result)
@@ -178,8 +180,8 @@ def run(
 def _watch(
     stream: Stream,
     frames: int,
-    first: tuple[Clip, list[Question]],
-    last: tuple[Clip, list[Question]],
+    first: Asked,
+    last: Asked,
     seed: int,
     progress: Callable[[str], None],
 ) -> _Outcome:
@@ -223,7 +225,15 @@ def _right(stream: Stream, asked: Sequence[Question], answer_ms: list[float]) ->
 # --- clips --------------------------------------------------------------------------------------------------------
 
 
-def _asked(seed: int) -> tuple[Clip, list[Question]]:
+def _ends() -> Iterator[tuple[Asked, Asked]]:
+    """First and last clips, with questions about both that cannot be taken for ones about the other."""
+    for seed in count(0, 2):
+        first, last = _asked(seed), _asked(seed + 1)
+        if _apart(first, last) and _apart(last, first):
+            yield first, last
+
+
+def _asked(seed: int) -> Asked:
     """A clip and its questions."""
     clip = sample_clip(np.random.default_rng((7, seed)))
     _, visible = decoded_frames(clip, _FRAMES)
@@ -234,7 +244,7 @@ def _pixels(clip: Clip) -> Tensor:
     return decoded_frames(clip, _FRAMES)[0].pixels
 
 
-def _apart(own: tuple[Clip, list[Question]], other: tuple[Clip, list[Question]]) -> list[Question]:
+def _apart(own: Asked, other: Asked) -> list[Question]:
     """The questions about a clip that name nothing of the other."""
     return [question for question in own[1] if not any(_names(question, thing) for thing in other[0].things)]
 

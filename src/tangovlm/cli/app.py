@@ -10,6 +10,7 @@ from .commands.app import app as web_app
 from .commands.asking import ask
 from .commands.batch import batch
 from .commands.bench import bench
+from .commands.bench_first_token import first_token
 from .commands.bench_stream import stream
 from .commands.demo import demo
 from .commands.doctor import doctor
@@ -42,6 +43,7 @@ app.command(context_settings=PASS_THROUGH)(serve)
 app.command()(vlmeval)
 app.add_typer(inspect, name="inspect")
 bench.command()(profile)
+bench.command("first-token")(first_token)
 bench.command()(stream)
 app.add_typer(bench, name="bench")
 
