@@ -42,6 +42,33 @@ def test_never_more_than_the_budget(sizes: list[list[int]], budget: int, half_li
         assert int(frames[0]) == 0
 
 
+def by_search(held: list[Segment], budget: int, half_life: float | None) -> list[Segment]:
+    """What is held in the end, if all reductions are compared before each one."""
+    now = held[-1].end_s
+    while (excess := sum(map(len, held)) - budget) > 0:
+        best: tuple[float, int, int, Segment] | None = None
+        for place, one in enumerate(held):
+            for joins, whole in enumerate([one, *(one.joined(later) for later in held[place + 1 : place + 2])]):
+                if len(whole) > 1:
+                    loss = whole.spare.loss * (1.0 if half_life is None else 0.5 ** ((now - whole.end_s) / half_life))
+                    if best is None or loss < best[0]:
+                        best = loss, place, joins, whole
+        assert best is not None
+        _, place, joins, whole = best
+        held = [*held[:place], whole.without(min(len(whole.spare.tokens), excess)), *held[place + 1 + joins :]]
+    return held
+
+
+@given(sizes=SIZES, budget=st.integers(1, 12), half_life=st.sampled_from([None, 3.0]), seed=st.integers(0, 99))
+def test_the_least_loss_comes_first(sizes: list[list[int]], budget: int, half_life: float | None, seed: int) -> None:
+    memory, expected = Memory(budget, half_life), list[Segment]()
+    for chunk in stream_of(sizes, seed):
+        memory.add(chunk)
+        expected = by_search([*expected, *chunk], budget, half_life)
+        for one, other in zip(memory.segments, expected, strict=True):
+            assert one.frames.tolist() == other.frames.tolist() and one.counts.tolist() == other.counts.tolist()
+
+
 @given(sizes=SIZES, budget=st.integers(1, 12), seed=st.integers(0, 99))
 def test_a_preview_is_what_would_be_held_and_changes_nothing(sizes: list[list[int]], budget: int, seed: int) -> None:
     memory = Memory(budget)

@@ -6,29 +6,41 @@ for it; with a half-life, it counts half as much for each half-life of age. Each
 it is joined, so that the number of segments is bounded too.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import count
 from math import inf
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from ..errors import InputError
-from .segment import Segment, may_join
+from .segment import Segment, may_join, same_segments
 
 
-@dataclass(frozen=True, eq=False)
-class _Step:
-    """A reduction that could come next.
+class _Step(NamedTuple):
+    """A reduction that could come next; the least comes first.
 
     Parameters
     ----------
-    place: of the segment that is reduced.
-    segment: this one, or it and the one after it joined.
-    joins: whether they are joined.
+    loss: of giving up one token, on average.
+    start: first frame of the segment that is reduced; of equal losses, the oldest comes first.
+    joins: whether the segment after it is joined to it.
+    number: of the step, so that segments are never compared.
+    segment, later: that are reduced; None for a segment alone.
     """
 
-    place: int
-    segment: Segment
+    loss: float
+    start: int
     joins: bool
+    number: int
+    segment: Segment
+    later: Segment | None
+
+    @property
+    def segments(self) -> list[Segment]:
+        """Those that are reduced."""
+        return [self.segment] if self.later is None else [self.segment, self.later]
 
 
 class Memory:
@@ -77,23 +89,38 @@ class Memory:
         return other.segments
 
     def _fit(self) -> None:
-        while (excess := self.tokens - self.max_tokens) > 0:
-            step = min(self._steps(), key=self._loss)
-            number = min(len(step.segment.spare.tokens), excess)
-            self.segments[step.place : step.place + 1 + step.joins] = [step.segment.without(number)]
+        if (excess := self.tokens - self.max_tokens) <= 0:
+            return
+        held, numbers, now_s = self.segments, count(), self.segments[-1].end_s
+        steps = [step for place in range(len(held)) for step in self._steps(place, numbers, now_s)]
+        heapify(steps)
+        while excess > 0:
+            step = heappop(steps)
+            place = bisect_left(held, step.start, key=lambda segment: segment.start)
+            if not same_segments(held[place : place + 1 + step.joins], step.segments):
+                continue  # one of them was replaced since
+            whole = self._pair(*step.segments) if step.joins else step.segment
+            given_up = min(len(whole.spare.tokens), excess)
+            held[place : place + 1 + step.joins] = [whole.without(given_up)]
+            excess -= given_up
+            for changed in (place - 1, place):
+                for each in self._steps(changed, numbers, now_s):
+                    heappush(steps, each)
 
-    def _steps(self) -> Iterator[_Step]:
-        """All reductions that are possible: at least one if there are two tokens."""
-        for place, segment in enumerate(self.segments):
-            if len(segment) > 1:
-                yield _Step(place, segment, joins=False)
-            later = self.segments[place + 1] if place + 1 < len(self.segments) else None
-            if later is not None and may_join(segment, later):
-                yield _Step(place, self._pair(segment, later), joins=True)
+    def _steps(self, place: int, numbers: Iterator[int], now_s: float) -> Iterator[_Step]:
+        """The reductions of the segment at a place, and of it with the one after it."""
+        if place < 0:
+            return
+        segment, later = self.segments[place], next(iter(self.segments[place + 1 : place + 2]), None)
+        if len(segment) > 1:
+            yield _Step(self._loss(segment, now_s), segment.start, False, next(numbers), segment, None)
+        if later is not None and may_join(segment, later):
+            loss = self._loss(self._pair(segment, later), now_s)
+            yield _Step(loss, segment.start, True, next(numbers), segment, later)
 
-    def _loss(self, step: _Step) -> float:
-        """What giving up one token loses on average."""
-        loss, age_s = step.segment.spare.loss, self.segments[-1].end_s - step.segment.end_s
+    def _loss(self, segment: Segment, now_s: float) -> float:
+        """What giving up one token of a segment loses on average."""
+        loss, age_s = segment.spare.loss, now_s - segment.end_s
         return loss if self.half_life_s is None else loss * float(0.5 ** (age_s / self.half_life_s))
 
     def _pair(self, segment: Segment, later: Segment) -> Segment:

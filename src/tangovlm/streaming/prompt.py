@@ -22,7 +22,7 @@ from ..pipeline.loaded import LoadedModel
 from ..pipeline.settings import Support
 from ..session.attach import attach_family
 from ..session.lengths.context import context_length
-from .segment import Segment
+from .segment import Segment, same_segments
 
 STAGES = ("encode", "prune", "prefill", "decode_tokens")
 
@@ -124,7 +124,7 @@ class HeldPrompt:
     def _read(self, segments: Sequence[Segment], rest: Tensor, before: list[int]) -> Prefix:
         """The beginning of a prompt, of which only what is new is read."""
         family = self.llm.family
-        if self._prefix is not None and before == self._text and _same(segments, self._segments):
+        if self._prefix is not None and before == self._text and same_segments(segments, self._segments):
             self.reused = self._prefix.ids.shape[1]
             return self._prefix
         cache, kept = self._cut_cache(segments, before)
@@ -166,7 +166,3 @@ class HeldPrompt:
         for layer in prefix.cache.layers:
             layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
         return prefix.cache, kept
-
-
-def _same(some: Sequence[Segment], others: Sequence[Segment]) -> bool:
-    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))

@@ -3,6 +3,7 @@
 Shape letters: K tokens of a segment, D channels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -122,6 +123,11 @@ class SpareTokens(NamedTuple):
 def may_join(first: Segment, second: Segment) -> bool:
     """Whether two neighbours are small enough to become one segment."""
     return len(first) + len(second) <= _LARGEST
+
+
+def same_segments(some: Sequence[Segment], others: Sequence[Segment]) -> bool:
+    """Whether two lists have the very same segments."""
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
 
 
 def segments_of(tokens: VideoTokens, selection: Selection, first_frame: int, times: Tensor) -> list[Segment]:
