@@ -1,6 +1,7 @@
 """Gemma 4: frames as sequences of patches padded to one length, pooled by position, each with its time as text."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import torch
@@ -11,18 +12,18 @@ from ..errors import InputError, ModelError
 from ..inputs.frame_size import LIMIT, fit_into, resizes, with_limit
 from ..inputs.pixels import PixelSpec, prepare_pixels, whole
 from ..registry import register_family
-from .common import chunks
-from .common.encoding import ChunkedEncoding, encoded_frames
 from .common.family import Family
-from .common.layout import FeatureLayout, Grid
+from .common.padded_frames.encoding import PaddedFrameEncoding
+from .common.padded_frames.layout import PaddedFrames
 from .common.padded_frames.signals import PaddedFrameSignals
 from .common.part import Part
 from .common.prompt_format import PromptFormat, VideoInput
-from .common.transformers_compat import Arg, cache_for, counts_frames, mask_arguments, with_pooler_output
+from .common.transformers_compat import Arg, cache_for, counts_frames, mask_arguments
 
 _PIXELS = PixelSpec(size=(0, 0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 _TOKENS = (70, 140, 280, 560, 1120)
-_NAMES = (Arg.VIDEO_PIXELS, Arg.VIDEO_POSITIONS, Arg.FRAME_COUNTS)
+_VIDEO_NAMES = (Arg.VIDEO_PIXELS, Arg.VIDEO_POSITIONS, Arg.FRAME_COUNTS)
+_IMAGE_NAMES = (Arg.PIXELS, Arg.IMAGE_POSITIONS)
 
 
 class ClockFrames(PromptFormat):
@@ -107,111 +108,6 @@ class ClockFrames(PromptFormat):
         return {Arg.TOKEN_TYPES: 2 * (ids == self.family.layout.placeholder).int()}
 
 
-class PaddedFrames(FeatureLayout):
-    """Frames of all videos in one sequence ``(F, P, c)``, with positions ``(F, P, 2)`` that are -1 for padding.
-
-    transformers 5.17 has one axis more, for videos with the same number of frames.
-    """
-
-    family: "Gemma4"
-
-    def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
-        """See `FeatureLayout.grids`.
-
-        Raises
-        ------
-        InputError: positions that are not those of whole frames, or other numbers of frames.
-        """
-        named = dict(zip(_NAMES, args, strict=False)) | kwargs
-        positions, counts = named.get(Arg.VIDEO_POSITIONS), named.get(Arg.FRAME_COUNTS)
-        if positions is not None and positions.dim() == 4:
-            counts = [positions.shape[1]] * positions.shape[0]
-            positions = positions.flatten(0, 1)
-        if positions is None or counts is None or sum(map(int, counts)) != len(positions):
-            raise InputError(
-                f"{Arg.VIDEO_POSITIONS} and {Arg.FRAME_COUNTS} must be what the video processor returned with the "
-                "pixels"
-            )
-        sides, grids, start = self.family.sides(positions), [], 0
-        for count in map(int, counts):
-            own = set(sides[start : start + count])
-            if len(own) != 1:
-                raise InputError("the frames of a video differ in their size: make the inputs with the video processor")
-            grids.append(Grid(count, *own.pop()))
-            start += count
-        return grids
-
-
-class PaddedFrameEncoding(ChunkedEncoding):
-    """Frames do not attend to each other; those of a chunk are encoded as a video of their own."""
-
-    family: "Gemma4"
-
-    def frame_bytes(self, grids: Sequence[Grid]) -> int:
-        """See `ChunkedEncoding.frame_bytes`: queries, keys, values and their rotation, or the MLP of a layer."""
-        vision = self.model.config.vision_config
-        patches = max(grid.height * grid.width for grid in grids) * self.family.pool**2
-        width = max(8 * vision.hidden_size, 2 * vision.hidden_size + 3 * vision.intermediate_size)
-        return int(patches * width * self.family.encoder.dtype.itemsize)
-
-    def encode_chunks(
-        self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
-    ) -> Any:
-        """See `ChunkedEncoding.encode_chunks`."""
-        named = dict(zip(_NAMES, args, strict=False)) | kwargs
-        sizes = [grid.tokens for grid in self.family.layout.grids(**named)]
-        pixels, positions = named.pop(Arg.VIDEO_PIXELS), named.pop(Arg.VIDEO_POSITIONS)
-        counted = named.pop(Arg.FRAME_COUNTS, None) is not None
-        if not counted:
-            pixels, positions = pixels.flatten(0, 1), positions.flatten(0, 1)
-
-        def encode(start: int, stop: int) -> Any:
-            part = pixels[start:stop], positions[start:stop]
-            if counted:
-                return original(*part, torch.tensor([stop - start]), **named)
-            return with_pooler_output(original(*(each[None] for each in part), **named))
-
-        kind, joined, pooled = chunks.collect(encode, bounds, named)
-        return kind(**joined, pooler_output=torch.split(torch.cat([each for part in pooled for each in part]), sizes))
-
-    def colors(self, *args: Any, **kwargs: Any) -> list[Tensor]:
-        """See `ChunkedEncoding.colors`: a cell is a patch, whose pixels have their colours last."""
-        pixels = args[0] if args else kwargs[Arg.VIDEO_PIXELS]
-        means = pixels.unflatten(-1, (-1, 3)).mean(dim=-2, dtype=torch.float32) * 255
-        return list(means.flatten(0, -3).flatten(1))
-
-    def of_frames(self, chosen: Tensor, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """See `ChunkedEncoding.of_frames`."""
-        named = dict(zip(_NAMES, args, strict=False)) | kwargs
-        counts = [grid.frames for grid in self.family.layout.grids(**named)]
-        owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        encoded = torch.bincount(owners[chosen], minlength=len(counts))
-        for name in (Arg.VIDEO_PIXELS, Arg.VIDEO_POSITIONS):
-            frames = named[name].flatten(0, -3)
-            named[name] = frames[chosen.to(frames.device)]
-        if named.get(Arg.FRAME_COUNTS) is not None:
-            named[Arg.FRAME_COUNTS] = encoded
-        elif len(set(encoded.tolist())) == 1:
-            for name in (Arg.VIDEO_PIXELS, Arg.VIDEO_POSITIONS):
-                named[name] = named[name].unflatten(0, (len(counts), -1))
-        else:
-            raise InputError(
-                "videos with other numbers of changed frames cannot be encoded together in this release of "
-                "transformers: make a call for each, or leave encode='changed' out"
-            )
-        return (), named
-
-    def spread(self, output: Any, rows: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """See `ChunkedEncoding.spread`."""
-        grids = self.family.layout.grids(*args, **kwargs)
-        tokens = [grid.height * grid.width for grid in grids for _ in range(grid.frames)]
-        made = with_pooler_output(output)
-        features = torch.cat([part.flatten(0, -2) for part in made.pooler_output])
-        frames = torch.split(features, [tokens[frame] for frame in encoded_frames(rows).tolist()])
-        whole = torch.cat([frames[row] for row in rows.tolist()])
-        return type(made)(pooler_output=torch.split(whole, [grid.tokens for grid in grids]))
-
-
 @register_family("Gemma4ForConditionalGeneration")
 class Gemma4(Family):
     """`Gemma4ForConditionalGeneration`, with and without inputs of each layer, experts and shared keys and values.
@@ -231,10 +127,25 @@ class Gemma4(Family):
     tested = Family.tested - {"pruning inside"}
     default_frames = 32
     prepares_masks = True
+    prunes_images = True
+    is_of_images: bool = False
+    """Whether a bound family describes images."""
     prompt = Part(ClockFrames)
     layout = Part(PaddedFrames)
     signals = Part(PaddedFrameSignals)
     encoding = Part(PaddedFrameEncoding)
+
+    def of_images(self) -> Family:
+        """See `Family.of_images`."""
+        images = copy(self)
+        images.is_of_images = True
+        images.feature_method, images.visual_inputs = "get_image_features", (Arg.PIXELS,)  # type: ignore[misc]
+        return images
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Arguments of the `feature_method`: pixels, positions and, of videos, numbers of frames."""
+        return _IMAGE_NAMES if self.is_of_images else _VIDEO_NAMES
 
     @property
     def tower(self) -> Any:
@@ -267,8 +178,8 @@ class Gemma4(Family):
         frames = torch.cat([positions.amax(dim=1) + 1, counts], dim=1).tolist()
         if any(columns * rows != count or rows % self.pool or columns % self.pool for columns, rows, count in frames):
             raise InputError(
-                f"{Arg.VIDEO_POSITIONS} are not those of frames of whole tokens, {self.pool} x {self.pool} patches: "
-                "make the inputs with the video processor"
+                f"{self.input_names[1]} are not those of pictures of whole tokens, {self.pool} x {self.pool} patches: "
+                "make the inputs with the processor"
             )
         return [(rows // self.pool, columns // self.pool) for columns, rows, _ in frames]
 

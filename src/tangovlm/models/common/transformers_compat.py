@@ -69,6 +69,7 @@ class Arg:
     MERGES_WINDOWS = "use_vit_merger"
     VIDEO_MASK = "video_compression_mask"
     VIDEO_POSITIONS = "video_position_ids"
+    IMAGE_POSITIONS = "image_position_ids"
     FRAME_COUNTS = "num_frames_per_video"
     PATCH_POSITIONS = "pixel_position_ids"
     METADATA = "video_metadata"

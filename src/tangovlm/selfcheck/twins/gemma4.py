@@ -72,7 +72,7 @@ class Gemma4Twin(Twin):
             if counts_frames(self.model):
                 found[Arg.FRAME_COUNTS] = torch.tensor([part.frames for part in videos])
         if images := [self.frames(part) for part in parts if isinstance(part, Image)]:
-            names = (Arg.PIXELS, "image_position_ids")
+            names = (Arg.PIXELS, Arg.IMAGE_POSITIONS)
             found |= {name: torch.cat(media) for name, media in zip(names, zip(*images, strict=True), strict=True)}
         return found
 
