@@ -280,16 +280,14 @@ def test_inputs_of_another_layout_are_refused() -> None:
     host = Gemma4Twin()
     family, inputs = Gemma4(host.model), media(host)
     assert family.layout.grids(**inputs) == [Grid(4, 3, 3), Grid(4, 2, 5)]
-    with pytest.raises(
-        InputError, match="video_position_ids and num_frames_per_video must be what the video processor"
-    ):
+    with pytest.raises(InputError, match="video_position_ids and num_frames_per_video must be what the processor"):
         family.layout.grids(**inputs | {"video_position_ids": None})
     places = inputs["video_position_ids"].clone()
     places.view(-1, MOST, 2)[1] = places.view(-1, MOST, 2)[-1]
     with pytest.raises(InputError, match="the frames of a video differ in their size"):
         family.layout.grids(**inputs | {"video_position_ids": places})
     places.view(-1, MOST, 2)[0, 0] = -1
-    with pytest.raises(InputError, match=f"not those of frames of whole tokens, {POOL} x {POOL} patches"):
+    with pytest.raises(InputError, match=f"not those of pictures of whole tokens, {POOL} x {POOL} patches"):
         family.layout.grids(**inputs | {"video_position_ids": places})
     if counts_frames(host.model):
         with pytest.raises(InputError, match="num_frames_per_video must be what"):

@@ -12,6 +12,7 @@ from tangovlm import budget
 from tangovlm.errors import InputError, ModelError
 from tangovlm.models.common.layout import OFF_GRID, TEXT, Clip, Grid, Prompt
 from tangovlm.models.video_llava import VideoLlava
+from tangovlm.selfcheck.twins.common.norms import Norms
 from tangovlm.selfcheck.twins.common.parts import IMAGE, VIDEO, Image, RandomWords, Video
 from tangovlm.selfcheck.twins.common.weights import random
 from tangovlm.selfcheck.twins.video_llava import PATCH, SIDE, VideoLlavaTwin
@@ -116,3 +117,20 @@ def test_placeholders() -> None:
     family = VideoLlava(VideoLlavaTwin().model)
     assert family.layout.placeholder == VIDEO
     assert family.model.config.image_token_index == IMAGE
+
+
+@torch.no_grad()
+def test_images_with_a_class_token_are_refused_if_they_are_to_be_pruned() -> None:
+    host = VideoLlavaTwin()
+    inputs = host.inputs([(Image(20), RandomWords(4, 2))])
+    stock = host.model(**inputs).logits
+    with tangovlm.attach(host.model, tangovlm.Tango(retention=1.0), images=True):
+        assert torch.equal(host.model(**inputs).logits, stock)
+    host.model.config.vision_feature_select_strategy = "full"
+    with (
+        tangovlm.attach(host.model, Norms(0.5), images=True),
+        pytest.raises(
+            InputError, match="vision_feature_select_strategy is 'full', with which images have other tokens"
+        ),
+    ):
+        host.model(**inputs)

@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..registry import register_family
 from .common.layout import Clip, Grid
 from .common.part import Part
+from .common.square_frames.images import AllTiles
+from .common.transformers_compat import Arg, pop_value
 from .llava_next_video import LlavaNextVideo, SquareGrid, VideoBatchEncoding, clip_tower
 
 
@@ -51,6 +54,7 @@ class VideoLlava(LlavaNextVideo):
     checkpoints = ("LanguageBind/Video-LLaVA-7B-hf",)
     default_frames = 8
     in_one_piece = False
+    prunes_images = True
     stride = 1
     layout = Part(ClassTokenFirst)
     encoding = Part(FrameBatchEncoding)
@@ -59,3 +63,47 @@ class VideoLlava(LlavaNextVideo):
     def tower(self) -> Any:
         """See `LlavaNextVideo.tower`."""
         return clip_tower(self.encoder.video_tower)
+
+    def of_images(self) -> "VideoLlavaImages":
+        """See `Family.of_images`."""
+        return VideoLlavaImages(self.model, saliency=self.saliency, head_weights=self.head_weights, config=self.config)
+
+
+class SquareImages(SquareGrid):
+    """Pixels are ``(images, 3, height, width)``; an image has no class token."""
+
+    @property
+    def placeholder(self) -> int:
+        """See `FeatureLayout.placeholder`."""
+        config = self.model.config
+        return int(getattr(config, "image_token_index", None) or config.image_token_id)
+
+    def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
+        """See `FeatureLayout.grids`.
+
+        Raises
+        ------
+        InputError: a call or a configuration that keeps the class token of images.
+        """
+        strategy = kwargs.get(Arg.FEATURE_STRATEGY) or self.model.config.vision_feature_select_strategy
+        if strategy != "default":
+            raise InputError(
+                f"{Arg.FEATURE_STRATEGY} is {strategy!r}, with which images have other tokens than patches: set it to "
+                "'default', or leave images=True out"
+            )
+        pixels = args[0] if args else pop_value(dict(kwargs), Arg.PIXELS)
+        return [Grid(1, self.family.side, self.family.side)] * len(pixels)
+
+
+class VideoLlavaImages(VideoLlava):
+    """The images of a `VideoLlava`, which have a tower of their own."""
+
+    layout = Part(SquareImages)  # type: ignore[assignment]
+    encoding = Part(AllTiles)  # type: ignore[assignment]
+    feature_method = "get_image_features"
+    visual_inputs = (Arg.PIXELS, Arg.IMAGE_PIXELS)
+
+    @property
+    def tower(self) -> Any:
+        """See `LlavaNextVideo.tower`."""
+        return clip_tower(self.encoder.image_tower)

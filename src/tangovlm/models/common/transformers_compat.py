@@ -55,6 +55,7 @@ class Arg:
     ENCODED = "mm_encoder_outputs"
     AS_DICT = "return_dict"
     PIXELS = "pixel_values"
+    IMAGE_PIXELS = "pixel_values_images"
     PIXEL_MASK = "pixel_attention_mask"
     IMAGE_GRIDS = "image_grid_thw"
     IMAGE_SIZES = "image_sizes"
@@ -95,6 +96,8 @@ class Arg:
 _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     # 5.17 to 5.23. Later releases still accept it from a caller, and rename it after our hooks have run.
     Arg.CACHE: ("past_key_values",),
+    # Video-LLaVA in 5.17, and its stock processor.
+    Arg.PIXELS: (Arg.IMAGE_PIXELS,),
     # Models that also hear.
     Arg.STEP_SECONDS: (Arg.VIDEO_STEP_SECONDS,),
 }

@@ -42,7 +42,7 @@ class VideoLlavaTwin(Twin):
         images = [self.image(part) for part in parts if isinstance(part, Image)]
         found = {Arg.VIDEO_PIXELS: torch.stack(videos)} if videos else {}
         # The name in 5.17 is the one that the stock processor still uses.
-        name = Arg.PIXELS if encodes_first(self.model) else "pixel_values_images"
+        name = Arg.PIXELS if encodes_first(self.model) else Arg.IMAGE_PIXELS
         return found | ({name: torch.cat(images)} if images else {})
 
     @torch.no_grad()
@@ -50,13 +50,15 @@ class VideoLlavaTwin(Twin):
         inner = self.model.model
         if isinstance(part, Image):
             features = inner.get_image_features(self.image(part), **{Arg.AS_DICT: True}).pooler_output[0]
-            return EncodedPart([IMAGE] * len(features), features)
+            return EncodedPart([IMAGE] * len(features), features, grid=(1, SIDE, SIDE))
         output = inner.get_video_features(self.frames(part)[None], **{Arg.AS_DICT: True})
         features = output.pooler_output.flatten(0, 1)
         return EncodedPart([VIDEO] * len(features), features, grid=(part.frames, SIDE, SIDE))
 
     def grid_indices(self, piece: EncodedPart) -> torch.Tensor:
-        """The first feature of each frame is its class token."""
+        """The first feature of each frame is its class token, which an image has not."""
         assert piece.grid is not None
         frames, height, width = piece.grid
+        if piece.ids[0] == IMAGE:
+            return torch.arange(height * width)
         return torch.arange(frames * (1 + height * width)).view(frames, -1)[:, 1:].flatten()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import chunks
 from ..layout import Clip, FeatureLayout, Grid, Prompt
-from ..transformers_compat import Arg
+from ..transformers_compat import Arg, pop_value
 from .encoding import VideoBatchEncoding
 
 
@@ -109,7 +109,7 @@ class AllTiles(VideoBatchEncoding):
     def encode(self, original: Callable[..., Any], chunk_frames: int | None, *args: Any, **kwargs: Any) -> Any:
         """See `ChunkedEncoding.encode`."""
         del chunk_frames
-        pixels = args[0] if args else kwargs[Arg.PIXELS]
+        pixels = args[0] if args else pop_value(dict(kwargs), Arg.PIXELS)
         tiles = pixels.shape[:-3].numel()
         with chunks.guarded(tiles, self.frame_bytes([]), self.family.device):
             return original(*args, **kwargs)
