@@ -25,7 +25,7 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 
 # Tests that use transformers.
-HOST_TESTS := tests/session tests/models tests/inputs tests/checkpoints tests/pipeline tests/cli/test_ask.py \
+HOST_TESTS := tests/session tests/models tests/inputs tests/checkpoints tests/pipeline tests/streaming tests/cli/test_ask.py \
     tests/cli/test_inspect.py tests/inspection tests/test_docstrings.py
 
 # The oldest supported transformers: a folder with the packages of other versions, before those of the environment on the
@@ -34,7 +34,7 @@ HOST_TESTS := tests/session tests/models tests/inputs tests/checkpoints tests/pi
 # the others check in full; OLDEST_TESTS='$(HOST_TESTS)' runs them too.
 OLDEST := 5.17
 OLDEST_PACKAGES := $(abspath $(VENV)-$(OLDEST))
-OLDEST_TESTS ?= tests/session tests/models tests/pipeline tests/checkpoints tests/test_docstrings.py $(addprefix --ignore=tests/, \
+OLDEST_TESTS ?= tests/session tests/models tests/pipeline tests/streaming tests/checkpoints tests/test_docstrings.py $(addprefix --ignore=tests/, \
     $(addprefix session/test_, adaptive.py bad_input.py compiled.py devices.py dtypes.py memo.py newlines.py records.py splice.py \
         threads.py) session/lengths \
     $(addprefix models/common/test_, chunks.py saliency.py sinks.py tile_runs.py) \
