@@ -129,8 +129,6 @@ def test_images_with_a_class_token_are_refused_if_they_are_to_be_pruned() -> Non
     host.model.config.vision_feature_select_strategy = "full"
     with (
         tangovlm.attach(host.model, Norms(0.5), images=True),
-        pytest.raises(
-            InputError, match="vision_feature_select_strategy is .full., with which images"
-        ),
+        pytest.raises(InputError, match="vision_feature_select_strategy is .full., with which images"),
     ):
         host.model(**inputs)

@@ -124,6 +124,15 @@ def test_a_file_that_grows(tmp_path: Path, name: str) -> None:
     assert notes == list(walk.notes)
 
 
+def test_the_last_frame_of_a_file_that_grows_waits(tmp_path: Path) -> None:
+    """Also if frames are further apart than the margin."""
+    path = write(tmp_path / "clip.ts", **KINDS["clip.ts"])
+    times = walked(path, fps=25)[1]
+    for margin, most in ((0.01, times[-2]), (0.5, times[-1] - 0.5)):
+        steps = list(FrameWalk(path, FrameSampling(fps=25), fit=fit, margin_s=margin))
+        assert [step.time_s for step in steps] == [time for time in times if time <= most + 1e-9]
+
+
 def test_a_file_that_becomes_shorter(tmp_path: Path) -> None:
     path = write(tmp_path / "clip.ts", **KINDS["clip.ts"])
     frames = follow(path, FrameSampling(fps=5), fit, 5.0, [])

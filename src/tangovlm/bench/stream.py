@@ -42,6 +42,7 @@ KEYS = ("model", "method", "retention", "max_tokens", "half_life_s", "minutes", 
 COLUMNS = (
     Column("method", text("method")),
     Column("retention", text("retention")),
+    Column("half-life s", number("half_life_s", 0)),
     Column("minutes", number("minutes", 0)),
     Column("frames", number("frames", 0)),
     Column("tokens", number("tokens_before", 0)),

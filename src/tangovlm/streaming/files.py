@@ -46,7 +46,8 @@ class FrameWalk:
     sampling: with a rate; it has no largest number of frames unless it is given.
     fit: see `decode`; it is given 1 as the number of frames, since that of a long video is no reason for smaller ones.
     after_s: only frames with a later time are taken.
-    margin_s: frames so close to the end of the file are left out: it grows, and they may yet be followed by others.
+    margin_s: frames so close to the last one of the file are left out, and so is that one: the file grows, and what it
+        has of them may not be all.
 
     Attributes
     ----------
@@ -78,7 +79,7 @@ class FrameWalk:
     def __iter__(self) -> Iterator[Step]:
         if (found := find_pictures(self._path, self._sampling.fps)) is not None:
             choice = choose(self._sampling, found.timeline(), found.clock, found.name)
-            times, upright = self._wanted(found.clock, choice.times), self._upright()
+            times, upright = self._wanted(found.clock, choice.times, found.pts[-1]), self._upright()
             yield from self._steps(found.frames_at(times), found.clock, upright, [])
             self.notes = (*found.describe(choice.asked, len(choice.part.pts)), *choice.notes)
             return
@@ -94,7 +95,7 @@ class FrameWalk:
             timeline = reader.timeline(use_index)
             clock = Clock.of(reader.stream, timeline)
             choice = choose(self._sampling, timeline, clock, str(file))
-            times, shown = self._wanted(clock, choice.times), list[int]()
+            times, shown = self._wanted(clock, choice.times, timeline.pts[-1]), list[int]()
             upright = self._upright(reader)
             if times:
                 with closing(frames_at(reader, times, timeline)) as decoded:
@@ -110,11 +111,14 @@ class FrameWalk:
             lambda height, width: fit(height, width, 1), None if reader is None else reader.stream.sample_aspect_ratio
         )
 
-    def _wanted(self, clock: Clock, chosen: Sequence[int]) -> list[int]:
-        """Those of the chosen times, in ticks, that are taken."""
-        seconds = self._seconds(clock, chosen)
-        last_s = clock.duration_s - self._margin_s - (self._sampling.start_s or 0.0)
-        wanted = [tick for tick, at in zip(chosen, seconds, strict=True) if self._after_s < at and at <= last_s]
+    def _wanted(self, clock: Clock, chosen: Sequence[int], last: int) -> list[int]:
+        """Those of the chosen times, in ticks, that are taken; `last` is that of the last frame of the file."""
+        *seconds, last_s = self._seconds(clock, [*chosen, last])
+        wanted = [
+            tick
+            for tick, at in zip(chosen, seconds, strict=True)
+            if self._after_s < at and (not self._margin_s or at <= last_s - self._margin_s)
+        ]
         self.count, self.duration_s = len(wanted), clock.duration_s
         return wanted
 
