@@ -317,3 +317,19 @@ def test_the_processors_own_dropping_of_tokens_is_said() -> None:
     family = VideoLlama3(VideoLlama3Twin().model)
     assert family.prompt.notes({}) == family.prompt.notes({"use_token_compression": True}) == (COMPRESSION,)
     assert family.prompt.notes({"use_token_compression": False}) == ()
+
+
+def test_images_of_another_merge_size_are_refused_by_methods_that_read_the_encoder() -> None:
+    family = VideoLlama3(VideoLlama3Twin().model).of_images()
+    inputs = VideoLlama3Twin().pixels([Image(20)])
+    needs = frozenset({"saliency"})
+    with torch.no_grad(), family.signals.observe(needs) as signals:
+        family.encoder.get_image_features(**inputs)
+    assert isinstance(signals.saliency, list) and signals.saliency[0].shape == (6, 6)
+    inputs["image_merge_sizes"] = torch.tensor([MERGE])
+    assert family.layout.grids(**inputs) == [Grid(1, 3, 3)]
+    with (
+        family.signals.observe(needs),
+        pytest.raises(InputError, match=r"image_merge_sizes are \[2\]: this method needs 1"),
+    ):
+        family.encoder.get_image_features(**inputs)

@@ -1,7 +1,7 @@
 """VideoLLaMA3: a SigLIP tower with rotary positions, bilinear pooling, a projector, and times as text before frames."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,13 @@ from ..errors import InputError
 from ..inputs.frame_size import SizeRule
 from ..inputs.pixels import PixelSpec
 from ..registry import register_family
+from .common.family import Family
 from .common.layout import Clip, Grid, Prompt
 from .common.part import Part
 from .common.patch_sequence import PatchSequenceFamily, PatchSequenceLayout, TimestampedSteps
 from .common.patch_signals import PatchSequenceSignals
 from .common.patches.encoding import PatchSequenceEncoding
+from .common.patches.medium import IMAGES
 from .common.prompt_format import VideoInput
 from .common.signals import ForwardHook, SignalParts, on_input
 from .common.transformers_compat import Arg, with_pooler_output
@@ -23,7 +25,6 @@ COMPRESSION = (
     "the checkpoint's own processor drops tokens whose pixels hardly change between frames (use_token_compression): "
     "here only the method drops tokens"
 )
-_NAMES = (Arg.VIDEO_PIXELS, Arg.VIDEO_GRIDS, Arg.VIDEO_MERGE_SIZES)
 
 
 class FramesWithTimes(TimestampedSteps):
@@ -47,6 +48,8 @@ class FramesWithTimes(TimestampedSteps):
 class MergedFrames(PatchSequenceLayout):
     """A step is one frame; each video names the side of its tokens in patches, and a mask may leave tokens out."""
 
+    family: "VideoLlama3"
+
     @property
     def frames_per_step(self) -> int:
         """See `FeatureLayout.frames_per_step`."""
@@ -54,8 +57,9 @@ class MergedFrames(PatchSequenceLayout):
 
     def grids(self, *args: Any, **kwargs: Any) -> list[Grid]:
         """See `FeatureLayout.grids`."""
-        named = dict(zip(_NAMES, args, strict=False)) | kwargs
-        thw, given = named[Arg.VIDEO_GRIDS].tolist(), named.get(Arg.VIDEO_MERGE_SIZES)
+        _, grids, merge_sizes = self.family.input_names
+        named = dict(zip(self.family.input_names, args, strict=False)) | kwargs
+        thw, given = named[grids].tolist(), named.get(merge_sizes)
         sides = [self.family.merge_size] * len(thw) if given is None else given.tolist()
         return [Grid(t, height // side, width // side) for (t, height, width), side in zip(thw, sides, strict=True)]
 
@@ -67,7 +71,7 @@ class MergedFrames(PatchSequenceLayout):
         InputError: a mask of another length.
         """
         clips, mask = super().clips(_prompt, *args, **kwargs), _prompt.forwarded_mask
-        if mask is None or bool(mask.all()):
+        if self.family.mask_input is None or mask is None or bool(mask.all()):
             return clips
         sizes = [self.feature_count(clip.grid) for clip in clips]
         if mask.numel() != sum(sizes):
@@ -81,7 +85,9 @@ class MergedFrames(PatchSequenceLayout):
 
 
 class DefaultMergeSignals(PatchSequenceSignals):
-    """Signals of videos with the default merge size only."""
+    """Signals of videos, or images, with their default merge size only."""
+
+    family: "VideoLlama3"
 
     def hooks(self, collected: SignalParts, needs: frozenset[str], kind: str) -> list[ForwardHook]:
         """See `EncoderSignals.hooks`."""
@@ -94,18 +100,20 @@ class DefaultMergeSignals(PatchSequenceSignals):
         sizes, default = kwargs[Arg.MERGE_SIZES].tolist(), self.family.merge_size
         if set(sizes) != {default}:
             raise InputError(
-                f"video_merge_sizes are {sizes}: this method needs {default}, which is the video processor's default"
+                f"{self.family.merge_sizes} are {sizes}: this method needs {default}, which is the processor's default"
             )
 
 
 class MergedFramesEncoding(PatchSequenceEncoding):
     """The stock method has merge sizes as a third argument."""
 
+    family: "VideoLlama3"
+
     def encode_chunks(
         self, original: Callable[..., Any], bounds: Sequence[tuple[int, int]], *args: Any, **kwargs: Any
     ) -> Any:
         """See `ChunkedEncoding.encode_chunks`."""
-        named = dict(zip(_NAMES, args, strict=False)) | kwargs
+        named = dict(zip(self.family.input_names, args, strict=False)) | kwargs
         return super().encode_chunks(
             lambda *part, **options: with_pooler_output(original(*part, **options)), bounds, **named
         )
@@ -114,14 +122,15 @@ class MergedFramesEncoding(PatchSequenceEncoding):
         self, original: Callable[..., Any], chunk_frames: int | None, rows: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
         """See `ChunkedEncoding.encode_some`."""
-        named = dict(zip(_NAMES, args, strict=False)) | kwargs
+        named = dict(zip(self.family.input_names, args, strict=False)) | kwargs
         return super().encode_some(
             lambda *part, **options: with_pooler_output(original(*part, **options)), chunk_frames, rows, **named
         )
 
     def options_of(self, videos: list[int], options: dict[str, Any]) -> dict[str, Any]:
         """See `PatchSequenceEncoding.options_of`."""
-        return options | {Arg.VIDEO_MERGE_SIZES: options[Arg.VIDEO_MERGE_SIZES][videos]}
+        name = self.family.input_names[2]
+        return options | {name: options[name][videos]}
 
 
 @register_family("VideoLlama3ForConditionalGeneration")
@@ -142,13 +151,22 @@ class VideoLlama3(PatchSequenceFamily):
     default_frames = 32
     pixel_spec = PixelSpec(size=(0, 0), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     size_rule = SizeRule(128 * 28 * 28, 768 * 28 * 28, of="shared", old_names=True)
-    mask_input = Arg.VIDEO_MASK
-    # They have tokens of another size than videos.
-    prunes_images = False
+    mask_input: ClassVar[str | None] = Arg.VIDEO_MASK
+    merge_sizes: ClassVar[str] = Arg.VIDEO_MERGE_SIZES
+    """The third argument of the `feature_method`."""
     prompt = Part(FramesWithTimes)
     layout = Part(MergedFrames)
     signals = Part(DefaultMergeSignals)
     encoding = Part(MergedFramesEncoding)
+
+    def of_images(self) -> Family:
+        """See `Family.of_images`."""
+        return VideoLlama3Images(self.model, saliency=self.saliency, head_weights=self.head_weights, config=self.config)
+
+    @property
+    def input_names(self) -> tuple[str, str, str]:
+        """Arguments of the `feature_method`: pixels, grids and merge sizes."""
+        return self.medium.pixels, self.medium.grids, self.merge_sizes
 
     @property
     def tower(self) -> Any:
@@ -175,3 +193,18 @@ class VideoLlama3(PatchSequenceFamily):
     def merge_size(self) -> int:
         """See `PatchSequenceFamily.merge_size`: that of the stock video processor; the configuration has none."""
         return 2
+
+
+class VideoLlama3Images(VideoLlama3):
+    """The images of a `VideoLlama3`, each of whose patches is a token; no mask leaves any out."""
+
+    medium = IMAGES
+    feature_method = IMAGES.feature_method
+    visual_inputs = (IMAGES.pixels,)
+    mask_input = None
+    merge_sizes = Arg.IMAGE_MERGE_SIZES
+
+    @property
+    def merge_size(self) -> int:
+        """See `PatchSequenceFamily.merge_size`: that of the stock image processor."""
+        return 1

@@ -64,6 +64,7 @@ class Arg:
     VIDEO_PIXELS = "pixel_values_videos"
     VIDEO_GRIDS = "video_grid_thw"
     VIDEO_MERGE_SIZES = "video_merge_sizes"
+    IMAGE_MERGE_SIZES = "image_merge_sizes"
     VIDEO_SIZES = "target_sizes_videos"
     SIZES = "target_sizes"
     DOWNSAMPLING = "downsample_mode"

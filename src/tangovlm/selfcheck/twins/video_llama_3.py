@@ -51,7 +51,7 @@ class VideoLlama3Twin(Twin):
             names = (Arg.VIDEO_PIXELS, Arg.VIDEO_GRIDS, Arg.VIDEO_MERGE_SIZES)
             found |= dict(zip(names, self.patches(videos), strict=True))
         if images:
-            names = (Arg.PIXELS, Arg.IMAGE_GRIDS, "image_merge_sizes")
+            names = (Arg.PIXELS, Arg.IMAGE_GRIDS, Arg.IMAGE_MERGE_SIZES)
             found |= dict(zip(names, self.patches(images), strict=True))
         return found
 
