@@ -9,6 +9,7 @@ from torch import Tensor
 import tangovlm
 from tangovlm import budget, registry
 from tangovlm.errors import InputError
+from tangovlm.models.common.transformers_compat import encodes_first
 from tangovlm.selfcheck import twins
 from tangovlm.selfcheck.twins.common.base import Twin
 from tangovlm.selfcheck.twins.common.norms import Norms
@@ -103,7 +104,9 @@ def test_other_ways_to_generate(host: Twin) -> None:
             with tangovlm.attach(host.model, pruner, images=True, chunk_frames=1):
                 found = host.model.generate(**inputs, **GREEDY, **options)
             assert found[:, start:].tolist() == wanted, feature
-    if "sampling" in claimed:
+    # Older releases of these models copy images one by one: of several, a prompt then has the first one twice.
+    mixes = host.family in ("gemma-4", "video-llava") and not encodes_first(host.model)
+    if "sampling" in claimed and not mixes:
         sampled = {"max_new_tokens": NEW, "do_sample": True, "temperature": 1e-6, "num_return_sequences": 2, "top_k": 0}
         with tangovlm.attach(host.model, pruner, images=True):
             found = host.model.generate(**inputs, **sampled)

@@ -40,7 +40,7 @@ class PaddedFrameEncoding(ChunkedEncoding):
         def encode(start: int, stop: int) -> Any:
             part = pixels[start:stop], positions[start:stop]
             if of_images:
-                return original(*part, **named)
+                return with_pooler_output(original(*part, **named))
             if counted:
                 return original(*part, torch.tensor([stop - start]), **named)
             return with_pooler_output(original(*(each[None] for each in part), **named))
