@@ -108,6 +108,11 @@ class NewlineAfterVideo(FeatureLayout):
         """See `FeatureLayout.feature_count`."""
         return grid.tokens + 1
 
+    def after_grid(self, features: Tensor, grid: Grid) -> Tensor:
+        """See `FeatureLayout.after_grid`: the newline, which 5.17 adds after its encoder."""
+        newline: Tensor = self.family.encoder.image_newline[None].to(features)
+        return features[grid.tokens :] if len(features) > grid.tokens else newline
+
 
 class PoolingHeadSignals(EncoderSignals):
     """Signals of a SigLIP tower and its attention-pooling head.

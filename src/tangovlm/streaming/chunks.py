@@ -61,7 +61,7 @@ class ChunkPruner:
         watched = {self._kind: (family, self._needs)}
         video = observe_video(family, pixels, watched, changed=self._changed)
         self.encoded_frames += len(frames) if video.clip.encoded is None else video.clip.encoded
-        self.rest = video.features[video.clip.grid.tokens :]
+        self.rest = family.layout.after_grid(video.features, video.clip.grid)
         return video.tokens(family, self._kind, torch.tensor(times, dtype=torch.float64))
 
     @torch.no_grad()

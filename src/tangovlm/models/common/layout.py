@@ -109,6 +109,10 @@ class FeatureLayout(FamilyPart, ABC):
         old = output.pooler_output
         output.pooler_output = torch.stack(list(features)) if isinstance(old, Tensor) else type(old)(features)
 
+    def after_grid(self, features: Tensor, grid: Grid) -> Tensor:
+        """Those of the features of a video that follow its grid, for families with `Family.in_one_piece`."""
+        return features[grid.tokens :]
+
     # --- features of a video ------------------------------------------------------------------------------------
 
     def feature_count(self, grid: Grid) -> int:
