@@ -132,12 +132,12 @@ def test_every_method_keeps_exactly_its_budget(frames: int) -> None:
 
 def test_what_is_refused() -> None:
     host: Twin = twins.load("qwen2_vl")()
-    other: Twin = twins.load("video_llama_3")()
+    other: Twin = twins.load("internvl")()
     cases: list[tuple[Twin, Any, Any, str]] = [
         (host, Norms(), 1, "images is 1: give True"),
         (host, tangovlm.method("fastv", retention=0.5), True, "inside the language model prune videos only"),
         (host, tangovlm.method("tango+tango-fastv"), True, "inside the language model prune videos only"),
-        (other, Norms(), True, "images of the family videollama3 cannot be pruned"),
+        (other, Norms(), True, "images of the family internvl cannot be pruned"),
     ]
     for twin, pruner, images, message in cases:
         with pytest.raises(InputError, match=message), tangovlm.attach(twin.model, pruner, images=images):
